@@ -1,0 +1,92 @@
+"""Train a codec.
+
+    python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/4k
+    python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
+
+The recipe holds what decides the result (its keys are the fields of `spectok.training.loop.TrainConfig`); the command line
+holds the budget, the machine and the folders. Run it again with `--resume` to go on where it stopped.
+"""
+
+import argparse
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spectok import pretrained
+from spectok.config import from_dict, require
+from spectok.errors import InputError
+from spectok.model.weights import load_tensors
+from spectok.training.data import Corpus
+from spectok.training.loop import Budget, TrainConfig, Trainer, fit
+
+
+def load_recipe(path: Path, overrides: list[str]) -> TrainConfig:
+    """Read a recipe and apply `key.path=value` overrides, strictly."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read the recipe {path}: {error}") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        require(bool(equals), f"--set takes key=value, not '{override}'")
+        *parents, leaf = key.split(".")
+        table: dict[str, Any] = data
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            require(isinstance(table, dict), f"--set {key}: '{parent}' is a value, not a table")
+        try:
+            table[leaf] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[leaf] = text
+    return from_dict(TrainConfig, data, str(path))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Build the trainer from the arguments and fit."""
+    require(bool(args.steps) or bool(args.minutes), "give a budget: --minutes or --steps")
+    config = load_recipe(args.recipe, args.set)
+    budget = Budget(args.steps, args.minutes)
+    trainer = Trainer(config, Corpus(args.data, "train"), budget, args.device, args.bf16)
+    if args.resume:
+        trainer.resume(args.out)
+    elif (args.out / "checkpoint.safetensors").exists():
+        raise InputError(f"{args.out} already holds a run; add --resume to go on with it")
+    elif args.init:
+        model = pretrained.find(args.init)
+        require(model.config == config.codec, f"the model {args.init} has another configuration than the recipe")
+        trainer.start_from(load_tensors(model.weights)[0])
+    macs = sum(trainer.codec.macs_per_second().values())
+    print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
+    fit(trainer, Corpus(args.data, "valid"), args.out, args.quiet)
+
+
+def main() -> int:
+    """Parse the arguments and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a TOML file in recipes/")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
+    parser.add_argument("--out", type=Path, required=True, help="run folder")
+    parser.add_argument("--minutes", type=float, help="budget in minutes of training, earlier runs that are resumed included")
+    parser.add_argument("--steps", type=int, help="budget in steps")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
+    parser.add_argument("--init", metavar="MODEL", help="start from the weights of a released model or a folder")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s, which wastes the least)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    try:
+        run(args)
+    except InputError as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""Reading, writing and resampling audio: the only file that touches audio files (libsndfile) and soxr.
+
+Conventions: audio is float32 in [-1, 1] and mono, `[T]`. Several channels lie as libsndfile gives them, samples first,
+`[T, C]`. An integer sample is its value over 2**(bits - 1), so 16-bit audio is read and written without loss. Floats
+over 1 (an overshoot of a lossy format, a hot float WAV) pass unchanged; only `write_audio` clips.
+
+    x = resample(audio, rate, 16000)                          # ceil(T * 16000 / rate) samples, never fewer than T lasts
+    y = fit_length(resample(x, 16000, rate), len(audio))      # exactly len(audio): the surplus of the two ceils goes
+"""
+
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+
+from spectok.errors import InputError
+from spectok.files import atomic_write, check_sample_rate, file_name, why
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
+WRITE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
+MAX_PEAK = 16.0  # +24 dB: no recording is hotter, and integers cast to float without scaling are
+MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C is a [C, T] array the wrong way round
+BLOCK_LENGTH = 1 << 20  # samples read at a time, so that a header's claim never sizes an allocation
+
+logger = logging.getLogger(__name__)
+_mixed_notice_given = False
+
+
+def check_audio(
+    audio: Any, what: str = "the audio", *, dims: tuple[int, ...] = (1,), allow_empty: bool = False
+) -> np.ndarray:
+    """`audio` as float32; int16, int32, int8 and uint8 are scaled to [-1, 1], floats keep their values.
+
+    Args:
+        audio: an array or anything numpy makes one of, `[T]` or another number of axes listed in `dims`.
+        what: the words that begin a message, such as the file's name.
+        dims: the numbers of axes that are allowed.
+        allow_empty: let an array without samples pass.
+
+    Returns:
+        The same shape, float32; the same array where nothing had to change.
+
+    Raises:
+        InputError: wrong type or number of axes, no samples, NaN or infinity, or a peak over 16.
+    """
+    try:
+        array = np.asarray(audio)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what} is not an array of samples") from error
+    if array.ndim not in dims:
+        allowed = " or ".join(str(n) for n in dims)
+        raise InputError(
+            f"{what} has shape {list(array.shape)}; expected {allowed} {'axis' if allowed == '1' else 'axes'}"
+        )
+    if array.size == 0:
+        if allow_empty:
+            return array.astype(np.float32)
+        raise InputError(f"{what} holds no samples")
+    if array.dtype == np.uint8:  # 8-bit WAV counts from 0, with silence at 128
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype in (np.int8, np.int16, np.int32):
+        return (array / 2.0 ** (8 * array.dtype.itemsize - 1)).astype(np.float32)
+    if array.dtype.kind != "f":
+        raise InputError(f"{what} has samples of type {array.dtype}; expected floats in [-1, 1], int16 or int32")
+    peak = float(np.abs(array).max())
+    if not np.isfinite(peak):
+        raise InputError(f"{what} has samples that are not finite (NaN or infinity)")
+    if peak > MAX_PEAK:
+        raise InputError(
+            f"{what} has a peak of {peak:.6g}; floats must be in [-1, 1] (16-bit integers are divided by 32768)"
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
+    """The mean of the channels: `[T]` or `[T, C]` in (samples first, as soundfile reads), float32 `[T]` out.
+
+    The first mix of a process is logged as one warning.
+
+    Raises:
+        InputError: as `check_audio`; or over 1024 channels, which is a `[C, T]` array the wrong way round.
+    """
+    global _mixed_notice_given
+    array = check_audio(audio, what, dims=(1, 2))
+    if array.ndim == 1:
+        return array
+    channels = array.shape[1]
+    if channels > MAX_CHANNELS:
+        raise InputError(f"{what} has {channels} channels; expected the shape [samples, channels]")
+    if channels == 1:
+        return np.ascontiguousarray(array[:, 0])
+    if not _mixed_notice_given:
+        _mixed_notice_given = True
+        logger.warning("mixed %d channels to mono", channels)
+    return array.mean(axis=1, dtype=np.float32)
+
+
+def _mend_wav(content: bytes) -> bytes:
+    """A WAV whose writer never came back to fill in the data length says 0: let it say all the rest of the file."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return content
+    start = 12
+    while start + 8 <= len(content):
+        length = int.from_bytes(content[start + 4 : start + 8], "little")
+        if content[start : start + 4] == b"data":
+            riff_end = int.from_bytes(content[4:8], "little") + 8
+            unfilled = riff_end in (8, 0xFFFFFFFF + 8) or riff_end <= start + 8
+            if length == 0 and unfilled:
+                return content[: start + 4] + b"\xff\xff\xff\xff" + content[start + 8 :]
+            break
+        start += 8 + length + length % 2
+    return content
+
+
+def _content(source: str | Path | BinaryIO, name: str) -> bytes:
+    """All the bytes of a file or stream."""
+    try:
+        content = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {name}: {why(error)}") from error
+    if not isinstance(content, bytes):
+        raise InputError(f"cannot read {name}: it is a stream of text, not of bytes")
+    if not content:
+        raise InputError(f"{name} is empty")
+    return content
+
+
+def _sound_file(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
+    try:
+        return soundfile.SoundFile(source)
+    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an audio file of a known format") from error
+
+
+def _open(source: str | Path | BinaryIO, name: str) -> soundfile.SoundFile:
+    """A regular file by its path, anything else (a stream, a pipe, a WAV that says it is empty) from memory."""
+    if isinstance(source, str | os.PathLike) and os.path.isfile(source):
+        try:
+            with open(source, "rb") as stream:
+                empty = not stream.read(1)
+        except OSError as error:
+            raise InputError(f"cannot read {name}: {why(error)}") from error
+        if empty:
+            raise InputError(f"{name} is empty")
+        file = _sound_file(os.fspath(source), name)
+        if file.frames:
+            return file
+        file.close()
+    return _sound_file(io.BytesIO(_mend_wav(_content(source, name))), name)
+
+
+def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Read a file, or a stream to its end, as mono.
+
+    Args:
+        source: a path, or a binary stream (it need not seek, and a WAV in it need not know its length).
+        sample_rate: in Hz; the audio is resampled to it. None keeps the file's own rate.
+
+    Returns:
+        Audio, float32 `[T]` with T > 0, and its sample rate in Hz.
+
+    Raises:
+        InputError: missing, a folder, empty, not audio, cut off, without samples, or with samples that are not finite.
+    """
+    name = file_name(source)
+    blocks = []
+    with _open(source, name) as file:
+        rate = check_sample_rate(file.samplerate, name)
+        try:
+            while len(block := file.read(BLOCK_LENGTH, dtype="float32", always_2d=True)):
+                blocks.append(to_mono(block, name))
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{name} is damaged or cut off") from error
+    if not blocks:
+        raise InputError(f"{name} holds no samples")
+    audio = np.concatenate(blocks)
+    if sample_rate is None:
+        return audio, rate
+    return resample(audio, rate, sample_rate), sample_rate
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Resample with soxr in high quality, without delay.
+
+    Args:
+        audio: `[T]`, as `check_audio` takes it.
+        from_rate: its sample rate in Hz.
+        to_rate: the wanted sample rate in Hz.
+
+    Returns:
+        Float32 `[ceil(T * to_rate / from_rate)]`: there and back is never shorter than T, and `fit_length` makes it T.
+
+    Raises:
+        InputError: as `check_audio`, or a sample rate out of bounds.
+    """
+    array = check_audio(audio)
+    from_rate, to_rate = check_sample_rate(from_rate), check_sample_rate(to_rate)
+    if from_rate == to_rate:
+        return array
+    length = -(-len(array) * to_rate // from_rate)
+    # soxr rounds its length: silence of one output sample after the end makes it reach the ceil.
+    padded = np.pad(array, (0, -(-from_rate // to_rate)))
+    return fit_length(soxr.resample(padded, from_rate, to_rate, quality="HQ"), length)
+
+
+def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
+    """Trim `[..., T]` at its end, or extend it with zeros, to `[..., length]` samples."""
+    missing = length - audio.shape[-1]
+    if missing <= 0:
+        return audio[..., :length]
+    return np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, missing)])
+
+
+def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int) -> None:
+    """Write 16-bit audio: WAV or FLAC by the path's suffix, WAV to a stream. A path gets the whole file or nothing.
+
+    Args:
+        destination: a path that ends in .wav or .flac, or a binary stream (it need not seek).
+        audio: `[T]`, as `check_audio` takes it; T may be 0. What is over full scale is clipped.
+        sample_rate: in Hz.
+
+    Raises:
+        InputError: another suffix, a place that cannot be written, audio or a sample rate that cannot be stored.
+    """
+    name = file_name(destination)
+    array = check_audio(audio, allow_empty=True)
+    rate = check_sample_rate(sample_rate)
+    samples = np.clip(np.rint(array * np.float32(32768)), -32768, 32767).astype(np.int16)
+    try:
+        if not isinstance(destination, str | os.PathLike):
+            buffer = io.BytesIO()
+            soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+            destination.write(buffer.getbuffer())
+            return
+        suffix = Path(destination).suffix.lower()
+        if suffix not in WRITE_FORMATS:
+            raise InputError(f"cannot write {name}: its name must end in {' or '.join(WRITE_FORMATS)}")
+        with atomic_write(destination) as temporary:
+            soundfile.write(os.fspath(temporary), samples, rate, format=WRITE_FORMATS[suffix], subtype="PCM_16")
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"cannot write {name}: {error.error_string}") from error
+
+
+def list_audio(folder: str | Path) -> list[Path]:
+    """The audio files in a folder and its subfolders, by suffix, sorted; hidden ones are left out.
+
+    Raises:
+        InputError: it is not a folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{folder} is not a folder")
+    found = (path for path in root.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))

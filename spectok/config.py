@@ -1,0 +1,260 @@
+"""What the weights mean: `CodecConfig`, written as `config.json` beside them.
+
+Frozen and strict: an unknown key, a wrong type or an impossible value is one sentence that names the numbers. Rates are
+properties derived from the fields, never fields themselves.
+"""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from spectok.errors import InputError
+
+T = TypeVar("T")
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise `InputError(sentence)` unless `condition` holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
+@dataclass(frozen=True)
+class SpectrumConfig:
+    """The short-time Fourier transform and its power law (SpecTokenizer, section 2.1)."""
+
+    n_fft: int = 320  # length of the analysis window and of the transform, samples
+    hop_length: int = 160  # samples between frames
+    synthesis_length: int = 320  # how many of the window's last samples the synthesis uses: less is less latency
+    power: float = 2.0  # p of |s|^(1/p); 1 leaves the spectrum as it is
+
+    def __post_init__(self) -> None:
+        n_fft, hop, synthesis = self.n_fft, self.hop_length, self.synthesis_length
+        require(n_fft > 0 and n_fft % 2 == 0, f"n_fft is {n_fft}, but must be a positive even number")
+        require(hop > 0, f"hop_length is {hop}, but must be positive")
+        require(
+            2 * hop <= synthesis <= n_fft and synthesis % (2 * hop) == 0,
+            f"synthesis_length is {synthesis}, but must be a multiple of twice hop_length {hop}, and at most n_fft {n_fft}",
+        )
+        require(self.power >= 1, f"power is {self.power}, but must be at least 1")
+
+    @property
+    def positions(self) -> int:
+        """Frequency positions of the network: the bins without the Nyquist bin."""
+        return self.n_fft // 2
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """A tower of strided convolutions and GRUs. Strides are in encoder order, also for the decoder, which mirrors them."""
+
+    channels: tuple[int, ...] = (16, 32)  # after the input convolution, then after each stage
+    frequency_strides: tuple[int, ...] = (2,)
+    time_strides: tuple[int, ...] = (2,)
+    input_kernel: tuple[int, int] = (3, 3)  # (time, frequency) of the convolution next to the spectrum
+    kernel: tuple[int, int] = (3, 4)  # (time, frequency) of each strided convolution
+    residual: bool = True  # a path around each RNN2d, which then starts as the identity; the paper draws none
+
+    def __post_init__(self) -> None:
+        stages = len(self.channels) - 1
+        require(
+            stages == len(self.frequency_strides) == len(self.time_strides) and stages > 0,
+            f"channels {self.channels} describe {stages} stages, but there are {len(self.frequency_strides)} "
+            f"frequency_strides and {len(self.time_strides)} time_strides",
+        )
+        require(
+            min(*self.channels, *self.frequency_strides, *self.time_strides) > 0,
+            f"channels {self.channels}, frequency_strides {self.frequency_strides} and time_strides "
+            f"{self.time_strides} must all be positive",
+        )
+        for stride in self.time_strides:
+            require(self.kernel[0] >= stride, f"kernel {self.kernel} spans less time than time stride {stride}")
+        for stride in self.frequency_strides:
+            require(
+                self.kernel[1] >= stride and (self.kernel[1] - stride) % 2 == 0,
+                f"kernel {self.kernel} and frequency stride {stride} must differ by an even number of positions",
+            )
+
+
+@dataclass(frozen=True)
+class BottleneckConfig:
+    """How the frequency axis becomes one vector: learnable queries (SFC) or nothing but the tower's strides (flat)."""
+
+    kind: Literal["query", "flat"] = "query"
+    queries: int = 16
+    heads: int = 4
+    bands: Literal["musical", "mel", "erb"] = "mel"  # the layout that the positional bias starts from
+
+    def __post_init__(self) -> None:
+        require(self.queries > 0 and self.heads > 0, f"queries {self.queries} and heads {self.heads} must be positive")
+
+
+@dataclass(frozen=True)
+class QuantizerConfig:
+    """The one codebook, read `tokens_per_frame` times a frame."""
+
+    kind: Literal["fsq", "vq"] = "fsq"
+    tokens_per_frame: int = 8
+    levels: tuple[int, ...] = (4, 4, 4, 4, 4)  # fsq: levels of each dimension
+    codebook_size: int = 1024  # must be the product of the levels for fsq
+    codebook_dim: int = 5  # width of a codebook entry; the number of levels for fsq
+    decay: float = 0.99  # vq: of the moving averages
+    expiry_threshold: float = 0.01  # vq: entries used less than this, on average per update, are replaced
+    pool_size: int = 32768  # vq: how many recent latents initialisation and expiry draw from
+
+    def __post_init__(self) -> None:
+        require(self.tokens_per_frame > 0, f"tokens_per_frame is {self.tokens_per_frame}, but must be positive")
+        require(
+            2 <= self.codebook_size <= 2**24, f"codebook_size is {self.codebook_size}, but must be from 2 to {2**24}"
+        )
+        require(self.codebook_dim > 0, f"codebook_dim is {self.codebook_dim}, but must be positive")
+        if self.kind == "fsq":
+            require(min(self.levels) >= 2, f"levels {self.levels} must each be at least 2")
+            entries = math.prod(self.levels)
+            require(
+                entries == self.codebook_size,
+                f"levels {self.levels} make {entries} entries, but codebook_size is {self.codebook_size}",
+            )
+            require(
+                len(self.levels) == self.codebook_dim,
+                f"levels {self.levels} have {len(self.levels)} dimensions, but codebook_dim is {self.codebook_dim}",
+            )
+
+
+@dataclass(frozen=True)
+class CodecConfig:
+    """A whole codec. Zero switches a part off: a dense rank, a number of GRU layers."""
+
+    name: str = "spectok"
+    sample_rate: int = 16000
+    spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
+    encoder: TowerConfig = field(default_factory=TowerConfig)
+    decoder: TowerConfig = field(default_factory=TowerConfig)
+    bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    latent_dim: int = 192  # width of a frame between tower and quantizer
+    encoder_dense_rank: int = 128  # of the path from the whole frame to the latent
+    decoder_dense_rank: int = 192  # of the path from the latent to the whole frame
+    gru_hidden: int = 192  # of the residual GRUs over the latent
+    encoder_gru_layers: int = 1
+    decoder_gru_layers: int = 1
+
+    def __post_init__(self) -> None:
+        positions = self.spectrum.positions
+        require(self.sample_rate > 0, f"sample_rate is {self.sample_rate}, but must be positive")
+        for side, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
+            left = positions // math.prod(tower.frequency_strides)
+            require(
+                left > 0 and positions % math.prod(tower.frequency_strides) == 0,
+                f"{side} frequency strides {tower.frequency_strides} do not divide the {positions} positions of n_fft "
+                f"{self.spectrum.n_fft}",
+            )
+            if self.bottleneck.kind == "flat":
+                require(left == 1, f"{side} strides {tower.frequency_strides} leave {left} positions; flat needs 1")
+            else:
+                width = tower.channels[-1]
+                heads, queries = self.bottleneck.heads, self.bottleneck.queries
+                require(width % heads == 0, f"{side} width {width} is not a multiple of {heads} heads")
+                require(queries <= left, f"{queries} queries are more than the {left} positions of the {side}")
+        require(
+            math.prod(self.encoder.time_strides) == math.prod(self.decoder.time_strides),
+            f"time strides of encoder {self.encoder.time_strides} and decoder {self.decoder.time_strides} disagree",
+        )
+
+    @property
+    def frame_length(self) -> int:
+        """Samples per code frame."""
+        return self.spectrum.hop_length * math.prod(self.encoder.time_strides)
+
+    @property
+    def synthesis_delay(self) -> int:
+        """Samples by which the decoder's raw output lags behind the encoder's input: the overlap of the synthesis."""
+        return self.spectrum.synthesis_length - self.spectrum.hop_length
+
+    @property
+    def latency_samples(self) -> int:
+        """Algorithmic latency in samples: a whole frame must arrive, and its overlap must be complete."""
+        return self.frame_length + self.synthesis_delay
+
+    @property
+    def frame_rate(self) -> float:
+        """Code frames per second."""
+        return self.sample_rate / self.frame_length
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens per second."""
+        return self.frame_rate * self.quantizer.tokens_per_frame
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of the codes alone, without a container."""
+        return self.token_rate * math.log2(self.quantizer.codebook_size)
+
+    def num_frames(self, num_samples: int) -> int:
+        """Code frames that carry `num_samples` samples to the end, the synthesis delay included; 0 for 0."""
+        return -(-(num_samples + self.synthesis_delay) // self.frame_length) if num_samples else 0
+
+    def to_json(self) -> str:
+        """All fields as JSON text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> "CodecConfig":
+        """Read `config.json` strictly.
+
+        Raises:
+            InputError: the file is missing, is not JSON, or a key or value is wrong.
+        """
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the codec's configuration {path}: {error}") from error
+        return from_dict(cls, data, str(path))
+
+
+def from_dict(cls: type[T], data: Any, where: str) -> T:
+    """Build a (nested) dataclass from plain data, strictly.
+
+    Args:
+        cls: the dataclass.
+        data: a mapping whose keys are fields; missing keys keep their defaults.
+        where: what to call the data in an error.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
+    """
+    require(isinstance(data, dict), f"{where} must be a table of keys, not {data!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        require(key in fields, f"{where} has the unknown key '{key}'; known are {', '.join(sorted(fields))}")
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value, where)
+    if origin is Literal:
+        require(value in args, f"{where} is {value!r}, but must be one of {', '.join(map(repr, args))}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _convert(args[0], value, where)
+    if origin is tuple:
+        require(isinstance(value, (list, tuple)), f"{where} is {value!r}, but must be a list")
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        require(len(inner) == len(value), f"{where} has {len(value)} values, but must have {len(inner)}")
+        return tuple(_convert(kind, item, where) for kind, item in zip(inner, value, strict=True))
+    if origin is dict:
+        require(isinstance(value, dict), f"{where} is {value!r}, but must be a table")
+        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    require(type(value) is hint, f"{where} is {value!r}, but must be of type {hint.__name__}")
+    return value

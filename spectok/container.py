@@ -1,0 +1,254 @@
+r"""The `.spt` file: a header and packets of codes, each with its CRC, of constant size so that a seek is arithmetic.
+
+Conventions: integers are little endian; `codes` are `[N]`, N = frames * tokens_per_frame, frame after frame.
+
+    +--------+----------+----------+-----+------+
+    | header | packet 0 | packet 1 | ... | last |
+    +--------+----------+----------+-----+------+
+      37 + L     full       full           short (0 to frames_per_packet - 1 frames), marked, always there
+
+Header, 37 + L bytes:
+
+    offset  size  field
+         0     4  magic: A5 53 50 54, that is "\xa5SPT"
+         4     1  format version: 1
+         5     1  tokens_per_frame, 1 to 255
+         6     2  frames_per_packet, 1 to 32767
+         8     4  codebook_size, 2 to 2**24
+        12     4  sample rate of the original audio in Hz, 1000 to 768000
+        16     8  number of samples of the original audio; 2**64 - 1 while the file is being written
+        24     8  first 8 bytes of the SHA-256 of the model's weights
+        32     1  L, the length of the model's name, 1 to 64
+        33     L  the model's name in ASCII: letters, digits, and . _ - after the first character
+    33 + L     4  CRC-32 (zlib's) of all the bytes before
+
+Packet, 6 bytes and its payload:
+
+         0     4  CRC-32 of the packet's index (4 bytes, modulo 2**32) followed by all its bytes after this field
+         4     2  number of frames in bits 0 to 14; bit 15 marks the last packet
+         6     -  the codes of these frames as one string of bits
+
+A code has b = ceil(log2(codebook_size)) bits, lowest first; bit i of the string is bit i % 8 of byte i // 8, and the
+bits after the last code are 0. So 16-bit codes are plain little-endian words, and four 10-bit codes take 5 bytes. Every
+packet holds frames_per_packet frames, except the last one, which holds fewer, possibly none. The file ends with it.
+With P = 6 + ceil(frames_per_packet * tokens_per_frame * b / 8) frame f lies in the packet at 37 + L + f //
+frames_per_packet * P. P is at most 6 + 2**20, and the audio lasts at most one second per frame.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+
+from spectok.container_reader import Reader
+from spectok.errors import InputError
+from spectok.files import atomic_write, file_name, open_binary, why
+from spectok.packets import Header, Packet, pack_header, pack_packet
+
+__all__ = ["Header", "Packet", "Reader", "Writer", "read_codes", "write_codes"]
+
+
+def write_codes(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
+    """Write a whole file; a path gets all of it or nothing.
+
+    Args:
+        destination: a path or a binary stream (it need not seek).
+        header: with num_samples.
+        codes: integers `[num_frames * tokens_per_frame]`, from 0 to codebook_size - 1.
+
+    Raises:
+        InputError: codes that do not fit the header, or a place that cannot be written.
+    """
+    if isinstance(destination, str | os.PathLike):
+        with atomic_write(destination) as temporary, Writer(temporary, header, name=str(destination)) as writer:
+            writer.write(codes)
+    else:
+        with Writer(destination, header) as writer:
+            writer.write(codes)
+
+
+def read_codes(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
+    """Read a whole file, every bit of it checked: its header and its codes, int64 `[num_frames * tokens_per_frame]`.
+
+    Raises:
+        InputError: it cannot be read, is no .spt file, is of another version, or is damaged, cut off or unfinished.
+    """
+    with Reader(source) as reader:
+        return reader.header, reader.read()
+
+
+class Writer:
+    """Writes a `.spt` file in pieces; packets are written as they fill, and `close` ends the file.
+
+    A file that is not closed, because the `with` block failed or the process died, stays unfinished: only
+    `Reader(..., recover=True)` reads it. If the sink cannot seek, the header must tell num_samples from the start.
+
+    Args:
+        destination: a path (replaced if it is there), or a binary stream, which stays open.
+        header: num_samples may be None here if `close` gets it.
+        name: what messages call the file, if not by its own name.
+
+    Raises:
+        InputError: the place cannot be written, or cannot seek and num_samples is not known.
+    """
+
+    def __init__(self, destination: str | Path | BinaryIO, header: Header, *, name: str | None = None) -> None:
+        sink, owned = open_binary(destination, "wb")
+        self._begin(sink, owned, name or file_name(destination), header)
+        try:
+            if header.num_samples is None and not self._seekable:
+                raise InputError(
+                    f"cannot write {self._name}: it cannot seek, so num_samples must be known at the start"
+                )
+            self._put(pack_header(header))
+        except BaseException:
+            self._release()
+            raise
+
+    def _begin(self, sink: BinaryIO, owned: bool, name: str, header: Header) -> None:
+        self.header = header
+        self._sink, self._owned, self._name = sink, owned, name
+        self._seekable = sink.seekable()
+        self._start = sink.tell() if self._seekable else 0
+        self._num_packets = 0
+        self._pending = np.zeros(0, np.int64)
+        self._stale = False  # the file's header still says that the file is finished
+        self._closed = self._released = False
+
+    @classmethod
+    def append(cls, path: str | Path) -> Self:
+        """Go on with a finished file: the result is, byte for byte, what one writer would have written.
+
+        `header` tells what the codes must fit; its num_samples is None again, and `close` gets the new total. The file
+        is changed by the first full packet or by `close`, in place.
+
+        Raises:
+            InputError: as `Reader`, or the file cannot be written.
+        """
+        with Reader(path) as reader:  # judges the file before it is opened for change
+            packets, header = reader.num_frames // reader.header.frames_per_packet, reader.header
+            body, tail = reader._body, reader.read(packets * header.frames_per_packet)
+        writer = cls.__new__(cls)
+        sink, owned = open_binary(path, "r+b")
+        writer._begin(sink, owned, file_name(path), replace(header, num_samples=None))
+        writer._num_packets, writer._pending, writer._stale = packets, tail, True
+        sink.seek(body + packets * header.packet_bytes)
+        return writer
+
+    @property
+    def num_codes(self) -> int:
+        """Codes written so far."""
+        per_packet = self.header.frames_per_packet * self.header.tokens_per_frame
+        return self._num_packets * per_packet + len(self._pending)
+
+    def write(self, codes: Any) -> None:
+        """Add codes, integers `[n]` for any n; a frame may come in pieces.
+
+        Raises:
+            InputError: not such an array, a code out of range, or the file cannot be written.
+        """
+        self._check_open()
+        self._pending = np.concatenate([self._pending, self._valid(codes)])
+        full = self.header.frames_per_packet * self.header.tokens_per_frame
+        position = 0
+        while len(self._pending) - position >= full:
+            self._emit(self._pending[position : position + full], last=False)
+            position += full
+        if position:
+            self._pending = self._pending[position:]
+            self._flush()
+
+    def close(self, num_samples: int | None = None) -> None:
+        """End the file: the last packet, and num_samples into the header. Closing again does nothing.
+
+        Args:
+            num_samples: length of the original audio; None takes what the header says.
+
+        Raises:
+            InputError: no such number, half a frame of codes, or more samples than the frames can hold.
+        """
+        if self._closed:
+            return
+        self._check_open()
+        header = self.header if num_samples is None else replace(self.header, num_samples=num_samples)
+        frames, rest = divmod(self.num_codes, header.tokens_per_frame)
+        try:
+            if header.num_samples is None:
+                raise InputError("close needs num_samples")
+            if header != self.header and not self._seekable:
+                raise InputError(f"it cannot seek, and its header says that num_samples is {self.header.num_samples}")
+            if rest:
+                raise InputError(f"{self.num_codes} codes are not whole frames of {header.tokens_per_frame}")
+            header.check_length(frames)
+        except InputError as error:
+            raise InputError(f"cannot finish {self._name}: {error}") from error
+        self._emit(self._pending, last=True)
+        if header != self.header:
+            self.header = header
+            self._put_header()
+        self._flush()
+        self._closed = True
+        self._release()
+
+    def _check_open(self) -> None:
+        if self._closed or self._released:
+            raise InputError(f"cannot write {self._name}: it is closed")
+
+    def _valid(self, codes: Any) -> np.ndarray:
+        array = np.asarray(codes)
+        if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+            raise InputError(f"codes have shape {list(array.shape)} and type {array.dtype}; expected integers [N]")
+        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.header.codebook_size:
+            wrong = int(array.min()) if array.min() < 0 else int(array.max())
+            raise InputError(f"codes must be from 0 to {self.header.codebook_size - 1}, and one is {wrong}")
+        return array.astype(np.int64)
+
+    def _emit(self, codes: np.ndarray, last: bool) -> None:
+        if self._stale:
+            self._put_header()
+            self._stale = False
+        self._put(pack_packet(self.header, self._num_packets, codes, last))
+        self._num_packets += not last
+
+    def _put_header(self) -> None:
+        position = self._sink.tell()
+        self._sink.seek(self._start)
+        self._put(pack_header(self.header))
+        self._sink.seek(position)
+
+    def _put(self, data: bytes) -> None:
+        with self._errors():
+            self._sink.write(data)
+
+    def _flush(self) -> None:
+        with self._errors():
+            self._sink.flush()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # who reads has gone: no fault of the input
+            raise
+        except OSError as error:
+            raise InputError(f"cannot write {self._name}: {why(error)}") from error
+
+    def _release(self) -> None:
+        self._released = True
+        if self._owned:
+            self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            self._release()

@@ -1,0 +1,75 @@
+"""What can be measured: the `Coder` protocol, and spectok itself as one.
+
+Conventions: a coder takes audio [T] at 16 kHz and gives back as many samples, with its own delay taken off. Its bytes
+are those on disk, header included; its seconds are those of a wall clock.
+"""
+
+import io
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from spectok.audio import fit_length, resample
+from spectok.container import write_codes
+from spectok.evaluation.metrics import SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from spectok.tokenizer import Tokenizer
+
+Audio = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What a coder made of one file: audio [T] at 16 kHz, as long as its input, what it cost, and codes [N] or None."""
+
+    audio: Audio
+    num_bytes: int
+    encode_seconds: float
+    decode_seconds: float
+    codes: Codes | None = None
+
+
+class Coder(Protocol):
+    """Anything that can be measured: spectok, a rival, or a reference condition."""
+
+    @property
+    def name(self) -> str:
+        """What the report calls it; no two coders of one evaluation share a name."""
+
+    def code(self, audio: Audio) -> Coded:
+        """Encode and decode audio [T] at 16 kHz, giving it back with the coder's own delay taken off."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the report should say about the coder; `codebook_size` is needed where `code` gives codes."""
+
+
+class SpectokCoder:
+    """A `Tokenizer` as a coder; its bytes are those of the .spt file, resampling is left out of its timings."""
+
+    def __init__(self, tokenizer: "Tokenizer", name: str = "spectok") -> None:
+        self.tokenizer = tokenizer
+        self.name = name
+
+    def code(self, audio: Audio) -> Coded:
+        """Encode and decode audio [T] at 16 kHz, at the tokenizer's own sample rate in between."""
+        rate = self.tokenizer.sample_rate
+        given = resample(audio, SAMPLE_RATE, rate)
+        start = time.perf_counter()
+        codes = self.tokenizer.encode(given)
+        middle = time.perf_counter()
+        decoded = self.tokenizer.decode(codes, length=len(given))
+        end = time.perf_counter()
+        destination = io.BytesIO()
+        write_codes(destination, self.tokenizer.header(SAMPLE_RATE, len(audio)), codes)
+        heard = fit_length(resample(decoded, rate, SAMPLE_RATE), len(audio))
+        return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
+
+    def facts(self) -> dict[str, Any]:
+        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts."""
+        names = ("sample_rate", "frame_rate", "token_rate", "tokens_per_frame", "codebook_size", "bitrate")
+        return {name: getattr(self.tokenizer, name) for name in names}

@@ -1,0 +1,232 @@
+"""How close coded speech is to its original.
+
+Conventions: every metric takes `real` (the original) and `fake` (what the codec gave back), both mono [T] at 16 kHz in
+[-1, 1], of equal length and already aligned. A metric is NaN when `real` does not define it (silence, or too short),
+and then for every codec alike. A `fake` that fails on a good `real` gets the bottom of the scale, never NaN: a codec
+must not gain by giving silence. `interval` leaves NaN out and says how many values are left.
+"""
+
+import contextlib
+import functools
+import math
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pesq import PesqError, pesq
+from pystoi import stoi as pystoi_stoi
+from scipy.special import stdtrit  # type: ignore[import-untyped]
+
+SAMPLE_RATE = 16000
+
+METRICS = {
+    "pesq": "PESQ-WB (ITU-T P.862.2, MOS-LQO), 1.0 to 4.64, higher is better",
+    "stoi": "STOI, up to 1, higher is better",
+    "estoi": "extended STOI, up to 1, higher is better",
+    "si_sdr": "SI-SDR in dB, limited to +-100, higher is better",
+    "mel_distance": "L1 between natural-log mel spectra over five scales, lower is better",
+}
+
+# The C code behind `pesq` holds at most 50 utterances and overruns its arrays beyond them. An utterance and the pause
+# that ends it take at least 0.2 s each, so 20 s cannot hold more.
+PESQ_PIECE_SECONDS = 20
+PESQ_FLOOR = 1.0
+STOI_MIN_SAMPLES = 6349  # 30 frames of 256 samples every 128, at 10 kHz
+SI_SDR_LIMIT_DB = 100.0
+MEL_SCALES = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 160))  # (n_fft, n_mels)
+MEL_FLOOR = 1e-5
+
+Audio = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A mean, half the width of its 95 % confidence interval, and the number of values behind both."""
+
+    mean: float
+    half_width_95: float
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The three numbers under their names, ready for JSON but for NaN."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class CodebookUse:
+    """Share of the entries that occur at all, and entropy over log2(size); both from 0 to 1."""
+
+    used: float
+    entropy: float
+
+
+def _checked(real: Audio, fake: Audio) -> tuple[Audio, Audio]:
+    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
+    if real.ndim != 1 or real.shape != fake.shape:
+        raise ValueError(f"real and fake must be [T] of one length, not {list(real.shape)} and {list(fake.shape)}")
+    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+        raise ValueError("audio to be scored has values that are not finite")
+    return real, fake
+
+
+def pesq_wb(real: Audio, fake: Audio) -> float:
+    """Wide-band PESQ: ITU-T P.862.2 MOS-LQO (Rix et al., ICASSP 2001), as computed by the `pesq` package.
+
+    PESQ aligns level and time itself. It was made for 8 to 30 s of speech; audio over 20 s is scored as the mean over
+    equal pieces of at most 20 s. NaN where `real` holds no utterance or is shorter than a quarter of a second; 1.0, the
+    bottom of the scale, where only `fake` fails.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    real, fake = _checked(real, fake)
+    pieces = max(1, math.ceil(len(real) / (PESQ_PIECE_SECONDS * SAMPLE_RATE)))
+    pairs = zip(np.array_split(real, pieces), np.array_split(fake, pieces), strict=True)
+    scores = [score for score in (_pesq_piece(*pair) for pair in pairs) if not math.isnan(score)]
+    return float(np.mean(scores)) if scores else math.nan
+
+
+def _pesq_piece(real: Audio, fake: Audio) -> float:
+    if not real.any():
+        return math.nan
+    if fake.any():
+        with contextlib.suppress(PesqError, ValueError):
+            return float(pesq(SAMPLE_RATE, real, fake, "wb"))
+    try:
+        pesq(SAMPLE_RATE, real, real, "wb")
+    except (PesqError, ValueError):
+        return math.nan
+    return PESQ_FLOOR
+
+
+def stoi(real: Audio, fake: Audio, extended: bool = False) -> float:
+    """Short-time objective intelligibility (Taal et al., TASLP 2011), or ESTOI (Jensen and Taal, TASLP 2016).
+
+    Computed by `pystoi` at 10 kHz on the frames of `real` within 40 dB of its loudest. It does not align time: a
+    codec's delay must be taken off before. NaN where `real` is silent or has fewer than 30 such frames (0.4 s); 0
+    where only `fake` is silent.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    real, fake = _checked(real, fake)
+    if len(real) < STOI_MIN_SAMPLES or not real.any():
+        return math.nan
+    if not fake.any():
+        return 0.0
+    state = np.random.get_state()  # ESTOI adds noise of 1e-16 from numpy's global generator
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
+            return float(pystoi_stoi(real, fake, SAMPLE_RATE, extended=extended))
+    except RuntimeWarning:
+        return math.nan
+    finally:
+        np.random.set_state(state)
+
+
+def si_sdr(real: Audio, fake: Audio) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019), means taken off both first.
+
+    `fake` is split into its projection on `real` and the rest; the ratio of their energies is limited to +-100 dB, and
+    is -100 where `fake` is silent. NaN where `real` is silent.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    real, fake = _checked(real, fake)
+    if not real.size or not (real - real.mean()).any():
+        return math.nan
+    real, fake = real - real.mean(), fake - fake.mean()
+    target = (fake @ real) / (real @ real) * real
+    signal, distortion = float(target @ target), float((fake - target) @ (fake - target))
+    if signal == 0.0:
+        return -SI_SDR_LIMIT_DB
+    if distortion == 0.0:
+        return SI_SDR_LIMIT_DB
+    return float(np.clip(10.0 * math.log10(signal / distortion), -SI_SDR_LIMIT_DB, SI_SDR_LIMIT_DB))
+
+
+@functools.cache
+def _mel_filters(n_fft: int, n_mels: int) -> Audio:
+    """[n_mels, n_fft // 2 + 1] triangles of peak 1, evenly spaced from 0 to 8 kHz on the HTK mel scale."""
+    top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
+    edges = 700.0 * (10.0 ** (np.linspace(0.0, top, n_mels + 2) / 2595.0) - 1.0)
+    bins = np.arange(n_fft // 2 + 1) * SAMPLE_RATE / n_fft
+    lower, centre, upper = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - lower) / (centre - lower), (upper - bins) / (upper - centre)
+    return np.maximum(0.0, np.minimum(rising, falling))
+
+
+def _log_mel(audio: Audio, n_fft: int, n_mels: int) -> Audio:
+    window = np.hanning(n_fft + 1)[:-1]
+    padded = np.pad(audio, n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
+    magnitude = np.abs(np.fft.rfft(frames * window, axis=-1)) / window.sum()
+    return np.log(np.maximum(magnitude @ _mel_filters(n_fft, n_mels).T, MEL_FLOOR))
+
+
+def mel_distance(real: Audio, fake: Audio) -> float:
+    """Mean absolute difference of natural-log mel magnitude spectra, averaged over five scales; 0 is best.
+
+    A scale is (n_fft, n_mels) = (128, 10), (256, 20), (512, 40), (1024, 80) or (2048, 160): zero padding of n_fft / 2
+    on both sides, a periodic Hann window divided by its sum, a hop of n_fft / 4, triangular HTK mel filters of peak 1
+    from 0 to 8 kHz, mel magnitudes floored at 1e-5. After the multi-scale mel loss of Kumar et al. (NeurIPS 2023). A
+    gain of two is a distance of 0.69. Silence is a value like any other here; NaN only without samples.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    real, fake = _checked(real, fake)
+    if not real.size:
+        return math.nan
+    return float(np.mean([np.abs(_log_mel(real, *scale) - _log_mel(fake, *scale)).mean() for scale in MEL_SCALES]))
+
+
+def score(real: Audio, fake: Audio) -> dict[str, float]:
+    """Every metric of `METRICS` by its name, for one pair of [T] at 16 kHz.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    return {
+        "pesq": pesq_wb(real, fake),
+        "stoi": stoi(real, fake),
+        "estoi": stoi(real, fake, extended=True),
+        "si_sdr": si_sdr(real, fake),
+        "mel_distance": mel_distance(real, fake),
+    }
+
+
+def interval(values: npt.ArrayLike) -> Summary:
+    """Mean of the values that are not NaN and its 95 % interval by Student's t with n - 1 degrees of freedom.
+
+    The mean is NaN for n = 0, the half width for n < 2.
+    """
+    kept = np.asarray(values, np.float64).ravel()
+    kept = kept[~np.isnan(kept)]
+    n = len(kept)
+    if n < 2:
+        return Summary(float(kept[0]) if n else math.nan, math.nan, n)
+    half_width = float(stdtrit(n - 1, 0.975)) * float(kept.std(ddof=1)) / math.sqrt(n)
+    return Summary(float(kept.mean()), half_width, n)
+
+
+def codebook_use(histogram: npt.ArrayLike) -> CodebookUse:
+    """Share of entries used and normalised entropy, H / log2(size), from the counts [size] of a codebook's entries.
+
+    Entropy is the plain plug-in estimate: with few tokens per entry it is too low. Both are NaN without counts.
+
+    Raises:
+        ValueError: the histogram is not [size] with size of at least 2, or a count is negative.
+    """
+    counts = np.asarray(histogram, np.float64)
+    if counts.ndim != 1 or len(counts) < 2 or (counts < 0).any():
+        raise ValueError(f"a histogram must be [size] of counts, size at least 2, not {list(counts.shape)}")
+    if not counts.any():
+        return CodebookUse(math.nan, math.nan)
+    shares = counts[counts > 0] / counts.sum()
+    return CodebookUse(len(shares) / len(counts), abs(float((shares * np.log2(shares)).sum())) / math.log2(len(counts)))

@@ -1,0 +1,130 @@
+"""The results of `evaluate` as results.json, whole, and as results.md, to be read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spectok.errors import InputError
+from spectok.evaluation.evaluate import GROUPS
+from spectok.files import atomic_write, why
+
+COLUMNS = (("pesq", "PESQ-WB", 2), ("stoi", "STOI", 3), ("estoi", "ESTOI", 3))
+MORE_COLUMNS = (("si_sdr", "SI-SDR, dB", 1), ("mel_distance", "mel distance", 3))
+Results = dict[str, Any]
+
+
+def markdown(results: Results) -> str:
+    """Tables of what `evaluate` gave: the coders over `clean_*` and `hard_*`, their cost, each category, the pairs.
+
+    Groups without files have no table; where no category is named `clean_*` or `hard_*`, one table covers all files.
+    """
+    coders = results["coders"]
+    present = next(iter(coders.values()))["groups"]
+    shown = [group for group in ("clean_*", "hard_*") if group in present] or ["*"]
+    parts = ["# Results", _preamble(results)]
+    for group in shown:
+        parts += [f"## {_title(group)}: {_extent(present[group])}", _group_table(coders, group)]
+    parts += ["## Rates and cost, over all files", _cost_table(coders)]
+    categories = [group for group in present if group not in GROUPS]
+    if len(categories) > 1:
+        for metric, title, digits in COLUMNS[:2]:
+            parts += [f"## {title} by category", _category_table(coders, categories, metric, digits)]
+    pairs = [pair for pair in results["paired"] if pair["group"] == shown[0]]
+    if pairs:
+        parts += [f"## Differences file by file, {_title(shown[0])}", _pair_table(pairs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(results: Results, out_folder: str | Path) -> None:
+    """Write results.json and results.md into the folder, made if need be; each appears whole or not at all.
+
+    Raises:
+        InputError: the folder cannot be made or written to.
+        ValueError: the results hold NaN, which JSON does not have; `evaluate` gives None instead.
+    """
+    out_folder = Path(out_folder)
+    texts = {"results.json": json.dumps(results, indent=1, allow_nan=False) + "\n", "results.md": markdown(results)}
+    try:
+        out_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {out_folder}: {why(error)}") from error
+    for name, text in texts.items():
+        with atomic_write(out_folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _preamble(results: Results) -> str:
+    machine = results["machine"]
+    tools = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
+    return (
+        "Mean ± half the width of its 95 % interval (Student's t), at 16 kHz mono; n is said where a metric is not "
+        "defined for all files. Bits per second come from the bytes on disk, header included. rtf is compute seconds "
+        f"per audio second (lower is better); torch had {machine['torch_threads']} of {machine['cores']} cores "
+        f"({machine['processor']}). Measured with {tools}."
+    )
+
+
+def _title(group: str) -> str:
+    return "All files" if group == "*" else f"`{group}`"
+
+
+def _extent(group: dict[str, Any]) -> str:
+    return f"n = {group['files']} files, {group['seconds'] / 60:.1f} minutes"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _value(summary: dict[str, Any], files: int, digits: int) -> str:
+    """Mean ± half width, with n where values are missing."""
+    if summary["mean"] is None:
+        return "-"
+    text = _number(summary["mean"], digits)
+    if summary["half_width_95"] is not None:
+        text += f" ± {_number(summary['half_width_95'], digits)}"
+    return text if summary["n"] == files else f"{text} (n = {summary['n']})"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _group_table(coders: dict[str, Any], group: str) -> str:
+    rows = []
+    for name, coder in coders.items():
+        values = coder["groups"][group]
+        metrics = [_value(values[metric], values["files"], digits) for metric, _, digits in COLUMNS + MORE_COLUMNS]
+        rows.append([name, _number(values["bits_per_second"], 0), *metrics])
+    return _table(["coder", "bits/s", *(title for _, title, _ in COLUMNS + MORE_COLUMNS)], rows)
+
+
+def _cost_table(coders: dict[str, Any]) -> str:
+    rows = []
+    for name, coder in coders.items():
+        bits, rtf, codebook = coder["groups"]["*"]["bits_per_second"], coder["rtf"], coder["codebook"]
+        use = ["-"] * 3
+        if codebook is not None:
+            use = [f"{codebook['size']:,}", _number(codebook["used"], 3), _number(codebook["entropy"], 3)]
+        rows.append([name, _number(bits, 0), _number(rtf["encode"], 4), _number(rtf["decode"], 4), *use])
+    head = ["coder", "bits/s", "rtf encode", "rtf decode", "codebook", "share used", "entropy / log2(size)"]
+    return _table(head, rows)
+
+
+def _category_table(coders: dict[str, Any], categories: Sequence[str], metric: str, digits: int) -> str:
+    rows = []
+    for category in categories:
+        groups = [coder["groups"][category] for coder in coders.values()]
+        values = [_value(group[metric], group["files"], digits) for group in groups]
+        rows.append([category, str(groups[0]["files"]), *values])
+    return _table(["category", "n", *coders], rows)
+
+
+def _pair_table(pairs: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for pair in pairs:
+        values = [_value(pair[metric], pair["files"], digits) for metric, _, digits in COLUMNS + MORE_COLUMNS]
+        rows.append([f"{pair['first']} minus {pair['second']}", str(pair["files"]), *values])
+    return _table(["difference", "n", *(title for _, title, _ in COLUMNS + MORE_COLUMNS)], rows)

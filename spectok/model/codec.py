@@ -1,0 +1,261 @@
+"""The codec: audio to codes to audio.
+
+    Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
+                              `---> dense spectral path --'
+    Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> inverse STFT
+                             `---> dense spectral path --'
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from spectok.config import CodecConfig, TowerConfig
+from spectok.model.bottleneck import (
+    FlatCompression,
+    FlatExpansion,
+    QueryAttention,
+    QueryCompression,
+    QueryExpansion,
+)
+from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RNN2d, gru, linear
+from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
+from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
+from spectok.model.streaming import Residual, Serial, State, Streaming
+
+
+SPECTRUM_GAIN = 10.0  # brings the power-law spectrum of speech, whose rms is about 0.1, to where the layers work
+
+
+class LatentGRU(Streaming):
+    """RMSNorm -> GRU along time -> linear, on frames `[B, F, D]`; the linear starts at zero. Used as a `Residual`."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.gru = gru(width, hidden)
+        self.out = linear(hidden, width)
+        nn.init.zeros_(self.out.weight)
+
+    def init_state(self, batch: int) -> State:
+        """The hidden state, `[B, hidden]`."""
+        return (self.zeros(batch, self.gru.hidden_size),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run along time."""
+        y, hidden = self.gru(self.norm(x), state[0][None])
+        return self.out(y), (hidden[0],)
+
+
+class DenseAnalysis(nn.Module):
+    """The whole spectrum of a code frame to its latent, low rank: `[B, 2, F * s, Q]` to `[B, F, D]`. It carries the phase."""
+
+    def __init__(self, positions: int, time_stride: int, rank: int, latent_dim: int) -> None:
+        super().__init__()
+        self.time_stride = time_stride
+        self.layers = nn.Sequential(linear(2 * positions * time_stride, rank), nn.SiLU(), linear(rank, latent_dim, 2.0))
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Gather each code frame's bins into one vector and project it."""
+        batch, _, frames, _ = spectrum.shape
+        y: Tensor = self.layers(spectrum.transpose(1, 2).reshape(batch, frames // self.time_stride, -1))
+        return y
+
+
+class DenseSynthesis(nn.Module):
+    """The latent to the whole spectrum of its code frame: `[B, F, D]` to `[B, 2, F * s, Q]`."""
+
+    def __init__(self, positions: int, time_stride: int, rank: int, latent_dim: int) -> None:
+        super().__init__()
+        self.time_stride, self.positions = time_stride, positions
+        self.layers = nn.Sequential(
+            linear(latent_dim, rank), nn.SiLU(), linear(rank, 2 * positions * time_stride, gain=0.5)
+        )
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Project each frame and spread it over its bins."""
+        batch, frames, _ = latent.shape
+        spectrum = self.layers(latent).reshape(batch, frames * self.time_stride, 2, self.positions)
+        return spectrum.transpose(1, 2)
+
+
+def _rnn(channels: int, positions: int, tower: TowerConfig) -> Streaming:
+    layer = RNN2d(channels, positions)
+    return layer.as_residual() if tower.residual else layer
+
+
+class Encoder(Streaming):
+    """Audio `[B, T]` to latent `[B, F, K, D]`; T is a multiple of `frame_length`."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        tower, bottleneck, quantizer = config.encoder, config.bottleneck, config.quantizer
+        positions, latent_dim = config.spectrum.positions, config.latent_dim
+        self.stft = STFT(config.spectrum)
+        self.power_law = PowerLaw(config.spectrum.power)
+        layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
+        for i, stride in enumerate(zip(tower.time_strides, tower.frequency_strides, strict=True)):
+            layers.append(FrequencyDown(*tower.channels[i : i + 2], tower.kernel, positions, stride))
+            positions //= stride[1]
+            layers.append(_rnn(tower.channels[i + 1], positions, tower))
+        self.tower = Serial(*layers)
+        width = tower.channels[-1]
+        self.bottleneck: nn.Module = (
+            FlatCompression(width, latent_dim)
+            if bottleneck.kind == "flat"
+            else QueryCompression(
+                width, positions, latent_dim, bottleneck.queries, bottleneck.heads, bottleneck.bands, config.sample_rate
+            )
+        )
+        self.dense = (
+            DenseAnalysis(config.spectrum.positions, math.prod(tower.time_strides), config.encoder_dense_rank, latent_dim)
+            if config.encoder_dense_rank
+            else None
+        )
+        self.context = Serial(
+            *(Residual(LatentGRU(latent_dim, config.gru_hidden)) for _ in range(config.encoder_gru_layers))
+        )
+        self.slots = (quantizer.tokens_per_frame, quantizer.codebook_dim)
+        self.project = linear(latent_dim, math.prod(self.slots))
+        self.limit = SoftLimit()
+
+    def init_state(self, batch: int) -> State:
+        """States of STFT, tower and latent GRUs."""
+        return self.stft.init_state(batch), self.tower.init_state(batch), self.context.init_state(batch)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Consume a multiple of frame_length samples."""
+        spectrum, stft_state = self.stft.step(x, state[0])
+        spectrum = self.power_law.compress(spectrum)[..., :-1] * SPECTRUM_GAIN  # the Nyquist bin carries nothing
+        features, tower_state = self.tower.step(spectrum, state[1])
+        frames = self.bottleneck(features)
+        if self.dense is not None:
+            frames = frames + self.dense(spectrum)
+        frames, context_state = self.context.step(frames, state[2])
+        latent = self.limit(self.project(frames).unflatten(-1, self.slots))
+        return latent, (stft_state, tower_state, context_state)
+
+
+class Decoder(Streaming):
+    """Quantized latent `[B, F, K, D]` to audio `[B, T]`, which lags `synthesis_delay` samples behind the encoder's input."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        tower, bottleneck, quantizer = config.decoder, config.bottleneck, config.quantizer
+        latent_dim, width = config.latent_dim, tower.channels[-1]
+        positions = config.spectrum.positions // math.prod(tower.frequency_strides)
+        self.project = linear(quantizer.tokens_per_frame * quantizer.codebook_dim, latent_dim)
+        self.context = Serial(
+            *(Residual(LatentGRU(latent_dim, config.gru_hidden)) for _ in range(config.decoder_gru_layers))
+        )
+        self.bottleneck: nn.Module = (
+            FlatExpansion(width, latent_dim)
+            if bottleneck.kind == "flat"
+            else QueryExpansion(
+                width, positions, latent_dim, bottleneck.queries, bottleneck.heads, bottleneck.bands, config.sample_rate
+            )
+        )
+        layers: list[nn.Module] = []
+        for i in reversed(range(len(tower.time_strides))):
+            stride = (tower.time_strides[i], tower.frequency_strides[i])
+            layers.append(_rnn(tower.channels[i + 1], positions, tower))
+            layers.append(FrequencyUp(tower.channels[i + 1], tower.channels[i], tower.kernel, positions, stride))
+            positions *= stride[1]
+        output = CausalConv2d(tower.channels[0], 2, tower.input_kernel, positions)
+        layers.append(output)
+        self.tower = Serial(*layers)
+        self.dense = (
+            DenseSynthesis(positions, math.prod(tower.time_strides), config.decoder_dense_rank, latent_dim)
+            if config.decoder_dense_rank
+            else None
+        )
+        self.power_law = PowerLaw(config.spectrum.power)
+        self.inverse_stft = InverseSTFT(config.spectrum)
+
+    def init_state(self, batch: int) -> State:
+        """States of latent GRUs, tower and inverse STFT."""
+        return self.context.init_state(batch), self.tower.init_state(batch), self.inverse_stft.init_state(batch)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Consume frames; return frame_length samples for each."""
+        frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
+        spectrum, tower_state = self.tower.step(self.bottleneck(frames), state[1])
+        if self.dense is not None:
+            spectrum = spectrum + self.dense(frames)
+        spectrum = nn.functional.pad(self.power_law.expand(spectrum / SPECTRUM_GAIN), (0, 1))
+        audio, synthesis_state = self.inverse_stft.step(spectrum, state[2])
+        return audio, (context_state, tower_state, synthesis_state)
+
+
+class Codec(nn.Module):
+    """Encoder, quantizer, decoder. Steps are pure and take whole frames; sessions.py takes chunks of any size."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantizer = (FSQuantizer if config.quantizer.kind == "fsq" else VectorQuantizer)(config.quantizer)
+        self.decoder = Decoder(config)
+
+    def init_state(self, batch: int) -> tuple[State, State]:
+        """The zero states of encoder and decoder."""
+        return self.encoder.init_state(batch), self.decoder.init_state(batch)
+
+    def encode_step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
+        """Audio `[B, T]`, T a multiple of frame_length, to codes `[B, T / frame_length * K]`, int64."""
+        latent, state = self.encoder.step(audio, state)
+        return self.quantizer.encode(latent).flatten(1), state
+
+    def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
+        """Codes `[B, N]`, N a multiple of tokens_per_frame, to audio `[B, N / K * frame_length]`."""
+        frames = codes.unflatten(1, (-1, self.config.quantizer.tokens_per_frame))
+        return self.decoder.step(self.quantizer.decode(frames), state)
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
+        """For training: audio `[B, T]` to its reconstruction `[B, T]`, `synthesis_delay` samples late, and the codes."""
+        quantized: Quantized = self.quantizer(self.encoder(audio))
+        return self.decoder(quantized.quantized), quantized
+
+    @property
+    def num_parameters(self) -> int:
+        """Learnable numbers in all parts."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def macs_per_second(self) -> dict[str, float]:
+        """Multiply-accumulates per second of audio, of "encoder" and "decoder".
+
+        The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its input
+        rate; the Fourier transforms (about 1 MMAC/s) and elementwise operations are left out.
+        """
+        counts = {"encoder": 0.0, "decoder": 0.0}
+        frames = math.ceil(self.config.frame_rate)
+        handles = []
+
+        def hook(side: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            counts[side] += _macs(module, inputs[0], output)
+
+        for side in counts:
+            for module in getattr(self, side).modules():
+                handles.append(module.register_forward_hook(lambda m, i, o, side=side: hook(side, m, i, o)))
+        try:
+            with torch.inference_mode():
+                reference = next(self.parameters())
+                self(reference.new_zeros(1, frames * self.config.frame_length))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return {side: count * self.config.frame_rate / frames for side, count in counts.items()}
+
+
+def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    if isinstance(module, nn.Linear):
+        # The learnable queries' own projection does not depend on the audio: it is folded into a constant.
+        return 0 if x.dim() == 2 else y.numel() * module.in_features
+    if isinstance(module, nn.Conv2d):
+        return y.numel() * module.weight[0].numel()
+    if isinstance(module, nn.GRU):
+        return 3 * x.shape[0] * x.shape[1] * module.hidden_size * (module.input_size + module.hidden_size)
+    if isinstance(module, QueryAttention):
+        return module.macs(x.shape[0])
+    return 0

@@ -1,0 +1,132 @@
+"""The one codebook, read K times a frame: `latent` `[B, F, K, D]` to codes `[B, F, K]` and back.
+
+Two kinds with one interface: `encode` and `decode` for inference, `forward` for training, and `update_`, which the training loop
+calls after each optimiser step: only there may a codebook change.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from vector_quantize_pytorch import FSQ
+from vector_quantize_pytorch.vector_quantize_pytorch import Codebook
+
+from spectok.config import QuantizerConfig
+
+
+class Quantized(NamedTuple):
+    """What a quantizer returns in training."""
+
+    quantized: Tensor  # [B, F, K, D], gradients pass straight through
+    latent: Tensor  # [B, F, K, D], what was quantized
+    codes: Tensor  # [B, F, K], int64
+    commitment_loss: Tensor  # scalar; 0 where the codebook is fixed
+
+
+class FSQuantizer(nn.Module):
+    """Finite scalar quantization (Mentzer et al., arXiv 2309.15505), symmetric about zero (arXiv 2411.19842, section 3.2).
+
+    The codebook is a grid and has no parameters: nothing to collapse, nothing to revive. Latents pass through tanh, so an
+    rms of about 1.2 uses four levels evenly.
+    """
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        self.fsq = FSQ(list(config.levels), preserve_symmetry=True)
+
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantize for training."""
+        quantized, codes = self.fsq(latent.flatten(1, 2))
+        return Quantized(quantized.view_as(latent), latent, codes.view(latent.shape[:-1]).long(), latent.new_zeros(()))
+
+    def encode(self, latent: Tensor) -> Tensor:
+        """Codes `[B, F, K]` of a latent `[B, F, K, D]`."""
+        codes: Tensor = self(latent).codes
+        return codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""
+        vectors: Tensor = self.fsq.implicit_codebook[codes]
+        return vectors
+
+    def update_(self, latent: Tensor, codes: Tensor) -> None:
+        """The grid never changes."""
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest entry of a learned codebook (SpecTokenizer, section 2.3): moving averages, expiry, and a data pool.
+
+    A batch is far smaller than a large codebook, so k-means initialisation (50 iterations) and the replacement of expired
+    entries draw from a pool of the last `pool_size` latents. Replacing an entry resets its moving averages too: where only
+    the entry is edited, the next average undoes it and the code stays dead. Until the pool is full for the first time,
+    training passes latents through unquantized. The factorised lookup, a few dimensions wide, is the projection before
+    and after the quantizer.
+    """
+
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+        size, dim = config.codebook_size, config.codebook_dim
+        self.codebook = Codebook(
+            dim, size, kmeans_init=True, kmeans_iters=50, decay=config.decay, threshold_ema_dead_code=config.expiry_threshold
+        )
+        self.register_buffer("pool", torch.zeros(max(config.pool_size, size), dim), persistent=False)
+        self.register_buffer("pooled", torch.zeros((), dtype=torch.int64), persistent=False)
+        self.pool: Tensor
+        self.pooled: Tensor
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the codebook has been initialised."""
+        return bool(self.codebook.initted)
+
+    def forward(self, latent: Tensor) -> Quantized:
+        """Quantize for training, gradients straight through; nothing is updated."""
+        codes = self.encode(latent)
+        nearest = self.decode(codes) if self.is_ready else latent.detach()
+        commitment = nn.functional.mse_loss(latent, nearest)
+        return Quantized(latent + (nearest - latent).detach(), latent, codes, commitment)
+
+    def encode(self, latent: Tensor) -> Tensor:
+        """Codes `[B, F, K]` of a latent `[B, F, K, D]`: the nearest entry, the lowest code of equally near ones."""
+        # Without the matrix product the distances do not depend on how many latents are looked up at once.
+        mode = "donot_use_mm_for_euclid_dist"
+        return torch.cdist(latent.flatten(0, 2), self.codebook.embed[0], compute_mode=mode).argmin(1).view(latent.shape[:3])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""
+        entries: Tensor = self.codebook.embed[0][codes]
+        return entries
+
+    @torch.no_grad()
+    def update_(self, latent: Tensor, codes: Tensor) -> None:
+        """Learn from a training batch: fill the pool, then initialise, move or replace entries."""
+        rows = latent.detach().flatten(0, 2).float()[-len(self.pool) :]
+        self.pool.copy_(torch.cat([self.pool, rows])[len(rows) :])
+        self.pooled += len(rows)
+        if not self.is_ready:
+            if self.pooled >= len(self.pool):
+                self.codebook.init_embed_(self.pool[None])
+            return
+        one_hot = nn.functional.one_hot(codes.flatten()[-len(rows) :], self.codebook.codebook_size).float()
+        self.codebook.track_cluster_size_and_embed_avg(rows[None], one_hot[None])
+        self.codebook.update_ema()
+        expired = self.codebook.cluster_size < self.codebook.threshold_ema_dead_code
+        if expired.any():
+            self.codebook.replace(self.pool[None], expired)
+
+
+class SoftLimit(nn.Module):
+    """Keep a frame's latent within the quantizer's reach: `x / sqrt(1 + rms² / limit²)`, rms over the frame.
+
+    Quiet frames stay quiet, so loudness passes; a plain normalisation would erase it. Without a bound the latent grows
+    until the quantizer's tanh saturates and training stands still.
+    """
+
+    def __init__(self, limit: float = 1.5) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """`[B, F, K, D]` to the same shape, rms below `limit`."""
+        power = latent.square().mean(dim=(2, 3), keepdim=True)
+        return latent * torch.rsqrt(1 + power / self.limit**2)

@@ -1,0 +1,111 @@
+"""Audio to spectrum and back: causal STFT, inverse STFT and the power law, as streaming layers.
+
+    analysis window   ____/‾‾‾‾‾‾‾‾‾‾\\      n_fft samples, the newest at the right
+    synthesis window          /‾‾‾‾‾‾\\      its last synthesis_length samples: only these wait for later frames
+
+A long past sharpens the frequency resolution, a short synthesis window keeps the delay at
+`synthesis_length - hop_length` samples. The product of both windows is a Hann window, which overlap-adds to one.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spectok.config import SpectrumConfig
+from spectok.model.streaming import State, Streaming
+
+
+def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
+    """Analysis window `[n_fft]` and synthesis window `[synthesis_length]`, float64; equal (root of Hann) if equally long.
+
+    Between them they hold the transform's scale: a spectrum of white noise of variance 1 has variance 1.
+    """
+    n_fft, overlap = config.n_fft, config.synthesis_length
+    fall = overlap // 2
+    rise = n_fft - fall
+    rising = torch.sin((torch.arange(rise, dtype=torch.float64) + 0.5) * (math.pi / 2 / rise))
+    falling = torch.cos((torch.arange(fall, dtype=torch.float64) + 0.5) * (math.pi / 2 / fall))
+    analysis = torch.cat([rising, falling])
+    hann = torch.sin((torch.arange(overlap, dtype=torch.float64) + 0.5) * (math.pi / overlap)) ** 2
+    synthesis = hann * (2 * config.hop_length / overlap) / analysis[n_fft - overlap :]
+    scale = analysis.square().sum().rsqrt()
+    return analysis * scale, synthesis / scale
+
+
+class STFT(Streaming):
+    """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, F, n_fft // 2 + 1]`, `F = T / hop_length`.
+
+    Frame f covers the n_fft samples that end with sample `(f + 1) * hop_length`.
+    """
+
+    def __init__(self, config: SpectrumConfig) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length = config.n_fft, config.hop_length
+        self.register_buffer("window", windows(config)[0].float(), persistent=False)
+        self.window: Tensor
+
+    def init_state(self, batch: int) -> State:
+        """The last `n_fft - hop_length` samples, `[B, n_fft - hop_length]`."""
+        return (self.zeros(batch, self.n_fft - self.hop_length),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Consume a multiple of hop_length samples."""
+        audio = torch.cat([state[0], x], dim=-1)
+        frames = audio.unfold(-1, self.n_fft, self.hop_length) * self.window
+        spectrum = torch.view_as_real(torch.fft.rfft(frames)).permute(0, 3, 1, 2)  # [B, 2, F, Q]
+        return spectrum, (audio[:, x.shape[-1] :],)
+
+
+class InverseSTFT(Streaming):
+    """Overlap-add synthesis: spectrum `[B, 2, F, n_fft // 2 + 1]` to audio `[B, F * hop_length]`.
+
+    The output lags `synthesis_length - hop_length` samples behind the input of the `STFT`.
+    """
+
+    def __init__(self, config: SpectrumConfig) -> None:
+        super().__init__()
+        self.n_fft, self.hop_length, self.overlap = config.n_fft, config.hop_length, config.synthesis_length
+        self.register_buffer("window", windows(config)[1].float(), persistent=False)
+        self.window: Tensor
+
+    def init_state(self, batch: int) -> State:
+        """The overlap-add tail, `[B, synthesis_length - hop_length]`."""
+        return (self.zeros(batch, self.overlap - self.hop_length),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Consume frames; return hop_length finished samples for each."""
+        bins = torch.complex(x[:, 0], x[:, 1])
+        frames = torch.fft.irfft(bins, n=self.n_fft)[..., self.n_fft - self.overlap :] * self.window
+        batch, count, _ = frames.shape
+        # Each frame is cut into hops; hop number i of frame f belongs to the output hop f + i.
+        hops = frames.reshape(batch, count, -1, self.hop_length).unbind(2)
+        audio = torch.nn.functional.pad(state[0], (0, count * self.hop_length)).reshape(batch, -1, self.hop_length)
+        later = len(hops) - 1
+        audio = audio + sum(torch.nn.functional.pad(hop, (0, 0, i, later - i)) for i, hop in enumerate(hops))
+        return audio[:, :count].reshape(batch, -1), (audio[:, count:].reshape(batch, -1),)
+
+
+class PowerLaw:
+    """Compression `|s|^(1/p)` and expansion `|s|^p` with the phase kept (SpecTokenizer's DRC and DRE, equation 1).
+
+    Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the power keeps the gradients finite at
+    silence, where `|s|^(1/p)` has none; above 1e-4 of full scale it is not noticeable.
+    """
+
+    FLOOR = 1e-12
+
+    def __init__(self, power: float) -> None:
+        self.power = power
+
+    def compress(self, spectrum: Tensor) -> Tensor:
+        """`|s|^(1/p)`, phase kept."""
+        return self._scale(spectrum, 1 / self.power)
+
+    def expand(self, spectrum: Tensor) -> Tensor:
+        """`|s|^p`, phase kept."""
+        return self._scale(spectrum, self.power)
+
+    def _scale(self, spectrum: Tensor, exponent: float) -> Tensor:
+        energy = spectrum.square().sum(1, keepdim=True) + self.FLOOR
+        return spectrum * energy ** ((exponent - 1) / 2)

@@ -1,0 +1,45 @@
+"""Weights on disk: safetensors in, safetensors out, strict and atomic."""
+
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from spectok.errors import InputError
+from spectok.pretrained import Model
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that the old one stays whole until the new one is."""
+    partial = path.with_name(path.name + ".partial")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    os.replace(partial, path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+        return load_file(path), metadata
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
+def load_weights(module: nn.Module, model: Model) -> None:
+    """Load a model's weights into a codec of the same configuration, strictly.
+
+    Raises:
+        InputError: the file is damaged, or its tensors are not those of the codec.
+    """
+    tensors, _ = load_tensors(model.weights)
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(f"the weights {model.weights} do not fit the configuration beside them") from error

@@ -1,0 +1,203 @@
+"""The tokenizer of a speech language model: audio to integer codes and back.
+
+    tokenizer = Tokenizer.from_pretrained("spectok-16k-4k")
+    codes = tokenizer.encode("speech.wav")
+    audio = tokenizer.decode(codes)
+
+It adds nothing numeric to the codec: only files, sample rates, batches, lengths, and facts. numpy in, numpy out; torch in, torch
+out, on the tensor's own device.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectok import audio as audio_files
+from spectok import pretrained
+from spectok.config import CodecConfig, require
+from spectok.container import Header
+from spectok.engine import Engine, TorchEngine
+from spectok.errors import InputError
+from spectok.sessions import StreamDecoder, StreamEncoder
+
+
+class Tokenizer:
+    """A codec with its weights, ready to use.
+
+    Args:
+        engine: runs the codec.
+        weight_hash: names the weights in .spt files, 16 hexadecimal digits.
+    """
+
+    def __init__(self, engine: Engine, weight_hash: str) -> None:
+        self.engine, self.weight_hash = engine, weight_hash
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str | Path = pretrained.DEFAULT, device: str = "cpu") -> "Tokenizer":
+        """Load a released model by name, or any model from its folder.
+
+        Raises:
+            InputError: there is no such model or device, or the weights are damaged.
+        """
+        model = pretrained.find(name_or_folder)
+        return cls(TorchEngine(model, device), model.weight_hash)
+
+    @property
+    def config(self) -> CodecConfig:
+        """Everything about the codec."""
+        return self.engine.config
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the audio inside, in Hz."""
+        return self.config.sample_rate
+
+    @property
+    def codebook_size(self) -> int:
+        """Codes are from 0 to `codebook_size - 1`: the vocabulary a language model adds."""
+        return self.config.quantizer.codebook_size
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Codes per frame, K."""
+        return self.config.quantizer.tokens_per_frame
+
+    @property
+    def frame_length(self) -> int:
+        """Samples per frame, at `sample_rate`."""
+        return self.config.frame_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.config.frame_rate
+
+    @property
+    def token_rate(self) -> float:
+        """Codes per second."""
+        return self.config.token_rate
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of the codes."""
+        return self.config.bitrate
+
+    def stream_encoder(self) -> StreamEncoder:
+        """A new session that encodes one stream."""
+        return StreamEncoder(self.engine)
+
+    def stream_decoder(self) -> StreamDecoder:
+        """A new session that decodes one stream."""
+        return StreamDecoder(self.engine)
+
+    def encode(self, audio: Any, sample_rate: int | None = None) -> Any:
+        """Audio to codes.
+
+        Args:
+            audio: `[T]` or a batch `[B, T]` as array or tensor; the path of a file, whose channels are mixed; or a list of
+                those, whose codes are those of its members one by one.
+            sample_rate: of arrays and tensors, in Hz; by default the codec's own. Files know theirs.
+
+        Returns:
+            int64 codes `[N]` or `[B, N]`, `N = frames * tokens_per_frame`; a list for a list.
+
+        Raises:
+            InputError: a file cannot be read, or the audio is empty, not finite or of a wrong shape.
+        """
+        if isinstance(audio, list):
+            return [self.encode(item, sample_rate) for item in audio]
+        if isinstance(audio, (str, Path)):
+            return self.encode(audio_files.read_audio(audio, self.sample_rate)[0])
+        samples = _to_numpy(audio)
+        require(samples.ndim in (1, 2), f"audio must be [T] or [B, T], not {list(samples.shape)}")
+        rows = [audio_files.check_audio(row, "the audio") for row in np.atleast_2d(samples)]
+        require(bool(rows), "the batch has no rows")
+        if sample_rate not in (None, self.sample_rate):
+            assert sample_rate is not None
+            rows = [audio_files.resample(row, sample_rate, self.sample_rate) for row in rows]
+        session = StreamEncoder(self.engine, batch=len(rows))
+        codes = np.concatenate([session.push(np.stack(rows)), session.flush()], axis=1)
+        return _like(audio, codes if samples.ndim == 2 else codes[0])
+
+    def decode(self, codes: Any, length: int | None = None, sample_rate: int | None = None) -> Any:
+        """Codes to audio.
+
+        Args:
+            codes: int64 `[N]` or `[B, N]` as array or tensor, or a list of those. N is a multiple of tokens_per_frame.
+            length: samples to return, at `sample_rate`; for a list, a list. By default all that the codes hold, a little
+                more than was encoded.
+            sample_rate: to resample to, in Hz; by default the codec's own.
+
+        Returns:
+            float32 audio `[T]` or `[B, T]`; a list for a list.
+
+        Raises:
+            InputError: the codes end within a frame, are not in the codebook, or hold less than `length`.
+        """
+        if isinstance(codes, list):
+            lengths = length if isinstance(length, list) else [length] * len(codes)
+            return [self.decode(item, samples, sample_rate) for item, samples in zip(codes, lengths, strict=True)]
+        tokens = _to_numpy(codes)
+        require(tokens.ndim in (1, 2), f"codes must be [N] or [B, N], not {list(tokens.shape)}")
+        rows = np.atleast_2d(tokens)
+        require(rows.shape[0] > 0, "the batch has no rows")
+        session = StreamDecoder(self.engine, batch=rows.shape[0])
+        audio = session.push(rows)
+        session.flush()
+        if sample_rate not in (None, self.sample_rate):
+            assert sample_rate is not None
+            audio = np.stack([audio_files.resample(row, self.sample_rate, sample_rate) for row in audio])
+        if length is not None:
+            require(0 <= length <= audio.shape[1], f"the codes hold {audio.shape[1]} samples, not {length}")
+            audio = audio[:, :length]
+        return _like(codes, audio if tokens.ndim == 2 else audio[0])
+
+    def header(self, sample_rate: int, num_samples: int) -> Header:
+        """The header of a .spt file of this codec's codes.
+
+        Args:
+            sample_rate: of the original audio, in Hz.
+            num_samples: of the original audio.
+        """
+        return Header(
+            model=self.config.name,
+            weight_hash=self.weight_hash,
+            sample_rate=sample_rate,
+            num_samples=num_samples,
+            codebook_size=self.codebook_size,
+            tokens_per_frame=self.tokens_per_frame,
+            frames_per_packet=max(1, round(self.frame_rate)),
+        )
+
+    def check_header(self, header: Header) -> None:
+        """Make sure that codes are this codec's own.
+
+        Raises:
+            InputError: they were made by another model or by other weights.
+        """
+        ours = self.header(header.sample_rate, header.num_samples)
+        if (header.model, header.weight_hash) != (ours.model, ours.weight_hash):
+            raise InputError(
+                f"the codes were made by {header.model} with weights {header.weight_hash}, "
+                f"not by {ours.model} with weights {ours.weight_hash}"
+            )
+
+
+def _to_numpy(value: Any) -> NDArray[Any]:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"neither audio nor codes: {error}") from error
+
+
+def _like(original: Any, result: NDArray[Any]) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(original, torch.Tensor):
+        return torch.from_numpy(result).to(original.device)
+    return result

@@ -1,0 +1,1 @@
+"""Training: losses, data, loop and checkpoints. It imports the model, never the reverse."""

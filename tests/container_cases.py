@@ -1,0 +1,50 @@
+"""The small file, and the codes and headers, that the container's tests share."""
+
+import io
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from spectok.container import Header, read_codes, write_codes
+from spectok.packets import pack_header
+
+TINY = Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2, 900)
+TINY_CODES = [1, 1023, 512, 5, 7, 700]
+TINY_HEX = (
+    "a5535054 01 02 0200 00040000 803e0000 8403000000000000 0123456789abcdef 04 74696e79 43a64a94"
+    "663c6e14 0200 01fc0f6001 40816dd0 0180 07f00a"
+)
+
+quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+def make_codes(header: Header, num_frames: int, seed: int = 0) -> np.ndarray:
+    size = num_frames * header.tokens_per_frame
+    return np.random.default_rng(seed).integers(0, header.codebook_size, size)
+
+
+def to_bytes(header: Header, codes) -> bytes:
+    sink = io.BytesIO()
+    write_codes(sink, header, codes)
+    return sink.getvalue()
+
+
+def from_bytes(content: bytes):
+    return read_codes(io.BytesIO(content))
+
+
+def crafted(header: Header, *packets: bytes) -> bytes:
+    return pack_header(header) + b"".join(packets)
+
+
+@st.composite
+def headers(draw) -> Header:
+    return Header(
+        draw(st.sampled_from(["m", "spectok-16k-800", "A._-" * 16])),
+        draw(st.sampled_from(["00" * 8, "ff" * 8, "0123456789abcdef"])),
+        draw(st.sampled_from([8000, 16000, 44100, 48000])),
+        draw(st.one_of(st.integers(2, 1 << 24), st.sampled_from([2, 3, 1024, 65536]))),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 12)),
+    )

@@ -1,0 +1,228 @@
+import io
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import Pipe
+
+from spectok import audio as audio_module
+from spectok.audio import check_audio, fit_length, list_audio, read_audio, resample, to_mono, write_audio
+from spectok.errors import InputError
+
+DATA = Path(__file__).parent / "data"
+RATES = [8000, 11025, 16000, 22050, 24000, 44100, 48000]
+
+quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+def sine(length: int, rate: int, frequency: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.float32)
+
+
+def wav_bytes(samples: np.ndarray, rate: int = 16000, **options) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", **options)
+    return buffer.getvalue()
+
+
+# Levels, types and channels.
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected"),
+    [
+        (np.array([-32768, 0, 16384, 32767], np.int16), [-1, 0, 0.5, 32767 / 32768]),
+        (np.array([-(2**31), 0, 2**30], np.int32), [-1, 0, 0.5]),
+        (np.array([-128, 0, 64], np.int8), [-1, 0, 0.5]),
+        (np.array([0, 128, 192], np.uint8), [-1, 0, 0.5]),
+        (np.array([-1, 0.25, 1.5], np.float64), [-1, 0.25, 1.5]),
+        (np.array([-1, 0.25], np.float16), [-1, 0.25]),
+        (np.array([-1, 0.25], ">f4"), [-1, 0.25]),
+        ([0.5, -0.5], [0.5, -0.5]),
+    ],
+)
+def test_samples_become_float32(samples, expected):
+    audio = check_audio(samples)
+    assert audio.dtype == np.dtype("=f4")
+    np.testing.assert_array_equal(audio, np.array(expected, np.float32))
+
+
+def test_good_audio_is_not_copied():
+    audio = sine(100, 16000)
+    assert check_audio(audio) is audio
+    assert to_mono(audio) is audio
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        (np.zeros(0, np.float32), "clip holds no samples"),
+        (np.float32(1), r"clip has shape \[\]; expected 1 axis"),
+        (np.zeros((2, 3), np.float32), r"clip has shape \[2, 3\]; expected 1 axis"),
+        (np.array([0, np.nan]), "clip has samples that are not finite"),
+        (np.array([0, -np.inf]), "clip has samples that are not finite"),
+        (np.array([0.0, 32767.0]), r"clip has a peak of 32767; floats must be in \[-1, 1\]"),
+        (np.zeros(3, np.int64), "clip has samples of type int64"),
+        (np.zeros(3, np.complex64), "clip has samples of type complex64"),
+        (np.zeros(3, bool), "clip has samples of type bool"),
+        (["a", "b"], "clip has samples of type"),
+        ([[1.0], [1.0, 2.0]], "clip is not an array of samples"),
+    ],
+)
+def test_bad_audio_is_refused(audio, message):
+    with pytest.raises(InputError, match=message):
+        check_audio(audio, "clip")
+
+
+def test_more_axes_and_emptiness_are_allowed_on_request():
+    assert check_audio(np.zeros((2, 3)), dims=(1, 2)).shape == (2, 3)
+    with pytest.raises(InputError, match="expected 1 or 2 axes"):
+        check_audio(np.zeros((1, 2, 3)), dims=(1, 2))
+    assert check_audio([], allow_empty=True).dtype == np.float32
+
+
+def test_channels_are_averaged():
+    stereo = np.stack([sine(100, 16000), np.full(100, 0.25, np.float32)], axis=1)  # [T, C]
+    np.testing.assert_allclose(to_mono(stereo), (stereo[:, 0] + stereo[:, 1]) / 2, rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(to_mono(stereo[:, :1]), stereo[:, 0])
+    np.testing.assert_array_equal(to_mono(np.array([[16384, 0]], np.int16)), np.float32([0.25]))
+    np.testing.assert_allclose(read_audio(Pipe(wav_bytes(stereo)))[0], to_mono(stereo), rtol=0, atol=1 / 32768)
+    with pytest.raises(InputError, match=r"has 2000 channels; expected the shape \[samples, channels\]"):
+        to_mono(np.zeros((2, 2000)))
+
+
+def test_mixing_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(audio_module, "_mixed_notice_given", False)
+    with caplog.at_level(logging.INFO, logger="spectok.audio"):
+        to_mono(np.zeros((5, 1)))
+        assert caplog.messages == []
+        to_mono(np.zeros((5, 6)))
+        to_mono(np.zeros((5, 2)))
+    assert caplog.messages == ["mixed 6 channels to mono"]
+
+
+# Resampling and length.
+
+
+@quick
+@given(st.integers(1, 3000), st.sampled_from(RATES), st.sampled_from(RATES))
+def test_there_and_back_is_never_shorter(length, rate, other):
+    audio = sine(length, rate)
+    there = resample(audio, rate, other)
+    assert len(there) == -(-length * other // rate)
+    assert there.dtype == np.float32
+    back = resample(there, other, rate)
+    assert len(back) >= length
+    assert fit_length(back, length).shape == (length,)
+
+
+@pytest.mark.parametrize("rate", [r for r in RATES if r >= 16000])
+def test_resampling_keeps_the_sound_and_adds_no_delay(rate):
+    audio = sine(rate, rate)
+    inside = slice(200, -200)
+    there = resample(audio, rate, 16000)
+    np.testing.assert_allclose(there[inside], sine(16000, 16000)[inside], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(resample(there, 16000, rate)[:rate][inside], audio[inside], rtol=0, atol=2e-4)
+
+
+def test_resampling_removes_what_would_alias():
+    assert np.abs(resample(sine(48000, 48000, 12000.0), 48000, 16000)[200:-200]).max() < 1e-4
+
+
+def test_the_same_rate_is_the_same_array():
+    audio = sine(100, 16000)
+    assert resample(audio, 16000, 16000) is audio
+
+
+@pytest.mark.parametrize("rate", [0, -16000, 999, 768_001, 16000.5, float("nan"), float("inf"), "fast", None])
+def test_bad_sample_rates_are_refused(rate):
+    with pytest.raises(InputError, match=r"sample rate of .* Hz; it must be 1000 to 768000"):
+        resample(sine(10, 16000), 16000, rate)
+
+
+def test_fit_length():
+    audio = np.arange(3, dtype=np.float32)
+    assert fit_length(audio, 2).tolist() == [0, 1]
+    assert fit_length(audio, 3).tolist() == [0, 1, 2]
+    assert fit_length(audio, 5).tolist() == [0, 1, 2, 0, 0]
+    assert fit_length(audio, 0).tolist() == []
+    assert fit_length(audio[None, None], 4).tolist() == [[[0, 1, 2, 0]]]
+
+
+# Writing.
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "WAV"])
+def test_sixteen_bits_survive_a_round_trip(tmp_path, suffix):
+    samples = np.arange(-32768, 32768, dtype=np.int32).astype(np.float32) / 32768
+    path = tmp_path / f"a.{suffix}"
+    write_audio(path, samples, 22050)
+    audio, rate = read_audio(path)
+    assert rate == 22050
+    np.testing.assert_array_equal(audio, samples)
+    assert soundfile.info(path).subtype == "PCM_16"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_what_is_over_full_scale_is_clipped_and_the_rest_rounded(tmp_path):
+    path = tmp_path / "a.wav"
+    write_audio(path, [1.0, 1.5, -1.0, -1.5, 15.0, 0.6 / 32768, -0.6 / 32768, 0.4 / 32768], 16000)
+    assert soundfile.read(path, dtype="int16")[0].tolist() == [32767, 32767, -32768, -32768, 32767, 1, -1, 0]
+
+
+def test_writing_to_streams_and_of_nothing(tmp_path):
+    samples = np.arange(-300, 300, dtype=np.int16)
+    for sink in (io.BytesIO(), Pipe()):
+        write_audio(sink, samples, 16000)
+        content = sink.getvalue() if isinstance(sink, io.BytesIO) else bytes(sink.written)
+        assert content == wav_bytes(samples)
+    write_audio(tmp_path / "none.wav", np.zeros(0, np.float32), 16000)
+    assert soundfile.info(tmp_path / "none.wav").frames == 0
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    audio = sine(100, 16000)
+    (tmp_path / "there.wav").write_bytes(b"before")
+    for name in ("a.mp3", "a", "a.txt", "none/a.wav", "there.wav/a.wav"):
+        with pytest.raises(InputError, match=f"cannot write .*{name}"):
+            write_audio(tmp_path / name, audio, 16000)
+    with pytest.raises(InputError, match="not finite"):
+        write_audio(tmp_path / "a.wav", np.array([np.nan]), 16000)
+    with pytest.raises(InputError, match=r"cannot write .*a\.flac"):
+        write_audio(tmp_path / "a.flac", audio, 700_000)  # FLAC cannot store it
+
+    def fail(*_, **__):
+        raise soundfile.LibsndfileError(2)
+
+    monkeypatch.setattr(soundfile, "write", fail)
+    with pytest.raises(InputError, match=r"cannot write .*there\.wav: "):
+        write_audio(tmp_path / "there.wav", audio, 16000)
+    assert os.listdir(tmp_path) == ["there.wav"]
+    assert (tmp_path / "there.wav").read_bytes() == b"before"
+
+
+# Folders and the import.
+
+
+def test_list_audio(tmp_path):
+    names = ["b.wav", "a.FLAC", "sub/c.opus", "sub/d.mp3", "e.ogg", "f.aiff", ".hidden.wav", "notes.txt", "g.spt"]
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "folder.wav").mkdir()
+    for name in names:
+        (tmp_path / name).touch()
+    found = [str(path.relative_to(tmp_path)) for path in list_audio(tmp_path)]
+    assert found == ["a.FLAC", "b.wav", "e.ogg", "f.aiff", "sub/c.opus", "sub/d.mp3"]
+    with pytest.raises(InputError, match="is not a folder"):
+        list_audio(tmp_path / "b.wav")
+
+
+def test_audio_and_container_do_without_torch():
+    code = "import sys, spectok.audio, spectok.container; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=DATA.parents[1], check=False).returncode == 0

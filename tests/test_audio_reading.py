@@ -1,0 +1,175 @@
+import io
+import os
+import struct
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from streams import Pipe
+
+from spectok import audio as audio_module
+from spectok.audio import fit_length, read_audio, resample
+from spectok.errors import InputError
+
+DATA = Path(__file__).parent / "data"
+
+quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+def sine(length: int, rate: int, frequency: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.float32)
+
+
+def wav_bytes(samples: np.ndarray, rate: int = 16000, **options) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "length"), [("librispeech_84_16k.flac", 16000, 63840), ("vctk_p259_48k.flac", 48000, 152316)]
+)
+def test_the_fixtures_are_speech(name, rate, length):
+    audio, sample_rate = read_audio(DATA / name)
+    assert (audio.dtype, audio.shape, sample_rate) == (np.float32, (length,), rate)
+    assert 0.3 < np.abs(audio).max() < 0.6
+    assert 0.03 < np.sqrt(np.mean(audio**2)) < 0.1
+    assert sum(path.stat().st_size for path in DATA.glob("*.flac")) < 600_000
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype", "tolerance"),
+    [
+        ("wav", "PCM_16", 0),
+        ("wav", "PCM_24", 0),
+        ("wav", "FLOAT", 0),
+        ("flac", "PCM_16", 0),
+        ("aiff", "PCM_16", 0),
+        ("ogg", "VORBIS", 0.05),
+        ("ogg", "OPUS", 0.05),
+        ("mp3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+def test_every_format_is_read(tmp_path, suffix, subtype, tolerance):
+    samples = np.rint(sine(48000, 48000) * 32768) / 32768
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, samples, 48000, subtype=subtype)
+    audio, rate = read_audio(path)
+    assert rate == 48000
+    assert audio.dtype == np.float32
+    if tolerance == 0:
+        np.testing.assert_array_equal(audio, samples.astype(np.float32))
+    else:
+        difference = np.abs(fit_length(audio, 48000) - samples)[4800:-4800]
+        assert difference.max() < tolerance
+
+
+def test_reading_in_blocks_changes_nothing(monkeypatch):
+    whole, _ = read_audio(DATA / "librispeech_84_16k.flac")
+    monkeypatch.setattr(audio_module, "BLOCK_LENGTH", 1000)
+    np.testing.assert_array_equal(read_audio(str(DATA / "librispeech_84_16k.flac"))[0], whole)
+
+
+def test_reading_at_another_rate():
+    audio, rate = read_audio(DATA / "vctk_p259_48k.flac", 16000)
+    assert rate == 16000
+    np.testing.assert_array_equal(audio, resample(read_audio(DATA / "vctk_p259_48k.flac")[0], 48000, 16000))
+    assert len(audio) == 152316 // 3
+
+
+def test_streams_and_pipes():
+    samples = np.arange(-300, 300, dtype=np.int16)
+    content = wav_bytes(samples)
+    for stream in (io.BytesIO(content), Pipe(content)):
+        audio, rate = read_audio(stream)
+        assert rate == 16000
+        np.testing.assert_array_equal(audio, samples.astype(np.float32) / 32768)
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb") as sink:
+        sink.write(content)
+        sink.close()
+        assert len(read_audio(stream)[0]) == 600
+
+
+def test_a_named_pipe(tmp_path):
+    path = tmp_path / "pipe.wav"
+    os.mkfifo(path)
+    thread = threading.Thread(target=path.write_bytes, args=(wav_bytes(np.arange(50, dtype=np.int16)),))
+    thread.start()
+    assert len(read_audio(path)[0]) == 50
+    thread.join()
+
+
+@pytest.mark.parametrize("riff", ["end of header", 0, 0xFFFFFFFF])
+@pytest.mark.parametrize("data", [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_wav_whose_header_does_not_know_its_length(tmp_path, riff, data, listed):
+    samples = np.arange(-300, 301, dtype=np.int16)
+    info = b"LIST" + struct.pack("<I", 5) + b"INFO\0\0" if listed else b""  # of odd length, so padded
+    start = 36 + len(info)
+    head = struct.pack("<4sI4s", b"RIFF", start if riff == "end of header" else riff, b"WAVE")
+    head += struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16) + info
+    content = head + struct.pack("<4sI", b"data", data) + samples.tobytes()
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    for source in (Pipe(content), path):
+        np.testing.assert_array_equal(read_audio(source)[0], samples.astype(np.float32) / 32768)
+
+
+def test_a_wav_without_samples_is_not_mended_into_noise():
+    empty = wav_bytes(np.zeros(0, np.int16))
+    tagged = bytearray(empty + b"LIST\4\0\0\0INFO")
+    tagged[4:8] = struct.pack("<I", len(tagged) - 8)
+    for content in (empty, bytes(tagged)):
+        with pytest.raises(InputError, match="holds no samples"):
+            read_audio(Pipe(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.wav", b"", "is empty"),
+        ("text.wav", b"This is not audio.\n" * 50, "is not an audio file of a known format"),
+        ("headless.raw", bytes(1000), "is not an audio file of a known format"),
+        ("silent.wav", wav_bytes(np.zeros(0, np.int16)), "holds no samples"),
+        ("nan.wav", wav_bytes(np.array([0.0, np.nan]), subtype="FLOAT"), "not finite"),
+        ("inf.wav", wav_bytes(np.array([[0, np.inf], [0, -np.inf]]), subtype="FLOAT"), "not finite"),
+        ("huge.wav", wav_bytes(np.array([0.0, 1e300]), subtype="DOUBLE"), "not finite"),
+        ("loud.wav", wav_bytes(np.array([0.0, -20000.0]), subtype="FLOAT"), "peak of 20000"),
+        ("slow.wav", wav_bytes(np.zeros(9), 10), "sample rate of 10 Hz; it must be 1000 to 768000"),
+        ("cut.flac", (DATA / "vctk_p259_48k.flac").read_bytes()[:60_000], "is damaged or cut off"),
+    ],
+    ids=["empty", "text", "raw", "no-samples", "nan", "inf", "huge", "loud", "slow", "cut"],
+)
+def test_bad_files_are_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{path} .*{message}"):
+        read_audio(path)
+    with pytest.raises(InputError, match=f"the stream .*{message}"):
+        read_audio(io.BytesIO(content))
+
+
+def test_places_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"cannot read .*none\.wav: No such file or directory"):
+        read_audio(tmp_path / "none.wav")
+    with pytest.raises(InputError, match="Is a directory"):
+        read_audio(tmp_path)
+    with pytest.raises(InputError, match="a stream of text"):
+        read_audio(io.StringIO("text"))
+
+
+@quick
+@given(st.binary(max_size=300), st.sampled_from([0, 4, 12, 20, 36, 44]))
+def test_random_bytes_raise_nothing_but_input_error(noise, kept):
+    content = wav_bytes(np.zeros(20, np.int16))[:kept] + noise
+    try:
+        audio, rate = read_audio(io.BytesIO(content))
+        assert np.abs(audio).max() <= 16
+        assert rate >= 1000
+    except InputError as error:
+        assert str(error).startswith("the stream")

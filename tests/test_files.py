@@ -1,0 +1,66 @@
+import io
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectok.audio import read_audio, write_audio
+from spectok.container import read_codes
+from spectok.errors import InputError
+from spectok.files import atomic_write, check_sample_rate, file_name
+
+
+def test_atomic_write_replaces_at_the_end_or_not_at_all(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    with atomic_write(path) as temporary:
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_atomic_write_honours_the_umask_and_follows_links(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "a") as temporary:
+            temporary.write_bytes(b"x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+    (tmp_path / "link").symlink_to("a")
+    with atomic_write(tmp_path / "link") as temporary:
+        temporary.write_bytes(b"through")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"through"
+
+
+def test_atomic_write_replaces_no_device(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="not a regular file"), atomic_write(tmp_path / "pipe"):
+        pass
+    with pytest.raises(InputError, match="it is a folder"), atomic_write(tmp_path):
+        pass
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_names_in_messages():
+    assert file_name(Path("a") / "b.wav") == "a/b.wav"
+    assert file_name("") == "the empty path"
+    assert file_name(io.BytesIO()) == "the stream"
+    assert check_sample_rate(np.int32(16000)) == 16000
+
+
+def test_paths_that_no_system_takes():
+    for call in (read_audio, lambda path: write_audio(path, [0.0], 16000), read_codes):
+        with pytest.raises(InputError, match="null"):
+            call("a\0.wav")

@@ -1,0 +1,184 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchaudio.functional import melscale_fbanks
+
+from spectok.audio import read_audio
+from spectok.evaluation.metrics import (
+    METRICS,
+    Summary,
+    codebook_use,
+    interval,
+    mel_distance,
+    pesq_wb,
+    score,
+    si_sdr,
+    stoi,
+)
+
+SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return read_audio(SPEECH, 16000)[0]
+
+
+@pytest.fixture(scope="module")
+def noisy(speech):
+    return speech + 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+
+
+def test_identical_speech_reaches_the_top_of_every_scale(speech):
+    scores = score(speech, speech)
+    assert list(scores) == list(METRICS)
+    assert scores["pesq"] == pytest.approx(4.643888, abs=1e-5)
+    assert scores["stoi"] == pytest.approx(1.0, abs=1e-9)
+    assert scores["estoi"] == pytest.approx(1.0, abs=1e-9)
+    assert scores["si_sdr"] == 100.0
+    assert scores["mel_distance"] == 0.0
+
+
+def test_score_is_each_metric_and_repeats_itself(speech, noisy):
+    state = np.random.get_state()[1].copy()
+    scores = score(speech, noisy)
+    assert scores == score(speech, noisy)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    assert scores == {
+        "pesq": pesq_wb(speech, noisy),
+        "stoi": stoi(speech, noisy),
+        "estoi": stoi(speech, noisy, extended=True),
+        "si_sdr": si_sdr(speech, noisy),
+        "mel_distance": mel_distance(speech, noisy),
+    }
+
+
+def test_pesq_and_stoi_of_noisy_speech_stay_where_they_were(speech, noisy):
+    assert pesq_wb(speech, noisy) == pytest.approx(1.0985, abs=2e-3)
+    assert stoi(speech, noisy) == pytest.approx(0.86049, abs=1e-4)
+    assert stoi(speech, noisy, extended=True) == pytest.approx(0.70517, abs=1e-4)
+
+
+def test_pesq_ignores_a_delay_that_stoi_does_not(speech):
+    late = np.concatenate([np.zeros(800, np.float32), speech[:-800]])
+    assert pesq_wb(speech, late) > 4.3
+    assert stoi(speech, late) < 0.6
+
+
+def test_pesq_survives_more_utterances_than_its_c_code_can_hold(speech):
+    burst = np.concatenate([speech[16000:22400], np.zeros(6400, np.float32)])
+    many = np.tile(burst, 54)  # 43 s: three pieces
+    assert pesq_wb(many, many) == pytest.approx(4.643888, abs=1e-5)
+
+
+@pytest.mark.parametrize("gain", [1.0, 0.01, -3.0])
+def test_si_sdr_of_a_known_mixture_whatever_the_gain_and_offset(gain):
+    phase = 2 * np.pi * 50 * np.arange(16000) / 16000
+    real, noise = np.sin(phase), np.cos(phase)
+    assert si_sdr(real, gain * (real + 0.1 * noise)) == pytest.approx(20.0, abs=1e-9)
+    assert si_sdr(real + 0.3, gain * (real + 0.5 * noise) - 0.2) == pytest.approx(20 * math.log10(2), abs=1e-9)
+
+
+def test_si_sdr_at_its_limits():
+    real, other = np.array([1.0, -1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0, -1.0])
+    assert si_sdr(real, real) == 100.0
+    assert si_sdr(real, other) == -100.0
+    assert si_sdr(real, 0 * real) == -100.0
+
+
+def test_mel_distance_of_a_gain_is_its_logarithm():
+    noise = 0.3 * np.random.default_rng(0).standard_normal(16000)
+    assert mel_distance(noise, 0.5 * noise) == pytest.approx(math.log(2), abs=1e-9)
+    assert mel_distance(noise, -noise) == 0.0
+
+
+def test_mel_distance_follows_its_definition(speech, noisy):
+    def log_mel(audio, n_fft, n_mels):
+        window = torch.hann_window(n_fft, dtype=torch.float64)
+        given = torch.from_numpy(audio).double()
+        spectrum = torch.stft(given, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
+        filters = melscale_fbanks(n_fft // 2 + 1, 0.0, 8000.0, n_mels, 16000).double()
+        return torch.log(torch.clamp(filters.T @ spectrum.abs() / window.sum(), min=1e-5))
+
+    scales = [(128, 10), (256, 20), (512, 40), (1024, 80), (2048, 160)]
+    expected = np.mean([(log_mel(speech, *s) - log_mel(noisy, *s)).abs().mean() for s in scales])
+    assert mel_distance(speech, noisy) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 3000, 16000, 32000])
+def test_a_silent_or_short_original_defines_no_score_but_the_mel_distance(length):
+    silence = np.zeros(length, np.float32)
+    for fake in (silence, silence + 0.1):
+        scores = score(silence, fake)
+        assert math.isnan(scores["mel_distance"]) == (length == 0)
+        assert all(math.isnan(value) for name, value in scores.items() if name != "mel_distance")
+
+
+def test_too_short_speech_has_no_pesq_and_no_stoi(speech):
+    short = speech[16000:19000]
+    scores = score(short, short)
+    assert math.isnan(scores["pesq"]) and math.isnan(scores["stoi"]) and math.isnan(scores["estoi"])
+    assert scores["si_sdr"] == 100.0 and scores["mel_distance"] == 0.0
+
+
+def test_mostly_silent_speech_has_too_few_frames_for_stoi(speech):
+    sparse = np.zeros(32000, np.float32)
+    sparse[16000:18000] = speech[16000:18000]
+    assert math.isnan(stoi(sparse, sparse)) and math.isnan(stoi(sparse, sparse, extended=True))
+
+
+def test_silence_in_place_of_speech_gets_the_bottom_of_the_scale(speech):
+    scores = score(speech, np.zeros_like(speech))
+    assert (scores["pesq"], scores["stoi"], scores["estoi"], scores["si_sdr"]) == (1.0, 0.0, 0.0, -100.0)
+    assert scores["mel_distance"] > 1.0
+
+
+@pytest.mark.parametrize("metric", [pesq_wb, stoi, si_sdr, mel_distance, score])
+def test_audio_that_cannot_be_compared_is_refused(metric, speech):
+    with pytest.raises(ValueError, match="one length"):
+        metric(speech, speech[:-1])
+    with pytest.raises(ValueError, match="one length"):
+        metric(speech[None], speech[None])
+    with pytest.raises(ValueError, match="not finite"):
+        metric(speech, speech * np.float32("nan"))
+
+
+def test_interval_against_a_table_of_students_t():
+    summary = interval([1.0, 2.0, math.nan, 3.0, 4.0, 5.0])
+    assert (summary.mean, summary.n) == (3.0, 5)
+    assert summary.half_width_95 == pytest.approx(2.776445 * math.sqrt(2.5) / math.sqrt(5), abs=1e-6)
+    assert interval([1.0, 2.0]).half_width_95 == pytest.approx(12.706205 * 0.5, abs=1e-6)
+    assert interval(np.arange(101.0)).half_width_95 == pytest.approx(1.983972 * 29.300171 / math.sqrt(101), abs=1e-5)
+
+
+def test_interval_of_one_value_or_none():
+    one, none = interval([math.nan, 2.5]), interval([math.nan])
+    assert (one.mean, one.n) == (2.5, 1) and math.isnan(one.half_width_95)
+    assert none.n == 0 and math.isnan(none.mean) and math.isnan(none.half_width_95)
+    assert Summary(1.0, 0.5, 3).as_dict() == {"mean": 1.0, "half_width_95": 0.5, "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("histogram", "used", "entropy"),
+    [
+        ([5] * 1024, 1.0, 1.0),
+        ([0, 9, 0, 0], 0.25, 0.0),
+        ([3, 0, 3, 0], 0.5, 0.5),
+        ([2, 1, 1, 0], 0.75, 0.75),
+        ([3, 1], 1.0, 0.8112781244591328),
+    ],
+)
+def test_codebook_use_of_known_histograms(histogram, used, entropy):
+    use = codebook_use(histogram)
+    assert use.used == used
+    assert use.entropy == pytest.approx(entropy, abs=1e-12)
+
+
+def test_codebook_use_without_counts_or_with_impossible_ones():
+    assert math.isnan(codebook_use([0, 0]).used) and math.isnan(codebook_use([0, 0]).entropy)
+    for histogram in ([1], [1, -1], [[1, 2], [3, 4]]):
+        with pytest.raises(ValueError, match="histogram"):
+            codebook_use(histogram)
