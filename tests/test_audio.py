@@ -132,6 +132,12 @@ def test_resampling_keeps_the_sound_and_adds_no_delay(rate):
     np.testing.assert_allclose(resample(there, 16000, rate)[:rate][inside], audio[inside], rtol=0, atol=2e-4)
 
 
+def test_the_last_sample_is_sound_and_not_padding():
+    last = resample(np.full(100, 0.5, np.float32), 48000, 16000)  # 34 samples, where soxr alone gives 33
+    assert last.shape == (34,)
+    assert 0.2 < last[33] < 0.5
+
+
 def test_resampling_removes_what_would_alias():
     assert np.abs(resample(sine(48000, 48000, 12000.0), 48000, 16000)[200:-200]).max() < 1e-4
 

@@ -17,13 +17,13 @@ class LossConfig:
 
     complex_weight: float = 1.0  # squared error of the power-law spectrum
     magnitude_weight: float = 1.0  # squared error of its magnitude
-    mel_weight: float = 0.5  # mean absolute error of the log-mel spectra
+    mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
     commitment_weight: float = 0.25  # of the quantizer, where it has one
     power: float = 2.0  # p of |s|^(1/p) in the first two
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
-    floor_db: float = -80.0  # level under which a mel band counts as silence
+    floor_db: float = -70.0  # level under which a mel band counts as silence
 
 
 class Losses(nn.Module):
