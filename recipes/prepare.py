@@ -2,9 +2,9 @@
 
     python recipes/prepare.py CORPUS OUT
 
-CORPUS is any folder of audio, of which every fiftieth file (at least one) becomes the validation split; or a folder with a
-`manifest.csv` whose columns `file` and `split` (train, valid; others are left out) say what is what, and whose `kind`, if
-there is one, is `speech`.
+CORPUS is any folder of audio, of which every fiftieth file (at least one) becomes the validation split; or a folder
+with a `manifest.csv` whose columns `file` and `split` (train, valid; others are left out) say what is what, and whose
+`kind`, if there is one, is `speech`.
 """
 
 import argparse
@@ -62,8 +62,8 @@ def prepare(corpus: Path, out: Path, sample_rate: int) -> None:
                 entries.append({"file": file, "split": split, "source": source, "start": start, "samples": len(clip)})
             np.save(out / f"{split}.npy", np.concatenate(clips))
             print(f"{split}: {len(clips)} files, {starts[-1] / sample_rate / 3600:.2f} hours")
-    with open(out / "manifest.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(entries[0]))
+    with open(out / "manifest.csv", "w", newline="", encoding="utf-8") as manifest:
+        writer = csv.DictWriter(manifest, list(entries[0]))
         writer.writeheader()
         writer.writerows(entries)
 

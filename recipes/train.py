@@ -1,13 +1,15 @@
 """Train a codec.
 
     python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/4k
-    python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
+    python recipes/train.py recipes/flat.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
 
-The recipe holds what decides the result (its keys are the fields of `spectok.training.loop.TrainConfig`); the command line
-holds the budget, the machine and the folders. Run it again with `--resume` to go on where it stopped.
+The recipe holds what decides the result (its keys are the fields of `spectok.training.loop.TrainConfig`); the command
+line holds the budget, the machine and the folders. Run it again with `--resume` to go on where it stopped.
 """
 
 import argparse
+import dataclasses
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -44,6 +46,20 @@ def load_recipe(path: Path, overrides: list[str]) -> TrainConfig:
     return from_dict(TrainConfig, data, str(path))
 
 
+def record(args: argparse.Namespace, config: TrainConfig) -> None:
+    """Write what the run is into its folder: recipe, command, versions, hardware."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    hardware = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU thread(s)"
+    facts = {
+        "command": " ".join(["python", *sys.argv]),
+        "init": args.init,
+        "hardware": hardware,
+        "torch": torch.__version__,
+        "recipe": dataclasses.asdict(config),
+    }
+    (args.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
 def run(args: argparse.Namespace) -> None:
     """Build the trainer from the arguments and fit."""
     require(bool(args.steps) or bool(args.minutes), "give a budget: --minutes or --steps")
@@ -58,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
         model = pretrained.find(args.init)
         require(model.config == config.codec, f"the model {args.init} has another configuration than the recipe")
         trainer.start_from(load_tensors(model.weights)[0])
+    record(args, config)
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
     fit(trainer, Corpus(args.data, "valid"), args.out, args.quiet)
@@ -69,14 +86,18 @@ def main() -> int:
     parser.add_argument("recipe", type=Path, help="a TOML file in recipes/")
     parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
-    parser.add_argument("--minutes", type=float, help="budget in minutes of training, earlier runs that are resumed included")
+    parser.add_argument(
+        "--minutes", type=float, help="budget in minutes of training, earlier runs that are resumed included"
+    )
     parser.add_argument("--steps", type=int, help="budget in steps")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
     parser.add_argument("--init", metavar="MODEL", help="start from the weights of a released model or a folder")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s, which wastes the least)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads (default: %(default)s, which wastes the least)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -39,7 +39,7 @@ class SpectrumConfig:
         require(hop > 0, f"hop_length is {hop}, but must be positive")
         require(
             2 * hop <= synthesis <= n_fft and synthesis % (2 * hop) == 0,
-            f"synthesis_length is {synthesis}, but must be a multiple of twice hop_length {hop}, and at most n_fft {n_fft}",
+            f"synthesis_length is {synthesis}, but must be a multiple of twice the hop {hop} and at most n_fft {n_fft}",
         )
         require(self.power >= 1, f"power is {self.power}, but must be at least 1")
 
@@ -51,7 +51,7 @@ class SpectrumConfig:
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """A tower of strided convolutions and GRUs. Strides are in encoder order, also for the decoder, which mirrors them."""
+    """A tower of strided convolutions and GRUs. Strides are in encoder order; the decoder mirrors them."""
 
     channels: tuple[int, ...] = (16, 32)  # after the input convolution, then after each stage
     frequency_strides: tuple[int, ...] = (2,)

@@ -1,7 +1,7 @@
 """What runs the network. Above this line everything is numpy; an engine's states are its own business.
 
-`Engine` is the boundary: sessions and tokenizer know nothing else. `TorchEngine` runs the codec in PyTorch, which is imported
-when one is made and not before.
+`Engine` is the boundary: sessions and tokenizer know nothing else. `TorchEngine` runs the codec in PyTorch, which is
+imported when one is made and not before.
 """
 
 from typing import Any, NamedTuple, Protocol

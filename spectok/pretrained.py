@@ -1,7 +1,7 @@
 """From a name or a folder to a configuration and weights.
 
-A model is a folder with `config.json` and `model.safetensors`. Released ones are inside the package, listed in `index.toml`
-with the SHA-256 of their weights; nothing is ever downloaded and nothing is unpickled.
+A model is a folder with `config.json` and `model.safetensors`. Released ones are inside the package, listed in
+`index.toml` with the SHA-256 of their weights; nothing is ever downloaded and nothing is unpickled.
 """
 
 import hashlib
@@ -51,7 +51,9 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     released = str(name_or_folder) in index
     folder = root() / str(name_or_folder) if released else Path(name_or_folder)
     if not folder.is_dir():
-        raise InputError(f"there is no model '{name_or_folder}'; known are {', '.join(sorted(index))}, or give a folder")
+        raise InputError(
+            f"there is no model '{name_or_folder}'; known are {', '.join(sorted(index))}, or give a folder"
+        )
     config = CodecConfig.load(folder / "config.json")
     weights = folder / "model.safetensors"
     try:

@@ -5,13 +5,15 @@
         send(encoder.push(audio))
     send(encoder.flush())
 
-What the pushes and the flush return, joined, is exactly what one push of everything returns: the engine's steps do not care how
-a stream is cut. Offline encoding is one session and one push. Sessions share nothing but the engine's weights.
+What the pushes and the flush return, joined, is exactly what one push of everything returns: the engine's steps do
+not care how a stream is cut. Offline encoding is one session and one push. Sessions share nothing but the engine's
+weights.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectok.audio import check_audio
 from spectok.config import require
 from spectok.engine import Engine
 
@@ -46,16 +48,15 @@ class StreamEncoder:
         """Encode what is complete.
 
         Args:
-            audio: `[T]` (or `[B, T]` with a batch) at the codec's sample rate, in [-1, 1], T from 0 up.
+            audio: `[T]` (or `[B, T]` with a batch) at the codec's sample rate, floats in [-1, 1] or int16, T from 0 up.
 
         Returns:
             Codes `[N]` (or `[B, N]`), N a multiple of tokens_per_frame, often 0.
 
         Raises:
-            InputError: the shape is wrong, or a sample is not finite.
+            InputError: the shape or type is wrong, or a sample is not finite.
         """
-        chunk = _rows(audio, self._batch, "audio").astype(np.float32, copy=False)
-        require(bool(np.isfinite(chunk).all()), "the audio has samples that are not finite numbers")
+        chunk = check_audio(_rows(audio, self._batch, "audio"), dims=(2,), allow_empty=True)
         self.num_samples += chunk.shape[1]
         self._waiting = np.concatenate([self._waiting, chunk], axis=1)
         return self._encode(self._waiting.shape[1] // self.config.frame_length)
@@ -121,12 +122,8 @@ class StreamDecoder:
         """
         chunk = _rows(codes, self._batch, "codes")
         size = self.config.quantizer.codebook_size
-        require(
-            chunk.size == 0 or np.issubdtype(chunk.dtype, np.integer), f"codes must be integers, not {chunk.dtype}"
-        )
-        require(
-            chunk.size == 0 or bool(chunk.min() >= 0 and chunk.max() < size), f"codes must be from 0 to {size - 1}"
-        )
+        require(chunk.size == 0 or np.issubdtype(chunk.dtype, np.integer), f"codes must be integers, not {chunk.dtype}")
+        require(chunk.size == 0 or bool(chunk.min() >= 0 and chunk.max() < size), f"codes must be from 0 to {size - 1}")
         self._waiting = np.concatenate([self._waiting, chunk.astype(np.int64)], axis=1)
         tokens = self.config.quantizer.tokens_per_frame
         frames = self._waiting.shape[1] // tokens
@@ -142,7 +139,7 @@ class StreamDecoder:
         return audio if self._batch else audio[0]
 
     def flush(self) -> NDArray[np.float32]:
-        """End the stream and reset. All audio is out already: the encoder's flush padded for it. Returns an empty chunk.
+        """End the stream and reset; returns an empty chunk, for the encoder's flush has brought all audio out.
 
         Raises:
             InputError: part of a frame was left over.

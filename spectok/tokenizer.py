@@ -4,8 +4,8 @@
     codes = tokenizer.encode("speech.wav")
     audio = tokenizer.decode(codes)
 
-It adds nothing numeric to the codec: only files, sample rates, batches, lengths, and facts. numpy in, numpy out; torch in, torch
-out, on the tensor's own device.
+It adds nothing numeric to the codec: only files, sample rates, batches, lengths, and facts. numpy in, numpy out;
+torch in, torch out, on the tensor's own device.
 """
 
 import sys
@@ -97,8 +97,8 @@ class Tokenizer:
         """Audio to codes.
 
         Args:
-            audio: `[T]` or a batch `[B, T]` as array or tensor; the path of a file, whose channels are mixed; or a list of
-                those, whose codes are those of its members one by one.
+            audio: `[T]` or a batch `[B, T]` as array or tensor; the path of a file, whose channels are mixed; or a
+                list of those, whose codes are those of its members one by one.
             sample_rate: of arrays and tensors, in Hz; by default the codec's own. Files know theirs.
 
         Returns:
@@ -112,9 +112,7 @@ class Tokenizer:
         if isinstance(audio, (str, Path)):
             return self.encode(audio_files.read_audio(audio, self.sample_rate)[0])
         samples = _to_numpy(audio)
-        require(samples.ndim in (1, 2), f"audio must be [T] or [B, T], not {list(samples.shape)}")
-        rows = [audio_files.check_audio(row, "the audio") for row in np.atleast_2d(samples)]
-        require(bool(rows), "the batch has no rows")
+        rows = list(np.atleast_2d(audio_files.check_audio(samples, dims=(1, 2))))
         if sample_rate not in (None, self.sample_rate):
             assert sample_rate is not None
             rows = [audio_files.resample(row, sample_rate, self.sample_rate) for row in rows]
@@ -126,9 +124,10 @@ class Tokenizer:
         """Codes to audio.
 
         Args:
-            codes: int64 `[N]` or `[B, N]` as array or tensor, or a list of those. N is a multiple of tokens_per_frame.
-            length: samples to return, at `sample_rate`; for a list, a list. By default all that the codes hold, a little
-                more than was encoded.
+            codes: int64 `[N]` or `[B, N]` as array or tensor, or a list of those. N is a multiple of
+                tokens_per_frame.
+            length: samples to return, at `sample_rate`; for a list, a list. By default all that the codes hold, a
+                little more than was encoded.
             sample_rate: to resample to, in Hz; by default the codec's own.
 
         Returns:
@@ -155,12 +154,12 @@ class Tokenizer:
             audio = audio[:, :length]
         return _like(codes, audio if tokens.ndim == 2 else audio[0])
 
-    def header(self, sample_rate: int, num_samples: int) -> Header:
+    def header(self, sample_rate: int, num_samples: int | None) -> Header:
         """The header of a .spt file of this codec's codes.
 
         Args:
             sample_rate: of the original audio, in Hz.
-            num_samples: of the original audio.
+            num_samples: of the original audio; None while it is not known.
         """
         return Header(
             model=self.config.name,

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pesq import PesqError, pesq
 from pystoi import stoi as pystoi_stoi
-from scipy.special import stdtrit  # type: ignore[import-untyped]
+from scipy.special import stdtrit
 
 SAMPLE_RATE = 16000
 

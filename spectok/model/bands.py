@@ -41,7 +41,8 @@ def bands(layout: str, count: int, positions: int, sample_rate: int) -> NDArray[
 def positional_bias(edges: NDArray[np.int64], positions: int) -> NDArray[np.float32]:
     """SFC's psychoacoustic bias P, `[K, Q]` (arXiv 2602.08671, section III-B): near 0 in the band, falling outside.
 
-    For band [s, e): f - s below it, (e - 1) - f above it, and -|floor((s + e) / 2) - f| / (floor((e - s) / 2) + 1) inside.
+    For band [s, e): f - s below it, (e - 1) - f above it, and -|floor((s + e) / 2) - f| / (floor((e - s) / 2) + 1)
+    inside.
     """
     start, end = edges[:, :1], edges[:, 1:]
     f = np.arange(positions)[None, :]

@@ -1,9 +1,9 @@
 """The frequency bottleneck: a frame's Q positions become one vector, and one vector Q positions.
 
-`QueryCompression` and `QueryExpansion` are the cross-attention of Spectral Feature Compression (SFC-CA, arXiv 2602.08671,
-section III): learnable queries look at the positions of one frame, so the layer is frame-wise and has no state. Queries
-and keys are normalised, values are not: loudness must pass. The decoder's queries are learnable too, for queries
-computed from the encoder would bypass the quantizer.
+`QueryCompression` and `QueryExpansion` are the cross-attention of Spectral Feature Compression (SFC-CA, arXiv
+2602.08671, section III): learnable queries look at the positions of one frame, so the layer is frame-wise and has no
+state. Queries and keys are normalised, values are not: loudness must pass. The decoder's queries are learnable too,
+for queries computed from the encoder would bypass the quantizer.
 """
 
 import math
@@ -34,8 +34,8 @@ class SwiGLU(nn.Module):
 class QueryAttention(nn.Module):
     """Learnable queries attend to the tokens of one frame: `[N, tokens, width]` to `[N, queries, width]`.
 
-    Z = A + SwiGLU(RMSNorm(A)), A = W_o softmax(RMSNorm(Q) W_q (RMSNorm(E) W_k)^T / sqrt(d) + P) E W_v (SFC, equations 3-5,
-    with E in place of RMSNorm(E) in the values); no residual path around the attention.
+    Z = A + SwiGLU(RMSNorm(A)), A = W_o softmax(RMSNorm(Q) W_q (RMSNorm(E) W_k)^T / sqrt(d) + P) E W_v (SFC, equations
+    3-5, with E in place of RMSNorm(E) in the values); no residual path around the attention.
 
     Args:
         bias: P, `[queries, tokens]`; every head starts from it and learns its own.
@@ -112,7 +112,7 @@ class QueryExpansion(nn.Module):
 
 
 class FlatCompression(nn.Module):
-    """SpecTokenizer's own: the tower's strides leave one position, whose channels are the frame. `[B, C, F, 1]` to `[B, F, D]`."""
+    """SpecTokenizer's own: strides leave one position, whose channels are the frame, `[B, C, F, 1]` to `[B, F, D]`."""
 
     def __init__(self, channels: int, latent_dim: int) -> None:
         super().__init__()

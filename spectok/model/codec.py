@@ -1,9 +1,9 @@
 """The codec: audio to codes to audio.
 
-    Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
-                              `---> dense spectral path --'
-    Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> inverse STFT
-                             `---> dense spectral path --'
+Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
+                          `---> dense spectral path --'
+Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> inverse STFT
+                         `---> dense spectral path --'
 """
 
 import math
@@ -23,7 +23,6 @@ from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RNN2d
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming
-
 
 SPECTRUM_GAIN = 10.0  # brings the power-law spectrum of speech, whose rms is about 0.1, to where the layers work
 
@@ -49,7 +48,7 @@ class LatentGRU(Streaming):
 
 
 class DenseAnalysis(nn.Module):
-    """The whole spectrum of a code frame to its latent, low rank: `[B, 2, F * s, Q]` to `[B, F, D]`. It carries the phase."""
+    """A code frame's whole spectrum to its latent, `[B, 2, F * s, Q]` to `[B, F, D]`, low rank; it carries phase."""
 
     def __init__(self, positions: int, time_stride: int, rank: int, latent_dim: int) -> None:
         super().__init__()
@@ -96,7 +95,7 @@ class Encoder(Streaming):
         self.power_law = PowerLaw(config.spectrum.power)
         layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
         for i, stride in enumerate(zip(tower.time_strides, tower.frequency_strides, strict=True)):
-            layers.append(FrequencyDown(*tower.channels[i : i + 2], tower.kernel, positions, stride))
+            layers.append(FrequencyDown(tower.channels[i], tower.channels[i + 1], tower.kernel, positions, stride))
             positions //= stride[1]
             layers.append(_rnn(tower.channels[i + 1], positions, tower))
         self.tower = Serial(*layers)
@@ -109,7 +108,9 @@ class Encoder(Streaming):
             )
         )
         self.dense = (
-            DenseAnalysis(config.spectrum.positions, math.prod(tower.time_strides), config.encoder_dense_rank, latent_dim)
+            DenseAnalysis(
+                config.spectrum.positions, math.prod(tower.time_strides), config.encoder_dense_rank, latent_dim
+            )
             if config.encoder_dense_rank
             else None
         )
@@ -138,7 +139,7 @@ class Encoder(Streaming):
 
 
 class Decoder(Streaming):
-    """Quantized latent `[B, F, K, D]` to audio `[B, T]`, which lags `synthesis_delay` samples behind the encoder's input."""
+    """Quantized latent `[B, F, K, D]` to audio `[B, T]`, `synthesis_delay` samples behind the encoder's input."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -213,7 +214,7 @@ class Codec(nn.Module):
         return self.decoder.step(self.quantizer.decode(frames), state)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
-        """For training: audio `[B, T]` to its reconstruction `[B, T]`, `synthesis_delay` samples late, and the codes."""
+        """For training: audio `[B, T]` to its reconstruction, `synthesis_delay` samples late, and the codes."""
         quantized: Quantized = self.quantizer(self.encoder(audio))
         return self.decoder(quantized.quantized), quantized
 
@@ -225,8 +226,8 @@ class Codec(nn.Module):
     def macs_per_second(self) -> dict[str, float]:
         """Multiply-accumulates per second of audio, of "encoder" and "decoder".
 
-        The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its input
-        rate; the Fourier transforms (about 1 MMAC/s) and elementwise operations are left out.
+        The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its
+        input rate; the Fourier transforms (about 1 MMAC/s) and elementwise operations are left out.
         """
         counts = {"encoder": 0.0, "decoder": 0.0}
         frames = math.ceil(self.config.frame_rate)

@@ -30,11 +30,12 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
 def gru(inputs: int, hidden: int) -> nn.GRU:
     """A one-layer GRU along time with orthogonal recurrence and zero biases."""
     layer = nn.GRU(inputs, hidden, batch_first=True)
-    nn.init.normal_(layer.weight_ih_l0, std=1 / math.sqrt(inputs))
-    for gate in layer.weight_hh_l0.detach().chunk(3):
+    inward, recurrent, *biases = layer.parameters()
+    nn.init.normal_(inward, std=1 / math.sqrt(inputs))
+    for gate in recurrent.detach().chunk(3):
         nn.init.orthogonal_(gate)
-    nn.init.zeros_(layer.bias_ih_l0)
-    nn.init.zeros_(layer.bias_hh_l0)
+    for bias in biases:
+        nn.init.zeros_(bias)
     return layer
 
 
@@ -93,8 +94,8 @@ class Snake2d(nn.Module):
 class FrameNorm(nn.Module):
     """Mean and variance over channels and frequency of one frame, then a gain and bias per channel and position.
 
-    SpecTokenizer's FLNorm: no frame sees another, so it streams. The gains and biases tell the layers that all positions
-    share where on the frequency axis they are.
+    SpecTokenizer's FLNorm: no frame sees another, so it streams. The gains and biases tell the layers that all
+    positions share where on the frequency axis they are.
     """
 
     def __init__(self, channels: int, positions: int) -> None:
@@ -130,7 +131,7 @@ class FrequencyGRU(Streaming):
 
 
 class RNN2d(Serial):
-    """FrameNorm -> tanh -> GRU along time, shared over frequency -> 1x1 convolution -> Snake2d (SpecTokenizer's RNN2D)."""
+    """FrameNorm -> tanh -> GRU along time -> 1x1 convolution -> Snake2d (SpecTokenizer's RNN2D)."""
 
     def __init__(self, channels: int, positions: int) -> None:
         self_mix = CausalConv2d(channels, channels, (1, 1), positions)
@@ -152,9 +153,7 @@ class FrequencyDown(Serial):
     def __init__(
         self, in_channels: int, out_channels: int, kernel: tuple[int, int], positions: int, stride: tuple[int, int]
     ) -> None:
-        super().__init__(
-            CausalConv2d(in_channels, out_channels, kernel, positions, stride), Snake2d(out_channels)
-        )
+        super().__init__(CausalConv2d(in_channels, out_channels, kernel, positions, stride), Snake2d(out_channels))
 
 
 class DepthToSpace(nn.Module):
@@ -197,9 +196,7 @@ class FrequencyUp(Serial):
         ]
         if kernel[1] > stride[1]:
             width = 2 * (kernel[1] - stride[1]) + 1
-            smooth = CausalConv2d(
-                out_channels, out_channels, (1, width), positions * stride[1], groups=out_channels
-            )
+            smooth = CausalConv2d(out_channels, out_channels, (1, width), positions * stride[1], groups=out_channels)
             nn.init.dirac_(smooth.conv.weight, groups=out_channels)
             layers.append(smooth)
         super().__init__(*layers, Snake2d(out_channels))

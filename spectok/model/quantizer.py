@@ -1,7 +1,7 @@
 """The one codebook, read K times a frame: `latent` `[B, F, K, D]` to codes `[B, F, K]` and back.
 
-Two kinds with one interface: `encode` and `decode` for inference, `forward` for training, and `update_`, which the training loop
-calls after each optimiser step: only there may a codebook change.
+Two kinds with one interface: `encode` and `decode` for inference, `forward` for training, and `update_`, which the
+training loop calls after each optimiser step: only there may a codebook change.
 """
 
 from typing import NamedTuple
@@ -24,10 +24,10 @@ class Quantized(NamedTuple):
 
 
 class FSQuantizer(nn.Module):
-    """Finite scalar quantization (Mentzer et al., arXiv 2309.15505), symmetric about zero (arXiv 2411.19842, section 3.2).
+    """Finite scalar quantization (FSQ, arXiv 2309.15505), symmetric about zero (arXiv 2411.19842, section 3.2).
 
-    The codebook is a grid and has no parameters: nothing to collapse, nothing to revive. Latents pass through tanh, so an
-    rms of about 1.2 uses four levels evenly.
+    The codebook is a grid and has no parameters: nothing to collapse, nothing to revive. Latents pass through tanh,
+    so an rms of about 1.2 uses four levels evenly.
     """
 
     def __init__(self, config: QuantizerConfig) -> None:
@@ -56,18 +56,23 @@ class FSQuantizer(nn.Module):
 class VectorQuantizer(nn.Module):
     """Nearest entry of a learned codebook (SpecTokenizer, section 2.3): moving averages, expiry, and a data pool.
 
-    A batch is far smaller than a large codebook, so k-means initialisation (50 iterations) and the replacement of expired
-    entries draw from a pool of the last `pool_size` latents. Replacing an entry resets its moving averages too: where only
-    the entry is edited, the next average undoes it and the code stays dead. Until the pool is full for the first time,
-    training passes latents through unquantized. The factorised lookup, a few dimensions wide, is the projection before
-    and after the quantizer.
+    A batch is far smaller than a large codebook, so k-means initialisation (50 iterations) and the replacement of
+    expired entries draw from a pool of the last `pool_size` latents. Replacing an entry resets its moving averages
+    too: where only the entry is edited, the next average undoes it and the code stays dead. Until the pool is full
+    for the first time, training passes latents through unquantized. The factorised lookup, a few dimensions wide, is
+    the projection before and after the quantizer.
     """
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         size, dim = config.codebook_size, config.codebook_dim
         self.codebook = Codebook(
-            dim, size, kmeans_init=True, kmeans_iters=50, decay=config.decay, threshold_ema_dead_code=config.expiry_threshold
+            dim,
+            size,
+            kmeans_init=True,
+            kmeans_iters=50,
+            decay=config.decay,
+            threshold_ema_dead_code=config.expiry_threshold,
         )
         self.register_buffer("pool", torch.zeros(max(config.pool_size, size), dim), persistent=False)
         self.register_buffer("pooled", torch.zeros((), dtype=torch.int64), persistent=False)
@@ -90,7 +95,11 @@ class VectorQuantizer(nn.Module):
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`: the nearest entry, the lowest code of equally near ones."""
         # Without the matrix product the distances do not depend on how many latents are looked up at once.
         mode = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(latent.flatten(0, 2), self.codebook.embed[0], compute_mode=mode).argmin(1).view(latent.shape[:3])
+        return (
+            torch.cdist(latent.flatten(0, 2), self.codebook.embed[0], compute_mode=mode)
+            .argmin(1)
+            .view(latent.shape[:3])
+        )
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""

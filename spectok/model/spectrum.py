@@ -1,7 +1,7 @@
-"""Audio to spectrum and back: causal STFT, inverse STFT and the power law, as streaming layers.
+r"""Audio to spectrum and back: causal STFT, inverse STFT and the power law, as streaming layers.
 
-    analysis window   ____/‾‾‾‾‾‾‾‾‾‾\\      n_fft samples, the newest at the right
-    synthesis window          /‾‾‾‾‾‾\\      its last synthesis_length samples: only these wait for later frames
+    analysis window   ____/‾‾‾‾‾‾‾‾‾‾\      n_fft samples, the newest at the right
+    synthesis window          /‾‾‾‾‾‾\      its last synthesis_length samples: only these wait for later frames
 
 A long past sharpens the frequency resolution, a short synthesis window keeps the delay at
 `synthesis_length - hop_length` samples. The product of both windows is a Hann window, which overlap-adds to one.
@@ -17,7 +17,7 @@ from spectok.model.streaming import State, Streaming
 
 
 def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
-    """Analysis window `[n_fft]` and synthesis window `[synthesis_length]`, float64; equal (root of Hann) if equally long.
+    """Analysis window `[n_fft]` and synthesis window `[synthesis_length]`, float64; both root of Hann if equally long.
 
     Between them they hold the transform's scale: a spectrum of white noise of variance 1 has variance 1.
     """
@@ -34,7 +34,7 @@ def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
 
 
 class STFT(Streaming):
-    """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, F, n_fft // 2 + 1]`, `F = T / hop_length`.
+    """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, T / hop_length, n_fft // 2 + 1]`.
 
     Frame f covers the n_fft samples that end with sample `(f + 1) * hop_length`.
     """
@@ -89,8 +89,8 @@ class InverseSTFT(Streaming):
 class PowerLaw:
     """Compression `|s|^(1/p)` and expansion `|s|^p` with the phase kept (SpecTokenizer's DRC and DRE, equation 1).
 
-    Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the power keeps the gradients finite at
-    silence, where `|s|^(1/p)` has none; above 1e-4 of full scale it is not noticeable.
+    Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the power keeps the gradients
+    finite at silence, where `|s|^(1/p)` has none; above 1e-4 of full scale it is not noticeable.
     """
 
     FLOOR = 1e-12

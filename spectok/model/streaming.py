@@ -9,6 +9,7 @@ tensors whose first axis is the batch; it is passed in and returned, never held 
 its structure, shapes and dtypes never change. A layer without memory has the state `()`.
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -34,9 +35,7 @@ class Streaming(nn.Module):
 
     def zeros(self, *shape: int) -> Tensor:
         """Zeros of the layer's own dtype and device."""
-        reference = next(self.parameters(), None)
-        if reference is None:
-            reference = next(self.buffers())
+        reference = next(itertools.chain(self.parameters(), self.buffers()))
         return torch.zeros(shape, dtype=reference.dtype, device=reference.device)
 
 

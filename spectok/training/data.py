@@ -1,8 +1,8 @@
 """Training audio: a prepared folder, and random crops of it that depend only on the seed and the step.
 
-A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples) and for each split
-`<split>.npy`, all its audio as one int16 array at the codec's sample rate, which is mapped, not loaded: a crop costs
-a page fault, so no worker processes are needed.
+A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples) and for each
+split `<split>.npy`, all its audio as one int16 array at the codec's sample rate, which is mapped, not loaded: a crop
+costs a page fault, so no worker processes are needed.
 """
 
 import csv

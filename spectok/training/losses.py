@@ -1,6 +1,7 @@
 """What the codec is trained to minimise, on waveforms: every loss re-analyses the decoder's audio.
 
-Losses are returned by name and unweighted; `LossConfig` holds the weights, and `total` is the one place that applies them.
+Losses are returned by name and unweighted; `LossConfig` holds the weights, and `total` is the one place that applies
+them.
 """
 
 import dataclasses

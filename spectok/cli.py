@@ -1,0 +1,292 @@
+"""The command line: `spectok encode | decode | stream | info | eval`, one function each.
+
+What the user got wrong is one sentence on standard error and exit code 2; outputs appear whole or not at all.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from tqdm import tqdm
+
+from spectok import audio as audio_files
+from spectok import container, pretrained
+from spectok.config import require
+from spectok.errors import InputError
+from spectok.files import file_name
+from spectok.tokenizer import Tokenizer
+
+PROGRESS_SECONDS = 30  # shorter audio needs no progress bar
+
+
+def encode(args: argparse.Namespace) -> None:
+    """Audio files to .spt files."""
+    tokenizer = Tokenizer.from_pretrained(args.model, args.device)
+
+    def encode_one(source: str | BinaryIO, destination: str | BinaryIO) -> None:
+        audio, sample_rate = audio_files.read_audio(source)
+        session = tokenizer.stream_encoder()
+        resampled = audio_files.resample(audio, sample_rate, tokenizer.sample_rate)
+        codes = [session.push(block) for block in _blocks(resampled, tokenizer.sample_rate, file_name(source))]
+        codes.append(session.flush())
+        container.write_codes(destination, tokenizer.header(sample_rate, len(audio)), np.concatenate(codes))
+
+    _for_each(args, ".spt", audio_files.list_audio, encode_one)
+
+
+def decode(args: argparse.Namespace) -> None:
+    """.spt files to audio files, as long as the originals and at their sample rates."""
+    tokenizers: dict[str, Tokenizer] = {}
+
+    def decode_one(source: str | BinaryIO, destination: str | BinaryIO) -> None:
+        header, codes = container.read_codes(source)
+        model = args.model or header.model
+        if model not in tokenizers:
+            tokenizers[model] = Tokenizer.from_pretrained(model, args.device)
+        tokenizer = tokenizers[model]
+        tokenizer.check_header(header)
+        assert header.num_samples is not None
+        length = -(-header.num_samples * tokenizer.sample_rate // header.sample_rate)
+        frames = len(codes) // tokenizer.tokens_per_frame
+        expected = tokenizer.config.num_frames(length)
+        require(
+            frames == expected,
+            f"{file_name(source)} holds {frames} frames, but its {header.num_samples} samples need {expected}",
+        )
+        session = tokenizer.stream_decoder()
+        token_rate = round(tokenizer.token_rate)
+        pieces = [session.push(block) for block in _blocks(codes, token_rate, file_name(source))]
+        session.flush()
+        audio = np.concatenate(pieces)[:length] if pieces else np.zeros(0, np.float32)
+        if len(audio):
+            audio = audio_files.resample(audio, tokenizer.sample_rate, header.sample_rate)
+        audio_files.write_audio(destination, audio_files.fit_length(audio, header.num_samples), header.sample_rate)
+
+    _for_each(args, ".wav", lambda folder: sorted(Path(folder).rglob("*.spt")), decode_one)
+
+
+def stream(args: argparse.Namespace) -> None:
+    """The frame-by-frame loop on a file, with a clock."""
+    import torch
+
+    from spectok.evaluation.realtime import stream as run
+
+    require(args.chunk_ms > 0, f"--chunk-ms is {args.chunk_ms:g}, but must be positive")
+    _check_output(args.output, args.force)
+    tokenizer = Tokenizer.from_pretrained(args.model, args.device)
+    torch.set_num_threads(args.threads)
+    audio, sample_rate = audio_files.read_audio(_standard(args.input, "rb"))
+    chunk_length = max(1, round(args.chunk_ms * tokenizer.sample_rate / 1000))
+    report = run(tokenizer, audio_files.resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
+    heard = audio_files.resample(report.audio, tokenizer.sample_rate, sample_rate)
+    audio_files.write_audio(_standard(args.output, "wb"), audio_files.fit_length(heard, len(audio)), sample_rate)
+    latency = tokenizer.config.latency_samples
+    p50, p95, p99 = (report.percentile_ms(percent) for percent in (50, 95, 99))
+    lines = [
+        f"model       {tokenizer.config.name}, {tokenizer.bitrate:g} bits/s",
+        f"latency     {latency} samples = {1000 * latency / tokenizer.sample_rate:g} ms, algorithmic",
+        f"chunks      {len(report.chunk_seconds)} of {args.chunk_ms:g} ms: "
+        f"p50 {p50:.2f}, p95 {p95:.2f}, p99 {p99:.2f} ms",
+        f"rtf         {report.rtf:.4f} encoding and decoding, {args.threads} thread{'s' * (args.threads > 1)}",
+        f"difference  {report.different_codes} of {len(report.codes)} codes from offline, "
+        f"audio by at most {report.audio_difference:.1e}",
+    ]
+    print("\n".join(lines), file=sys.stderr if args.output == "-" else sys.stdout)
+
+
+def info(args: argparse.Namespace) -> None:
+    """What a .spt file or a model is."""
+    if Path(args.target).is_file():
+        header, codes = container.read_codes(args.target)
+        assert header.num_samples is not None
+        seconds, size = header.num_samples / header.sample_rate, Path(args.target).stat().st_size
+        facts: dict[str, Any] = {
+            "model": f"{header.model}, weights {header.weight_hash}",
+            "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
+            "codes": f"{len(codes)} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
+            "size": f"{size} bytes" + (f", {8 * size / seconds:.0f} bits/s" if seconds else ""),
+        }
+    else:
+        from spectok.model.codec import Codec
+
+        model = pretrained.find(args.target)
+        config, codec = model.config, Codec(model.config)
+        macs = codec.macs_per_second()
+        facts = {
+            "model": config.name,
+            "weights": f"{model.weights.stat().st_size / 1e6:.1f} MB, SHA-256 {model.sha256}",
+            "sample rate": f"{config.sample_rate} Hz",
+            "codes": f"{config.frame_rate:g} frames/s of {config.quantizer.tokens_per_frame} tokens, "
+            f"one codebook of {config.quantizer.codebook_size}",
+            "bitrate": f"{config.bitrate:g} bits/s",
+            "latency": f"{config.latency_samples} samples = {1000 * config.latency_samples / config.sample_rate:g} ms",
+            "parameters": f"{codec.num_parameters:,}",
+            "MACs": f"{macs['encoder'] / 1e6:.0f} M/s encoder, {macs['decoder'] / 1e6:.0f} M/s decoder",
+            "licence": "CC BY 4.0 for released weights; see the model card beside them",
+        }
+    for name, value in facts.items():
+        print(f"{name:<12}{value}")
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Quality, bits and speed over a folder or manifest."""
+    import torch
+
+    from spectok.evaluation.coders import Coder, SpectokCoder
+    from spectok.evaluation.evaluate import evaluate as run
+    from spectok.evaluation.evaluate import load_items
+    from spectok.evaluation.report import markdown, write_report
+    from spectok.evaluation.rivals import rival
+
+    torch.set_num_threads(args.threads)
+    coders: list[Coder] = []
+    for model in args.model:
+        tokenizer = Tokenizer.from_pretrained(model, args.device)
+        coders.append(SpectokCoder(tokenizer, tokenizer.config.name))
+    coders += [rival(name) for name in args.rival]
+    items = load_items(args.source, args.split)
+    with tqdm(total=0, unit="file", file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        results = run(items, coders, progress, args.jobs)
+    if args.out:
+        write_report(results, args.out)
+    print(markdown(results))
+
+
+def _standard(path: str, mode: str) -> str | BinaryIO:
+    if path != "-":
+        return path
+    return sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
+
+
+def _blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterator[Any]:
+    """Blocks of some seconds, behind a progress bar if there are many."""
+    hidden = len(values) < PROGRESS_SECONDS * per_second
+    with tqdm(total=len(values) // per_second, unit="s", desc=name, disable=hidden, file=sys.stderr) as bar:
+        for start in range(0, len(values), seconds * per_second):
+            yield values[start : start + seconds * per_second]
+            bar.update(seconds)
+
+
+def _check_output(path: str, force: bool) -> None:
+    require(force or path == "-" or not os.path.exists(path), f"{path} exists already; --force overwrites it")
+
+
+def _for_each(
+    args: argparse.Namespace,
+    suffix: str,
+    find: Callable[[str], list[Path]],
+    convert: Callable[[str | BinaryIO, str | BinaryIO], None],
+) -> None:
+    """Convert every input; what fails is reported, and the rest is done all the same."""
+    pairs = _pairs(args.inputs, args.output, suffix, find)
+    failures = []
+    for source, destination in pairs:
+        try:
+            _check_output(destination, args.force)
+            if destination != "-" and len(pairs) > 1:
+                Path(destination).parent.mkdir(parents=True, exist_ok=True)
+            convert(_standard(source, "rb"), _standard(destination, "wb"))
+        except InputError as error:
+            failures.append(str(error))
+        except OSError as error:
+            failures.append(f"cannot write {destination}: {error.strerror}")
+    if failures:
+        raise InputError("\nspectok: ".join(failures))
+
+
+def _pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], list[Path]]) -> list[tuple[str, str]]:
+    """Inputs and their outputs: OUT itself for one file, names inside OUT for several files or a folder."""
+    if len(inputs) == 1 and not os.path.isdir(inputs[0]):
+        inside = os.path.isdir(output)
+        return [(inputs[0], os.path.join(output, Path(inputs[0]).stem + suffix) if inside else output)]
+    require(output != "-" and "-" not in inputs, "several inputs cannot be mixed with standard input or output")
+    require(not os.path.isfile(output), f"{output} is a file, but several inputs need a folder")
+    pairs = []
+    for name in inputs:
+        found = [path.relative_to(name) for path in find(name)] if os.path.isdir(name) else None
+        require(found is None or bool(found), f"the folder {name} holds nothing to convert")
+        if found is None:
+            pairs.append((name, os.path.join(output, Path(name).stem + suffix)))
+        else:
+            pairs += [(os.path.join(name, path), os.path.join(output, path.with_suffix(suffix))) for path in found]
+    taken: dict[str, str] = {}
+    for source, destination in pairs:
+        require(destination not in taken, f"{taken.get(destination)} and {source} would both become {destination}")
+        taken[destination] = source
+    return pairs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spectok", description="A streaming neural speech codec.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    def network(sub: argparse.ArgumentParser, default: str | None, text: str) -> None:
+        sub.add_argument("--model", default=default, help=f"released name or folder ({text})")
+        sub.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 (default: cpu)")
+
+    for name, function, text, own in (
+        ("encode", encode, "audio files to .spt files", pretrained.DEFAULT),
+        ("decode", decode, ".spt files to audio files", None),
+    ):
+        sub = command(name, function, f"{text}; - is standard input or output")
+        sub.add_argument("inputs", nargs="+", metavar="IN", help="files, or folders that are searched")
+        sub.add_argument("output", metavar="OUT", help="a file for one input file, else a folder")
+        network(sub, own, f"default: {own}" if own else "default: the one that the file names")
+        sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
+
+    sub = command("stream", stream, "run the frame-by-frame loop on a file, with a clock")
+    sub.add_argument("input", metavar="IN")
+    sub.add_argument("output", metavar="OUT")
+    sub.add_argument("--chunk-ms", type=float, default=20.0, help="(default: %(default)g)")
+    sub.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
+    sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
+
+    sub = command("info", info, "what a .spt file or a model is")
+    sub.add_argument("target", metavar="FILE|MODEL")
+
+    sub = command("eval", evaluate, "measure quality, bits and speed over a folder or manifest")
+    sub.add_argument("source", metavar="FOLDER|MANIFEST")
+    sub.add_argument("--model", action="append", default=[], help="may be repeated (default: every released model)")
+    sub.add_argument("--rival", action="append", default=[], help="codec2-3200, -2400, -1200 or -700C; may be repeated")
+    sub.add_argument("--split", help="of the manifest (default: test)")
+    sub.add_argument("--out", type=Path, help="folder for results.json and results.md")
+    sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")
+    sub.add_argument("--threads", type=int, default=1, help="CPU threads of the codec (default: %(default)s)")
+    sub.add_argument("--device", default="cpu")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = _parser().parse_args(arguments)
+    if args.function is evaluate and not args.model and not args.rival:
+        args.model = pretrained.names()
+    try:
+        args.function(args)
+    except InputError as error:
+        print(f"spectok: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader has gone; keep the interpreter from complaining about it again when it closes the stream.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

@@ -1,0 +1,58 @@
+"""One picture of what the codec does: both spectrograms and the codes between them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectok.files import atomic_write
+
+
+def draw(
+    path: str | Path,
+    real: NDArray[np.float32],
+    fake: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    sample_rate: int,
+    frame_rate: float,
+    title: str = "",
+) -> None:
+    """Write a PNG: spectrogram of the original, the codes, spectrogram of the decoded audio, on one time axis.
+
+    Args:
+        path: the PNG.
+        real: the original, `[T]`.
+        fake: the decoded audio, `[T]`.
+        codes: `[F, K]`.
+        sample_rate: of both, in Hz.
+        frame_rate: of the codes, in Hz.
+        title: above the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, max(0.5, min(1.5, codes.shape[1] / 6)), 3])
+    for axis, audio, name in ((axes[0], real, "original"), (axes[2], fake, "decoded")):
+        extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
+        axis.imshow(spectrogram(audio), origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma")
+        axis.set_ylabel(f"{name}\nkHz")
+    extent = (0, len(codes) / frame_rate, codes.shape[1] + 0.5, 0.5)
+    axes[1].imshow(codes.T, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
+    axes[1].set_ylabel("codes\nslot")
+    axes[2].set_xlabel("seconds")
+    axes[2].set_xlim(0, len(real) / sample_rate)
+    figure.suptitle(title)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def spectrogram(audio: NDArray[np.float32], n_fft: int = 512, hop_length: int = 128) -> NDArray[np.float64]:
+    """Power in decibels of full scale, `[n_fft // 2 + 1, frames]`, from Hann windows."""
+    window = np.hanning(n_fft)
+    padded = np.pad(audio, (n_fft // 2, n_fft))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length][: 1 + len(audio) // hop_length]
+    magnitude = np.abs(np.fft.rfft(frames * window)) * (2 / window.sum())
+    decibels: NDArray[np.float64] = 20 * np.log10(magnitude.T + 1e-6)
+    return decibels

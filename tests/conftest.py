@@ -1,0 +1,87 @@
+"""What every test may ask for: seeds, one thread, real speech, and tiny codecs of each kind."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectok.audio import read_audio
+from spectok.config import BottleneckConfig, CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
+
+SPECTRUM = SpectrumConfig(n_fft=64, hop_length=16, synthesis_length=32)
+TOWER = TowerConfig(channels=(4, 8), frequency_strides=(2,), time_strides=(2,))
+QUERY = CodecConfig(
+    name="tiny-query",
+    spectrum=SPECTRUM,
+    encoder=TOWER,
+    decoder=TOWER,
+    bottleneck=BottleneckConfig(queries=4, heads=2),
+    quantizer=QuantizerConfig(tokens_per_frame=2, levels=(4, 4, 4), codebook_size=64, codebook_dim=3),
+    latent_dim=12,
+    encoder_dense_rank=6,
+    decoder_dense_rank=10,
+    gru_hidden=9,
+)
+FLAT_TOWER = TowerConfig(
+    channels=(4, 6, 8, 10), frequency_strides=(4, 4, 2), time_strides=(1, 2, 1), kernel=(3, 4), residual=False
+)
+FLAT = CodecConfig(
+    name="tiny-flat",
+    spectrum=SPECTRUM,
+    encoder=FLAT_TOWER,
+    decoder=FLAT_TOWER,
+    bottleneck=BottleneckConfig(kind="flat"),
+    quantizer=QuantizerConfig(tokens_per_frame=3, levels=(5, 3), codebook_size=15, codebook_dim=2),
+    latent_dim=12,
+    encoder_dense_rank=0,
+    decoder_dense_rank=0,
+    encoder_gru_layers=0,
+    decoder_gru_layers=0,
+)
+VQ = CodecConfig(
+    name="tiny-vq",
+    spectrum=SPECTRUM,
+    encoder=TOWER,
+    decoder=TOWER,
+    bottleneck=BottleneckConfig(queries=3, heads=4, bands="erb"),
+    quantizer=QuantizerConfig(kind="vq", tokens_per_frame=4, codebook_size=32, codebook_dim=3, pool_size=256),
+    latent_dim=12,
+    encoder_dense_rank=6,
+    decoder_dense_rank=0,
+    gru_hidden=9,
+    encoder_gru_layers=0,
+    decoder_gru_layers=2,
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def speech():
+    """Four seconds of real speech, float32 `[T]` at 16 kHz."""
+    return read_audio(Path(__file__).parent / "data" / "librispeech_84_16k.flac", 16000)[0]
+
+
+@pytest.fixture
+def query_config():
+    return QUERY
+
+
+@pytest.fixture
+def flat_config():
+    return FLAT
+
+
+@pytest.fixture
+def vq_config():
+    return VQ

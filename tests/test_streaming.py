@@ -1,0 +1,200 @@
+import pytest
+import torch
+from contract import leaves, run, verify_streaming
+from torch import nn
+
+from spectok.model.streaming import Residual, Serial, Streaming
+
+
+class Average(Streaming):
+    """y[f] = w * (x[f] + x[f - 1] + ... + x[f - context]) / 4: the smallest layer with a memory."""
+
+    def __init__(self, context: int = 2) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.context = context
+
+    def init_state(self, batch):
+        return (self.zeros(batch, 3, self.context, 5),) if self.context else ()
+
+    def step(self, x, state):
+        past = torch.cat([*state, x], dim=2)
+        y = self.weight * past.unfold(2, self.context + 1, 1).sum(-1) / 4
+        return y, self.keep(past, x)
+
+    def keep(self, past, x):
+        return (past[:, :, x.shape[2] :],) if self.context else ()
+
+
+class Forgetful(Average):
+    def step(self, x, state):
+        return super().step(x, state)[0], state
+
+
+class TailOfTheChunk(Average):
+    def keep(self, past, x):
+        return (x[:, :, -self.context :],)
+
+
+class MinusZero(Average):
+    """A context of 0 whose tail `[-0:]` is everything."""
+
+    def init_state(self, batch):
+        return (self.zeros(batch, 3, 0, 5),)
+
+    def step(self, x, state):
+        return self.weight * x, (torch.cat([state[0], x], dim=2)[:, :, -self.context :],)
+
+
+class Peeking(Average):
+    def step(self, x, state):
+        y, state = super().step(x, state)
+        return y + nn.functional.pad(x[:, :, 1:], (0, 0, 0, 1)), state
+
+
+class InPlace(Average):
+    def step(self, x, state):
+        y, after = super().step(x, state)
+        state[0].copy_(after[0])
+        return y, state
+
+
+class WritesItsInput(Average):
+    def step(self, x, state):
+        y, state = super().step(x, state)
+        with torch.no_grad():
+            x.data.mul_(2)
+        return y, state
+
+
+class MixesRows(Average):
+    def step(self, x, state):
+        y, state = super().step(x, state)
+        return y - x.mean(dim=0, keepdim=True), state
+
+
+class Detached(Average):
+    """Right in its outputs, but no gradient passes the border of two chunks."""
+
+    def keep(self, past, x):
+        return (past[:, :, x.shape[2] :].detach(),)
+
+
+class BatchSecond(Average):
+    def init_state(self, batch):
+        return (super().init_state(batch)[0].transpose(0, 1),)
+
+    def step(self, x, state):
+        y, after = super().step(x, (state[0].transpose(0, 1),))
+        return y, (after[0].transpose(0, 1),)
+
+
+class Constant(Average):
+    def step(self, x, state):
+        y, state = super().step(x, state)
+        return 0 * y + self.weight, state
+
+
+class TwoImplementations(Average):
+    """Causal when it is streamed, not when it is run offline."""
+
+    def forward(self, x):
+        return super().forward(x) + x.mean(dim=2, keepdim=True)
+
+
+class RemembersInTheModule(Average):
+    seen = 0.0
+
+    def step(self, x, state):
+        y, state = super().step(x, state)
+        self.seen += 1
+        return y + self.seen, state
+
+
+def frames():
+    return torch.randn(3, 3, 11, 5)
+
+
+@pytest.mark.parametrize("context", [0, 1, 2, 20])
+def test_contract_accepts_the_smallest_layer(context):
+    verify_streaming(Average(context), frames())
+
+
+@pytest.mark.parametrize(
+    ("broken", "clause"),
+    [
+        (Forgetful(), "do not give the offline output"),
+        (TailOfTheChunk(), "the state's structure changed"),
+        (MinusZero(0), "the state's structure changed"),
+        (Peeking(), "do not give the offline output"),
+        (InPlace(), "a step wrote into its state"),
+        (WritesItsInput(), "a step wrote into its input"),
+        (MixesRows(), "differs from the row alone"),
+        (Detached(), "do not give the offline gradient of"),
+        (BatchSecond(), "batch must be axis 0"),
+        (Constant(), "does not depend on the input"),
+        (TwoImplementations(), "do not give the offline output"),
+        (RemembersInTheModule(), "do not give the offline output"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Streaming) else "",
+)
+def test_contract_rejects_broken_layers_and_names_the_clause(broken, clause):
+    with pytest.raises(AssertionError, match=clause):
+        verify_streaming(broken, frames())
+
+
+def test_serial_and_residual_keep_the_contract():
+    verify_streaming(Serial(Average(2), nn.Tanh(), Average(0), Average(3)), frames())
+    verify_streaming(Residual(Average(2)), frames())
+    verify_streaming(Serial(Residual(Serial(nn.Tanh(), Average(1))), Residual(Average(0)), Average(4)), frames())
+    verify_streaming(Serial(nn.Tanh()), frames())
+
+
+def test_serial_is_its_layers_in_order_and_its_state_the_tuple_of_theirs():
+    x, first, second = frames(), Average(2), Average(1)
+    serial = Serial(first, nn.Tanh(), second)
+    torch.testing.assert_close(serial(x), second(torch.tanh(first(x))), rtol=0, atol=0)
+    state = serial.init_state(4)
+    assert [len(part) for part in state] == [1, 0, 1]
+    assert [tuple(leaf.shape) for leaf in leaves(state)] == [(4, 3, 2, 5), (4, 3, 1, 5)]
+
+
+def test_serial_refuses_a_state_of_another_depth():
+    with pytest.raises(ValueError, match="shorter"):
+        Serial(Average(1), Average(1)).step(frames(), (Average(1).init_state(3),))
+
+
+def test_residual_adds_and_shares_the_state_of_its_layer():
+    x, layer = frames(), Average(2)
+    torch.testing.assert_close(Residual(layer)(x), x + layer(x), rtol=0, atol=0)
+    assert [tuple(leaf.shape) for leaf in Residual(layer).init_state(2)] == [(2, 3, 2, 5)]
+
+
+def test_stateless_layers_have_the_empty_state():
+    assert Streaming().init_state(3) == ()
+    assert Serial().init_state(3) == ()
+
+
+def test_step_must_be_written():
+    with pytest.raises(TypeError, match="Streaming does not define step"):
+        Streaming()(frames())
+
+
+def test_zeros_take_the_dtype_of_parameters_or_buffers():
+    assert Average().double().init_state(1)[0].dtype == torch.float64
+    layer = Streaming()
+    layer.register_buffer("window", torch.ones(2, dtype=torch.float16))
+    assert layer.zeros(2, 3).dtype == torch.float16
+
+
+def test_interleaved_streams_of_one_layer_do_not_meet():
+    layer, a, b = Serial(Average(2), Average(1)), frames(), frames()
+    state_a, state_b, outputs_a, outputs_b = layer.init_state(3), layer.init_state(3), [], []
+    for chunk_a, chunk_b in zip(a.split(2, 2), b.split(2, 2), strict=True):
+        y, state_a = layer.step(chunk_a, state_a)
+        outputs_a.append(y)
+        y, state_b = layer.step(chunk_b, state_b)
+        outputs_b.append(y)
+    sizes = [2, 2, 2, 2, 2, 1]
+    assert torch.equal(torch.cat(outputs_a, 2), torch.cat(run(layer, a, sizes, 2), 2))
+    assert torch.equal(torch.cat(outputs_b, 2), torch.cat(run(layer, b, sizes, 2), 2))
