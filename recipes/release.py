@@ -28,7 +28,9 @@ def release(run: Path, root: Path) -> str:
         shutil.copyfile(run / "release" / file, folder / file)
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     require(bool(entries), f"{run} has an empty log")
-    last = {kind: next((e for e in reversed(entries) if e["kind"] == kind), {}) for kind in ("train", "valid")}
+    last: dict[str, dict[str, float]] = {
+        kind: next((e for e in reversed(entries) if e["kind"] == kind), {}) for kind in ("train", "valid")
+    }
     facts = {"run": json.loads((run / "run.json").read_text(encoding="utf-8")), **last}
     (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     hashes = {path.parent.name: _sha256(path) for path in sorted(root.glob("*/model.safetensors"))}

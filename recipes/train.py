@@ -12,6 +12,7 @@ import dataclasses
 import json
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ from spectok.training.data import Corpus
 from spectok.training.loop import Budget, TrainConfig, Trainer, fit
 
 
-def load_recipe(path: Path, overrides: list[str]) -> TrainConfig:
+def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
     """Read a recipe and apply `key.path=value` overrides, strictly."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"cannot read the recipe {path}: {error}") from error
     for override in overrides:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
     fit(trainer, Corpus(args.data, "valid"), args.out, args.quiet)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="a TOML file in recipes/")
@@ -99,7 +100,7 @@ def main() -> int:
         "--threads", type=int, default=1, help="CPU threads (default: %(default)s, which wastes the least)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
         run(args)

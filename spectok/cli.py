@@ -4,7 +4,7 @@ What the user got wrong is one sentence on standard error and exit code 2; outpu
 """
 
 import argparse
-import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from spectok import audio as audio_files
 from spectok import container, pretrained
 from spectok.config import require
 from spectok.errors import InputError
-from spectok.files import file_name
+from spectok.files import file_name, why
 from spectok.tokenizer import Tokenizer
 
 PROGRESS_SECONDS = 30  # shorter audio needs no progress bar
@@ -76,7 +76,8 @@ def stream(args: argparse.Namespace) -> None:
 
     from spectok.evaluation.realtime import stream as run
 
-    require(args.chunk_ms > 0, f"--chunk-ms is {args.chunk_ms:g}, but must be positive")
+    require(0 < args.chunk_ms < math.inf, f"--chunk-ms is {args.chunk_ms:g}, but must be positive and finite")
+    require(args.threads > 0, f"--threads is {args.threads}, but must be positive")
     _check_output(args.output, args.force)
     tokenizer = Tokenizer.from_pretrained(args.model, args.device)
     torch.set_num_threads(args.threads)
@@ -143,11 +144,10 @@ def evaluate(args: argparse.Namespace) -> None:
     from spectok.evaluation.report import markdown, write_report
     from spectok.evaluation.rivals import rival
 
+    require(args.threads > 0, f"--threads is {args.threads}, but must be positive")
     torch.set_num_threads(args.threads)
-    coders: list[Coder] = []
-    for model in args.model:
-        tokenizer = Tokenizer.from_pretrained(model, args.device)
-        coders.append(SpectokCoder(tokenizer, tokenizer.config.name))
+    tokenizers = [Tokenizer.from_pretrained(model, args.device) for model in args.model]
+    coders: list[Coder] = [SpectokCoder(tokenizer, tokenizer.config.name) for tokenizer in tokenizers]
     coders += [rival(name) for name in args.rival]
     items = load_items(args.source, args.split)
     with tqdm(total=0, unit="file", file=sys.stderr) as bar:
@@ -193,13 +193,15 @@ def _for_each(
     for source, destination in pairs:
         try:
             _check_output(destination, args.force)
-            if destination != "-" and len(pairs) > 1:
+            if len(args.inputs) > 1 or os.path.isdir(args.inputs[0]):
                 Path(destination).parent.mkdir(parents=True, exist_ok=True)
             convert(_standard(source, "rb"), _standard(destination, "wb"))
         except InputError as error:
             failures.append(str(error))
+        except BrokenPipeError:  # who reads has gone: no fault of the input
+            raise
         except OSError as error:
-            failures.append(f"cannot write {destination}: {error.strerror}")
+            failures.append(f"cannot write {destination}: {why(error)}")
     if failures:
         raise InputError("\nspectok: ".join(failures))
 
@@ -277,16 +279,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     if args.function is evaluate and not args.model and not args.rival:
         args.model = pretrained.names()
+    code = 0
     try:
         args.function(args)
+        sys.stdout.flush()
     except InputError as error:
         print(f"spectok: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # The reader has gone; keep the interpreter from complaining about it again when it closes the stream.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 2
+    except BrokenPipeError:  # the reader has gone
+        code = 1
+    except OSError as error:  # files name themselves in an InputError: this is standard output
+        print(f"spectok: cannot write the standard output: {why(error)}", file=sys.stderr)
+        code = 2
     except KeyboardInterrupt:
         return 130
-    return 0
+    try:
+        sys.stdout.flush()
+    except OSError:  # what it still holds would be complained about again when the interpreter closes it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code

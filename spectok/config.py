@@ -41,7 +41,7 @@ class SpectrumConfig:
             2 * hop <= synthesis <= n_fft and synthesis % (2 * hop) == 0,
             f"synthesis_length is {synthesis}, but must be a multiple of twice the hop {hop} and at most n_fft {n_fft}",
         )
-        require(self.power >= 1, f"power is {self.power}, but must be at least 1")
+        require(1 <= self.power < math.inf, f"power is {self.power}, but must be at least 1, and finite")
 
     @property
     def positions(self) -> int:
@@ -71,6 +71,10 @@ class TowerConfig:
             min(*self.channels, *self.frequency_strides, *self.time_strides) > 0,
             f"channels {self.channels}, frequency_strides {self.frequency_strides} and time_strides "
             f"{self.time_strides} must all be positive",
+        )
+        require(
+            self.input_kernel[0] > 0 and self.input_kernel[1] > 0 and self.input_kernel[1] % 2 == 1,
+            f"input_kernel is {self.input_kernel}, but must be positive, and odd in frequency",
         )
         for stride in self.time_strides:
             require(self.kernel[0] >= stride, f"kernel {self.kernel} spans less time than time stride {stride}")
@@ -113,8 +117,9 @@ class QuantizerConfig:
             2 <= self.codebook_size <= 2**24, f"codebook_size is {self.codebook_size}, but must be from 2 to {2**24}"
         )
         require(self.codebook_dim > 0, f"codebook_dim is {self.codebook_dim}, but must be positive")
+        require(0 <= self.decay < 1, f"decay is {self.decay}, but must be at least 0 and less than 1")
         if self.kind == "fsq":
-            require(min(self.levels) >= 2, f"levels {self.levels} must each be at least 2")
+            require(min(self.levels, default=0) >= 2, f"levels {self.levels} must each be at least 2")
             entries = math.prod(self.levels)
             require(
                 entries == self.codebook_size,
@@ -147,6 +152,10 @@ class CodecConfig:
     def __post_init__(self) -> None:
         positions = self.spectrum.positions
         require(self.sample_rate > 0, f"sample_rate is {self.sample_rate}, but must be positive")
+        for name in ("latent_dim", "gru_hidden"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
+        for name in ("encoder_dense_rank", "decoder_dense_rank", "encoder_gru_layers", "decoder_gru_layers"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")
         for side, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
             left = positions // math.prod(tower.frequency_strides)
             require(
@@ -213,7 +222,7 @@ class CodecConfig:
         """
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read the codec's configuration {path}: {error}") from error
         return from_dict(cls, data, str(path))
 
@@ -255,6 +264,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         require(isinstance(value, dict), f"{where} is {value!r}, but must be a table")
         return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and type(value) is int:
+        require(abs(value) < 10**300, f"{where} is too large a number")
         return float(value)
     require(type(value) is hint, f"{where} is {value!r}, but must be of type {hint.__name__}")
     return value

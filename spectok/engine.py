@@ -59,6 +59,7 @@ class TorchEngine:
         load_weights(self.codec, model)
         try:
             self.codec.to(device).eval()
+            torch.zeros(1, device=device).cpu()  # "meta" is a device, but nothing comes back from it
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"the device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
         self.device = torch.device(device)

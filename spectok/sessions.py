@@ -157,7 +157,8 @@ def _blocks(frames: int, frame_rate: float) -> list[tuple[int, int]]:
 
 def _rows(chunk: NDArray, batch: int | None, what: str) -> NDArray:
     chunk = np.asarray(chunk)
-    shape = f"[{batch}, T]" if batch else "[T]"
+    axis = "T" if what == "audio" else "N"
+    shape = f"[{batch}, {axis}]" if batch else f"[{axis}]"
     require(
         chunk.ndim == 2 and chunk.shape[0] == batch if batch else chunk.ndim == 1,
         f"{what} must have the shape {shape}, not {list(chunk.shape)}",

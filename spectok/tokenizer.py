@@ -138,6 +138,7 @@ class Tokenizer:
         """
         if isinstance(codes, list):
             lengths = length if isinstance(length, list) else [length] * len(codes)
+            require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
             return [self.decode(item, samples, sample_rate) for item, samples in zip(codes, lengths, strict=True)]
         tokens = _to_numpy(codes)
         require(tokens.ndim in (1, 2), f"codes must be [N] or [B, N], not {list(tokens.shape)}")
@@ -146,7 +147,7 @@ class Tokenizer:
         session = StreamDecoder(self.engine, batch=rows.shape[0])
         audio = session.push(rows)
         session.flush()
-        if sample_rate not in (None, self.sample_rate):
+        if sample_rate not in (None, self.sample_rate) and audio.size:
             assert sample_rate is not None
             audio = np.stack([audio_files.resample(row, self.sample_rate, sample_rate) for row in audio])
         if length is not None:
@@ -188,7 +189,8 @@ class Tokenizer:
 def _to_numpy(value: Any) -> NDArray[Any]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()  # numpy has no bfloat16
     try:
         return np.asarray(value)
     except ValueError as error:

@@ -31,10 +31,8 @@ def bands(layout: str, count: int, positions: int, sample_rate: int) -> NDArray[
         low, high = grid[:-2], grid[2:]
     edges = np.stack([np.floor(low / nyquist * positions), np.ceil(high / nyquist * positions)], axis=1)
     edges = edges.clip(0, positions).astype(np.int64)
-    edges[0, 0], edges[-1, 1] = 0, positions
     edges[:, 0] = np.minimum(edges[:, 0], positions - 1)
     edges[:, 1] = np.maximum(edges[:, 1], edges[:, 0] + 1)
-    edges[:-1, 1] = np.maximum(edges[:-1, 1], edges[1:, 0])  # close the gaps between narrow bands
     return edges
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.model.bands import bands, positional_bias
-from spectok.model.layers import linear
+from spectok.model.layers import RMSNorm, linear
 
 
 class SwiGLU(nn.Module):
@@ -49,10 +49,10 @@ class QueryAttention(nn.Module):
         self.heads = heads
         self.queries = nn.Parameter(torch.randn(count, width))
         self.bias = nn.Parameter(bias.expand(heads, -1, -1).clone())
-        self.query_norm, self.key_norm = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
         self.to_query, self.to_key = linear(width, width, bias=False), linear(width, width, bias=False)
         self.to_value, self.to_out = linear(width, width, bias=False), linear(width, width, bias=False)
-        self.feed_norm, self.feed = nn.RMSNorm(width), SwiGLU(width)
+        self.feed_norm, self.feed = RMSNorm(width), SwiGLU(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[N, tokens, width]` to `[N, queries, width]`."""

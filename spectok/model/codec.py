@@ -19,7 +19,7 @@ from spectok.model.bottleneck import (
     QueryCompression,
     QueryExpansion,
 )
-from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RNN2d, gru, linear
+from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, gru, linear
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming
@@ -32,7 +32,7 @@ class LatentGRU(Streaming):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.gru = gru(width, hidden)
         self.out = linear(hidden, width)
         nn.init.zeros_(self.out.weight)

@@ -27,6 +27,14 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     return layer
 
 
+class RMSNorm(nn.RMSNorm):
+    """`x / rms(x)` over the last axis times a gain, computed in the gain's precision also under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keeps the shape."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 def gru(inputs: int, hidden: int) -> nn.GRU:
     """A one-layer GRU along time with orthogonal recurrence and zero biases."""
     layer = nn.GRU(inputs, hidden, batch_first=True)

@@ -73,6 +73,7 @@ class VectorQuantizer(nn.Module):
             kmeans_iters=50,
             decay=config.decay,
             threshold_ema_dead_code=config.expiry_threshold,
+            reset_cluster_size=1.0,  # a new entry has a few hundred updates to be used before it expires again
         )
         self.register_buffer("pool", torch.zeros(max(config.pool_size, size), dim), persistent=False)
         self.register_buffer("pooled", torch.zeros((), dtype=torch.int64), persistent=False)

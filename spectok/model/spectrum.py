@@ -75,6 +75,7 @@ class InverseSTFT(Streaming):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return hop_length finished samples for each."""
+        x = x.to(self.window.dtype)  # under autocast it may come in bfloat16, which has no complex form
         bins = torch.complex(x[:, 0], x[:, 1])
         frames = torch.fft.irfft(bins, n=self.n_fft)[..., self.n_fft - self.overlap :] * self.window
         batch, count, _ = frames.shape

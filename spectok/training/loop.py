@@ -130,6 +130,7 @@ class Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"codec.{name}": tensor for name, tensor in self.codec.state_dict().items()}
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        tensors |= {f"buffer.{name}": tensor for name, tensor in self._passing_buffers().items()}
         tensors |= optimizer_tensors(self.optimizer)
         metadata = {"step": str(self.step), "seconds": repr(self.seconds)}
         save_tensors(folder / "checkpoint.safetensors", tensors, metadata)
@@ -144,12 +145,20 @@ class Trainer:
         self.codec.load_state_dict(_with_prefix(tensors, "codec."))
         self.average = {name: tensor.to(self.device) for name, tensor in _with_prefix(tensors, "average.").items()}
         restore_optimizer(self.optimizer, tensors)
+        saved = _with_prefix(tensors, "buffer.")
+        for name, buffer in self._passing_buffers().items():
+            buffer.copy_(saved[name])
         self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin at released weights instead of at random ones."""
         self.codec.load_state_dict(weights)
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+
+    def _passing_buffers(self) -> dict[str, Tensor]:
+        """What training needs and a release does not: the quantizer's pool of recent latents."""
+        kept = self.codec.state_dict()
+        return {name: buffer for name, buffer in self.codec.named_buffers() if name not in kept}
 
     def _learning_rate(self) -> float:
         optim = self.config.optim

@@ -1,0 +1,1 @@
+"""Recipes: thin, editable scripts that put the library to work."""

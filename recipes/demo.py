@@ -1,0 +1,73 @@
+"""The main job on real speech: encode, decode, stream, measure, draw. `make demo` runs it.
+
+It needs nothing but this repository: the speech is in tests/data (CC BY 4.0, sources named there), the weights in
+pretrained/. For each released model it leaves in demo/ the original and decoded audio, the .spt file, and a picture.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spectok import pretrained
+from spectok.audio import fit_length, read_audio, resample, write_audio
+from spectok.container import read_codes, write_codes
+from spectok.evaluation.metrics import pesq_wb, stoi
+from spectok.evaluation.picture import draw
+from spectok.evaluation.realtime import stream
+from spectok.tokenizer import Tokenizer
+
+SPEECH = Path(__file__).parent.parent / "tests" / "data"
+
+
+def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]:
+    """One file through one codec; leaves its files in `out` and returns what to print."""
+    name = f"{source.stem}.{tokenizer.config.name}"
+    audio, sample_rate = read_audio(source)
+    write_audio(out / f"{source.stem}.wav", audio, sample_rate)
+
+    codes = tokenizer.encode(audio, sample_rate)
+    write_codes(out / f"{name}.spt", tokenizer.header(sample_rate, len(audio)), codes)
+    _, stored = read_codes(out / f"{name}.spt")
+    decoded = tokenizer.decode(stored, length=len(audio), sample_rate=sample_rate)
+    write_audio(out / f"{name}.wav", decoded, sample_rate)
+
+    real, fake = (
+        fit_length(resample(a, sample_rate, 16000), len(audio) * 16000 // sample_rate) for a in (audio, decoded)
+    )
+    frames = codes.reshape(-1, tokenizer.tokens_per_frame)
+    draw(out / f"{name}.png", real, fake, frames, 16000, tokenizer.frame_rate, f"{name}, {tokenizer.bitrate:g} bits/s")
+    report = stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
+    size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
+    latency = tokenizer.config.latency_samples
+    return {
+        "bitrate": f"{tokenizer.bitrate:g} bits/s of codes, {8 * size / seconds:.0f} bits/s on disk ({size} bytes)",
+        "quality": f"PESQ-WB {pesq_wb(real, fake):.2f}, STOI {stoi(real, fake):.3f}",
+        "length": f"{len(audio)} samples in, {len(decoded)} out, at {sample_rate} Hz",
+        "speed": f"{1 / report.rtf:.1f} x real time, encoding and decoding in 20 ms chunks on one core",
+        "latency": f"{1000 * latency / tokenizer.sample_rate:g} ms ({latency} samples)",
+        "streaming": f"{report.different_codes} of {len(codes)} codes differ from offline",
+    }
+
+
+def main() -> None:
+    """Run every released model over the fixtures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="(default: %(default)s)")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    np.set_printoptions(linewidth=100)
+    for model in pretrained.names():
+        tokenizer = Tokenizer.from_pretrained(model)
+        for source in sorted(SPEECH.glob("*.flac")):
+            print(f"\n{model}: {source.name}")
+            for what, value in demonstrate(tokenizer, source, args.out).items():
+                print(f"  {what:<10} {value}")
+        print(f"  codes      {tokenizer.encode(source)[: 2 * tokenizer.tokens_per_frame]} ...")
+    print(f"\nListen to and look at what is in {args.out}/: the originals, *.wav and *.png of each model.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Engines and models that the tests of several modules need: random, perfect, and released."""
+
+import functools
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from conftest import FLAT, QUERY, VQ
+
+from spectok import pretrained
+from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
+from spectok.container import read_codes, write_codes
+from spectok.engine import CodecState
+from spectok.model.codec import Codec
+from spectok.model.spectrum import STFT, InverseSTFT
+from spectok.model.weights import save_tensors
+from spectok.packets import pack_header
+from spectok.tokenizer import Tokenizer
+
+TINY = {"query": QUERY, "flat": FLAT, "vq": VQ}
+SHORT_FRAME = TowerConfig(channels=(4, 8), frequency_strides=(2,), time_strides=(1,))
+
+
+def random_codec(config: CodecConfig) -> Codec:
+    """A codec in which nothing is at its start of zero: the codes depend on everything before them."""
+    torch.manual_seed(0)
+    codec = Codec(config)
+    with torch.no_grad():
+        for parameter in codec.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+        if config.quantizer.kind == "vq":
+            codec.quantizer.codebook.embed.normal_()
+    return codec.eval()
+
+
+class RandomEngine:
+    """A random codec in a precision of choice; counts the frames of its longest step."""
+
+    def __init__(self, config: CodecConfig, dtype: torch.dtype = torch.float64) -> None:
+        self.config, self.dtype, self.longest = config, dtype, 0
+        self.codec = random_codec(config).to(dtype)
+
+    def init_state(self, batch):
+        return CodecState(*self.codec.init_state(batch))
+
+    @torch.inference_mode()
+    def encode_step(self, audio, state):
+        self.longest = max(self.longest, audio.shape[1] // self.config.frame_length)
+        codes, state = self.codec.encode_step(torch.from_numpy(audio).to(self.dtype), state)
+        return codes.numpy(), state
+
+    @torch.inference_mode()
+    def decode_step(self, codes, state):
+        self.longest = max(self.longest, codes.shape[1] // self.config.quantizer.tokens_per_frame)
+        audio, state = self.codec.decode_step(torch.from_numpy(codes), state)
+        return audio.numpy(), state
+
+
+class EchoEngine:
+    """A perfect codec: codes are 16-bit samples, and the synthesis delay is that of a real STFT and its inverse."""
+
+    def __init__(self, spectrum: SpectrumConfig, tower: TowerConfig = QUERY.encoder) -> None:
+        frame_length = spectrum.hop_length * tower.time_strides[0]
+        quantizer = QuantizerConfig(kind="vq", tokens_per_frame=frame_length, codebook_size=65536, codebook_dim=1)
+        self.config = replace(QUERY, spectrum=spectrum, encoder=tower, decoder=tower, quantizer=quantizer)
+        self.stft, self.inverse = STFT(spectrum).double(), InverseSTFT(spectrum).double()
+
+    def init_state(self, batch):
+        return CodecState((), (self.stft.init_state(batch), self.inverse.init_state(batch)))
+
+    def encode_step(self, audio, state):
+        return (np.rint(audio.clip(-1, 1) * 32767) + 32768).astype(np.int64), state
+
+    def decode_step(self, codes, state):
+        spectrum, analysis = self.stft.step(torch.from_numpy((codes - 32768) / 32767), state[0])
+        audio, synthesis = self.inverse.step(spectrum, state[1])
+        return audio.numpy().astype(np.float32), (analysis, synthesis)
+
+
+ECHOES = {
+    "overlap of half a frame": lambda: EchoEngine(SpectrumConfig(n_fft=64, hop_length=16, synthesis_length=32)),
+    "longer past": lambda: EchoEngine(SpectrumConfig(n_fft=128, hop_length=16, synthesis_length=64)),
+    "overlap of three frames": lambda: EchoEngine(SpectrumConfig(64, 16, 64), SHORT_FRAME),
+    "20 ms": lambda: EchoEngine(SpectrumConfig(n_fft=320, hop_length=160, synthesis_length=320)),
+}
+
+
+@functools.cache
+def random_engine(name: str, dtype: torch.dtype = torch.float64) -> RandomEngine:
+    """The random engine of a tiny configuration."""
+    return RandomEngine(TINY[name], dtype)
+
+
+@functools.cache
+def echo_engine(name: str) -> EchoEngine:
+    """One of `ECHOES`."""
+    return ECHOES[name]()
+
+
+@functools.cache
+def released(name: str) -> Tokenizer:
+    """A released model, loaded once."""
+    return Tokenizer.from_pretrained(name)
+
+
+def write_model(folder, config: CodecConfig) -> str:
+    """Write a random model into its folder; returns the SHA-256 of its weights."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+    save_tensors(folder / "model.safetensors", random_codec(config).state_dict(), {})
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def write_root(root) -> None:
+    """Write an index of two released models, `tiny-query` and `tiny-flat`, as `pretrained/` has it."""
+    hashes = {config.name: write_model(root / config.name, config) for config in (QUERY, FLAT)}
+    lines = [f'[{name}]\nsha256 = "{sha256}"\n' for name, sha256 in hashes.items()]
+    (root / "index.toml").write_text("\n".join(lines), encoding="utf-8")
+
+
+def use_root(monkeypatch, root) -> None:
+    """Make `root` the folder of the released models, as a source tree has it."""
+    monkeypatch.setattr(pretrained, "CHECKOUT", root)
+    monkeypatch.setattr(pretrained, "PACKAGED", root / "no such folder")
+
+
+def listing(folder) -> list[str]:
+    """Every file below a folder, hidden ones too, sorted."""
+    return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def write_inputs(folder) -> None:
+    """Audio and .spt files of the tiny models, few of them good."""
+    random = np.random.default_rng(0)
+    noise = (0.2 * random.standard_normal(500)).astype(np.float32)
+    soundfile.write(folder / "good.wav", noise, 16000)
+    soundfile.write(folder / "no samples.wav", noise[:0], 16000)
+    soundfile.write(folder / "nan.wav", np.where(np.arange(500) == 77, np.nan, noise), 16000, subtype="FLOAT")
+    soundfile.write(folder / "loud.wav", 1000 * noise, 16000, subtype="FLOAT")
+    (folder / "empty.wav").touch()
+    (folder / "text.wav").write_text("This is no audio.\n" * 100, encoding="utf-8")
+    for name in ("query", "flat"):
+        tokenizer = Tokenizer.from_pretrained(f"tiny-{name}")
+        codes, header = tokenizer.encode(folder / "good.wav"), tokenizer.header(16000, 500)
+        write_codes(folder / f"{name}.spt", header, codes)
+    content, (header, codes) = (folder / "query.spt").read_bytes(), read_codes(folder / "query.spt")
+    for name, damaged in {
+        "empty": b"",
+        "head": content[:20],
+        "cut": content[:-9],
+        "more": content + b"\0",
+        "flipped": content[:-9] + bytes([content[-9] ^ 4]) + content[-8:],
+        "random": random.bytes(len(content)),
+        "version": content[:4] + b"\x09" + content[5:],
+        "unfinished": pack_header(replace(header, num_samples=None)) + content[len(pack_header(header)) :],
+    }.items():
+        (folder / f"{name}.spt").write_bytes(damaged)
+    write_codes(folder / "unknown.spt", replace(header, model="nobody"), codes)
+    write_codes(folder / "other weights.spt", replace(header, weight_hash="0" * 16), codes)
+    write_codes(folder / "few.spt", header, codes[:-2])
+    write_codes(folder / "larger codes.spt", replace(header, codebook_size=1024), codes + 64)

@@ -1,0 +1,289 @@
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from models import listing, released, use_root, write_root
+from streams import Pipe
+
+from spectok import Tokenizer, pretrained
+from spectok.audio import read_audio, resample, write_audio
+from spectok.cli import main
+from spectok.container import read_codes
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "pretrained"
+    write_root(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(root, monkeypatch):
+    """Make two random codecs the released ones, `tiny-query` the default; gives the default."""
+    use_root(monkeypatch, root)
+    monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
+    return Tokenizer.from_pretrained("tiny-query")
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def noise(*shape):
+    return (0.2 * np.random.default_rng(sum(shape)).standard_normal(shape)).astype(np.float32)
+
+
+def write(path, length=500, rate=16000):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, noise(length), rate)
+
+
+def expected_audio(tokenizer, codes, length, rate):
+    """What decoding to `length` samples at `rate` must give, in 16 bits."""
+    audio = tokenizer.decode(codes, -(-length * tokenizer.sample_rate // rate))
+    audio = resample(audio, tokenizer.sample_rate, rate)[:length]
+    return np.rint(32768 * audio).clip(-32768, 32767).astype(np.int16)
+
+
+@pytest.mark.parametrize("name", ["in.wav", "in.flac"])
+@pytest.mark.parametrize(
+    ("shape", "rate"), [((1,), 16000), ((31,), 16000), ((33, 2), 8000), ((1001, 2), 44100), ((4800,), 48000)]
+)
+def test_round_trip_keeps_length_and_rate(tiny, name, shape, rate, capsys):
+    soundfile.write(name, noise(*shape), rate)
+    assert main(["encode", name, "codes.spt"]) == 0
+    assert main(["decode", "codes.spt", "out.wav"]) == 0
+    header, codes = read_codes("codes.spt")
+    assert (header.model, header.weight_hash) == ("tiny-query", tiny.weight_hash)
+    assert (header.num_samples, header.sample_rate) == (shape[0], rate)
+    np.testing.assert_array_equal(codes, tiny.encode(name))
+    audio, out_rate = soundfile.read("out.wav", dtype="int16")
+    assert out_rate == rate
+    np.testing.assert_array_equal(audio, expected_audio(tiny, codes, shape[0], rate))
+    assert listing(".") == ["codes.spt", name, "out.wav"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_long_files_run_in_blocks(tiny):
+    write("in.wav", 16000 * 12)
+    assert main(["encode", "in.wav", "codes.spt"]) == 0
+    np.testing.assert_array_equal(read_codes("codes.spt")[1], tiny.encode("in.wav"))
+    assert main(["decode", "codes.spt", "out.flac"]) == 0
+    audio, _ = soundfile.read("out.flac", dtype="int16")
+    expected = expected_audio(tiny, read_codes("codes.spt")[1], 16000 * 12, 16000)
+    np.testing.assert_allclose(audio.astype(int), expected.astype(int), rtol=0, atol=1)
+
+
+def test_a_model_is_chosen_by_name_or_folder(tiny, root):
+    write("in.wav")
+    for model in ("tiny-flat", str(root / "tiny-flat")):
+        assert main(["encode", "in.wav", "out.spt", "--model", model, "--force"]) == 0
+        assert read_codes("out.spt")[0].model == "tiny-flat"
+        assert main(["decode", "out.spt", "named.wav", "-f"]) == 0
+        assert main(["decode", "out.spt", "given.wav", "-f", "--model", model]) == 0
+        assert Path("named.wav").read_bytes() == Path("given.wav").read_bytes()
+
+
+def test_several_files_go_into_a_folder(tiny):
+    for name in ("a.wav", "sub/b.flac"):
+        write(name, 100 + len(name))
+    assert main(["encode", "a.wav", "sub/b.flac", "out"]) == 0
+    assert listing("out") == ["a.spt", "b.spt"]
+    assert main(["decode", "out/a.spt", "out/b.spt", "back"]) == 0
+    assert [len(read_audio(f"back/{name}.wav")[0]) for name in "ab"] == [105, 110]
+
+
+def test_a_folder_keeps_its_sub_folders(tiny):
+    for name in ("in/a.wav", "in/x/a.flac", "in/x/y/b.wav"):
+        write(name, 100 + len(name))
+    (Path("in") / "notes.txt").write_text("no audio", encoding="utf-8")
+    assert main(["encode", "in", "out"]) == 0
+    assert listing("out") == ["a.spt", "x/a.spt", "x/y/b.spt"]
+    assert main(["decode", "out", "back"]) == 0
+    assert listing("back") == ["a.wav", "x/a.wav", "x/y/b.wav"]
+    assert [len(read_audio(Path("back") / name)[0]) for name in listing("back")] == [108, 111, 112]
+
+
+@pytest.mark.parametrize("name", ["in/a.wav", "in/x/a.wav"])
+def test_a_folder_of_one_file_makes_a_folder(tiny, name):
+    write(name)
+    assert main(["encode", "in", "out"]) == 0
+    assert main(["decode", "out", "back"]) == 0
+    assert listing("back") == [name.removeprefix("in/")]
+
+
+def test_one_file_into_a_folder_that_exists(tiny):
+    write("a.wav")
+    Path("out").mkdir()
+    assert main(["encode", "a.wav", "out"]) == 0
+    assert listing("out") == ["a.spt"]
+
+
+def test_force_overwrites(tiny):
+    write("in.wav")
+    Path("out.spt").write_bytes(b"old")
+    assert main(["encode", "in.wav", "out.spt", "--force"]) == 0
+    np.testing.assert_array_equal(read_codes("out.spt")[1], tiny.encode("in.wav"))
+    Path("out.wav").write_bytes(b"old")
+    assert main(["decode", "out.spt", "out.wav", "-f"]) == 0
+    assert len(read_audio("out.wav")[0]) == 500
+
+
+def piped(monkeypatch, arguments, content=b""):
+    """Run with a standard input and output that cannot seek; gives the exit code and what came out."""
+    sink = Pipe()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Pipe(content))))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(sink), write_through=True))
+    code = main(arguments)
+    return code, bytes(sink.written)
+
+
+def test_standard_input_and_output(tiny, monkeypatch):
+    write("in.wav", 777, 22050)
+    assert main(["encode", "in.wav", "file.spt"]) == main(["decode", "file.spt", "file.wav"]) == 0
+    wav, spt = Path("in.wav").read_bytes(), Path("file.spt").read_bytes()
+    assert piped(monkeypatch, ["encode", "-", "-"], wav) == (0, spt)
+    assert piped(monkeypatch, ["encode", "in.wav", "-"]) == (0, spt)
+    assert piped(monkeypatch, ["encode", "-", "new.spt"], wav) == (0, b"")
+    assert Path("new.spt").read_bytes() == spt
+    decoded = Path("file.wav").read_bytes()
+    assert piped(monkeypatch, ["decode", "-", "-"], spt) == (0, decoded)
+    assert piped(monkeypatch, ["decode", "-", "new.wav"], spt) == (0, b"")
+    assert Path("new.wav").read_bytes() == decoded
+
+
+def test_a_reader_that_has_gone_is_no_error(tiny, monkeypatch, capsys):
+    write("in.wav", 16000)
+    assert main(["encode", "in.wav", "file.spt"]) == 0
+    for arguments in (["encode", "in.wav", "-"], ["decode", "file.spt", "-"], ["info", "file.spt"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with monkeypatch.context() as patch, open(writer, "w", encoding="utf-8") as stream:
+            patch.setattr(sys, "stdout", stream)
+            assert main(arguments) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_pipe_of_two_processes():
+    """The default model, both ends of the pipe in processes of their own."""
+    clip = DATA / "vctk_p259_48k.flac"
+    command, environment = [sys.executable, "-m", "spectok"], {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, "encode", "-", "-"], -1, None, -1, -1, env=environment) as encoder:
+        decoder = subprocess.Popen([*command, "decode", "-", "-"], -1, None, encoder.stdout, -1, env=environment)
+        encoder.stdin.write(clip.read_bytes())
+        encoder.stdin.close()
+        encoder.stdout.close()
+        wav, _ = decoder.communicate(timeout=120)
+    assert (encoder.wait(), decoder.returncode) == (0, 0)
+    audio, rate = soundfile.read(io.BytesIO(wav), dtype="int16")
+    original, _ = read_audio(clip)
+    assert (len(audio), rate) == (len(original), 48000)
+    tokenizer = released(pretrained.DEFAULT)
+    expected = expected_audio(tokenizer, tokenizer.encode(clip), len(original), 48000)
+    np.testing.assert_allclose(audio.astype(int), expected.astype(int), rtol=0, atol=2)
+
+
+STREAM = re.compile(
+    r"model       (?P<model>\S+), (?P<bitrate>\d+) bits/s\n"
+    r"latency     (?P<latency>\d+) samples = (?P<ms>\d+) ms, algorithmic\n"
+    r"chunks      (?P<chunks>\d+) of (?P<chunk_ms>[\d.]+) ms: p50 (?P<p50>[\d.]+), p95 (?P<p95>[\d.]+), "
+    r"p99 (?P<p99>[\d.]+) ms\n"
+    r"rtf         (?P<rtf>[\d.]+) encoding and decoding, 1 thread\n"
+    r"difference  (?P<different>\d+) of (?P<codes>\d+) codes from offline, audio by at most (?P<audio>\S+)\n"
+)
+
+
+def test_stream_reports_latency_speed_and_no_difference(speech, capsys):
+    """The default model on a second of speech, at a rate that is not its own."""
+    write_audio("in.wav", resample(speech[8000:24000], 16000, 44100), 44100)
+    assert main(["stream", "in.wav", "out.wav", "--chunk-ms", "30"]) == 0
+    report = STREAM.fullmatch(capsys.readouterr().out).groupdict()
+    assert (report["model"], report["bitrate"]) == (pretrained.DEFAULT, "4000")
+    assert (report["latency"], report["ms"]) == ("480", "30")
+    assert (report["chunks"], report["chunk_ms"]) == ("34", "30")
+    assert 0 < float(report["p50"]) <= float(report["p95"]) <= float(report["p99"])
+    assert 0 < float(report["rtf"]) < 34 * float(report["p99"]) / 1000
+    assert (report["different"], report["codes"]) == ("0", "408")
+    assert float(report["audio"]) < 1e-5
+    audio, rate = read_audio("out.wav")
+    assert (len(audio), rate) == (44100, 44100)
+
+
+@pytest.mark.parametrize(("chunk_ms", "chunks"), [("0.01", 321), ("10", 3), ("37.5", 1)])
+def test_stream_takes_chunks_of_any_size(tiny, capfdbinary, chunk_ms, chunks):
+    write("in.wav", 321)
+    assert main(["stream", "in.wav", "-", "--chunk-ms", chunk_ms]) == 0
+    out, err = capfdbinary.readouterr()
+    report = STREAM.fullmatch(err.decode())
+    assert int(report["chunks"]) == chunks
+    assert int(report["codes"]) == len(tiny.encode("in.wav"))
+    assert len(soundfile.read(io.BytesIO(out))[0]) == 321
+
+
+def table(text):
+    """Lines of a name and a value, as `info` prints them."""
+    return {line[:12].rstrip(): line[12:] for line in text.splitlines()}
+
+
+def test_info_of_a_file(tiny, capsys):
+    write("in.wav", 2205, 22050)
+    assert main(["encode", "in.wav", "out.spt"]) == main(["info", "out.spt"]) == 0
+    size = Path("out.spt").stat().st_size
+    assert table(capsys.readouterr().out) == {
+        "model": f"tiny-query, weights {tiny.weight_hash}",
+        "audio": "2205 samples at 22050 Hz, 0.100 s",
+        "codes": "102 of 6 bits, 2 per frame",
+        "size": f"{size} bytes, {80 * size} bits/s",
+    }
+
+
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_info_of_a_model(capsys, by_folder):
+    name = "spectok-16k-800"
+    assert main(["info", str(pretrained.root() / name) if by_folder else name]) == 0
+    facts, codec = table(capsys.readouterr().out), released(name).engine.codec
+    assert facts["model"] == name
+    assert facts["codes"] == "50 frames/s of 1 tokens, one codebook of 65536"
+    assert (facts["sample rate"], facts["bitrate"]) == ("16000 Hz", "800 bits/s")
+    assert facts["latency"] == "480 samples = 30 ms"
+    assert facts["parameters"] == f"{codec.num_parameters:,}"
+    assert facts["weights"].endswith(f"SHA-256 {pretrained.find(name).sha256}")
+    macs = [round(value / 1e6) for value in codec.macs_per_second().values()]
+    assert facts["MACs"] == f"{macs[0]} M/s encoder, {macs[1]} M/s decoder"
+
+
+def test_eval_writes_and_prints_its_results(capsys):
+    """Both fixture clips, one released model."""
+    arguments = ["eval", str(DATA), "--model", "spectok-16k-800", "--out", "results"]
+    assert main(arguments) == 0
+    assert listing("results") == ["results.json", "results.md"]
+    printed, written = capsys.readouterr().out, Path("results/results.md").read_text(encoding="utf-8")
+    assert printed.rstrip("\n") == written.rstrip("\n")
+    assert re.search(r"^\| spectok-16k-800 \|", printed, re.MULTILINE)
+    results = json.loads(Path("results/results.json").read_text(encoding="utf-8"))
+    coder = results["coders"]["spectok-16k-800"]
+    assert [Path(row["file"]).name for row in coder["files"]] == ["librispeech_84_16k.flac", "vctk_p259_48k.flac"]
+    group = coder["groups"]["*"]
+    assert group["files"] == 2
+    assert 800 < group["bits_per_second"] < 1100  # a header of 52 bytes weighs something on 3.5 s
+    assert 1 < group["pesq"]["mean"] < 4.64 and 0.5 < group["stoi"]["mean"] < 1
+
+
+def test_eval_takes_every_released_model_unless_told(tiny, speech, capsys):
+    Path("in").mkdir()
+    write_audio("in/a.wav", speech[8000:24000], 16000)
+    assert main(["eval", "in", "--out", "results"]) == 0
+    results = json.loads(Path("results/results.json").read_text(encoding="utf-8"))
+    assert list(results["coders"]) == ["tiny-flat", "tiny-query"]
+    assert "tiny-flat minus tiny-query" in capsys.readouterr().out

@@ -1,0 +1,283 @@
+"""Whatever is wrong with the input: one sentence, exit code 2, and nothing left behind."""
+
+import io
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from models import listing, use_root, write_inputs, write_root
+
+from spectok import pretrained
+from spectok.cli import main
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "pretrained"
+    write_root(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def inputs(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inputs")
+    with pytest.MonkeyPatch.context() as patch:
+        use_root(patch, root)
+        write_inputs(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _inside(inputs, root, tmp_path, monkeypatch):
+    """Work in a copy of the inputs, with two random codecs as the released ones."""
+    shutil.copytree(inputs, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    use_root(monkeypatch, root)
+    monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
+
+
+@pytest.fixture
+def fails(capfd):
+    """Run a command that must fail; gives its sentences, one a line."""
+
+    def run(*arguments, lines=1, leaves=()):
+        before = {path: Path(path).read_bytes() for path in listing(".")}
+        assert main(arguments) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.endswith("\n") and err.count("\n") == lines
+        assert "Traceback" not in err
+        assert sorted(set(listing(".")) - set(before)) == list(leaves)
+        assert {path: Path(path).read_bytes() for path in before} == before
+        sentences = re.findall(r"^spectok: (.+)$", err, re.MULTILINE)
+        assert len(sentences) == lines
+        return sentences if lines > 1 else sentences[0]
+
+    return run
+
+
+MISSING = "No such file or directory"
+BAD_AUDIO = {
+    "missing.wav": f"cannot read missing.wav: {MISSING}",
+    "missing/in.wav": f"cannot read missing/in.wav: {MISSING}",
+    "nul\0l.wav": "cannot read nul\0l.wav: embedded null byte",
+    "empty.wav": "empty.wav is empty",
+    "text.wav": "text.wav is not an audio file of a known format",
+    "query.spt": "query.spt is not an audio file of a known format",
+    "no samples.wav": "no samples.wav holds no samples",
+    "nan.wav": "nan.wav has samples that are not finite (NaN or infinity)",
+}
+BAD_CODES = {
+    "missing.spt": f"cannot read missing.spt: {MISSING}",
+    "empty.spt": "cannot read empty.spt: it is empty",
+    "good.wav": "cannot read good.wav: it is not a .spt file",
+    "random.spt": "cannot read random.spt: it is not a .spt file",
+    "version.spt": "cannot read version.spt: it has format version 9, and this program reads version 1",
+    "head.spt": "cannot read head.spt: it is cut off in its header",
+    "cut.spt": "cannot read cut.spt: its packet 0 is damaged or cut off",
+    "flipped.spt": "cannot read flipped.spt: its packet 0 is damaged or cut off",
+    "more.spt": "cannot read more.spt: it is cut off, or other bytes follow its end",
+    "unfinished.spt": "cannot read unfinished.spt: it was never finished; its packets can be recovered",
+}
+
+
+@pytest.mark.parametrize("name", BAD_AUDIO)
+@pytest.mark.parametrize("command", ["encode", "stream"])
+def test_bad_audio(fails, command, name):
+    assert fails(command, name, "out.wav") == BAD_AUDIO[name]
+
+
+def test_audio_that_is_no_audio_but_numbers(fails):
+    assert fails("encode", "loud.wav", "out.spt").startswith("loud.wav has a peak of ")
+
+
+@pytest.mark.parametrize("name", BAD_CODES)
+def test_bad_codes(fails, name):
+    assert fails("decode", name, "out.wav") == BAD_CODES[name]
+    if Path(name).is_file():
+        assert fails("info", name) == BAD_CODES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sentence"),
+    [
+        ("unknown.spt", [], "there is no model 'nobody'; known are tiny-flat, tiny-query, or give a folder"),
+        (
+            "flat.spt",
+            ["--model", "tiny-query"],
+            "the codes were made by tiny-flat with weights [0-9a-f]{16}, not .*",
+        ),
+        ("unknown.spt", ["--model", "tiny-query"], "the codes were made by nobody with weights .*"),
+        ("other weights.spt", [], "the codes were made by tiny-query with weights 0{16}, not by tiny-query with .*"),
+        ("few.spt", [], "few.spt holds 16 frames, but its 500 samples need 17"),
+        ("larger codes.spt", [], "codes must be from 0 to 63"),
+    ],
+)
+def test_codes_of_another_model(fails, name, options, sentence):
+    assert re.fullmatch(sentence, fails("decode", name, "out.wav", *options))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "good.wav", "out.spt", "--model", "spectok-9"],
+        ["decode", "query.spt", "out.wav", "--model", "spectok-9"],
+        ["stream", "good.wav", "out.wav", "--model", "spectok-9"],
+        ["eval", ".", "--model", "spectok-9"],
+        ["info", "spectok-9"],
+    ],
+)
+def test_an_unknown_model(fails, arguments):
+    expected = "there is no model 'spectok-9'; known are tiny-flat, tiny-query, or give a folder"
+    assert fails(*arguments) == expected
+
+
+def test_a_folder_that_is_no_model(fails):
+    assert fails("encode", "good.wav", "out.spt", "--model", ".").startswith(
+        "cannot read the codec's configuration config.json: "
+    )
+
+
+def test_an_unknown_device(fails):
+    sentence = fails("encode", "good.wav", "out.spt", "--device", "toaster")
+    assert sentence.startswith("the device 'toaster' cannot be used here: ")
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "stream"])
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [("missing", MISSING), ("good.wav", "Not a directory"), ("missing/deeper", MISSING)],
+)
+def test_a_place_that_cannot_be_written(fails, command, folder, reason):
+    source = "query.spt" if command == "decode" else "good.wav"
+    output = f"{folder}/out.wav"
+    assert fails(command, source, output) == f"cannot write {output}: {reason}"
+
+
+@pytest.mark.parametrize("command", ["decode", "stream"])
+def test_a_format_that_cannot_be_written(fails, command):
+    source = "query.spt" if command == "decode" else "good.wav"
+    assert fails(command, source, "out.mp3") == "cannot write out.mp3: its name must end in .wav or .flac"
+
+
+@pytest.mark.parametrize("command", ["encode", "decode", "stream"])
+def test_existing_outputs_are_kept(fails, command):
+    source = "query.spt" if command == "decode" else "good.wav"
+    Path("old.wav").write_bytes(b"old")
+    assert fails(command, source, "old.wav") == "old.wav exists already; --force overwrites it"
+
+
+@pytest.mark.parametrize("arguments", [["encode", "nan.wav"], ["decode", "cut.spt"], ["stream", "text.wav"]])
+def test_force_keeps_what_nothing_replaces(fails, arguments):
+    Path("old.wav").write_bytes(b"old")
+    fails(*arguments, "old.wav", "--force")
+    assert Path("old.wav").read_bytes() == b"old"
+
+
+def test_the_good_ones_of_several_are_converted(fails):
+    sentence = fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
+    assert sentence == BAD_AUDIO["nan.wav"]
+    assert Path("out/good.spt").read_bytes() == Path("query.spt").read_bytes()
+    assert fails("decode", "query.spt", "cut.spt", "back", leaves=["back/query.wav"]) == BAD_CODES["cut.spt"]
+    assert len(soundfile.read("back/query.wav")[0]) == 500
+
+
+def test_each_bad_one_of_several_has_its_sentence(fails):
+    names = ["text.wav", "missing.wav", "empty.wav"]
+    sentences = fails("encode", *names, "good.wav", "out", lines=3, leaves=["out/good.spt"])
+    assert sentences == [BAD_AUDIO[name] for name in names]
+
+
+def test_several_again_without_force(fails):
+    assert fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
+    sentences = fails("encode", "nan.wav", "good.wav", "out", lines=2)
+    assert sentences[1] == "out/good.spt exists already; --force overwrites it"
+
+
+@pytest.mark.parametrize(
+    ("sources", "first", "second", "output"),
+    [
+        (["one/a.wav", "two/a.flac"], "one/a.wav", "two/a.flac", "out/a.spt"),
+        (["two"], "two/a.flac", "two/a.wav", "out/a.spt"),
+        (["one", "two/a.flac"], "one/a.wav", "two/a.flac", "out/a.spt"),
+        (["one/a.wav", "one/a.wav"], "one/a.wav", "one/a.wav", "out/a.spt"),
+    ],
+)
+def test_outputs_that_would_collide(fails, sources, first, second, output):
+    for folder, name in (("one", "a.wav"), ("two", "a.wav"), ("two", "a.flac")):
+        Path(folder).mkdir(exist_ok=True)
+        soundfile.write(f"{folder}/{name}", np.zeros(100), 16000)
+    assert fails("encode", *sources, "out") == f"{first} and {second} would both become {output}"
+    assert not Path("out").exists()
+
+
+def test_several_inputs_need_a_folder(fails):
+    assert fails("encode", "good.wav", "nan.wav", "text.wav") == "text.wav is a file, but several inputs need a folder"
+    expected = "several inputs cannot be mixed with standard input or output"
+    assert fails("encode", "good.wav", "nan.wav", "-") == expected
+    assert fails("decode", "-", "query.spt", "out") == expected
+    sentences = fails("encode", "good.wav", "nan.wav", "text.wav/out", lines=2)
+    assert sentences == [f"cannot write text.wav/out/{name}.spt: Not a directory" for name in ("good", "nan")]
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_folder_of_nothing(fails, command):
+    Path("folder").mkdir()
+    assert fails(command, "folder", "out") == "the folder folder holds nothing to convert"
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "content", "sentence"),
+    [
+        ("encode", b"", "<stdin> is empty"),
+        ("encode", b"no audio", "<stdin> is not an audio file of a known format"),
+        ("decode", b"", "cannot read <stdin>: it is empty"),
+        ("decode", b"no codes", "cannot read <stdin>: it is not a .spt file"),
+    ],
+)
+def test_bad_standard_input(fails, monkeypatch, command, content, sentence):
+    buffer = io.BytesIO(content)
+    buffer.name = "<stdin>"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(buffer))
+    assert fails(command, "-", "out.wav") == sentence
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert fails(command, "-", "-") == sentence.replace("<stdin>", "the stream")
+
+
+@pytest.mark.parametrize("command", [["encode", "good.wav", "-"], ["decode", "query.spt", "-"], ["info", "query.spt"]])
+def test_a_full_standard_output(fails, monkeypatch, command):
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert re.fullmatch(r"cannot write \S+( standard output)?: No space left on device", fails(*command))
+
+
+@pytest.mark.parametrize("milliseconds", ["0", "-20", "nan", "inf"])
+def test_chunks_of_no_length(fails, milliseconds):
+    sentence = fails("stream", "good.wav", "out.wav", f"--chunk-ms={milliseconds}")
+    assert sentence == f"--chunk-ms is {milliseconds}, but must be positive and finite"
+
+
+@pytest.mark.parametrize("arguments", [["stream", "good.wav", "out.wav"], ["eval", "."]])
+def test_no_threads(fails, arguments):
+    assert fails(*arguments, "--threads=0") == "--threads is 0, but must be positive"
+
+
+def test_eval_of_nothing(fails):
+    assert fails("eval", "missing", "--out", "out") == "missing is neither a folder nor a manifest"
+    Path("folder").mkdir()
+    assert fails("eval", "folder", "--out", "out") == "folder holds no audio files"
+    assert not Path("out").exists()
+
+
+def test_the_program_exits_with_2():
+    command = [sys.executable, "-m", "spectok", "info", "cut.spt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"spectok: {BAD_CODES['cut.spt']}\n")

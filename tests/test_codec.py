@@ -1,0 +1,292 @@
+import copy
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import FLAT, QUERY, VQ
+from contract import verify_streaming
+
+from recipes.train import load_recipe
+from spectok.model.codec import SPECTRUM_GAIN, Codec
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+PRESETS = ["spectok-16k-4k", "spectok-16k-800"]
+tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
+presets = pytest.mark.parametrize("name", PRESETS)
+codecs = pytest.mark.parametrize("name", ["query", "flat", "vq", *PRESETS])
+
+
+def config_of(name):
+    return {"query": QUERY, "flat": FLAT, "vq": VQ}.get(name) or load_recipe(RECIPES / f"{name}.toml", []).codec
+
+
+@functools.cache
+def built(name):
+    """A codec as if trained: no layer is at its start of zero any more, and the codebook of a VQ is initialised."""
+    torch.manual_seed(0)
+    codec = Codec(config_of(name))
+    with torch.no_grad():
+        for parameter in codec.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.05)
+        if name == "vq":
+            latent = codec.encoder(torch.randn(2, 200 * codec.config.frame_length))
+            codec.quantizer.update_(latent, codec.quantizer.encode(latent))
+            assert codec.quantizer.is_ready
+    return codec.eval().requires_grad_(False)
+
+
+def rows_of(speech, config, frames=21, rows=3):
+    """Different stretches of speech at different levels, `[rows, frames * frame_length]`."""
+    length = frames * config.frame_length
+    starts = 8000 + 9000 * np.arange(rows)
+    return torch.stack(
+        [torch.from_numpy(speech[start : start + length].copy()) / 2**i for i, start in enumerate(starts)]
+    )
+
+
+def stepped(step, chunks, state):
+    outputs = []
+    for chunk in chunks:
+        y, state = step(chunk, state)
+        outputs.append(y)
+    return torch.cat(outputs, dim=1)
+
+
+@codecs
+@pytest.mark.parametrize("frames", [1, 2, 3, 7])
+def test_streaming_is_offline(name, frames, speech):
+    codec, config = built(name), config_of(name)
+    exact = copy.deepcopy(codec).double()
+    audio = rows_of(speech, config)
+    zero_encoder, zero_decoder = exact.init_state(3)
+    offline, _ = exact.encode_step(audio.double(), zero_encoder)
+    assert offline.shape == (3, 21 * config.quantizer.tokens_per_frame) and offline.dtype == torch.int64
+    assert len(offline.unique()) > 8
+    chunks = audio.double().split(frames * config.frame_length, 1)
+    assert torch.equal(stepped(exact.encode_step, chunks, zero_encoder), offline)
+
+    chunks = offline.split(frames * config.quantizer.tokens_per_frame, 1)
+    for decoder, state, tolerance in (
+        (codec, codec.init_state(3)[1], 1e-5),
+        (exact, zero_decoder, 1e-12),
+    ):
+        output, _ = decoder.decode_step(offline, state)
+        assert output.shape == audio.shape and float(output.std()) > 1e-3
+        streamed = stepped(decoder.decode_step, chunks, state)
+        torch.testing.assert_close(streamed, output, rtol=0, atol=tolerance)
+
+
+@tiny
+def test_encoder_and_decoder_keep_the_contract(name):
+    codec, config = built(name), config_of(name)
+    codec = copy.deepcopy(codec).requires_grad_(True)
+    length, slots = config.frame_length, codec.encoder.slots
+    verify_streaming(codec.encoder, 0.1 * torch.randn(2, 6 * length), stride=length, time_axis=1)
+    verify_streaming(codec.decoder, torch.randn(2, 6, *slots), time_axis=1)
+
+
+@codecs
+def test_a_row_does_not_depend_on_its_batch(name, speech):
+    codec, config = built(name), config_of(name)
+    exact = copy.deepcopy(codec).double()
+    audio = rows_of(speech, config)
+    together, _ = exact.encode_step(audio.double(), exact.init_state(3)[0])
+    decoded, _ = codec.decode_step(together, codec.init_state(3)[1])
+    for row in range(3):
+        codes, _ = exact.encode_step(audio[row : row + 1].double(), exact.init_state(1)[0])
+        assert torch.equal(codes[0], together[row])
+        alone, _ = codec.decode_step(codes, codec.init_state(1)[1])
+        torch.testing.assert_close(alone[0], decoded[row], rtol=0, atol=1e-5)
+
+
+@codecs
+def test_interleaved_streams_do_not_meet(name, speech):
+    codec, config = copy.deepcopy(built(name)).double(), config_of(name)
+    streams = rows_of(speech, config, frames=9, rows=2).double()
+    alone = [codec.encode_step(stream[None], codec.init_state(1)[0])[0] for stream in streams]
+    states, codes, audio = [codec.init_state(1) for _ in streams], [[], []], [[], []]
+    for chunks in zip(*(stream[None].split(2 * config.frame_length, 1) for stream in streams), strict=True):
+        for i, chunk in enumerate(chunks):
+            part, encoder_state = codec.encode_step(chunk, states[i][0])
+            piece, decoder_state = codec.decode_step(part, states[i][1])
+            states[i] = (encoder_state, decoder_state)
+            codes[i].append(part)
+            audio[i].append(piece)
+    for i, expected in enumerate(alone):
+        assert torch.equal(torch.cat(codes[i], 1), expected)
+        whole, _ = codec.decode_step(expected, codec.init_state(1)[1])
+        torch.testing.assert_close(torch.cat(audio[i], 1), whole, rtol=0, atol=1e-12)
+
+
+@codecs
+def test_training_sees_what_inference_does(name, speech):
+    codec, config = copy.deepcopy(built(name)).double(), config_of(name)
+    audio = rows_of(speech, config, frames=6).double()
+    output, quantized = codec(audio)
+    codes, _ = codec.encode_step(audio, codec.init_state(3)[0])
+    assert torch.equal(quantized.codes.flatten(1), codes)
+    decoded, _ = codec.decode_step(codes, codec.init_state(3)[1])
+    torch.testing.assert_close(decoded, output, rtol=0, atol=1e-6)  # FSQ holds its grid in float32
+
+
+@codecs
+def test_measured_latency_is_the_reported_one(name, speech):
+    """An impulse on the last sample of frame 4 reaches back as far as anything can."""
+    codec, config = copy.deepcopy(built(name)).double(), config_of(name)
+    audio = rows_of(speech, config, frames=9, rows=1).double()
+    at = 5 * config.frame_length - 1
+    other = audio.clone()
+    other[0, at] += 1
+    differs = codec.decoder(codec.encoder(other)) != codec.decoder(codec.encoder(audio))
+    first = int(differs[0].nonzero()[0]) - config.synthesis_delay  # on the input's clock
+    assert at + 1 - first == config.latency_samples
+
+
+BUDGETS = {  # what the presets promise
+    "spectok-16k-4k": {"parameters": 1.5e6, "macs": 0.25e9, "bitrate": 4000, "token_rate": 400},
+    "spectok-16k-800": {"parameters": 3e6, "macs": 0.35e9, "bitrate": 800, "token_rate": 50},
+}
+
+
+@presets
+def test_presets_keep_their_budgets(name):
+    codec, config, budget = built(name), config_of(name), BUDGETS[name]
+    assert codec.num_parameters == sum(p.numel() for p in codec.parameters()) <= budget["parameters"]
+    assert 0.5 * budget["macs"] < sum(codec.macs_per_second().values()) <= budget["macs"]
+    assert config.latency_samples <= 480
+    assert (config.bitrate, config.frame_rate, config.token_rate) == (budget["bitrate"], 50, budget["token_rate"])
+
+
+GRU = 3  # gates
+
+
+def test_macs_of_a_query_codec_by_hand():
+    # A code frame is 2 hops of 32 positions; both towers work on 16 positions at the code rate. 4 queries of width 8.
+    encoder = (
+        2 * 32 * 4 * (2 * 3 * 3)  # input convolution, 2 to 4 channels
+        + 16 * 8 * (4 * 3 * 4)  # strided convolution, 4 to 8
+        + 16 * (GRU * 8 * (8 + 8) + 8 * 8)  # RNN2d: GRU and 1x1 convolution
+        + 2 * 16 * 8 * 8  # keys and values; the queries are constants
+        + 2 * 4 * 16 * 8  # scores and mixing
+        + 4 * 8 * 8  # heads to one
+        + 4 * (8 * 32 + 16 * 8)  # SwiGLU
+        + 4 * 8 * 12  # queries to the latent
+        + (2 * 2 * 32 * 6 + 6 * 12)  # dense path, rank 6
+        + (GRU * 9 * (12 + 9) + 9 * 12)  # latent GRU, hidden 9
+        + 12 * 2 * 3  # latent to 2 tokens of 3 dimensions
+    )
+    decoder = (
+        2 * 3 * 12
+        + (GRU * 9 * (12 + 9) + 9 * 12)
+        + 12 * 4 * 8  # latent to 4 tokens
+        + 2 * 4 * 8 * 8  # keys and values of the 4 tokens
+        + 2 * 16 * 4 * 8  # 16 positions look at 4 tokens
+        + 16 * 8 * 8
+        + 16 * (8 * 32 + 16 * 8)
+        + 16 * (GRU * 8 * (8 + 8) + 8 * 8)
+        + 16 * (4 * 2 * 2) * (8 * 2)  # upsampling at its input rate: 2 taps, 4 channels of 2 x 2 phases
+        + 2 * 32 * 4 * 5  # depthwise smoothing, 2 * (4 - 2) + 1 taps
+        + 2 * 32 * 2 * (4 * 3 * 3)  # output convolution
+        + (12 * 10 + 10 * 2 * 2 * 32)  # dense path, rank 10
+    )
+    counts = built("query").macs_per_second()
+    assert counts == {"encoder": 500 * encoder, "decoder": 500 * decoder}  # 16,000 / 32 code frames a second
+
+
+def test_macs_of_a_flat_codec_by_hand():
+    # A code frame is 2 hops. Stage 1 makes 8 positions, still at 2 hops; stage 2 makes 2 and stage 3 one, once a frame.
+    encoder = (
+        2 * 32 * 4 * (2 * 3 * 3)
+        + 2 * 8 * (6 * (4 * 3 * 4) + GRU * 6 * (6 + 6) + 6 * 6)  # strided convolution and RNN2d
+        + 2 * (8 * (6 * 3 * 4) + GRU * 8 * (8 + 8) + 8 * 8)
+        + 1 * (10 * (8 * 3 * 4) + GRU * 10 * (10 + 10) + 10 * 10)
+        + 10 * 12  # to the latent
+        + 12 * 3 * 2  # to 3 tokens of 2 dimensions
+    )
+    decoder = (
+        3 * 2 * 12
+        + 12 * 10
+        + 1 * (GRU * 10 * (10 + 10) + 10 * 10 + (8 * 2) * (10 * 3))  # stride (1, 2): 3 taps, 2 phases
+        + 2 * 8 * 5  # smoothing after it: the kernel of 4 is wider than the stride of 2
+        + 2 * (GRU * 8 * (8 + 8) + 8 * 8 + (6 * 2 * 4) * (8 * 2))  # stride (2, 4): 2 taps, 8 phases
+        + 2 * 8 * (GRU * 6 * (6 + 6) + 6 * 6 + (4 * 4) * (6 * 3))  # stride (1, 4): 3 taps, 4 phases
+        + 2 * 32 * 2 * (4 * 3 * 3)
+    )
+    counts = built("flat").macs_per_second()
+    assert counts == {"encoder": 500 * encoder, "decoder": 500 * decoder}
+
+
+def test_spectokenizer_mini_has_the_parameters_of_the_paper():
+    codec = Codec(config_of("spectokenizer-mini"))
+    towers = sum(p.numel() for tower in (codec.encoder.tower, codec.decoder.tower) for p in tower.parameters())
+    too_many = 64 * 96 * 4  # 2 taps of 2 phases are 4 where the transposed kernel has 3, at each of 4 positions
+    assert towers - too_many == pytest.approx(450_500, rel=0.01)
+    assert sum(codec.macs_per_second().values()) <= 0.25e9
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_builds_and_runs(path):
+    config = load_recipe(path, []).codec
+    codec = Codec(config)
+    audio = torch.randn(1, 3 * config.frame_length)
+    output, quantized = codec(audio)
+    assert output.shape == audio.shape and bool(output.isfinite().all())
+    assert quantized.codes.shape == (1, 3, config.quantizer.tokens_per_frame)
+    assert int(quantized.codes.max()) < config.quantizer.codebook_size
+
+
+def encoder_stages(encoder, audio):
+    """The output of every part of the encoder by name, time on axis 1."""
+    spectrum = encoder.power_law.compress(encoder.stft(audio))[..., :-1] * SPECTRUM_GAIN
+    x, stages = spectrum, {}
+    for i, layer in enumerate(encoder.tower.layers):
+        x = layer(x)
+        stages[f"tower {i}"] = x.transpose(1, 2)
+    stages["bottleneck"], stages["dense"] = encoder.bottleneck(x), encoder.dense(spectrum)
+    frames = stages["bottleneck"] + stages["dense"]
+    for i, layer in enumerate(encoder.context.layers):
+        frames = layer(frames)
+        stages[f"context {i}"] = frames
+    stages["latent"] = encoder.limit(encoder.project(frames).unflatten(-1, encoder.slots))
+    return stages
+
+
+@presets
+@torch.no_grad()
+def test_at_the_start_the_signal_survives_to_the_latent(name, speech):
+    config = config_of(name)
+    codec = Codec(config)
+    audio = torch.from_numpy(speech[: len(speech) // config.frame_length * config.frame_length])[None]
+    stages = encoder_stages(codec.encoder, audio)
+    assert torch.equal(stages["latent"], codec.encoder(audio))
+    for stage, x in stages.items():
+        varying = x - x.mean(dim=1, keepdim=True)
+        share = float(varying.square().mean().sqrt() / x.square().mean().sqrt())
+        assert share > 0.9, f"{stage}: only {share:.2f} of the rms varies in time"
+
+
+@torch.no_grad()
+def test_at_the_start_many_codes_are_in_use(speech):
+    codec = Codec(config_of("spectok-16k-4k"))
+    audio = torch.from_numpy(np.concatenate([speech, 0.5 * speech])[: 375 * 320])[None]
+    codes, _ = codec.encode_step(audio, codec.init_state(1)[0])
+    assert codes.shape == (1, 3000)
+    assert len(codes.unique()) > 256
+
+
+@pytest.mark.parametrize("name", ["query", "flat", "vq", *PRESETS, "spectokenizer-mini"])
+def test_every_parameter_learns_after_one_step(name, speech):
+    codec = copy.deepcopy(built(name)) if name == "vq" else Codec(config_of(name))
+    codec.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3)
+    audio = rows_of(speech, codec.config, frames=6)
+    for _ in range(2):  # layers that start at zero let gradients through once they have moved
+        optimizer.zero_grad(set_to_none=True)
+        output, quantized = codec(audio)
+        ((output - audio).square().mean() + quantized.commitment_loss).backward()
+        optimizer.step()
+    still = [key for key, p in codec.named_parameters() if p.grad is None or not float(p.grad.abs().max()) > 0]
+    assert still == []

@@ -1,0 +1,209 @@
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from recipes.train import load_recipe
+from spectok.config import (
+    BottleneckConfig,
+    CodecConfig,
+    QuantizerConfig,
+    SpectrumConfig,
+    TowerConfig,
+    from_dict,
+    require,
+)
+from spectok.errors import InputError
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
+
+
+def refuses(sentence):
+    return pytest.raises(InputError, match=f"^{re.escape(sentence)}$")
+
+
+def test_require_raises_its_sentence():
+    require(True, "all is well")
+    with refuses("nothing is well"):
+        require(False, "nothing is well")
+
+
+@pytest.mark.parametrize("name", ["query_config", "flat_config", "vq_config"])
+def test_json_round_trip(name, request, tmp_path):
+    config = request.getfixturevalue(name)
+    path = tmp_path / "config.json"
+    path.write_text(config.to_json(), encoding="utf-8")
+    assert CodecConfig.load(path) == config
+    assert from_dict(CodecConfig, json.loads(config.to_json()), "config") == config
+
+
+def test_missing_keys_keep_their_defaults():
+    config = from_dict(CodecConfig, {"latent_dim": 24, "spectrum": {"power": 3}}, "config")
+    assert config == CodecConfig(latent_dim=24, spectrum=SpectrumConfig(power=3.0))
+    assert type(config.spectrum.power) is float
+
+
+def test_configurations_cannot_be_changed(query_config):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        query_config.latent_dim = 3
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"hidden": 3}, "file has the unknown key 'hidden'; known are bottleneck, decoder, "),
+        ({"encoder": {"stride": [2]}}, "file: encoder has the unknown key 'stride'; known are channels, "),
+        ({"bitrate": 4000}, "file has the unknown key 'bitrate'"),
+        ({"sample_rate": 16000.0}, "file: sample_rate is 16000.0, but must be of type int"),
+        ({"sample_rate": True}, "file: sample_rate is True, but must be of type int"),
+        ({"sample_rate": "16000"}, "file: sample_rate is '16000', but must be of type int"),
+        ({"name": 3}, "file: name is 3, but must be of type str"),
+        ({"spectrum": {"power": "2"}}, "file: spectrum: power is '2', but must be of type float"),
+        ({"spectrum": {"n_fft": None}}, "file: spectrum: n_fft is None, but must be of type int"),
+        ({"spectrum": 512}, "file: spectrum must be a table of keys, not 512"),
+        ({"encoder": {"channels": 8}}, "file: encoder: channels is 8, but must be a list"),
+        ({"encoder": {"channels": [8, 2.5]}}, "file: encoder: channels is 2.5, but must be of type int"),
+        ({"encoder": {"kernel": [3]}}, "file: encoder: kernel has 1 values, but must have 2"),
+        ({"encoder": {"residual": 1}}, "file: encoder: residual is 1, but must be of type bool"),
+        ({"quantizer": {"kind": "rvq"}}, "file: quantizer: kind is 'rvq', but must be one of 'fsq', 'vq'"),
+        ([], "file must be a table of keys, not []"),
+    ],
+    ids=str,
+)
+def test_unknown_keys_and_wrong_types_are_named(data, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
+        from_dict(CodecConfig, data, "file")
+
+
+IMPOSSIBLE = [
+    (SpectrumConfig, {"n_fft": 321}, "n_fft is 321, but must be a positive even number"),
+    (SpectrumConfig, {"n_fft": 0}, "n_fft is 0, but must be a positive even number"),
+    (SpectrumConfig, {"hop_length": 0}, "hop_length is 0, but must be positive"),
+    (SpectrumConfig, {"synthesis_length": 160}, "synthesis_length is 160, but must be a multiple of twice"),
+    (SpectrumConfig, {"synthesis_length": 640}, "synthesis_length is 640, but must be a multiple of twice"),
+    (
+        SpectrumConfig,
+        {"n_fft": 512, "synthesis_length": 480},
+        "synthesis_length is 480, but must be a multiple of twice",
+    ),
+    (SpectrumConfig, {"power": 0.5}, "power is 0.5, but must be at least 1"),
+    (SpectrumConfig, {"power": math.nan}, "power is nan, but must be at least 1"),
+    (SpectrumConfig, {"power": math.inf}, "power is inf, but must be at least 1, and finite"),
+    (TowerConfig, {"channels": (8,)}, "channels (8,) describe 0 stages, but there are 1 frequency_strides and 1 time_"),
+    (TowerConfig, {"channels": (8, 16, 32)}, "channels (8, 16, 32) describe 2 stages"),
+    (
+        TowerConfig,
+        {"time_strides": (2, 1)},
+        "channels (16, 32) describe 1 stages, but there are 1 frequency_strides and 2",
+    ),
+    (
+        TowerConfig,
+        {"channels": (8, 0)},
+        "channels (8, 0), frequency_strides (2,) and time_strides (2,) must all be positive",
+    ),
+    (TowerConfig, {"time_strides": (4,)}, "kernel (3, 4) spans less time than time stride 4"),
+    (TowerConfig, {"frequency_strides": (3,)}, "kernel (3, 4) and frequency stride 3 must differ by an even number"),
+    (TowerConfig, {"frequency_strides": (6,)}, "kernel (3, 4) and frequency stride 6 must differ by an even number"),
+    (TowerConfig, {"input_kernel": (3, 4)}, "input_kernel is (3, 4), but must be positive, and odd in frequency"),
+    (TowerConfig, {"input_kernel": (0, 3)}, "input_kernel is (0, 3), but must be positive, and odd in frequency"),
+    (BottleneckConfig, {"queries": 0}, "queries 0 and heads 4 must be positive"),
+    (BottleneckConfig, {"heads": -1}, "queries 16 and heads -1 must be positive"),
+    (QuantizerConfig, {"tokens_per_frame": 0}, "tokens_per_frame is 0, but must be positive"),
+    (QuantizerConfig, {"codebook_size": 1}, "codebook_size is 1, but must be from 2 to 16777216"),
+    (QuantizerConfig, {"codebook_size": 2**24 + 1}, "codebook_size is 16777217, but must be from 2 to 16777216"),
+    (QuantizerConfig, {"codebook_dim": 0}, "codebook_dim is 0, but must be positive"),
+    (QuantizerConfig, {"decay": 1.0}, "decay is 1.0, but must be at least 0 and less than 1"),
+    (QuantizerConfig, {"levels": ()}, "levels () must each be at least 2"),
+    (QuantizerConfig, {"levels": (4, 4, 4, 16, 1)}, "levels (4, 4, 4, 16, 1) must each be at least 2"),
+    (QuantizerConfig, {"levels": (8, 8)}, "levels (8, 8) make 64 entries, but codebook_size is 1024"),
+    (QuantizerConfig, {"levels": (32, 32)}, "levels (32, 32) have 2 dimensions, but codebook_dim is 5"),
+    (CodecConfig, {"sample_rate": 0}, "sample_rate is 0, but must be positive"),
+    (CodecConfig, {"latent_dim": 0}, "latent_dim is 0, but must be positive"),
+    (CodecConfig, {"gru_hidden": -2}, "gru_hidden is -2, but must be positive"),
+    (CodecConfig, {"encoder_dense_rank": -1}, "encoder_dense_rank is -1, but must not be negative"),
+    (CodecConfig, {"decoder_gru_layers": -1}, "decoder_gru_layers is -1, but must not be negative"),
+    (
+        CodecConfig,
+        {"spectrum": {"n_fft": 322}},
+        "encoder frequency strides (2,) do not divide the 161 positions of n_fft 322",
+    ),
+    (CodecConfig, {"bottleneck": {"kind": "flat"}}, "encoder strides (2,) leave 80 positions; flat needs 1"),
+    (CodecConfig, {"bottleneck": {"heads": 5}}, "encoder width 32 is not a multiple of 5 heads"),
+    (CodecConfig, {"bottleneck": {"queries": 81}}, "81 queries are more than the 80 positions of the encoder"),
+    (CodecConfig, {"decoder": {"channels": [8, 18]}}, "decoder width 18 is not a multiple of 4 heads"),
+    (
+        CodecConfig,
+        {"decoder": {"time_strides": [1]}},
+        "time strides of encoder (2,) and decoder (1,) disagree",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cls", "data", "sentence"), IMPOSSIBLE, ids=[sentence for _, _, sentence in IMPOSSIBLE])
+def test_impossible_numbers_are_named(cls, data, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
+        from_dict(cls, data, "file")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"NaN,"], ids=repr)
+def test_files_that_are_not_json_are_refused(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"^cannot read the codec's configuration {re.escape(str(path))}: "):
+        CodecConfig.load(path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"^cannot read the codec's configuration .*none\.json: "):
+        CodecConfig.load(tmp_path / "none.json")
+
+
+def test_errors_in_a_file_name_the_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"latent": 3}')
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))} has the unknown key 'latent'"):
+        CodecConfig.load(path)
+
+
+def test_rates_are_derived(query_config):
+    assert query_config.spectrum.positions == 32
+    assert query_config.frame_length == 16 * 2
+    assert query_config.synthesis_delay == 32 - 16
+    assert query_config.latency_samples == 32 + 16
+    assert query_config.frame_rate == 16000 / 32
+    assert query_config.token_rate == 500 * 2
+    assert query_config.bitrate == 1000 * 6  # 64 entries are 6 bits
+
+
+def test_a_codebook_that_is_no_power_of_two_has_a_fractional_bitrate(flat_config):
+    assert flat_config.bitrate == pytest.approx(500 * 3 * math.log2(15), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("samples", "frames"),
+    [(0, 0), (1, 1), (16, 1), (17, 2), (48, 2), (49, 3), (32 * 100 - 16, 100), (32 * 100, 101)],
+)
+def test_frames_carry_every_sample_and_the_synthesis_delay(query_config, samples, frames):
+    assert query_config.num_frames(samples) == frames
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads_and_survives_json(path):
+    config = load_recipe(path, []).codec
+    assert config.name == path.stem
+    assert from_dict(CodecConfig, json.loads(config.to_json()), "config") == config
+
+
+def test_recipes_take_overrides_strictly():
+    path = RECIPES[0]
+    assert load_recipe(path, ["codec.gru_hidden=31", "seed=7"]).codec.gru_hidden == 31
+    assert load_recipe(path, ["seed=7"]).seed == 7
+    with pytest.raises(InputError, match="has the unknown key 'hidden'"):
+        load_recipe(path, ["codec.hidden=31"])
+    with pytest.raises(InputError, match="gru_hidden is 'many', but must be of type int"):
+        load_recipe(path, ["codec.gru_hidden=many"])
+    with pytest.raises(InputError, match="--set takes key=value, not 'seed'"):
+        load_recipe(path, ["seed"])

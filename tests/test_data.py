@@ -1,0 +1,112 @@
+"""Preparing a corpus, and drawing crops from it."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from recipes.prepare import prepare
+from spectok.audio import write_audio
+from spectok.errors import InputError
+from spectok.training.data import Corpus, DataConfig
+
+
+def ramp(samples, level):
+    return np.full(samples, level, np.float32)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Three training clips of constant level and one validation clip, at 8 and 16 kHz."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, samples, level, rate in (("a", 4000, 0.1, 16000), ("b", 8000, -0.2, 16000), ("c", 100, 0.3, 16000)):
+        write_audio(corpus / f"{name}.wav", ramp(samples, level), rate)
+    write_audio(corpus / "v.wav", ramp(2000, 0.5), 8000)
+    with open(corpus / "manifest.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "split", "source", "kind"])
+        writer.writerows([[f"{n}.wav", "train", "here", "speech"] for n in "abc"])
+        writer.writerow(["v.wav", "valid", "here", "speech"])
+        writer.writerow(["missing.wav", "test", "here", "speech"])
+        writer.writerow(["missing.wav", "train", "here", "noise"])
+    prepare(corpus, tmp_path / "out", 16000)
+    return tmp_path / "out"
+
+
+def test_manifest_decides_the_splits(prepared):
+    train, valid = Corpus(prepared, "train"), Corpus(prepared, "valid")
+    assert train.files == ["a.wav", "b.wav", "c.wav"]
+    assert train.samples.tolist() == [4000, 8000, 100]
+    assert train.starts.tolist() == [0, 4000, 12000]
+    assert valid.samples.tolist() == [4000]  # resampled from 8 kHz
+
+
+def test_clips_keep_to_their_file(prepared):
+    train = Corpus(prepared, "train")
+    assert np.allclose(train.clip(0), 0.1, atol=1 / 32768)
+    assert np.allclose(train.clip(1, start=7000, samples=1000), -0.2, atol=1 / 32768)
+    short = train.clip(2, samples=250)
+    assert np.allclose(short[:100], 0.3, atol=1 / 32768)
+    assert not short[100:].any()
+
+
+def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
+    corpus = tmp_path / "corpus"
+    (corpus / "deep").mkdir(parents=True)
+    for n in range(52):
+        write_audio(corpus / "deep" / f"{n:02}.wav", ramp(50, 0.1), 16000)
+    prepare(corpus, tmp_path / "out", 16000)
+    assert Corpus(tmp_path / "out", "valid").files == ["deep/00.wav", "deep/50.wav"]
+    assert len(Corpus(tmp_path / "out", "train")) == 50
+
+
+def test_a_batch_is_a_function_of_seed_and_step(prepared):
+    train, config = Corpus(prepared, "train"), DataConfig(batch_size=3)
+    batch = train.batch(config, 500, seed=1, step=7)
+    assert batch.shape == (3, 500)
+    assert batch.dtype == np.float32
+    assert np.array_equal(batch, train.batch(config, 500, seed=1, step=7))
+    assert not np.array_equal(batch, train.batch(config, 500, seed=1, step=8))
+    assert not np.array_equal(batch, train.batch(config, 500, seed=2, step=7))
+
+
+def test_longer_files_are_drawn_more_often(prepared):
+    train = Corpus(prepared, "train")
+    config = DataConfig(batch_size=4000, gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0)
+    levels = train.batch(config, 50, seed=0, step=0)[:, 0]
+    shares = [float((np.abs(levels - level) < 1e-3).mean()) for level in (0.1, -0.2, 0.3)]
+    assert np.allclose(shares, np.array([4000, 8000, 100]) / 12100, atol=0.025)  # three standard deviations
+
+
+def test_gain_is_uniform_in_decibels_and_never_clips(prepared):
+    train = Corpus(prepared, "train")
+    config = DataConfig(batch_size=4000, gain_db=(-20.0, 40.0), silence_share=0.0, gap_share=0.0)
+    batch = train.batch(config, 20, seed=0, step=0)
+    assert np.abs(batch).max() <= 1.0 + 1e-6
+    gains = 20 * np.log10(np.abs(batch[:, 0]) / 0.2)[np.isclose(np.sign(batch[:, 0]), -1)]  # file b alone
+    assert gains.min() == pytest.approx(-20, abs=0.1)
+    assert gains.max() == pytest.approx(20 * np.log10(1 / 0.2), abs=1e-3)
+    below = gains[gains < 10]
+    assert below.mean() == pytest.approx(-5, abs=0.7)
+
+
+def test_silence_and_gaps_have_their_shares(prepared):
+    train = Corpus(prepared, "train")
+    config = DataConfig(batch_size=4000, silence_share=0.1, gap_share=0.2)
+    batch = train.batch(config, 50, seed=0, step=0)
+    zeros = (batch == 0).mean(axis=1)
+    assert (zeros == 1).mean() == pytest.approx(0.1, abs=0.02)
+    # A gap of a 50-sample crop is empty when both ends are the same sample: one time in fifty.
+    assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 49 / 50, abs=0.02)
+
+
+def test_what_is_not_prepared_is_refused(tmp_path, prepared):
+    with pytest.raises(InputError, match=r"is not a folder made by recipes/prepare\.py"):
+        Corpus(tmp_path, "train")
+    with pytest.raises(InputError, match="test"):
+        Corpus(prepared, "test")
+    with pytest.raises(InputError, match="holds 0 audio files; training needs at least two"):
+        (tmp_path / "empty").mkdir()
+        prepare(tmp_path / "empty", tmp_path / "nowhere", 16000)
+    assert not (tmp_path / "nowhere").exists()

@@ -1,0 +1,105 @@
+"""Imports go down this list only: a module may import what stands before it, and what shares its line."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ORDER = """
+errors files
+config
+audio packets container_reader container pretrained
+model
+engine
+sessions
+tokenizer
+evaluation
+training
+cli __init__ __main__
+""".strip().splitlines()
+ROW = {name: row for row, line in enumerate(ORDER) for name in line.split()}
+PACKAGE = Path(__file__).parent.parent / "spectok"
+FILES = sorted(PACKAGE.rglob("*.py"))
+TORCH_AT_THE_TOP = {"model", "training", "evaluation"}
+TORCH_IN_FUNCTIONS = {"engine", "tokenizer", "cli"}
+
+
+def part_of(path):
+    """The name in the list: a module of the package, or the subpackage that a file is in."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports(path):
+    """(module, whether inside a function) for every import in a file, those for type checkers left out."""
+
+    def walk(node, inside):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} imports relatively"
+            if node.module == "spectok":
+                yield from ((f"spectok.{alias.name}", inside) for alias in node.names)
+            else:
+                yield node.module, inside
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, inside or isinstance(node, ast.FunctionDef))
+
+    return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
+
+
+def test_importing_spectok_is_light():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, spectok; print(*sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "spectok" in loaded
+    assert {"torch", "torchaudio", "vector_quantize_pytorch"}.isdisjoint(loaded)
+
+
+def test_every_module_has_its_line():
+    assert {part_of(path) for path in FILES} <= set(ROW)
+
+
+def test_imports_go_down_the_list_only():
+    wrong = []
+    for path in FILES:
+        for module, _ in imports(path):
+            if module.startswith("spectok.") and (target := module.split(".")[1]) in ROW:
+                mine = part_of(path)
+                if ROW[target] > ROW[mine] or (target, mine) == ("training", "cli"):
+                    wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    assert wrong == []
+
+
+def test_each_library_stays_where_it_belongs():
+    wrong = []
+    for path in FILES:
+        part = part_of(path)
+        for module, inside in imports(path):
+            library = module.split(".")[0]
+            allowed = {
+                "torch": part in TORCH_AT_THE_TOP or (inside and part in TORCH_IN_FUNCTIONS),
+                "torchaudio": part in {"training", "evaluation"},
+                "vector_quantize_pytorch": path.name == "quantizer.py",
+                "soundfile": path.name == "audio.py",
+                "soxr": path.name == "audio.py",
+                "pickle": False,
+            }
+            if not allowed.get(library, True):
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
+    assert wrong == []
+
+
+def test_the_checks_see_every_kind_of_import(tmp_path):
+    file = tmp_path / "example.py"
+    file.write_text(
+        "import torch.nn as nn\nfrom spectok import audio, config\nif TYPE_CHECKING:\n    import pickle\n"
+        "class A:\n    def f(self):\n        from spectok.model.codec import Codec\n"
+    )
+    assert imports(file) == [
+        ("torch.nn", False),
+        ("spectok.audio", False),
+        ("spectok.config", False),
+        ("spectok.model.codec", True),
+    ]

@@ -1,0 +1,235 @@
+import hashlib
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from models import released, use_root, write_root
+
+from spectok import InputError, Tokenizer, pretrained
+from spectok.audio import read_audio, resample
+from spectok.evaluation.metrics import pesq_wb, stoi
+from spectok.model.weights import load_tensors, save_tensors
+
+CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))
+FLOORS = {  # means over the two clips; `codes` is the number of different ones in both
+    "spectok-16k-4k": {"pesq": 1.3, "stoi": 0.75, "codes": 300},
+    "spectok-16k-800": {"pesq": 1.05, "stoi": 0.6, "codes": 60},
+}
+BUDGETS = {
+    "spectok-16k-4k": {"bitrate": 4000, "tokens": 8, "codebook": 1024, "macs": 0.25e9, "parameters": 1.5e6},
+    "spectok-16k-800": {"bitrate": 800, "tokens": 1, "codebook": 65536, "macs": 0.35e9, "parameters": 3e6},
+}
+every_model = pytest.mark.parametrize("name", sorted(BUDGETS))
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A writable folder of two released models, tiny ones."""
+    write_root(tmp_path / "pretrained")
+    use_root(monkeypatch, tmp_path / "pretrained")
+    return tmp_path / "pretrained"
+
+
+def refuses(sentence):
+    return pytest.raises(InputError, match=sentence)
+
+
+def test_the_released_models_are_these():
+    assert pretrained.names() == sorted(BUDGETS)
+    assert pretrained.DEFAULT in BUDGETS
+
+
+@every_model
+def test_the_index_names_the_weights(name):
+    index = tomllib.loads((pretrained.root() / "index.toml").read_text(encoding="utf-8"))
+    model = pretrained.find(name)
+    assert model.weights == pretrained.root() / name / "model.safetensors"
+    assert hashlib.sha256(model.weights.read_bytes()).hexdigest() == index[name]["sha256"] == model.sha256
+    assert released(name).weight_hash == model.weight_hash == model.sha256[:16]
+    assert model.config == released(name).config
+
+
+@every_model
+def test_weights_are_those_of_the_codec_and_no_more(name):
+    stored, _ = load_tensors(pretrained.find(name).weights)
+    codec = released(name).engine.codec
+    assert stored.keys() == codec.state_dict().keys()
+    for key, value in codec.state_dict().items():
+        assert torch.equal(value, stored[key]), key
+        assert bool(torch.isfinite(stored[key]).all()), key
+
+
+@every_model
+def test_budgets(name):
+    config, codec, budget = released(name).config, released(name).engine.codec, BUDGETS[name]
+    assert config.name == name
+    assert (config.sample_rate, config.frame_rate, config.bitrate) == (16000, 50, budget["bitrate"])
+    assert config.quantizer.tokens_per_frame == budget["tokens"]
+    assert config.quantizer.codebook_size == budget["codebook"]
+    assert config.latency_samples <= 480  # 30 ms
+    assert 0.5 * budget["parameters"] < codec.num_parameters <= budget["parameters"]
+    assert 0.5 * budget["macs"] < sum(codec.macs_per_second().values()) <= budget["macs"]
+
+
+@every_model
+def test_quality_and_variety(name):
+    tokenizer, floor = released(name), FLOORS[name]
+    scores, codes = [], []
+    for clip in CLIPS:
+        audio, _ = read_audio(clip, 16000)
+        codes.append(tokenizer.encode(audio))
+        heard = tokenizer.decode(codes[-1], len(audio))
+        scores.append((pesq_wb(audio, heard), stoi(audio, heard)))
+    pesq, intelligibility = np.mean(scores, axis=0)
+    assert len(scores) == 2
+    assert pesq > floor["pesq"]
+    assert intelligibility > floor["stoi"]
+    assert len(np.unique(np.concatenate(codes))) > floor["codes"]
+
+
+def streamed(tokenizer, audio, size):
+    """Codes and audio of both sessions, `size` samples at a time."""
+    encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
+    codes = [encoder.push(audio[start : start + size]) for start in range(0, len(audio), size)] + [encoder.flush()]
+    return np.concatenate(codes), np.concatenate([decoder.push(chunk) for chunk in codes])[: len(audio)]
+
+
+@every_model
+@pytest.mark.parametrize(("size", "length"), [(1, 3333), (320, 32000), (592, 32000), (32000, 32000)])
+def test_streaming_is_offline_on_speech(name, size, length, speech):
+    tokenizer, audio = released(name), speech[8000 : 8000 + length]
+    codes, heard = streamed(tokenizer, audio, size)
+    offline = tokenizer.encode(audio)
+    assert int((codes != offline).sum()) == 0
+    np.testing.assert_allclose(heard, tokenizer.decode(offline, length), rtol=0, atol=1e-5)
+
+
+@every_model
+def test_a_batch_of_speech_is_its_rows(name, speech):
+    tokenizer = released(name)
+    audio = np.stack([speech[start : start + 8000] for start in (8000, 20000, 40000)])
+    codes = tokenizer.encode(audio)
+    heard = tokenizer.decode(codes, 8000)
+    for row in range(3):
+        np.testing.assert_array_equal(tokenizer.encode(audio[row]), codes[row])
+        np.testing.assert_allclose(tokenizer.decode(codes[row], 8000), heard[row], rtol=0, atol=1e-5)
+
+
+@every_model
+def test_latency_is_the_reported_one(name, speech):
+    tokenizer = released(name)
+    encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
+    heard, worst = 0, 0
+    for pushed in range(1, 1601):
+        out = decoder.push(encoder.push(speech[pushed - 1 : pushed]))
+        if len(out):
+            worst = max(worst, pushed - heard)
+        heard += len(out)
+    assert worst == encoder.latency_samples == decoder.latency_samples
+
+
+@every_model
+def test_a_stereo_file_at_44100_hz(name, speech, tmp_path):
+    tokenizer = released(name)
+    left = resample(speech[8000:24000], 16000, 44100)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([left, 0.5 * np.roll(left, 30)], axis=1), 44100, subtype="FLOAT")
+    mono, rate = read_audio(path)
+    codes = tokenizer.encode(path)
+    np.testing.assert_array_equal(codes, tokenizer.encode(mono, 44100))
+    assert len(codes) == tokenizer.tokens_per_frame * 51  # 16,000 samples and 160 of overlap
+    heard = tokenizer.decode(codes, len(mono), rate)
+    assert heard.shape == mono.shape == (44100,)
+    np.testing.assert_array_equal(heard, resample(tokenizer.decode(codes), 16000, 44100)[:44100])
+
+
+def flip(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("position", [8, 5000, -1])
+def test_a_flipped_byte_is_found(root, position):
+    assert pretrained.find("tiny-query").config.name == "tiny-query"
+    flip(root / "tiny-query" / "model.safetensors", position)
+    with refuses(r"^the weights .*tiny-query.* are damaged: their SHA-256 is not the one that index\.toml names$"):
+        Tokenizer.from_pretrained("tiny-query")
+    assert pretrained.find("tiny-flat").config.name == "tiny-flat"
+
+
+def test_a_flipped_byte_in_a_copy_of_the_release(tmp_path, monkeypatch):
+    shutil.copytree(pretrained.root(), tmp_path / "pretrained")
+    use_root(monkeypatch, tmp_path / "pretrained")
+    flip(tmp_path / "pretrained" / pretrained.DEFAULT / "model.safetensors", -1)
+    with refuses(r"^the weights .* are damaged: their SHA-256 is not the one that index\.toml names$"):
+        Tokenizer.from_pretrained()
+
+
+def test_an_unknown_model_is_refused_by_name(root):
+    with refuses("^there is no model 'spectok-8k'; known are tiny-flat, tiny-query, or give a folder$"):
+        pretrained.find("spectok-8k")
+
+
+def test_a_folder_without_index_has_no_names(tmp_path, monkeypatch):
+    use_root(monkeypatch, tmp_path)
+    assert pretrained.names() == []
+
+
+def test_the_package_comes_before_the_source_tree(root, tmp_path, monkeypatch):
+    write_root(tmp_path / "packaged")
+    monkeypatch.setattr(pretrained, "PACKAGED", tmp_path / "packaged")
+    assert pretrained.find("tiny-flat").weights == tmp_path / "packaged" / "tiny-flat" / "model.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (lambda data: data.update(window=3), r"config\.json has the unknown key 'window'; known are bottleneck, "),
+        (lambda data: data["encoder"].update(depth=3), r"config\.json: encoder has the unknown key 'depth'; "),
+        (lambda data: data.update(latent_dim="12"), r"config\.json: latent_dim is '12', but must be of type int$"),
+    ],
+)
+def test_a_configuration_is_read_strictly(root, edit, sentence):
+    path = root / "tiny-query" / "config.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    edit(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    for name in ("tiny-query", root / "tiny-query"):
+        with refuses(sentence):
+            Tokenizer.from_pretrained(name)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(root, file):
+    (root / "tiny-query" / file).unlink()
+    for name in ("tiny-query", root / "tiny-query"):
+        with refuses(f"^cannot read [^\n]*{file}: [^\n]*No such file or directory[^\n]*$"):
+            Tokenizer.from_pretrained(name)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_weights_cut_off_are_refused_in_a_folder(root, keep):
+    path = root / "tiny-query" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with refuses("^cannot read [^\n]*model.safetensors: [^\n]+$"):
+        Tokenizer.from_pretrained(root / "tiny-query")
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+def test_weights_are_loaded_strictly(root, change):
+    path = root / "tiny-query" / "model.safetensors"
+    tensors, _ = load_tensors(path)
+    first = next(iter(tensors))
+    if change == "missing":
+        del tensors[first]
+    else:
+        tensors["more" if change == "extra" else first] = torch.zeros(3, 1, 4, 1, 5)
+    save_tensors(path, tensors, {})
+    with refuses("^the weights [^\n]*model.safetensors do not fit the configuration beside them$"):
+        Tokenizer.from_pretrained(root / "tiny-query")

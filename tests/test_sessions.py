@@ -1,0 +1,276 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import ECHOES, echo_engine, random_engine
+
+from spectok import sessions
+from spectok.config import CodecConfig
+from spectok.errors import InputError
+from spectok.sessions import StreamDecoder, StreamEncoder
+
+quick = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
+echoes = pytest.mark.parametrize("name", ECHOES)
+chunk_sizes = st.lists(st.integers(0, 150), min_size=1, max_size=8)
+
+
+def noise(length, seed=0):
+    """A sound that swells and fades, float32 `[length]`."""
+    white = np.random.default_rng(seed).standard_normal(length)
+    return (0.3 * white * np.sin(np.arange(length) / 97)).astype(np.float32)
+
+
+def cut(array, sizes):
+    """Chunks of the sizes in turn, zero included, until the array is used up."""
+    chunks, position, turn = [], 0, 0
+    while position < len(array):
+        size = sizes[turn % len(sizes)] if any(sizes) else 1
+        chunks.append(array[position : position + size])
+        position, turn = position + size, turn + 1
+    return chunks
+
+
+def through(session, chunks):
+    return np.concatenate([*map(session.push, chunks), session.flush()])
+
+
+def offline(engine, audio):
+    """Codes and audio of one step over everything, without sessions."""
+    config = engine.config
+    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    codes, _ = engine.encode_step(padded[None], engine.init_state(1).encoder)
+    heard, _ = engine.decode_step(codes, engine.init_state(1).decoder)
+    return codes[0], heard[0, config.synthesis_delay :]
+
+
+@tiny
+def test_every_chunking_is_offline_in_double_precision(name):
+    engine = random_engine(name)
+
+    @quick
+    @given(st.integers(1, 700), chunk_sizes, chunk_sizes)
+    def check(length, audio_sizes, code_sizes):
+        audio = noise(length, seed=length)
+        codes, heard = offline(engine, audio)
+        streamed = through(StreamEncoder(engine), cut(audio, audio_sizes))
+        assert streamed.dtype == np.int64
+        np.testing.assert_array_equal(streamed, codes)
+        assert len(heard) >= length
+        np.testing.assert_allclose(through(StreamDecoder(engine), cut(codes, code_sizes)), heard, rtol=0, atol=1e-12)
+
+    check()
+    assert len(np.unique(offline(engine, noise(700))[0])) >= 7  # so that a wrong state would show
+
+
+@tiny
+def test_every_chunking_is_offline_in_single_precision(name):
+    engine = random_engine(name, torch.float32)
+    audio = noise(1000)
+    codes, heard = offline(engine, audio)
+
+    @quick
+    @given(chunk_sizes)
+    def check(sizes):
+        streamed = through(StreamDecoder(engine), cut(codes, sizes))
+        assert streamed.dtype == np.float32
+        np.testing.assert_allclose(streamed, heard, rtol=0, atol=1e-5)
+
+    check()
+    assert float(heard.std()) > 1e-3
+
+
+@tiny
+def test_one_sample_and_one_code_at_a_time(name):
+    engine = random_engine(name)
+    audio = noise(333)
+    codes, heard = offline(engine, audio)
+    encoder, decoder = StreamEncoder(engine), StreamDecoder(engine)
+    np.testing.assert_array_equal(through(encoder, cut(audio, [1])), codes)
+    np.testing.assert_allclose(through(decoder, cut(codes, [1])), heard, rtol=0, atol=1e-12)
+
+
+def test_int16_is_scaled():
+    engine = random_engine("query")
+    samples = (32767 * noise(200)).astype(np.int16)
+    scaled = (samples / 32768).astype(np.float32)
+    expected = through(StreamEncoder(engine), [scaled])
+    np.testing.assert_array_equal(through(StreamEncoder(engine), cut(samples, [7])), expected)
+
+
+@tiny
+def test_interleaved_sessions_do_not_meet(name):
+    engine = random_engine(name)
+    streams = [noise(500, seed=1), noise(500, seed=2)]
+    alone = [offline(engine, audio) for audio in streams]
+    assert (alone[0][0] != alone[1][0]).any()
+    encoders, decoders = [StreamEncoder(engine) for _ in streams], [StreamDecoder(engine) for _ in streams]
+    codes, heard = [[], []], [[], []]
+    for chunks in zip(cut(streams[0], [45]), cut(streams[1], [45]), strict=True):
+        for i, chunk in enumerate(chunks):
+            codes[i].append(encoders[i].push(chunk))
+            heard[i].append(decoders[i].push(codes[i][-1]))
+    for i, (expected_codes, expected_audio) in enumerate(alone):
+        codes[i].append(encoders[i].flush())
+        heard[i].append(decoders[i].push(codes[i][-1]))
+        np.testing.assert_array_equal(np.concatenate(codes[i]), expected_codes)
+        np.testing.assert_allclose(np.concatenate(heard[i]), expected_audio, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("end", ["flush", "reset"])
+def test_after_flush_or_reset_the_stream_is_new(end):
+    engine = random_engine("query")
+    audio = noise(300)
+    codes, heard = offline(engine, audio)
+    encoder, decoder = StreamEncoder(engine), StreamDecoder(engine)
+    encoder.push(noise(77, seed=9))
+    decoder.push(codes[:6])
+    if end == "reset":
+        decoder.push(codes[:1])  # half a frame: forgotten too
+    for session in (encoder, decoder):
+        getattr(session, end)()
+    assert encoder.num_samples == 0
+    np.testing.assert_array_equal(through(encoder, [audio]), codes)
+    np.testing.assert_allclose(through(decoder, [codes]), heard, rtol=0, atol=1e-12)
+
+
+def test_an_empty_stream_is_empty():
+    encoder, decoder = StreamEncoder(random_engine("query")), StreamDecoder(random_engine("query"))
+    for codes in (encoder.push(np.zeros(0, np.float32)), encoder.flush()):
+        assert codes.shape == (0,) and codes.dtype == np.int64
+    for audio in (decoder.push(np.zeros(0, np.int64)), decoder.flush()):
+        assert audio.shape == (0,) and audio.dtype == np.float32
+
+
+@tiny
+def test_a_batch_is_its_rows(name):
+    engine = random_engine(name)
+    audio = np.stack([noise(410, seed) for seed in range(3)])
+    encoder, decoder = StreamEncoder(engine, batch=3), StreamDecoder(engine, batch=3)
+    codes = [encoder.push(audio[:, :50]), encoder.push(audio[:, 50:50]), encoder.push(audio[:, 50:]), encoder.flush()]
+    codes = np.concatenate(codes, axis=1)
+    heard = np.concatenate([decoder.push(codes[:, :7]), decoder.push(codes[:, 7:]), decoder.flush()], axis=1)
+    for row in range(3):
+        expected_codes, expected_audio = offline(engine, audio[row])
+        np.testing.assert_array_equal(codes[row], expected_codes)
+        np.testing.assert_allclose(heard[row], expected_audio, rtol=0, atol=1e-12)
+
+
+def test_a_long_push_runs_in_blocks(monkeypatch):
+    engine = random_engine("query")
+    audio = noise(3210)
+    codes, heard = offline(engine, audio)
+    monkeypatch.setattr(sessions, "BLOCK_SECONDS", 0.01)
+    engine.longest = 0
+    np.testing.assert_array_equal(through(StreamEncoder(engine), [audio]), codes)
+    np.testing.assert_allclose(through(StreamDecoder(engine), [codes]), heard, rtol=0, atol=1e-12)
+    assert engine.longest == 5  # 10 ms of 500 frames a second
+
+
+def measured_latency(engine, length):
+    """The most samples that had been pushed, one at a time, when sample n came out, less n."""
+    encoder, decoder = StreamEncoder(engine), StreamDecoder(engine)
+    audio, heard, worst = noise(length), 0, 0
+    for pushed in range(1, length + 1):
+        out = decoder.push(encoder.push(audio[pushed - 1 : pushed]))
+        if len(out):
+            worst = max(worst, pushed - heard)
+        heard += len(out)
+    heard += len(decoder.push(encoder.flush()))
+    assert heard >= length
+    assert encoder.latency_samples == decoder.latency_samples == engine.config.latency_samples
+    return worst
+
+
+@tiny
+def test_latency_of_a_random_codec_is_the_reported_one(name):
+    engine = random_engine(name)
+    assert measured_latency(engine, 10 * engine.config.frame_length + 3) == engine.config.latency_samples
+
+
+@echoes
+def test_latency_of_a_perfect_codec_is_the_reported_one(name):
+    engine = echo_engine(name)
+    assert measured_latency(engine, 6 * engine.config.frame_length + 3) == engine.config.latency_samples
+
+
+def test_latency_of_the_default_configuration():
+    assert CodecConfig().latency_samples == 320 + 160  # 30 ms
+
+
+@echoes
+@pytest.mark.parametrize("sizes", [[1], [37], [1000]], ids=str)
+def test_an_impulse_comes_out_where_it_went_in(name, sizes):
+    engine = echo_engine(name)
+    length = 4 * engine.config.frame_length + 11
+    for at in {0, 1, engine.config.frame_length - 1, engine.config.frame_length, length // 2, length - 1}:
+        audio = np.zeros(length, np.float32)
+        audio[at] = 1
+        codes = through(StreamEncoder(engine), cut(audio, sizes))
+        heard = through(StreamDecoder(engine), cut(codes, sizes))[:length]
+        np.testing.assert_allclose(heard, audio, rtol=0, atol=1e-6)
+
+
+@echoes
+def test_a_perfect_codec_gives_speech_back_in_place(name, speech):
+    engine = echo_engine(name)
+    clip = speech[16000:24001]
+    heard = through(StreamDecoder(engine), [through(StreamEncoder(engine), cut(clip, [997]))])
+    assert 0 <= len(heard) - len(clip) < engine.config.frame_length
+    np.testing.assert_allclose(heard[: len(clip)], clip, rtol=0, atol=2e-5)  # half a step of 16 bits is 1.5e-5
+    np.testing.assert_allclose(heard[len(clip) :], 0, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "chunk", "sentence"),
+    [
+        (None, np.zeros((1, 5), np.float32), r"audio must have the shape \[T\], not \[1, 5\]"),
+        (2, np.zeros((3, 5), np.float32), r"audio must have the shape \[2, T\], not \[3, 5\]"),
+        (2, np.zeros(5, np.float32), r"audio must have the shape \[2, T\], not \[5\]"),
+        (None, np.array([0, np.nan], np.float32), "not finite"),
+        (None, np.array([0, -np.inf], np.float32), "not finite"),
+        (None, np.array([0.0, 3000.0]), "peak of 3000"),
+        (None, np.array(["a"]), "samples of type"),
+    ],
+)
+def test_an_encoder_refuses_and_stays_as_it_was(batch, chunk, sentence):
+    engine = random_engine("query")
+    audio = np.stack([noise(100, 1), noise(100, 2)]) if batch else noise(100)
+    encoder = StreamEncoder(engine, batch)
+    expected = np.concatenate([encoder.push(audio), encoder.flush()], axis=-1)
+    codes = [encoder.push(audio[..., :41])]
+    with pytest.raises(InputError, match=sentence):
+        encoder.push(chunk)
+    codes += [encoder.push(audio[..., 41:]), encoder.flush()]
+    np.testing.assert_array_equal(np.concatenate(codes, axis=-1), expected)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "sentence"),
+    [
+        (np.zeros((1, 2), np.int64), r"codes must have the shape \[N\], not \[1, 2\]"),
+        (np.array([0, 64]), "codes must be from 0 to 63"),
+        (np.array([-1, 0]), "codes must be from 0 to 63"),
+        (np.array([2**63], np.uint64), "codes must be from 0 to 63"),
+        (np.array([0.0, 1.0]), "codes must be integers, not float64"),
+        (np.array([True, False]), "codes must be integers, not bool"),
+    ],
+)
+def test_a_decoder_refuses_and_stays_as_it_was(chunk, sentence):
+    engine = random_engine("query")
+    codes, heard = offline(engine, noise(200))
+    decoder = StreamDecoder(engine)
+    pieces = [decoder.push(codes[:3])]
+    with pytest.raises(InputError, match=sentence):
+        decoder.push(chunk)
+    pieces += [decoder.push(codes[3:]), decoder.flush()]
+    np.testing.assert_allclose(np.concatenate(pieces), heard, rtol=0, atol=1e-12)
+
+
+def test_codes_that_end_within_a_frame_are_refused_once():
+    decoder = StreamDecoder(random_engine("query"))
+    decoder.push(np.array([1, 2, 3]))
+    with pytest.raises(InputError, match=r"^the codes end within a frame: 1 are left over, a frame has 2$"):
+        decoder.flush()
+    assert decoder.flush().shape == (0,)

@@ -1,0 +1,275 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from models import echo_engine, random_engine, use_root, write_model, write_root
+
+from spectok import CodecConfig, InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained, sessions
+from spectok.audio import read_audio, resample
+
+HASH = "0123456789abcdef"
+FRAME = 32  # samples of a frame of the tiny codecs
+tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
+
+
+def refuses(sentence):
+    return pytest.raises(InputError, match=sentence)
+
+
+def noise(*shape):
+    return (0.2 * np.random.default_rng(sum(shape)).standard_normal(shape)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer(random_engine("query"), HASH)
+
+
+@pytest.fixture(scope="module")
+def echo():
+    """A perfect codec at 16 kHz."""
+    return Tokenizer(echo_engine("20 ms"), HASH)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A writable folder of two released models."""
+    write_root(tmp_path / "pretrained")
+    use_root(monkeypatch, tmp_path / "pretrained")
+    return tmp_path / "pretrained"
+
+
+def test_facts_are_those_of_the_configuration(tokenizer, query_config):
+    assert tokenizer.config == query_config
+    assert (tokenizer.sample_rate, tokenizer.codebook_size, tokenizer.tokens_per_frame) == (16000, 64, 2)
+    assert (tokenizer.frame_length, tokenizer.frame_rate) == (FRAME, 500)
+    assert (tokenizer.token_rate, tokenizer.bitrate) == (1000, 6000)
+
+
+@tiny
+@pytest.mark.parametrize("length", [1, FRAME - 1, FRAME, FRAME + 1, 2 * FRAME, 7 * FRAME + 5])
+def test_offline_is_streaming(name, length):
+    tokenizer = Tokenizer(random_engine(name), HASH)
+    audio = noise(length)
+    encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
+    assert type(encoder) is StreamEncoder and type(decoder) is StreamDecoder
+    streamed = np.concatenate([*(encoder.push(audio[i : i + 1]) for i in range(length)), encoder.flush()])
+    codes = tokenizer.encode(audio)
+    np.testing.assert_array_equal(codes, streamed)
+    heard = tokenizer.decode(codes)
+    pieces = [decoder.push(codes[:1]), decoder.push(codes[1:])]
+    np.testing.assert_allclose(np.concatenate(pieces), heard, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(tokenizer.decode(codes, length), heard[:length])
+    assert tokenizer.decode(codes, length).shape == (length,)
+
+
+def test_long_audio_runs_in_blocks(monkeypatch):
+    tokenizer = Tokenizer(random_engine("query"), HASH)
+    audio = noise(2, 2000)
+    codes = tokenizer.encode(audio)
+    heard = tokenizer.decode(codes)
+    monkeypatch.setattr(sessions, "BLOCK_SECONDS", 0.014)
+    tokenizer.engine.longest = 0
+    np.testing.assert_array_equal(tokenizer.encode(audio), codes)
+    np.testing.assert_allclose(tokenizer.decode(codes), heard, rtol=0, atol=1e-12)
+    assert tokenizer.engine.longest == 7
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("length", [1, 319, 320, 321, 960, 961, 4801])
+def test_length_is_exact_at_every_rate(echo, rate, length):
+    codes = echo.encode(noise(length), rate)
+    assert len(codes) == 320 * echo.config.num_frames(-(-length * 16000 // rate))
+    assert echo.decode(codes, length, rate).shape == (length,)
+    batch = echo.encode(noise(2, length), rate)
+    assert echo.decode(batch, length, rate).shape == (2, length)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+def test_nothing_moves_at_any_rate(echo, rate):
+    audio = (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate)).astype(np.float32)
+    heard = echo.decode(echo.encode(audio, rate), len(audio), rate)
+    inner = slice(rate // 50, -rate // 50)
+    # One sample of shift would be 0.02 at 48 kHz and 0.17 at 8 kHz.
+    np.testing.assert_allclose(heard[inner], audio[inner], rtol=0, atol=5e-4)
+
+
+@tiny
+def test_a_batch_is_its_rows(name):
+    tokenizer = Tokenizer(random_engine(name), HASH)
+    audio = noise(4, 333)
+    codes = tokenizer.encode(audio)
+    heard = tokenizer.decode(codes, 333)
+    assert codes.shape == (4, tokenizer.tokens_per_frame * tokenizer.config.num_frames(333))
+    for row in range(4):
+        np.testing.assert_array_equal(tokenizer.encode(audio[row]), codes[row])
+        np.testing.assert_allclose(tokenizer.decode(codes[row], 333), heard[row], rtol=0, atol=1e-12)
+
+
+def test_a_resampled_batch_is_its_rows(tokenizer):
+    audio = noise(3, 1234)
+    codes = tokenizer.encode(audio, 44100)
+    np.testing.assert_array_equal(codes, np.stack([tokenizer.encode(row, 44100) for row in audio]))
+    np.testing.assert_array_equal(codes[0], tokenizer.encode(resample(audio[0], 44100, 16000)))
+
+
+def test_a_list_is_its_members(tokenizer, tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(500), 16000)
+    members = [noise(1), noise(77), torch.from_numpy(noise(2, 50)), str(tmp_path / "a.wav")]
+    codes = tokenizer.encode(members)
+    assert [type(item) for item in codes] == [np.ndarray, np.ndarray, torch.Tensor, np.ndarray]
+    for item, member in zip(codes, members, strict=True):
+        np.testing.assert_array_equal(np.asarray(item), np.asarray(tokenizer.encode(member)))
+    lengths = [1, 77, 50, 500]
+    heard = tokenizer.decode(codes, lengths)
+    assert [item.shape[-1] for item in heard] == lengths
+    for item, member, length in zip(heard, codes, lengths, strict=True):
+        np.testing.assert_array_equal(np.asarray(item), np.asarray(tokenizer.decode(member, length)))
+    assert [item.shape for item in tokenizer.decode(codes[:2], 1)] == [(1,), (1,)]
+    assert tokenizer.encode([]) == tokenizer.decode([]) == []
+
+
+def test_numpy_in_numpy_out_and_torch_in_torch_out():
+    tokenizer = Tokenizer(random_engine("query", torch.float32), HASH)
+    audio = noise(2, 400)
+    codes, tensor = tokenizer.encode(audio), tokenizer.encode(torch.from_numpy(audio).requires_grad_())
+    assert (codes.dtype, tensor.dtype) == (np.int64, torch.int64)
+    np.testing.assert_array_equal(codes, tensor.numpy())
+    heard, heard_tensor = tokenizer.decode(codes), tokenizer.decode(tensor)
+    assert (heard.dtype, heard_tensor.dtype) == (np.float32, torch.float32)
+    np.testing.assert_array_equal(heard, heard_tensor.numpy())
+    np.testing.assert_array_equal(tokenizer.decode(codes.astype(np.uint16)), heard)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_other_precisions(dtype):
+    tokenizer = Tokenizer(random_engine("query", torch.float32), HASH)
+    audio = torch.from_numpy(noise(400)).to(dtype)
+    assert torch.equal(tokenizer.encode(audio), tokenizer.encode(audio.float()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_the_device_of_a_tensor_is_kept(tokenizer):
+    audio = torch.from_numpy(noise(400))
+    codes = tokenizer.encode(audio.cuda())
+    assert codes.is_cuda and torch.equal(codes.cpu(), tokenizer.encode(audio))
+    assert tokenizer.decode(codes).is_cuda
+
+
+def test_files_are_read_mixed_and_resampled(tokenizer, tmp_path):
+    stereo = noise(4410, 2)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, stereo, 44100, subtype="FLOAT")
+    expected = tokenizer.encode(stereo.mean(axis=1), 44100)
+    assert len(expected) == 2 * tokenizer.config.num_frames(1600)
+    for source in (path, str(path)):
+        np.testing.assert_array_equal(tokenizer.encode(source), expected)
+
+
+def test_a_fixture_file_by_its_path(echo):
+    path = Path(__file__).parent / "data" / "vctk_p259_48k.flac"
+    audio, rate = read_audio(path)
+    assert rate == 48000
+    heard = echo.decode(echo.encode(path), len(audio), rate)
+    assert heard.shape == audio.shape
+    audible = resample(resample(audio, 48000, 16000), 16000, 48000)[: len(audio)]
+    np.testing.assert_allclose(heard, audible, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("audio", "sentence"),
+    [
+        (noise(1, 2, 3), r"shape \[1, 2, 3\]"),
+        (0.5, r"shape \[\]"),
+        ([0.1, 0.2], r"shape \[\]"),
+        (np.zeros(0, np.float32), "holds no samples"),
+        (np.zeros((0, 100), np.float32), "holds no samples"),
+        (torch.zeros(2, 0), "holds no samples"),
+        (np.array([0, np.nan, 0]), "not finite"),
+        (torch.tensor([0, torch.inf]), "not finite"),
+        (np.array([0.0, 32767.0]), "peak of 32767"),
+        (np.zeros(9, complex), "complex"),
+        ([[[0.1], [0.2, 0.3]]], "shape"),
+        (((0.1,), (0.2, 0.3)), "neither audio nor codes"),
+        ("no such file.wav", "No such file"),
+        (Path("no such file.wav"), "No such file"),
+    ],
+    ids=str,
+)
+def test_bad_audio_is_refused(tokenizer, audio, sentence):
+    with refuses(sentence):
+        tokenizer.encode(audio)
+
+
+@pytest.mark.parametrize("rate", [0, -16000, 44100.5, 10**9, "fast"])
+def test_bad_sample_rates_are_refused(tokenizer, rate):
+    with refuses(f"a sample rate of {rate} Hz"):
+        tokenizer.encode(noise(100), rate)
+    with refuses(f"a sample rate of {rate} Hz"):
+        tokenizer.decode(np.zeros(10, np.int64), None, rate)
+
+
+@pytest.mark.parametrize(
+    ("codes", "length", "sentence"),
+    [
+        (np.array([0, 64]), None, "^codes must be from 0 to 63$"),
+        (np.array([-1, 0]), None, "^codes must be from 0 to 63$"),
+        (torch.tensor([0, 64]), None, "^codes must be from 0 to 63$"),
+        (np.array([1, 2, 3]), None, "^the codes end within a frame: 1 are left over, a frame has 2$"),
+        (np.zeros((2, 5), np.int64), None, "^the codes end within a frame"),
+        (np.array([0.0, 1.0]), None, "^codes must be integers, not float64$"),
+        (torch.tensor([0.0, 1.0]), None, "^codes must be integers, not float32$"),
+        (np.zeros((1, 2, 2), np.int64), None, r"^codes must be \[N\] or \[B, N\], not \[1, 2, 2\]$"),
+        (np.zeros((0, 2), np.int64), None, "^the batch has no rows$"),
+        ([1, 2, 3], None, r"^codes must be \[N\] or \[B, N\], not \[\]$"),
+        (np.zeros(10, np.int64), 5 * FRAME - 15, "^the codes hold 144 samples, not 145$"),
+        (np.zeros(10, np.int64), -1, "^the codes hold 144 samples, not -1$"),
+        ([np.zeros(2, np.int64)] * 2, [1], "^there are 1 lengths for 2 lists of codes$"),
+    ],
+    ids=str,
+)
+def test_bad_codes_are_refused(tokenizer, codes, length, sentence):
+    with refuses(sentence):
+        tokenizer.decode(codes, length)
+
+
+def test_no_codes_are_no_audio(tokenizer):
+    for rate in (None, 48000):
+        assert tokenizer.decode(np.zeros(0, np.int64), 0, rate).shape == (0,)
+
+
+def test_the_header_names_the_codec_and_its_weights(tokenizer):
+    header = tokenizer.header(44100, 1000)
+    assert (header.model, header.weight_hash) == ("tiny-query", HASH)
+    assert (header.sample_rate, header.num_samples) == (44100, 1000)
+    assert (header.codebook_size, header.tokens_per_frame, header.frames_per_packet) == (64, 2, 500)
+    tokenizer.check_header(header)
+    with refuses(f"^the codes were made by tiny-query with weights {HASH}, not by tiny-query with weights {'f' * 16}$"):
+        Tokenizer(tokenizer.engine, "f" * 16).check_header(header)
+    with refuses("^the codes were made by tiny-query with .*, not by tiny-flat with "):
+        Tokenizer(random_engine("flat"), HASH).check_header(header)
+
+
+def test_from_pretrained_by_name_and_by_folder(root, tmp_path):
+    by_name, by_folder = Tokenizer.from_pretrained("tiny-query"), Tokenizer.from_pretrained(root / "tiny-query")
+    audio = noise(500)
+    expected = Tokenizer(random_engine("query", torch.float32), HASH).encode(audio)
+    np.testing.assert_array_equal(by_name.encode(audio), expected)
+    np.testing.assert_array_equal(by_folder.encode(audio), expected)
+    assert by_name.weight_hash == by_folder.weight_hash == pretrained.find("tiny-query").sha256[:16]
+
+
+@pytest.mark.parametrize("device", ["nonsense", "", "cuda:99", "meta"])
+def test_devices_that_cannot_be_used_are_refused(root, device):
+    with refuses(f"^the device '{device}' cannot be used here: [^\n]+$"):
+        Tokenizer.from_pretrained("tiny-query", device)
+
+
+def test_weights_of_another_codec_are_refused(tmp_path, query_config, flat_config):
+    write_model(tmp_path / "a", query_config)
+    (tmp_path / "a" / "config.json").write_text(flat_config.to_json(), encoding="utf-8")
+    with refuses("do not fit the configuration beside them$"):
+        Tokenizer.from_pretrained(tmp_path / "a")
+    assert CodecConfig.load(tmp_path / "a" / "config.json") == flat_config
