@@ -59,7 +59,8 @@ def facts_table(results: dict[str, Any]) -> str:
         codec = Codec(config)
         macs, use = codec.macs_per_second(), results["coders"][name]["codebook"]
         lines.append(
-            f"| {name} | {codec.num_parameters / 1e6:.2f} M | {macs['encoder'] / 1e6:.0f} + {macs['decoder'] / 1e6:.0f} "
+            f"| {name} | {codec.num_parameters / 1e6:.2f} M "
+            f"| {macs['encoder'] / 1e6:.0f} + {macs['decoder'] / 1e6:.0f} "
             f"| {1000 * config.latency_samples / config.sample_rate:g} ms | {codes(config)} "
             f"| {100 * use['used']:.0f} %, {use['entropy']:.3f} |"
         )
@@ -81,7 +82,8 @@ def extent(results: dict[str, Any], group: str) -> str:
 def card(name: str, results: dict[str, Any]) -> str:
     """A model card."""
     model = pretrained.find(name)
-    config, training = model.config, json.loads((model.weights.parent / "training.json").read_text(encoding="utf-8"))
+    config = model.config
+    training = json.loads((model.weights.parent / "training.json").read_text(encoding="utf-8"))
     run, last, data = training["run"], training["train"], training["run"]["recipe"]["data"]
     heard = last["step"] * data["batch_size"] * data["crop_seconds"] / 3600
     use = results["coders"][name]["codebook"]

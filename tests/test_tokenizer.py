@@ -131,6 +131,16 @@ def test_a_list_is_its_members(tokenizer, tmp_path):
     assert tokenizer.encode([]) == tokenizer.decode([]) == []
 
 
+def test_a_list_has_one_sample_rate(tokenizer):
+    members = [noise(500), noise(2, 777)]
+    codes = tokenizer.encode(members, 44100)
+    heard = tokenizer.decode(codes, [500, 777], 44100)
+    for item, sound, member in zip(codes, heard, members, strict=True):
+        np.testing.assert_array_equal(item, tokenizer.encode(member, 44100))
+        np.testing.assert_array_equal(sound, tokenizer.decode(item, member.shape[-1], 44100))
+        assert sound.shape == member.shape
+
+
 def test_numpy_in_numpy_out_and_torch_in_torch_out():
     tokenizer = Tokenizer(random_engine("query", torch.float32), HASH)
     audio = noise(2, 400)

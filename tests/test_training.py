@@ -1,4 +1,4 @@
-"""The loop: it learns, it resumes bit-exactly, its schedule and averages are what they say, its products are released."""
+"""The loop: it learns, resumes bit-exactly, keeps its schedule and averages, and its products can be released."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from spectok.errors import InputError
 from spectok.model.weights import load_tensors
 from spectok.tokenizer import Tokenizer
 from spectok.training.data import Corpus, DataConfig
-from spectok.training.loop import Budget, OptimConfig, TrainConfig, Trainer, fit
+from spectok.training.loop import Budget, OptimConfig, TrainConfig, Trainer
 
 FSQ = QuantizerConfig(tokens_per_frame=4)
 VQ = QuantizerConfig(kind="vq", tokens_per_frame=4, codebook_size=32, codebook_dim=4, pool_size=64)
@@ -165,6 +165,16 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
     after = load_tensors(tmp_path / "on" / "checkpoint.safetensors")[0]["codec.decoder.project.weight"]
     # One AdamW step moves a weight by at most the learning rate, 1e-3 / 200 in the first step of the warm-up.
     assert 0 < float((after - start).abs().max()) < 1.1e-5
+
+
+@pytest.mark.parametrize("recipe", ["spectok-16k-4k", "spectok-16k-800", "flat", "spectokenizer-mini"])
+def test_every_recipe_takes_a_step(prepared, recipe):
+    recipe = train_recipe.load_recipe(f"recipes/{recipe}.toml", ["data.batch_size=1", "data.crop_seconds=0.4"])
+    trainer = Trainer(recipe, Corpus(prepared, "train"), Budget(steps=1))
+    before = trainer.codec.encoder.tower.layers[0].conv.weight.detach().clone()
+    assert 0 < trainer.train_step()["gradient_norm"] < 1000
+    moved = float((trainer.codec.encoder.tower.layers[0].conv.weight - before).abs().max())
+    assert 1e-6 < moved < 1e-5  # the first step of the warm-up: 1e-3 / 200
 
 
 def test_recipes_are_strict(tmp_path, prepared):

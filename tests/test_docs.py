@@ -1,0 +1,75 @@
+"""README's snippets run as they stand, and what quotes the results is what the results say."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipes.cards import RESULTS, documents
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def texts(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, speech):
+    """An empty folder with speech.wav in it."""
+    from spectok.audio import write_audio
+
+    write_audio(tmp_path / "speech.wav", speech[:32000], 16000)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_shell_snippets_run(desk):
+    (text,) = texts("bash")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text], env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 of 808 codes from offline" in done.stdout  # 101 frames of 8 for 2 s and the synthesis delay
+    sizes = {path.name: path.stat().st_size for path in desk.glob("*.wav")}
+    assert sizes == dict.fromkeys(("speech.wav", "decoded.wav", "streamed.wav", "piped.wav"), 64044)
+    assert (desk / "decoded.wav").read_bytes() == (desk / "piped.wav").read_bytes()
+
+
+PRINTED = {
+    "tokenizer": "101 codes, each from 0 to 65535, 50 a second\n",
+    "streaming": "32160 samples, at most 480 behind the microphone\n",
+}
+
+
+@pytest.mark.parametrize(("text", "printed"), list(zip(texts("python"), PRINTED.values(), strict=True)), ids=PRINTED)
+def test_python_snippets_print_what_they_should(desk, text, printed):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(text, "README.md", "exec"), {})
+    assert out.getvalue() == printed
+
+
+def test_what_quotes_the_results_is_up_to_date():
+    stale = [
+        str(path.relative_to(ROOT))
+        for path, text in documents(json.loads(RESULTS.read_text(encoding="utf-8"))).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    assert stale == [], "run recipes/cards.py"
+
+
+def test_links_lead_somewhere():
+    for document in ("README.md", "CONTRIBUTING.md", "recipes/README.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        targets = re.findall(r"\]\(([^)#]+)\)", text)
+        missing = [t for t in targets if "://" not in t and not (ROOT / document).parent.joinpath(t).exists()]
+        assert missing == [], document
