@@ -10,6 +10,9 @@ not care how a stream is cut. Offline encoding is one session and one push. Sess
 weights.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +20,12 @@ from spectok.audio import check_audio
 from spectok.config import require
 from spectok.engine import Engine
 
+Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
 BLOCK_SECONDS = 20  # long pushes run in blocks of this length: constant memory, the same answer
 
 
-class StreamEncoder:
-    """Audio in chunks of any size, codes out as soon as a frame is complete.
+class _Session:
+    """What both directions share: one stream's state, and what waits for its frame to be complete.
 
     Args:
         engine: runs the codec.
@@ -40,8 +44,42 @@ class StreamEncoder:
 
     def reset(self) -> None:
         """Forget the stream."""
+        self._state: Any = None
+        self._waiting: NDArray[Any] = np.zeros((self._batch or 1, 0))
+
+    def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
+        """A chunk as rows `[B, *]`."""
+        rows = np.asarray(chunk)
+        expected = [self._batch, axis] if self._batch else [axis]
+        fits = rows.ndim == len(expected) and (not self._batch or len(rows) == self._batch)
+        require(fits, f"{what} must have the shape [{', '.join(map(str, expected))}], not {list(rows.shape)}")
+        return rows if self._batch else rows[None]
+
+    def _run(self, step: Step, rows: NDArray[Any], frame: int, empty: NDArray[Any]) -> NDArray[Any]:
+        """Step through the whole frames, of `frame` values each, of what waited and `rows`; the rest waits on."""
+        self._waiting = np.concatenate([self._waiting.astype(rows.dtype), rows], axis=1)
+        whole = self._waiting.shape[1] // frame * frame
+        block = max(1, round(BLOCK_SECONDS * self.config.frame_rate)) * frame
+        outputs = [np.repeat(empty[None], self._batch or 1, axis=0)]
+        for start in range(0, whole, block):
+            output, self._state = step(self._waiting[:, start : min(start + block, whole)], self._state)
+            outputs.append(output)
+        self._waiting = self._waiting[:, whole:].copy()
+        return np.concatenate(outputs, axis=1)
+
+
+class StreamEncoder(_Session):
+    """Audio in chunks of any size, codes out as soon as a frame is complete.
+
+    Args:
+        engine: runs the codec.
+        batch: None for one stream, whose chunks are `[T]`; or the number of streams in step, whose chunks are `[B, T]`.
+    """
+
+    def reset(self) -> None:
+        """Forget the stream."""
+        super().reset()
         self._state = self._engine.init_state(self._batch or 1).encoder
-        self._waiting = np.zeros((self._batch or 1, 0), np.float32)
         self.num_samples = 0  # pushed since the start of the stream
 
     def push(self, audio: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -56,56 +94,33 @@ class StreamEncoder:
         Raises:
             InputError: the shape or type is wrong, or a sample is not finite.
         """
-        chunk = check_audio(_rows(audio, self._batch, "audio"), dims=(2,), allow_empty=True)
-        self.num_samples += chunk.shape[1]
-        self._waiting = np.concatenate([self._waiting, chunk], axis=1)
-        return self._encode(self._waiting.shape[1] // self.config.frame_length)
+        rows = check_audio(self._rows(audio, "audio", "T"), dims=(2,), allow_empty=True)
+        codes = self._run(self._engine.encode_step, rows, self.config.frame_length, np.zeros(0, np.int64))
+        self.num_samples += rows.shape[1]
+        return codes if self._batch else codes[0]
 
     def flush(self) -> NDArray[np.int64]:
         """End the stream: return the last frames, padded with zeros so that every sample gets out, and reset."""
-        total = self.config.num_frames(self.num_samples) * self.config.frame_length
-        done = self.num_samples - self._waiting.shape[1]
-        padding = total - self.num_samples
-        self._waiting = np.pad(self._waiting, ((0, 0), (0, padding)))
-        codes = self._encode((total - done) // self.config.frame_length)
+        missing = self.config.num_frames(self.num_samples) * self.config.frame_length - self.num_samples
+        codes = self.push(np.zeros((self._batch, missing) if self._batch else missing, np.float32))
         self.reset()
         return codes
 
-    def _encode(self, frames: int) -> NDArray[np.int64]:
-        length = self.config.frame_length
-        codes = [np.zeros((self._batch or 1, 0), np.int64)]
-        for start, stop in _blocks(frames, self.config.frame_rate):
-            block, self._state = self._engine.encode_step(self._waiting[:, start * length : stop * length], self._state)
-            codes.append(block)
-        self._waiting = self._waiting[:, frames * length :].copy()
-        joined = np.concatenate(codes, axis=1)
-        return joined if self._batch else joined[0]
 
-
-class StreamDecoder:
+class StreamDecoder(_Session):
     """Codes in chunks of any size, audio out as soon as a frame is complete.
 
     The decoder's first `synthesis_delay` samples, which precede the stream, are dropped: sample n out is sample n in.
 
     Args:
         engine: runs the codec.
-        batch: as in `StreamEncoder`.
+        batch: None for one stream, whose chunks are `[N]`; or the number of streams in step, whose chunks are `[B, N]`.
     """
-
-    def __init__(self, engine: Engine, batch: int | None = None) -> None:
-        self._engine, self._batch = engine, batch
-        self.config = engine.config
-        self.reset()
-
-    @property
-    def latency_samples(self) -> int:
-        """Algorithmic latency of encoder and decoder together, in samples at the codec's rate."""
-        return self.config.latency_samples
 
     def reset(self) -> None:
         """Forget the stream."""
+        super().reset()
         self._state = self._engine.init_state(self._batch or 1).decoder
-        self._waiting = np.zeros((self._batch or 1, 0), np.int64)
         self._to_drop = self.config.synthesis_delay
 
     def push(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -120,23 +135,15 @@ class StreamDecoder:
         Raises:
             InputError: the shape is wrong, or a code is not in the codebook.
         """
-        chunk = _rows(codes, self._batch, "codes")
-        size = self.config.quantizer.codebook_size
-        require(chunk.size == 0 or np.issubdtype(chunk.dtype, np.integer), f"codes must be integers, not {chunk.dtype}")
-        require(chunk.size == 0 or bool(chunk.min() >= 0 and chunk.max() < size), f"codes must be from 0 to {size - 1}")
-        self._waiting = np.concatenate([self._waiting, chunk.astype(np.int64)], axis=1)
-        tokens = self.config.quantizer.tokens_per_frame
-        frames = self._waiting.shape[1] // tokens
-        pieces = [np.zeros((self._batch or 1, 0), np.float32)]
-        for start, stop in _blocks(frames, self.config.frame_rate):
-            block, self._state = self._engine.decode_step(self._waiting[:, start * tokens : stop * tokens], self._state)
-            pieces.append(block)
-        self._waiting = self._waiting[:, frames * tokens :].copy()
-        audio = np.concatenate(pieces, axis=1)
+        rows = self._rows(codes, "codes", "N")
+        size, tokens = self.config.quantizer.codebook_size, self.config.quantizer.tokens_per_frame
+        if rows.size:
+            require(np.issubdtype(rows.dtype, np.integer), f"codes must be integers, not {rows.dtype}")
+            require(bool(rows.min() >= 0 and rows.max() < size), f"codes must be from 0 to {size - 1}")
+        audio = self._run(self._engine.decode_step, rows.astype(np.int64), tokens, np.zeros(0, np.float32))
         dropped = min(self._to_drop, audio.shape[1])
         self._to_drop -= dropped
-        audio = audio[:, dropped:]
-        return audio if self._batch else audio[0]
+        return audio[:, dropped:] if self._batch else audio[0, dropped:]
 
     def flush(self) -> NDArray[np.float32]:
         """End the stream and reset; returns an empty chunk, for the encoder's flush has brought all audio out.
@@ -147,20 +154,4 @@ class StreamDecoder:
         left, tokens = self._waiting.shape[1], self.config.quantizer.tokens_per_frame
         self.reset()
         require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {tokens}")
-        return self.push(np.zeros((self._batch, 0) if self._batch else 0, np.int64))
-
-
-def _blocks(frames: int, frame_rate: float) -> list[tuple[int, int]]:
-    block = max(1, round(BLOCK_SECONDS * frame_rate))
-    return [(start, min(start + block, frames)) for start in range(0, frames, block)]
-
-
-def _rows(chunk: NDArray, batch: int | None, what: str) -> NDArray:
-    chunk = np.asarray(chunk)
-    axis = "T" if what == "audio" else "N"
-    shape = f"[{batch}, {axis}]" if batch else f"[{axis}]"
-    require(
-        chunk.ndim == 2 and chunk.shape[0] == batch if batch else chunk.ndim == 1,
-        f"{what} must have the shape {shape}, not {list(chunk.shape)}",
-    )
-    return chunk if batch else chunk[None]
+        return np.zeros((self._batch, 0) if self._batch else 0, np.float32)

@@ -113,8 +113,7 @@ class Tokenizer:
             return self.encode(audio_files.read_audio(audio, self.sample_rate)[0])
         samples = _to_numpy(audio)
         rows = list(np.atleast_2d(audio_files.check_audio(samples, dims=(1, 2))))
-        if sample_rate not in (None, self.sample_rate):
-            assert sample_rate is not None
+        if sample_rate is not None and sample_rate != self.sample_rate:
             rows = [audio_files.resample(row, sample_rate, self.sample_rate) for row in rows]
         session = StreamEncoder(self.engine, batch=len(rows))
         codes = np.concatenate([session.push(np.stack(rows)), session.flush()], axis=1)
@@ -147,8 +146,7 @@ class Tokenizer:
         session = StreamDecoder(self.engine, batch=rows.shape[0])
         audio = session.push(rows)
         session.flush()
-        if sample_rate not in (None, self.sample_rate) and audio.size:
-            assert sample_rate is not None
+        if sample_rate is not None and sample_rate != self.sample_rate and audio.size:
             audio = np.stack([audio_files.resample(row, self.sample_rate, sample_rate) for row in audio])
         if length is not None:
             require(0 <= length <= audio.shape[1], f"the codes hold {audio.shape[1]} samples, not {length}")

@@ -169,11 +169,12 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
 
 @pytest.mark.parametrize("recipe", ["spectok-16k-4k", "spectok-16k-800", "flat", "spectokenizer-mini"])
 def test_every_recipe_takes_a_step(prepared, recipe):
-    recipe = train_recipe.load_recipe(f"recipes/{recipe}.toml", ["data.batch_size=1", "data.crop_seconds=0.4"])
+    small = ["batch_size=1", "crop_seconds=0.4", "silence_share=0.0", "gap_share=0.0"]
+    recipe = train_recipe.load_recipe(f"recipes/{recipe}.toml", [f"data.{text}" for text in small])
     trainer = Trainer(recipe, Corpus(prepared, "train"), Budget(steps=1))
     before = trainer.codec.encoder.tower.layers[0].conv.weight.detach().clone()
     assert 0 < trainer.train_step()["gradient_norm"] < 1000
-    moved = float((trainer.codec.encoder.tower.layers[0].conv.weight - before).abs().max())
+    moved = float((trainer.codec.encoder.tower.layers[0].conv.weight.detach() - before).abs().max())
     assert 1e-6 < moved < 1e-5  # the first step of the warm-up: 1e-3 / 200
 
 
