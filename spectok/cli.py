@@ -146,7 +146,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
     require(args.threads > 0, f"--threads is {args.threads}, but must be positive")
     torch.set_num_threads(args.threads)
-    tokenizers = [Tokenizer.from_pretrained(model, args.device) for model in args.model]
+    tokenizers = [Tokenizer.from_pretrained(model, args.device) for model in args.model or pretrained.names()]
     coders: list[Coder] = [SpectokCoder(tokenizer, tokenizer.config.name) for tokenizer in tokenizers]
     coders += [rival(name) for name in args.rival]
     items = load_items(args.source, args.split)
@@ -277,8 +277,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(arguments)
-    if args.function is evaluate and not args.model and not args.rival:
-        args.model = pretrained.names()
     code = 0
     try:
         args.function(args)
