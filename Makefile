@@ -5,11 +5,13 @@ BIN    := $(VENV)/bin
 
 .PHONY: demo test check format clean
 
-# The environment is rebuilt when pyproject.toml changes. uv installs torch in half a minute where pip takes minutes.
+# The environment is rebuilt when pyproject.toml changes. A folder without pip is half of one, which Debian leaves if
+# python3-venv is missing. uv is quicker than pip, and pip does where it fails.
 $(BIN)/.ready: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	{ $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5" \
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"; } \
+		|| $(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]"
 	touch $@
 
 demo: $(BIN)/.ready  ## encode and decode real speech with the bundled weights

@@ -3,8 +3,8 @@
     spectok eval CORPUS/test --rival codec2-3200 --rival codec2-700C --out pretrained/results
     python recipes/cards.py pretrained/results/results.json
 
-Every figure comes from `results.json` (made by `spectok eval`) and from each model's `training.json` (made by
-`recipes/release.py`); nothing is typed by hand. `--check` writes nothing and fails if a file is stale.
+Every measured figure comes from `results.json` (made by `spectok eval`) and from each model's `training.json` (made by
+`recipes/release.py`). `--check` writes nothing and fails if a file is stale.
 """
 
 import argparse
@@ -23,13 +23,28 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "pretrained" / "results" / "results.json"
 BEGIN, END = "<!-- results: written by recipes/cards.py -->\n", "<!-- end of results -->"
 
-SOURCES = """\
-- LibriSpeech, VCTK and VoiceBank-DEMAND (clean speech), speechocean762: CC BY 4.0
-- CMU ARCTIC and festvox-ru: BSD-like
-- the Rhasspy voices (kathleen, kerstin, nathalie, flemishguy): CC0
-- Picovoice's benchmark recordings: Apache-2.0
-- Mycroft's recordings and LJSpeech: public domain
-"""
+LICENCES = {  # of the sources that models were trained on; one that is not here has no card
+    "cmu_arctic": ("CMU ARCTIC", "BSD-like"),
+    "festvox_ru": ("festvox-ru", "BSD-like"),
+    "librispeech": ("LibriSpeech", "CC BY 4.0"),
+    "ljspeech": ("LJSpeech", "public domain"),
+    "mycroft_pcd": ("Mycroft's recordings", "public domain"),
+    "picovoice_s2i": ("Picovoice's speech-to-intent benchmark", "Apache-2.0"),
+    "picovoice_ww": ("Picovoice's wake-word benchmark", "Apache-2.0"),
+    "rhasspy_flemishguy": ("Rhasspy's voice flemishguy (Flemish)", "CC0"),
+    "rhasspy_kathleen": ("Rhasspy's voice kathleen", "CC0"),
+    "rhasspy_kerstin": ("Rhasspy's voice kerstin (German)", "CC0"),
+    "rhasspy_nathalie": ("Rhasspy's voice nathalie (Dutch)", "CC0"),
+    "speechocean762": ("speechocean762 (non-native English)", "CC BY 4.0"),
+}
+
+
+def sources(hours: dict[str, float]) -> str:
+    """What a model was trained on, as a Markdown list."""
+    return "".join(
+        f"- {LICENCES[source][0]}: {value:.2f} hours, {LICENCES[source][1]}\n"
+        for source, value in sorted(hours.items())
+    )
 
 
 def table(results: dict[str, Any], group: str) -> str:
@@ -62,7 +77,7 @@ def facts_table(results: dict[str, Any]) -> str:
             f"| {name} | {codec.num_parameters / 1e6:.2f} M "
             f"| {macs['encoder'] / 1e6:.0f} + {macs['decoder'] / 1e6:.0f} "
             f"| {1000 * config.latency_samples / config.sample_rate:g} ms | {codes(config)} "
-            f"| {100 * use['used']:.0f} %, {use['entropy']:.3f} |"
+            f"| {100 * use['used']['mean']:.0f} %, {use['entropy']['mean']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -88,6 +103,7 @@ def card(name: str, results: dict[str, Any]) -> str:
     heard = last["step"] * data["batch_size"] * data["crop_seconds"] / 3600
     use = results["coders"][name]["codebook"]
     macs = sum(Codec(config).macs_per_second().values())
+    commands = "".join(f"    {command}\n" for command in run["commands"])
     start = f"the weights of {run['init']}" if run["init"] else "random weights"
     return f"""# {name}
 
@@ -99,15 +115,15 @@ A streaming speech codec at {config.bitrate:g} bits/s: {config.sample_rate} Hz, 
 
 CC BY 4.0. The weights were trained on recordings that others made and gave away; thanks to all of them:
 
-{SOURCES}
+{sources(run["hours"])}
 ## Training
 
-About 7.7 hours of the sources above, 16 kHz mono, about 470 speakers: English first, German, Dutch, Flemish, Russian.
+{sum(run["hours"].values()):.2f} hours of the sources above, mixed to mono and resampled to {config.sample_rate} Hz.
 {last["step"]:,} steps of {data["batch_size"]} crops of {data["crop_seconds"]:g} s ({heard:.1f} hours heard) in
-{last["seconds"]:.0f} s on {run["hardware"]}, from {start}, torch {run["torch"]}. Averaged weights, no discriminators.
+{last["seconds"]:.0f} s on {run["hardware"]}, from {start}, torch {run["torch"]}. The averaged weights, without
+discriminators.
 
-    {run["command"]}
-
+{commands}
 ## Results
 
 Test split, other speakers and recordings than in training. Mean and 95 % interval, bits from bytes on disk with the
@@ -117,8 +133,8 @@ header. Clean speech ({extent(results, "clean_*")}):
 Hard cases: two talkers, noise, reverberation, music, singing, clipped, very quiet ({extent(results, "hard_*")}):
 
 {table(results, "hard_*")}
-{100 * use["used"]:.1f} % of the codebook is used over the whole test split; the codes' normalised entropy is
-{use["entropy"]:.3f}.
+{100 * use["used"]["mean"]:.1f} % of the codebook is used over the whole test split ({use["tokens"]:,} tokens); the
+normalised entropy of the codes is {use["entropy"]["mean"]:.3f}.
 
 ## Limits
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from spectok import pretrained
-from spectok.audio import fit_length, read_audio, resample, write_audio
+from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_codes, write_codes
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.picture import draw
@@ -33,9 +33,8 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     decoded = tokenizer.decode(stored, length=len(audio), sample_rate=sample_rate)
     write_audio(out / f"{name}.wav", decoded, sample_rate)
 
-    real, fake = (
-        fit_length(resample(a, sample_rate, 16000), len(audio) * 16000 // sample_rate) for a in (audio, decoded)
-    )
+    length = len(audio) * 16000 // sample_rate
+    real, fake = (restore(a, sample_rate, 16000, length) for a in (audio, decoded))
     frames = codes.reshape(-1, tokenizer.tokens_per_frame)
     draw(out / f"{name}.png", real, fake, frames, 16000, tokenizer.frame_rate, f"{name}, {tokenizer.bitrate:g} bits/s")
     report = stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)

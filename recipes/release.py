@@ -3,44 +3,49 @@
     python recipes/release.py runs/4k
 
 The name is the configuration's. The averaged weights are copied, their hash goes into the index, and what the run was
-(its recipe, seconds, steps) into `training.json`, from which the model card is written by `recipes/card.py`.
+(its recipe, seconds, steps) into `training.json`, from which the model card is written by `recipes/cards.py`.
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 from spectok import pretrained
 from spectok.config import require
 from spectok.errors import InputError
+from spectok.files import atomic_write
 
 
 def release(run: Path, root: Path) -> str:
     """Copy the release form of a run under `root`; returns the model's name."""
     model = pretrained.find(run / "release")
     name = model.config.name
-    folder = root / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in ("config.json", "model.safetensors"):
-        shutil.copyfile(run / "release" / file, folder / file)
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    require(bool(entries), f"{run} has an empty log")
     last: dict[str, dict[str, float]] = {
-        kind: next((e for e in reversed(entries) if e["kind"] == kind), {}) for kind in ("train", "valid")
+        kind: next((entry for entry in reversed(entries) if entry["kind"] == kind), {}) for kind in ("train", "valid")
     }
+    require(bool(last["train"]), f"{run} has an empty log")
     facts = {"run": json.loads((run / "run.json").read_text(encoding="utf-8")), **last}
-    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    hashes = {path.parent.name: _sha256(path) for path in sorted(root.glob("*/model.safetensors"))}
-    lines = [f'[{released}]\nsha256 = "{sha256}"\n' for released, sha256 in hashes.items()]
-    (root / "index.toml").write_text("\n".join(lines), encoding="utf-8")
+    folder, index = root / name, root / "index.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = {}
+    if index.exists():
+        hashes = {key: entry["sha256"] for key, entry in tomllib.loads(index.read_text(encoding="utf-8")).items()}
+    hashes[name] = model.sha256
+    texts = {
+        folder / "config.json": model.config.to_json(),
+        folder / "training.json": json.dumps(facts, indent=2) + "\n",
+        index: "\n".join(f'["{key}"]\nsha256 = "{sha256}"\n' for key, sha256 in sorted(hashes.items())),
+    }
+    with atomic_write(folder / "model.safetensors") as temporary:
+        shutil.copyfile(model.weights, temporary)
+    for path, text in texts.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return name
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> int:

@@ -47,38 +47,51 @@ def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
     return from_dict(TrainConfig, data, str(path))
 
 
-def record(args: argparse.Namespace, config: TrainConfig) -> None:
-    """Write what the run is into its folder: recipe, command, versions, hardware."""
+def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None:
+    """Write what the run is into its folder: recipe, commands, data, hardware. A resumed run must be the same one."""
+    path = args.out / "run.json"
+    recipe = json.loads(json.dumps(dataclasses.asdict(config)))
+    command = f"python recipes/train.py {args.recipe.name} --data PREPARED --out RUN"
+    command += "".join(f" --{name} {value}" for name in ("minutes", "steps", "init") if (value := getattr(args, name)))
+    command += (
+        "".join(f" --set {override}" for override in args.set) + " --bf16" * args.bf16 + " --resume" * args.resume
+    )
+    if args.resume:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key, value in recipe.items() if facts["recipe"][key] != value]
+        require(not differing, f"{args.out} was begun with another recipe: {', '.join(differing)} differ")
+    else:
+        hours = {source or "unnamed": round(value, 3) for source, value in train.hours_by_source().items()}
+        facts = {"commands": [], "init": args.init, "hours": hours, "recipe": recipe}
+    facts["commands"].append(command)
+    is_cuda = args.device.startswith("cuda")
+    facts["hardware"] = (
+        torch.cuda.get_device_name() if is_cuda else f"{args.threads} CPU thread{'s'[: args.threads - 1]}"
+    )
+    facts["torch"] = torch.__version__
     args.out.mkdir(parents=True, exist_ok=True)
-    hardware = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"{args.threads} CPU thread(s)"
-    facts = {
-        "command": " ".join(["python", *sys.argv]),
-        "init": args.init,
-        "hardware": hardware,
-        "torch": torch.__version__,
-        "recipe": dataclasses.asdict(config),
-    }
-    (args.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def run(args: argparse.Namespace) -> None:
     """Build the trainer from the arguments and fit."""
-    require(bool(args.steps) or bool(args.minutes), "give a budget: --minutes or --steps")
     config = load_recipe(args.recipe, args.set)
-    budget = Budget(args.steps, args.minutes)
-    trainer = Trainer(config, Corpus(args.data, "train"), budget, args.device, args.bf16)
+    train, valid = Corpus(args.data, "train"), Corpus(args.data, "valid")
+    trainer = Trainer(config, train, Budget(args.steps, args.minutes), args.device, args.bf16)
+    begun = (args.out / "checkpoint.safetensors").exists()
+    require(args.resume or not begun, f"{args.out} already holds a run; add --resume to go on with it")
+    require(not args.resume or begun, f"{args.out} holds no run to go on with")
+    require(not args.resume or not args.init, "--init begins a run and --resume goes on with one; give one of them")
+    record(args, config, train)
     if args.resume:
         trainer.resume(args.out)
-    elif (args.out / "checkpoint.safetensors").exists():
-        raise InputError(f"{args.out} already holds a run; add --resume to go on with it")
     elif args.init:
         model = pretrained.find(args.init)
         require(model.config == config.codec, f"the model {args.init} has another configuration than the recipe")
         trainer.start_from(load_tensors(model.weights)[0])
-    record(args, config)
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
-    fit(trainer, Corpus(args.data, "valid"), args.out, args.quiet)
+    fit(trainer, valid, args.out, args.quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

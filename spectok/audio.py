@@ -5,7 +5,7 @@ Conventions: audio is float32 in [-1, 1] and mono, `[T]`. Several channels lie a
 over 1 (an overshoot of a lossy format, a hot float WAV) pass unchanged; only `write_audio` clips.
 
     x = resample(audio, rate, 16000)                          # ceil(T * 16000 / rate) samples, never fewer than T lasts
-    y = fit_length(resample(x, 16000, rate), len(audio))      # exactly len(audio): the surplus of the two ceils goes
+    y = restore(x, 16000, rate, len(audio))                   # exactly len(audio): the surplus of the two ceils goes
 """
 
 import io
@@ -214,6 +214,27 @@ def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
     if missing <= 0:
         return audio[..., :length]
     return np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, missing)])
+
+
+def restore(audio: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.ndarray:
+    """What a decoder gave, back at the original's rate and length: how every decoded file gets its end.
+
+    Args:
+        audio: `[T]`; what is beyond the original's last sample is cut off before it can ring into the resampler.
+        from_rate: its sample rate in Hz.
+        to_rate: the original's sample rate in Hz.
+        length: the original's number of samples.
+
+    Returns:
+        `[length]`; zeros at its end where `audio` is shorter than the original was.
+
+    Raises:
+        InputError: as `resample`.
+    """
+    audio = audio[: -(-length * from_rate // to_rate)]
+    if len(audio) and from_rate != to_rate:
+        audio = resample(audio, from_rate, to_rate)
+    return fit_length(audio, length)
 
 
 def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int) -> None:

@@ -7,67 +7,65 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from spectok import audio as audio_files
 from spectok import container, pretrained
+from spectok.cli_files import Place, Write, blocks, check_output, for_each, standard
 from spectok.config import require
 from spectok.errors import InputError
 from spectok.files import file_name, why
 from spectok.tokenizer import Tokenizer
-
-PROGRESS_SECONDS = 30  # shorter audio needs no progress bar
 
 
 def encode(args: argparse.Namespace) -> None:
     """Audio files to .spt files."""
     tokenizer = Tokenizer.from_pretrained(args.model, args.device)
 
-    def encode_one(source: str | BinaryIO, destination: str | BinaryIO) -> None:
+    def encode_one(source: Place) -> Write:
         audio, sample_rate = audio_files.read_audio(source)
         session = tokenizer.stream_encoder()
         resampled = audio_files.resample(audio, sample_rate, tokenizer.sample_rate)
-        codes = [session.push(block) for block in _blocks(resampled, tokenizer.sample_rate, file_name(source))]
+        codes = [session.push(block) for block in blocks(resampled, tokenizer.sample_rate, file_name(source))]
         codes.append(session.flush())
-        container.write_codes(destination, tokenizer.header(sample_rate, len(audio)), np.concatenate(codes))
+        header, joined = tokenizer.header(sample_rate, len(audio)), np.concatenate(codes)
+        return lambda destination: container.write_codes(destination, header, joined)
 
-    _for_each(args, ".spt", audio_files.list_audio, encode_one)
+    for_each(args.inputs, args.output, ".spt", audio_files.list_audio, encode_one, args.force)
 
 
 def decode(args: argparse.Namespace) -> None:
     """.spt files to audio files, as long as the originals and at their sample rates."""
     tokenizers: dict[str, Tokenizer] = {}
 
-    def decode_one(source: str | BinaryIO, destination: str | BinaryIO) -> None:
+    def decode_one(source: Place) -> Write:
         header, codes = container.read_codes(source)
         model = args.model or header.model
         if model not in tokenizers:
             tokenizers[model] = Tokenizer.from_pretrained(model, args.device)
         tokenizer = tokenizers[model]
         tokenizer.check_header(header)
-        assert header.num_samples is not None
-        length = -(-header.num_samples * tokenizer.sample_rate // header.sample_rate)
+        num_samples, sample_rate = header.num_samples, header.sample_rate
+        assert num_samples is not None
         frames = len(codes) // tokenizer.tokens_per_frame
-        expected = tokenizer.config.num_frames(length)
+        expected = tokenizer.config.num_frames(-(-num_samples * tokenizer.sample_rate // sample_rate))
         require(
             frames == expected,
-            f"{file_name(source)} holds {frames} frames, but its {header.num_samples} samples need {expected}",
+            f"{file_name(source)} holds {frames} frames, but its {num_samples} samples need {expected}",
         )
         session = tokenizer.stream_decoder()
         token_rate = round(tokenizer.token_rate)
-        pieces = [session.push(block) for block in _blocks(codes, token_rate, file_name(source))]
-        session.flush()
-        audio = np.concatenate(pieces)[:length] if pieces else np.zeros(0, np.float32)
-        if len(audio):
-            audio = audio_files.resample(audio, tokenizer.sample_rate, header.sample_rate)
-        audio_files.write_audio(destination, audio_files.fit_length(audio, header.num_samples), header.sample_rate)
+        pieces = [session.push(block) for block in blocks(codes, token_rate, file_name(source))]
+        pieces.append(session.flush())
+        audio = audio_files.restore(np.concatenate(pieces), tokenizer.sample_rate, sample_rate, num_samples)
+        return lambda destination: audio_files.write_audio(destination, audio, sample_rate)
 
-    _for_each(args, ".wav", lambda folder: sorted(Path(folder).rglob("*.spt")), decode_one)
+    for_each(args.inputs, args.output, ".wav", _list_codes, decode_one, args.force)
 
 
 def stream(args: argparse.Namespace) -> None:
@@ -78,14 +76,14 @@ def stream(args: argparse.Namespace) -> None:
 
     require(0 < args.chunk_ms < math.inf, f"--chunk-ms is {args.chunk_ms:g}, but must be positive and finite")
     require(args.threads > 0, f"--threads is {args.threads}, but must be positive")
-    _check_output(args.output, args.force)
+    check_output(args.output, args.force)
     tokenizer = Tokenizer.from_pretrained(args.model, args.device)
     torch.set_num_threads(args.threads)
-    audio, sample_rate = audio_files.read_audio(_standard(args.input, "rb"))
+    audio, sample_rate = audio_files.read_audio(standard(args.input, "rb"))
     chunk_length = max(1, round(args.chunk_ms * tokenizer.sample_rate / 1000))
     report = run(tokenizer, audio_files.resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
-    heard = audio_files.resample(report.audio, tokenizer.sample_rate, sample_rate)
-    audio_files.write_audio(_standard(args.output, "wb"), audio_files.fit_length(heard, len(audio)), sample_rate)
+    heard = audio_files.restore(report.audio, tokenizer.sample_rate, sample_rate, len(audio))
+    audio_files.write_audio(standard(args.output, "wb"), heard, sample_rate)
     latency = tokenizer.config.latency_samples
     p50, p95, p99 = (report.percentile_ms(percent) for percent in (50, 95, 99))
     lines = [
@@ -102,10 +100,12 @@ def stream(args: argparse.Namespace) -> None:
 
 def info(args: argparse.Namespace) -> None:
     """What a .spt file or a model is."""
-    if Path(args.target).is_file():
+    target = Path(args.target)
+    named_as_file = target.suffix == ".spt" or os.sep in args.target  # if it is missing, no model was meant
+    if target.is_file() or (named_as_file and not target.exists()):
         header, codes = container.read_codes(args.target)
         assert header.num_samples is not None
-        seconds, size = header.num_samples / header.sample_rate, Path(args.target).stat().st_size
+        seconds, size = header.num_samples / header.sample_rate, target.stat().st_size
         facts: dict[str, Any] = {
             "model": f"{header.model}, weights {header.weight_hash}",
             "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
@@ -138,12 +138,14 @@ def evaluate(args: argparse.Namespace) -> None:
     """Quality, bits and speed over a folder or manifest."""
     import torch
 
-    from spectok.evaluation.coders import Coder, SpectokCoder
-    from spectok.evaluation.evaluate import evaluate as run
-    from spectok.evaluation.evaluate import load_items
-    from spectok.evaluation.report import markdown, write_report
-    from spectok.evaluation.rivals import rival
-
+    try:
+        from spectok.evaluation.coders import Coder, SpectokCoder
+        from spectok.evaluation.evaluate import evaluate as run
+        from spectok.evaluation.evaluate import load_items
+        from spectok.evaluation.report import markdown, write_report
+        from spectok.evaluation.rivals import rival
+    except ModuleNotFoundError as error:
+        raise InputError(f"spectok eval needs more packages: pip install 'spectok[eval]' ({error})") from error
     require(args.threads > 0, f"--threads is {args.threads}, but must be positive")
     torch.set_num_threads(args.threads)
     tokenizers = [Tokenizer.from_pretrained(model, args.device) for model in args.model or pretrained.names()]
@@ -162,70 +164,8 @@ def evaluate(args: argparse.Namespace) -> None:
     print(markdown(results))
 
 
-def _standard(path: str, mode: str) -> str | BinaryIO:
-    if path != "-":
-        return path
-    return sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
-
-
-def _blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterator[Any]:
-    """Blocks of some seconds, behind a progress bar if there are many."""
-    hidden = len(values) < PROGRESS_SECONDS * per_second
-    with tqdm(total=len(values) // per_second, unit="s", desc=name, disable=hidden, file=sys.stderr) as bar:
-        for start in range(0, len(values), seconds * per_second):
-            yield values[start : start + seconds * per_second]
-            bar.update(seconds)
-
-
-def _check_output(path: str, force: bool) -> None:
-    require(force or path == "-" or not os.path.exists(path), f"{path} exists already; --force overwrites it")
-
-
-def _for_each(
-    args: argparse.Namespace,
-    suffix: str,
-    find: Callable[[str], list[Path]],
-    convert: Callable[[str | BinaryIO, str | BinaryIO], None],
-) -> None:
-    """Convert every input; what fails is reported, and the rest is done all the same."""
-    pairs = _pairs(args.inputs, args.output, suffix, find)
-    failures = []
-    for source, destination in pairs:
-        try:
-            _check_output(destination, args.force)
-            if len(args.inputs) > 1 or os.path.isdir(args.inputs[0]):
-                Path(destination).parent.mkdir(parents=True, exist_ok=True)
-            convert(_standard(source, "rb"), _standard(destination, "wb"))
-        except InputError as error:
-            failures.append(str(error))
-        except BrokenPipeError:  # who reads has gone: no fault of the input
-            raise
-        except OSError as error:
-            failures.append(f"cannot write {destination}: {why(error)}")
-    if failures:
-        raise InputError("\nspectok: ".join(failures))
-
-
-def _pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], list[Path]]) -> list[tuple[str, str]]:
-    """Inputs and their outputs: OUT itself for one file, names inside OUT for several files or a folder."""
-    if len(inputs) == 1 and not os.path.isdir(inputs[0]):
-        inside = os.path.isdir(output)
-        return [(inputs[0], os.path.join(output, Path(inputs[0]).stem + suffix) if inside else output)]
-    require(output != "-" and "-" not in inputs, "several inputs cannot be mixed with standard input or output")
-    require(not os.path.isfile(output), f"{output} is a file, but several inputs need a folder")
-    pairs = []
-    for name in inputs:
-        found = [path.relative_to(name) for path in find(name)] if os.path.isdir(name) else None
-        require(found is None or bool(found), f"the folder {name} holds nothing to convert")
-        if found is None:
-            pairs.append((name, os.path.join(output, Path(name).stem + suffix)))
-        else:
-            pairs += [(os.path.join(name, path), os.path.join(output, path.with_suffix(suffix))) for path in found]
-    taken: dict[str, str] = {}
-    for source, destination in pairs:
-        require(destination not in taken, f"{taken.get(destination)} and {source} would both become {destination}")
-        taken[destination] = source
-    return pairs
+def _list_codes(folder: str) -> list[Path]:
+    return sorted(Path(folder).rglob("*.spt"))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ properties derived from the fields, never fields themselves.
 import dataclasses
 import json
 import math
-import types
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,6 +151,10 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         positions = self.spectrum.positions
+        require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name) is not None,
+            f"name is {self.name!r}, but must be 1 to 64 letters, digits, '.', '_' or '-'",
+        )
         require(self.sample_rate > 0, f"sample_rate is {self.sample_rate}, but must be positive")
         for name in ("latent_dim", "gru_hidden"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
@@ -253,16 +257,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         require(value in args, f"{where} is {value!r}, but must be one of {', '.join(map(repr, args))}")
         return value
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _convert(args[0], value, where)
     if origin is tuple:
         require(isinstance(value, (list, tuple)), f"{where} is {value!r}, but must be a list")
         inner = args[:1] * len(value) if args[-1] is Ellipsis else args
         require(len(inner) == len(value), f"{where} has {len(value)} values, but must have {len(inner)}")
         return tuple(_convert(kind, item, where) for kind, item in zip(inner, value, strict=True))
-    if origin is dict:
-        require(isinstance(value, dict), f"{where} is {value!r}, but must be a table")
-        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is float and type(value) is int:
         require(abs(value) < 10**300, f"{where} is too large a number")
         return float(value)

@@ -84,6 +84,7 @@ class TorchEngine:
     def _run(self, step: Any, chunk: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
         import torch
 
-        with torch.inference_mode():
+        # TensorFloat-32 would flip codes between devices.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             output, state = step(torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device), state)
         return output.cpu().numpy(), state

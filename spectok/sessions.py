@@ -5,9 +5,9 @@
         send(encoder.push(audio))
     send(encoder.flush())
 
-What the pushes and the flush return, joined, is exactly what one push of everything returns: the engine's steps do
-not care how a stream is cut. Offline encoding is one session and one push. Sessions share nothing but the engine's
-weights.
+What the pushes and the flush return, joined, is what one push of everything returns, up to rounding of the arithmetic
+(README.md, Limits): the engine's steps do not care how a stream is cut. Offline encoding is one session and one push.
+Sessions share nothing but the engine's weights.
 """
 
 from collections.abc import Callable

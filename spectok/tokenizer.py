@@ -9,6 +9,7 @@ torch in, torch out, on the tensor's own device.
 """
 
 import sys
+from operator import index as as_int
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from spectok.config import CodecConfig, require
 from spectok.container import Header
 from spectok.engine import Engine, TorchEngine
 from spectok.errors import InputError
+from spectok.files import check_sample_rate
 from spectok.sessions import StreamDecoder, StreamEncoder
+
+MOST_CHANNELS = 8  # a second axis this short, and shorter than the first, is one of channels
 
 
 class Tokenizer:
@@ -97,8 +101,9 @@ class Tokenizer:
         """Audio to codes.
 
         Args:
-            audio: `[T]` or a batch `[B, T]` as array or tensor; the path of a file, whose channels are mixed; or a
-                list of those, whose codes are those of its members one by one.
+            audio: `[T]` or a batch `[B, T]` (T at least B or over 8, else it is taken for `[T, C]` and refused) as
+                array or tensor; the path of a file, whose channels are mixed; or a list of those, whose codes are
+                those of its members one by one.
             sample_rate: of arrays and tensors, in Hz; by default the codec's own. Files know theirs.
 
         Returns:
@@ -113,30 +118,39 @@ class Tokenizer:
             return self.encode(audio_files.read_audio(audio, self.sample_rate)[0])
         samples = _to_numpy(audio)
         rows = list(np.atleast_2d(audio_files.check_audio(samples, dims=(1, 2))))
+        require(
+            samples.ndim == 1 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
+            f"the audio has shape {list(samples.shape)}; a batch is [B, T], and channels, the second axis of [T, C], "
+            "are mixed with spectok.audio.to_mono",
+        )
         if sample_rate is not None and sample_rate != self.sample_rate:
             rows = [audio_files.resample(row, sample_rate, self.sample_rate) for row in rows]
         session = StreamEncoder(self.engine, batch=len(rows))
         codes = np.concatenate([session.push(np.stack(rows)), session.flush()], axis=1)
         return _like(audio, codes if samples.ndim == 2 else codes[0])
 
-    def decode(self, codes: Any, length: int | None = None, sample_rate: int | None = None) -> Any:
+    def decode(self, codes: Any, length: Any = None, sample_rate: int | None = None) -> Any:
         """Codes to audio.
 
         Args:
             codes: int64 `[N]` or `[B, N]` as array or tensor, or a list of those. N is a multiple of
                 tokens_per_frame.
-            length: samples to return, at `sample_rate`; for a list, a list. By default all that the codes hold, a
-                little more than was encoded.
+            length: samples to return, at `sample_rate`: one whole number, for a list of codes also a sequence of
+                them. By default all that the codes hold, a little more than was encoded.
             sample_rate: to resample to, in Hz; by default the codec's own.
 
         Returns:
             float32 audio `[T]` or `[B, T]`; a list for a list.
 
         Raises:
-            InputError: the codes end within a frame, are not in the codebook, or hold less than `length`.
+            InputError: the codes end within a frame, are not in the codebook, or hold less than `length`; or that is
+                no whole number.
         """
         if isinstance(codes, list):
-            lengths = length if isinstance(length, list) else [length] * len(codes)
+            try:
+                lengths = list(length)
+            except TypeError:  # one for all
+                lengths = [length] * len(codes)
             require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
             return [self.decode(item, samples, sample_rate) for item, samples in zip(codes, lengths, strict=True)]
         tokens = _to_numpy(codes)
@@ -146,11 +160,11 @@ class Tokenizer:
         session = StreamDecoder(self.engine, batch=rows.shape[0])
         audio = session.push(rows)
         session.flush()
-        if sample_rate is not None and sample_rate != self.sample_rate and audio.size:
-            audio = np.stack([audio_files.resample(row, self.sample_rate, sample_rate) for row in audio])
-        if length is not None:
-            require(0 <= length <= audio.shape[1], f"the codes hold {audio.shape[1]} samples, not {length}")
-            audio = audio[:, :length]
+        rate = self.sample_rate if sample_rate is None else check_sample_rate(sample_rate)
+        held = -(-audio.shape[1] * rate // self.sample_rate)
+        samples = held if length is None else _length(length)
+        require(0 <= samples <= held, f"the codes hold {held} samples, not {samples}")
+        audio = np.stack([audio_files.restore(row, self.sample_rate, rate, samples) for row in audio])
         return _like(codes, audio if tokens.ndim == 2 else audio[0])
 
     def header(self, sample_rate: int, num_samples: int | None) -> Header:
@@ -174,13 +188,18 @@ class Tokenizer:
         """Make sure that codes are this codec's own.
 
         Raises:
-            InputError: they were made by another model or by other weights.
+            InputError: they were made by another model or by other weights, or are not as many or as large as its.
         """
         ours = self.header(header.sample_rate, header.num_samples)
         if (header.model, header.weight_hash) != (ours.model, ours.weight_hash):
             raise InputError(
                 f"the codes were made by {header.model} with weights {header.weight_hash}, "
                 f"not by {ours.model} with weights {ours.weight_hash}"
+            )
+        if (header.codebook_size, header.tokens_per_frame) != (ours.codebook_size, ours.tokens_per_frame):
+            raise InputError(
+                f"the codes are {header.tokens_per_frame} a frame from a codebook of {header.codebook_size}, "
+                f"but those of {ours.model} are {ours.tokens_per_frame} from one of {ours.codebook_size}"
             )
 
 
@@ -193,6 +212,14 @@ def _to_numpy(value: Any) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError as error:
         raise InputError(f"neither audio nor codes: {error}") from error
+
+
+def _length(length: Any) -> int:
+    try:
+        return as_int(length)
+    except TypeError as error:
+        shown = " ".join(str(length).split())[:40]
+        raise InputError(f"the length must be one whole number of samples, not {shown}") from error
 
 
 def _like(original: Any, result: NDArray[Any]) -> Any:

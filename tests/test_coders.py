@@ -3,13 +3,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models import random_engine
 
 from spectok.audio import read_audio, resample
 from spectok.container import Header
 from spectok.errors import InputError
+from spectok.evaluation import realtime
 from spectok.evaluation.coders import SpectokCoder
 from spectok.evaluation.metrics import score
 from spectok.evaluation.rivals import CODEC2_MODES, Codec2, rival
+from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 needs_codec2 = pytest.mark.skipif(
@@ -21,6 +24,7 @@ class HalfRateTokenizer:
     """An 8 kHz, 8-bit tokenizer of one token per sample."""
 
     sample_rate, frame_rate, token_rate, tokens_per_frame, codebook_size, bitrate = 8000, 8000, 8000, 1, 256, 64000
+    weight_hash = "0123456789abcdef"
 
     def encode(self, audio):
         return np.clip(np.floor((audio + 1) * 128), 0, 255).astype(np.int64)
@@ -29,7 +33,7 @@ class HalfRateTokenizer:
         return ((codes[:length] + 0.5) / 128 - 1).astype(np.float32)
 
     def header(self, sample_rate, num_samples):
-        return Header("half", "0123456789abcdef", sample_rate, 256, 1, 8000, num_samples)
+        return Header("half", self.weight_hash, sample_rate, 256, 1, 8000, num_samples)
 
 
 def test_spectok_is_measured_through_its_container_and_at_its_own_rate():
@@ -49,7 +53,18 @@ def test_spectok_is_measured_through_its_container_and_at_its_own_rate():
         "tokens_per_frame": 1,
         "codebook_size": 256,
         "bitrate": 64000,
+        "weight_hash": "0123456789abcdef",
     }
+
+
+def test_the_end_of_a_stream_counts_in_the_rtf_but_is_no_chunk(monkeypatch):
+    clock = iter([0, 1, 10, 11, 20, 21, 30, 37])  # three chunks of a second each, and seven for the end
+    monkeypatch.setattr(realtime.time, "perf_counter", lambda: next(clock))
+    report = realtime.stream(Tokenizer(random_engine("query"), "0" * 16), np.zeros(16000, np.float32), 6000)
+    assert next(clock, None) is None
+    np.testing.assert_array_equal(report.chunk_seconds, [1, 1, 1])
+    assert (report.flush_seconds, report.audio_seconds, report.rtf) == (7, 1, 10)
+    assert report.percentile_ms(99) == 1000
 
 
 def test_an_unknown_rival_is_met_with_one_sentence():

@@ -36,7 +36,9 @@ def prepared(tmp_path):
 
 def test_manifest_decides_the_splits(prepared):
     train, valid = Corpus(prepared, "train"), Corpus(prepared, "valid")
-    assert train.files == ["a.wav", "b.wav", "c.wav"]
+    assert [row["file"] for row in train.rows] == ["a.wav", "b.wav", "c.wav"]
+    assert (train.sample_rate, valid.sample_rate) == (16000, 16000)
+    assert train.hours_by_source() == {"here": pytest.approx(12100 / 16000 / 3600)}
     assert train.samples.tolist() == [4000, 8000, 100]
     assert train.starts.tolist() == [0, 4000, 12000]
     assert valid.samples.tolist() == [4000]  # resampled from 8 kHz
@@ -57,7 +59,7 @@ def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
     for n in range(52):
         write_audio(corpus / "deep" / f"{n:02}.wav", ramp(50, 0.1), 16000)
     prepare(corpus, tmp_path / "out", 16000)
-    assert Corpus(tmp_path / "out", "valid").files == ["deep/00.wav", "deep/50.wav"]
+    assert [row["file"] for row in Corpus(tmp_path / "out", "valid").rows] == ["deep/00.wav", "deep/50.wav"]
     assert len(Corpus(tmp_path / "out", "train")) == 50
 
 
@@ -99,6 +101,38 @@ def test_silence_and_gaps_have_their_shares(prepared):
     assert (zeros == 1).mean() == pytest.approx(0.1, abs=0.02)
     # A gap of a 50-sample crop is empty when both ends are the same sample: one time in fifty.
     assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 49 / 50, abs=0.02)
+
+
+def test_unreadable_files_are_named_and_left_out(tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name in "abc":
+        write_audio(corpus / f"{name}.wav", ramp(50, 0.1), 16000)
+    (corpus / "b.wav").write_text("no audio")
+    prepare(corpus, tmp_path / "out", 16000)
+    assert [row["file"] for row in Corpus(tmp_path / "out", "train").rows] == ["c.wav"]
+    assert f"left out: {corpus / 'b.wav'}" in capsys.readouterr().err
+
+
+def test_a_torn_folder_is_refused(prepared):
+    with open(prepared / "train.i16", "ab") as file:
+        file.write(b"12")
+    with pytest.raises(InputError, match=r"train\.i16 is not as long as manifest\.csv says it is"):
+        Corpus(prepared, "train")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("batch_size", 0, "batch_size is 0"),
+        ("crop_seconds", 0.0, "crop_seconds is 0.0"),
+        ("gain_db", (3.0, -3.0), r"gain_db is \(3.0, -3.0\)"),
+        ("silence_share", 0.99, "silence_share 0.99 and gap_share 0.05"),
+    ],
+)
+def test_impossible_settings_are_refused(key, value, sentence):
+    with pytest.raises(InputError, match=sentence):
+        DataConfig(**{key: value})
 
 
 def test_what_is_not_prepared_is_refused(tmp_path, prepared):

@@ -157,13 +157,24 @@ def test_bits_per_second_and_rtf_are_ratios_of_totals(results):
     assert results["machine"]["torch_threads"] == torch.get_num_threads()
 
 
+def test_bits_and_rtf_of_files_have_their_intervals(results):
+    group = results["coders"]["through"]["groups"]["clean_*"]
+    assert group["file_bits_per_second"] == {"mean": 256000.0, "half_width_95": 0.0, "n": 2}
+    # 0.5 s for 2 s and 1.5 s of audio; t with one degree of freedom is 12.706
+    assert group["file_rtf_encode"]["mean"] == pytest.approx((0.25 + 1 / 3) / 2, rel=1e-9)
+    assert group["file_rtf_encode"]["half_width_95"] == pytest.approx(12.7062047 * (1 / 3 - 0.25) / 2, rel=1e-7)
+    assert group["file_rtf_decode"]["mean"] == pytest.approx((0.125 + 1 / 6) / 2, rel=1e-9)
+
+
 def test_codebook_use_counts_the_codes_of_all_files(folder, results):
     codes = [FourBits().code(read_audio(path, 16000)[0]).codes for path in sorted(folder.glob("*.wav"))]
     shares = np.bincount(np.concatenate(codes), minlength=16) / 72000
     entropy = -sum(share * math.log2(share) for share in shares if share) / 4
     codebook = results["coders"]["four-bits"]["codebook"]
-    assert (codebook["size"], codebook["tokens"], codebook["used"]) == (16, 72000, np.count_nonzero(shares) / 16)
-    assert codebook["entropy"] == pytest.approx(entropy, abs=1e-12)
+    assert (codebook["size"], codebook["tokens"]) == (16, 72000)
+    assert codebook["used"]["mean"] == np.count_nonzero(shares) / 16
+    assert codebook["entropy"]["mean"] == pytest.approx(entropy, abs=1e-12)
+    assert codebook["entropy"]["n"] == 3
     assert results["coders"]["through"]["codebook"] is None
 
 
@@ -228,7 +239,7 @@ def test_the_report_shows_the_numbers(results):
     assert f"| four-bits | 64000 | {pesq} | " in text
     assert "| through | 256000 | 4.64 ± 0.00 | 1.000 ± 0.000 | 1.000 ± 0.000 | 100.0 ± 0.0 | 0.000 ± 0.000 |" in text
     assert "| through | 256000 | - | - | - | - | 0.000 |" in text
-    assert "| through | 256000 | 0.3333 | 0.1667 | - | - | - |" in text
+    assert "| through | 256000 ± 0 | 0.3611 ± 0.3162 | 0.1806 ± 0.1581 | - | - | - |" in text
     assert "| clean_en_a | 1 | 4.64 | " in text
     assert "| through minus four-bits | 2 | " in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| ") and "coder" in line}

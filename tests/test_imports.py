@@ -15,6 +15,7 @@ sessions
 tokenizer
 evaluation
 training
+cli_files
 cli __init__ __main__
 """.strip().splitlines()
 ROW = {name: row for row, line in enumerate(ORDER) for name in line.split()}

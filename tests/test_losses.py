@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from spectok.errors import InputError
 from spectok.training.losses import LossConfig, Losses
 
 NAMES = ("complex", "magnitude", "mel")
@@ -66,6 +67,13 @@ def test_total_is_the_weighted_sum():
     values = {"complex": 1.0, "magnitude": 10.0, "mel": 100.0, "commitment": 1000.0}
     total = losses.total({name: torch.tensor(value) for name, value in values.items()})
     assert float(total) == 2 + 30 + 500 + 7000
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(InputError, match="must be lists of one length"):
+        LossConfig(n_mels=(20, 40))
+    with pytest.raises(InputError, match="n_mels 80 must be from 1 to an eighth of its mel_n_fft 256"):
+        LossConfig(mel_n_fft=(256,), n_mels=(80,))
 
 
 def test_mel_filters_cover_their_bands_and_average(losses):

@@ -12,6 +12,7 @@ from spectok.evaluation.metrics import (
     Summary,
     codebook_use,
     interval,
+    jackknife,
     mel_distance,
     pesq_wb,
     score,
@@ -182,3 +183,12 @@ def test_codebook_use_without_counts_or_with_impossible_ones():
     for histogram in ([1], [1, -1], [[1, 2], [3, 4]]):
         with pytest.raises(ValueError, match="histogram"):
             codebook_use(histogram)
+
+
+def test_the_jackknife_of_a_mean_is_the_usual_interval():
+    values = np.array([1.0, 4.0, 2.0, 7.0, 3.5])
+    left_out = [np.delete(values, index).mean() for index in range(5)]
+    ours, usual = jackknife(values.mean(), left_out), interval(values)
+    assert (ours.mean, ours.n) == (usual.mean, 5)
+    assert ours.half_width_95 == pytest.approx(usual.half_width_95, rel=1e-12)
+    assert math.isnan(jackknife(1.0, [1.0]).half_width_95)

@@ -1,3 +1,5 @@
+import copy
+import functools
 import hashlib
 import json
 import shutil
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from models import released, use_root, write_root
+from models import RandomEngine, released, use_root, write_root
 
 from spectok import InputError, Tokenizer, pretrained
 from spectok.audio import read_audio, resample
@@ -108,6 +110,28 @@ def test_loudness_passes_and_silence_stays_silent(name, speech):
     assert abs(changes[0] - changes[1]) < 1.5
 
 
+class DoubleEngine(RandomEngine):
+    """A released codec in float64, where no rounding comes near a decision boundary."""
+
+    def __init__(self, codec):
+        self.config, self.dtype, self.longest = codec.config, torch.float64, 0
+        self.codec = copy.deepcopy(codec).double()
+
+
+@functools.cache
+def in_double_precision(name):
+    return Tokenizer(DoubleEngine(released(name).engine.codec), released(name).weight_hash)
+
+
+def few(different):
+    """At most 1 in 500 codes, and one of a short stream, that float32 may flip.
+
+    Its last bits depend on how long a step is and how many rows it has, as kernels then add in another order; a latent
+    that close to a decision boundary falls to either side. What the codec computes is the same: float64 tests say so.
+    """
+    return int(different.sum()) <= 1 + different.size // 500
+
+
 def streamed(tokenizer, audio, size):
     """Codes and audio of both sessions, `size` samples at a time."""
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
@@ -118,22 +142,25 @@ def streamed(tokenizer, audio, size):
 @every_model
 @pytest.mark.parametrize(("size", "length"), [(1, 3333), (320, 32000), (592, 32000), (32000, 32000)])
 def test_streaming_is_offline_on_speech(name, size, length, speech):
-    tokenizer, audio = released(name), speech[8000 : 8000 + length]
+    tokenizer, audio = in_double_precision(name), speech[8000 : 8000 + length]
     codes, heard = streamed(tokenizer, audio, size)
-    offline = tokenizer.encode(audio)
-    assert int((codes != offline).sum()) == 0
-    np.testing.assert_allclose(heard, tokenizer.decode(offline, length), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(codes, tokenizer.encode(audio))
+    np.testing.assert_allclose(heard, tokenizer.decode(codes, length), rtol=0, atol=1e-9)
+    codes, heard = streamed(released(name), audio, size)
+    assert few(codes != released(name).encode(audio))
+    np.testing.assert_allclose(heard, released(name).decode(codes, length), rtol=0, atol=1e-5)
 
 
 @every_model
 def test_a_batch_of_speech_is_its_rows(name, speech):
-    tokenizer = released(name)
     audio = np.stack([speech[start : start + 8000] for start in (8000, 20000, 40000)])
-    codes = tokenizer.encode(audio)
-    heard = tokenizer.decode(codes, 8000)
-    for row in range(3):
-        np.testing.assert_array_equal(tokenizer.encode(audio[row]), codes[row])
-        np.testing.assert_allclose(tokenizer.decode(codes[row], 8000), heard[row], rtol=0, atol=1e-5)
+    for tokenizer, tolerance in ((in_double_precision(name), 1e-9), (released(name), 1e-5)):
+        codes = tokenizer.encode(audio)
+        heard = tokenizer.decode(codes, 8000)
+        single = np.stack([tokenizer.encode(row) for row in audio])
+        assert np.array_equal(single, codes) if tolerance == 1e-9 else few(single != codes)
+        for row in range(3):
+            np.testing.assert_allclose(tokenizer.decode(codes[row], 8000), heard[row], rtol=0, atol=tolerance)
 
 
 @every_model
@@ -161,7 +188,7 @@ def test_a_stereo_file_at_44100_hz(name, speech, tmp_path):
     assert len(codes) == tokenizer.tokens_per_frame * 51  # 16,000 samples and 160 of overlap
     heard = tokenizer.decode(codes, len(mono), rate)
     assert heard.shape == mono.shape == (44100,)
-    np.testing.assert_array_equal(heard, resample(tokenizer.decode(codes), 16000, 44100)[:44100])
+    np.testing.assert_array_equal(heard, resample(tokenizer.decode(codes, 16000), 16000, 44100))
 
 
 def flip(path, position):

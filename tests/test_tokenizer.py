@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,9 @@ def test_length_is_exact_at_every_rate(echo, rate, length):
     codes = echo.encode(noise(length), rate)
     assert len(codes) == 320 * echo.config.num_frames(-(-length * 16000 // rate))
     assert echo.decode(codes, length, rate).shape == (length,)
-    batch = echo.encode(noise(2, length), rate)
-    assert echo.decode(batch, length, rate).shape == (2, length)
+    rows = min(2, length)  # two rows of one sample look like [T, C]
+    batch = echo.encode(noise(rows, length), rate)
+    assert echo.decode(batch, length, rate).shape == (rows, length)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
@@ -125,6 +127,8 @@ def test_a_list_is_its_members(tokenizer, tmp_path):
     lengths = [1, 77, 50, 500]
     heard = tokenizer.decode(codes, lengths)
     assert [item.shape[-1] for item in heard] == lengths
+    for others in (tuple(lengths), np.array(lengths), torch.tensor(lengths)):
+        assert [item.shape for item in tokenizer.decode(codes, others)] == [item.shape for item in heard]
     for item, member, length in zip(heard, codes, lengths, strict=True):
         np.testing.assert_array_equal(np.asarray(item), np.asarray(tokenizer.decode(member, length)))
     assert [item.shape for item in tokenizer.decode(codes[:2], 1)] == [(1,), (1,)]
@@ -196,6 +200,8 @@ def test_a_fixture_file_by_its_path(echo):
         ([0.1, 0.2], r"shape \[\]"),
         (np.zeros(0, np.float32), "holds no samples"),
         (np.zeros((0, 100), np.float32), "holds no samples"),
+        (np.zeros((2000, 2)), r"^the audio has shape \[2000, 2\]; a batch is \[B, T\], and .*spectok\.audio\.to_mono$"),
+        (torch.zeros(9, 8), r"^the audio has shape \[9, 8\]; a batch is"),
         (torch.zeros(2, 0), "holds no samples"),
         (np.array([0, np.nan, 0]), "not finite"),
         (torch.tensor([0, torch.inf]), "not finite"),
@@ -237,6 +243,10 @@ def test_bad_sample_rates_are_refused(tokenizer, rate):
         (np.zeros(10, np.int64), 5 * FRAME - 15, "^the codes hold 144 samples, not 145$"),
         (np.zeros(10, np.int64), -1, "^the codes hold 144 samples, not -1$"),
         ([np.zeros(2, np.int64)] * 2, [1], "^there are 1 lengths for 2 lists of codes$"),
+        (np.zeros((2, 10), np.int64), [1, 2], r"^the length must be one whole number .*, not \[1, 2\]$"),
+        (np.zeros((2, 10), np.int64), np.array([1, 2]), r"^the length must be one whole .*, not \[1 2\]$"),
+        (np.zeros(10, np.int64), 2.5, r"^the length must be one whole number of samples, not 2\.5$"),
+        ([np.zeros(2, np.int64)] * 2, [1, "2.5"], r"^the length must be one whole .*, not 2\.5$"),
     ],
     ids=str,
 )
@@ -260,6 +270,9 @@ def test_the_header_names_the_codec_and_its_weights(tokenizer):
         Tokenizer(tokenizer.engine, "f" * 16).check_header(header)
     with refuses("^the codes were made by tiny-query with .*, not by tiny-flat with "):
         Tokenizer(random_engine("flat"), HASH).check_header(header)
+    for change in ({"codebook_size": 65}, {"tokens_per_frame": 65}):
+        with refuses("^the codes are .* 65.*, but those of tiny-query are 2 from one of 64$|^the codes are 65 a frame"):
+            tokenizer.check_header(replace(header, **change))
 
 
 def test_from_pretrained_by_name_and_by_folder(root, tmp_path):

@@ -1,5 +1,6 @@
 """The loop: it learns, resumes bit-exactly, keeps its schedule and averages, and its products can be released."""
 
+import dataclasses
 import json
 import math
 
@@ -144,21 +145,28 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
     assert 1.0 <= entries[1]["pesq"] <= 4.65
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["0.png", "0_fake.wav", "0_real.wav"]
     assert (run / "samples" / "0.png").read_bytes()[:4] == b"\x89PNG"
-    assert json.loads((run / "run.json").read_text())["recipe"]["codec"]["latent_dim"] == 16
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"]["codec"]["latent_dim"] == 16
+    assert record["hours"] == {"unnamed": round((63840 - 32000 + 32000) / 16000 / 3600, 3)}
 
     assert train_recipe.main([*arguments, *overrides]) == 2  # it does not overwrite a run
     assert "already holds a run" in capsys.readouterr().err
     assert train_recipe.main([*arguments, *overrides, "--resume"]) == 0  # nothing left to do
+    record = json.loads((run / "run.json").read_text())
+    assert [command.split()[-1] for command in record["commands"]] == ["data.crop_seconds=0.4", "--resume"]
+    assert str(prepared) not in " ".join(record["commands"])
+    assert train_recipe.main([*arguments, *overrides, "--resume", "--set=optim.learning_rate=1.0"]) == 2
+    assert "was begun with another recipe: optim differ" in capsys.readouterr().err
 
     assert release_recipe.release(run, tmp_path / "root") == "tiny"
     released = pretrained.find(tmp_path / "root" / "tiny")
-    assert f'[tiny]\nsha256 = "{released.sha256}"' in (tmp_path / "root" / "index.toml").read_text()
+    assert f'["tiny"]\nsha256 = "{released.sha256}"' in (tmp_path / "root" / "index.toml").read_text()
     codes = Tokenizer.from_pretrained(tmp_path / "root" / "tiny").encode(np.zeros(1600, np.float32))
     assert codes.shape == (6 * 8,)  # 1,600 samples and the synthesis delay of 160 take six frames of 320
 
     again = [recipe, "--data", str(prepared), "--out", str(tmp_path / "again"), "--steps", "0"]
     assert train_recipe.main([*again, *overrides]) == 2
-    assert "give a budget" in capsys.readouterr().err
+    assert "the budget must be a positive number of --minutes or --steps" in capsys.readouterr().err
     init = ["--init", str(tmp_path / "root" / "tiny"), "--steps=1", "--quiet", "--device", "cpu"]
     assert train_recipe.main([recipe, "--data", str(prepared), "--out", str(tmp_path / "on"), *overrides, *init]) == 0
     start = load_tensors(released.weights)[0]["decoder.project.weight"]
@@ -176,6 +184,34 @@ def test_every_recipe_takes_a_step(prepared, recipe):
     assert 0 < trainer.train_step()["gradient_norm"] < 1000
     moved = float((trainer.codec.encoder.tower.layers[0].conv.weight.detach() - before).abs().max())
     assert 1e-6 < moved < 1e-5  # the first step of the warm-up: 1e-3 / 200
+
+
+def test_what_cannot_be_trained_is_refused(prepared):
+    corpus = Corpus(prepared, "train")
+    for minutes, steps in ((-1.0, None), (None, -1), (None, None)):
+        with pytest.raises(InputError, match="the budget must be a positive number"):
+            Budget(steps, minutes)
+    with pytest.raises(InputError, match="warmup_steps is 0"):
+        config(warmup_steps=0)
+    short = dataclasses.replace(config(), data=DataConfig(crop_seconds=0.2))
+    with pytest.raises(InputError, match="leave 1440 samples to score, but the losses' longest window has 2048"):
+        Trainer(short, corpus, Budget(steps=1))
+    corpus.sample_rate = 24000
+    with pytest.raises(InputError, match="prepared at 24000 Hz, but the codec runs at 16000"):
+        Trainer(config(), corpus, Budget(steps=1))
+
+
+def test_a_bad_batch_is_skipped(prepared, monkeypatch):
+    trainer = Trainer(config(VQ), Corpus(prepared, "train"), Budget(steps=9))
+    for _ in range(3):
+        trainer.train_step()
+    before = state(trainer)
+    bad = np.full((2, trainer.crop_samples), np.nan, np.float32)
+    monkeypatch.setattr(trainer.corpus, "batch", lambda *_: bad)
+    assert trainer.train_step()["skipped"] == 1
+    after = state(trainer)
+    kept = [name for name in before if not name.startswith("average.")]
+    assert [name for name in kept if not torch.equal(before[name], after[name])] == []
 
 
 def test_recipes_are_strict(tmp_path, prepared):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spectok.audio import fit_length, resample
+from spectok.audio import resample, restore
 from spectok.container import write_codes
 from spectok.evaluation.metrics import SAMPLE_RATE
 
@@ -66,10 +66,10 @@ class SpectokCoder:
         end = time.perf_counter()
         destination = io.BytesIO()
         write_codes(destination, self.tokenizer.header(SAMPLE_RATE, len(audio)), codes)
-        heard = fit_length(resample(decoded, rate, SAMPLE_RATE), len(audio))
+        heard = restore(decoded, rate, SAMPLE_RATE, len(audio))
         return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
 
     def facts(self) -> dict[str, Any]:
-        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts."""
+        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; which weights they are."""
         names = ("sample_rate", "frame_rate", "token_rate", "tokens_per_frame", "codebook_size", "bitrate")
-        return {name: getattr(self.tokenizer, name) for name in names}
+        return {name: getattr(self.tokenizer, name) for name in (*names, "weight_hash")}

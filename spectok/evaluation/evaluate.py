@@ -16,7 +16,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ import torch
 from spectok.audio import list_audio, read_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coded, Coder, Codes
-from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, codebook_use, interval, score
+from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, codebook_use, interval, jackknife, score
 
 GROUPS = ("clean_*", "hard_*", "*")
 BATCH_FILES = 32  # coded, then scored, before the next: memory stays bounded and timings undisturbed
@@ -126,7 +126,7 @@ def evaluate(
         raise InputError(f"each coder needs its own name, but they are {', '.join(names)}")
     rows: dict[str, list[Row]] = {name: [] for name in names}
     facts = {coder.name: coder.facts() for coder in coders}
-    histograms: dict[str, Histogram] = {}
+    histograms: dict[str, list[Histogram]] = {name: [] for name in names}
     for coder in coders:
         coder.code(_read(items[0])[:SAMPLE_RATE])
     with _scorer(jobs) as score_all:
@@ -136,14 +136,13 @@ def evaluate(
             for (name, _, coded, row), scored in zip(batch, scores, strict=True):
                 rows[name].append({**row, **scored})
                 if coded.codes is not None:
-                    counted = _histogram(name, coded.codes, int(facts[name]["codebook_size"]))
-                    histograms[name] = counted + histograms.get(name, 0)
+                    histograms[name].append(_histogram(name, coded.codes, int(facts[name]["codebook_size"])))
                 if progress is not None:
                     progress(sum(map(len, rows.values())), len(items) * len(coders))
     results = {
         "conventions": {"sample_rate": SAMPLE_RATE, "interval": "95 %, Student's t", "metrics": METRICS},
         "machine": _machine(),
-        "coders": {name: _summary(rows[name], facts[name], histograms.get(name)) for name in names},
+        "coders": {name: _summary(rows[name], facts[name], histograms[name]) for name in names},
         "paired": [
             _paired(first, second, group, rows)
             for first, second in itertools.combinations(names, 2)
@@ -210,21 +209,38 @@ def _group(rows: list[Row]) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in rows)
     means = {metric: interval([row[metric] for row in rows]).as_dict() for metric in METRICS}
     bits = 8 * sum(row["num_bytes"] for row in rows)
+    of_file = {
+        "file_bits_per_second": [_ratio(8 * row["num_bytes"], row["seconds"]) for row in rows],
+        "file_rtf_encode": [_ratio(row["encode_seconds"], row["seconds"]) for row in rows],
+        "file_rtf_decode": [_ratio(row["decode_seconds"], row["seconds"]) for row in rows],
+    }
+    means |= {name: interval(values).as_dict() for name, values in of_file.items()}
     return {"files": len(rows), "seconds": seconds, "bits_per_second": _ratio(bits, seconds), **means}
 
 
-def _summary(rows: list[Row], facts: dict[str, Any], histogram: Histogram | None) -> dict[str, Any]:
+def _codebook(histograms: list[Histogram]) -> dict[str, Any] | None:
+    """Codebook use over all files: share of entries used and normalised entropy, with jackknife intervals."""
+    if not histograms:
+        return None
+    total = np.sum(histograms, axis=0)
+    use, left_out = codebook_use(total), [codebook_use(total - counts) for counts in histograms]
+    return {
+        "size": len(total),
+        "tokens": int(total.sum()),
+        "used": jackknife(use.used, [each.used for each in left_out]).as_dict(),
+        "entropy": jackknife(use.entropy, [each.entropy for each in left_out]).as_dict(),
+    }
+
+
+def _summary(rows: list[Row], facts: dict[str, Any], histograms: list[Histogram]) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in rows)
     rtf = {side: _ratio(sum(row[f"{side}_seconds"] for row in rows), seconds) for side in ("encode", "decode")}
-    codebook = None
-    if histogram is not None:
-        codebook = {"size": len(histogram), "tokens": int(histogram.sum()), **asdict(codebook_use(histogram))}
     groups = {}
     for group in (*GROUPS, *sorted({row["category"] for row in rows})):
         members = _members(rows, group)
         if members:
             groups[group] = _group([rows[index] for index in members])
-    return {"facts": facts, "rtf": rtf, "codebook": codebook, "groups": groups, "files": rows}
+    return {"facts": facts, "rtf": rtf, "codebook": _codebook(histograms), "groups": groups, "files": rows}
 
 
 def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -213,6 +214,19 @@ def interval(values: npt.ArrayLike) -> Summary:
         return Summary(float(kept[0]) if n else math.nan, math.nan, n)
     half_width = float(stdtrit(n - 1, 0.975)) * float(kept.std(ddof=1)) / math.sqrt(n)
     return Summary(float(kept.mean()), half_width, n)
+
+
+def jackknife(whole: float, left_out: Sequence[float]) -> Summary:
+    """A statistic of all n files with its 95 % interval, from its values with each file left out in turn.
+
+    The jackknife's standard error, sqrt((n - 1) / n * sum of squares of the left-out values about their mean), times
+    Student's t with n - 1 degrees of freedom (Efron and Stein, 1981). The half width is NaN for n < 2.
+    """
+    values, n = np.asarray(left_out, np.float64), len(left_out)
+    if n < 2:
+        return Summary(whole, math.nan, n)
+    error = math.sqrt((n - 1) / n * float(np.square(values - values.mean()).sum()))
+    return Summary(whole, float(stdtrit(n - 1, 0.975)) * error, n)
 
 
 def codebook_use(histogram: npt.ArrayLike) -> CodebookUse:

@@ -104,12 +104,17 @@ def _group_table(coders: dict[str, Any], group: str) -> str:
 def _cost_table(coders: dict[str, Any]) -> str:
     rows = []
     for name, coder in coders.items():
-        bits, rtf, codebook = coder["groups"]["*"]["bits_per_second"], coder["rtf"], coder["codebook"]
+        group, codebook = coder["groups"]["*"], coder["codebook"]
+        files = group["files"]
+        cells = [
+            _value(group[key], files, digits)
+            for key, digits in (("file_bits_per_second", 0), ("file_rtf_encode", 4), ("file_rtf_decode", 4))
+        ]
         use = ["-"] * 3
         if codebook is not None:
-            use = [f"{codebook['size']:,}", _number(codebook["used"], 3), _number(codebook["entropy"], 3)]
-        rows.append([name, _number(bits, 0), _number(rtf["encode"], 4), _number(rtf["decode"], 4), *use])
-    head = ["coder", "bits/s", "rtf encode", "rtf decode", "codebook", "share used", "entropy / log2(size)"]
+            use = [f"{codebook['size']:,}", *(_value(codebook[key], files, 3) for key in ("used", "entropy"))]
+        rows.append([name, *cells, *use])
+    head = ["coder", "bits/s of a file", "rtf encode", "rtf decode", "codebook", "share used", "entropy / log2(size)"]
     return _table(head, rows)
 
 

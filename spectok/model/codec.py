@@ -227,7 +227,8 @@ class Codec(nn.Module):
         """Multiply-accumulates per second of audio, of "encoder" and "decoder".
 
         The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its
-        input rate; the Fourier transforms (about 1 MMAC/s) and elementwise operations are left out.
+        input rate; the Fourier transforms (about 1 MMAC/s), the search of a learned codebook and elementwise
+        operations are left out.
         """
         counts = {"encoder": 0.0, "decoder": 0.0}
         frames = math.ceil(self.config.frame_rate)

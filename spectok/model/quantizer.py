@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
-from vector_quantize_pytorch.vector_quantize_pytorch import Codebook
 
 from spectok.config import QuantizerConfig
 
@@ -64,6 +63,8 @@ class VectorQuantizer(nn.Module):
     """
 
     def __init__(self, config: QuantizerConfig) -> None:
+        from vector_quantize_pytorch.vector_quantize_pytorch import Codebook
+
         super().__init__()
         size, dim = config.codebook_size, config.codebook_dim
         self.codebook = Codebook(
@@ -121,7 +122,7 @@ class VectorQuantizer(nn.Module):
         self.codebook.track_cluster_size_and_embed_avg(rows[None], one_hot[None])
         self.codebook.update_ema()
         expired = self.codebook.cluster_size < self.codebook.threshold_ema_dead_code
-        if expired.any():
+        if expired.any() and self.pooled >= len(self.pool):  # after a fresh start from weights it must fill first
             self.codebook.replace(self.pool[None], expired)
 
 

@@ -1,8 +1,8 @@
 """Training audio: a prepared folder, and random crops of it that depend only on the seed and the step.
 
-A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples) and for each
-split `<split>.npy`, all its audio as one int16 array at the codec's sample rate, which is mapped, not loaded: a crop
-costs a page fault, so no worker processes are needed.
+A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples, sample_rate)
+and for each split `<split>.i16`, all its audio as little-endian int16 at one sample rate. That file is mapped, not
+loaded: a crop costs a page fault, so no worker processes are needed.
 """
 
 import csv
@@ -26,6 +26,16 @@ class DataConfig:
     silence_share: float = 0.02  # crops that are digital silence
     gap_share: float = 0.05  # crops in which a stretch is digital silence
 
+    def __post_init__(self) -> None:
+        require(self.batch_size > 0, f"batch_size is {self.batch_size}, but must be positive")
+        require(self.crop_seconds > 0, f"crop_seconds is {self.crop_seconds}, but must be positive")
+        require(self.gain_db[0] <= self.gain_db[1], f"gain_db is {self.gain_db}, but must be (lowest, highest)")
+        shares = (self.silence_share, self.gap_share)
+        require(
+            min(shares) >= 0 and sum(shares) <= 1,
+            f"silence_share {shares[0]} and gap_share {shares[1]} must be at least 0 and at most 1 together",
+        )
+
 
 class Corpus:
     """One split of a prepared folder.
@@ -42,18 +52,30 @@ class Corpus:
         folder = Path(folder)
         try:
             with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if row["split"] == split]
-            self.audio: NDArray[np.int16] = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)
-            self.starts = np.array([int(row["start"]) for row in rows])
-            self.samples = np.array([int(row["samples"]) for row in rows])
+                self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
+            require(len(self.rows) > 0, f"{folder} has no files in the split '{split}'")
+            self.starts = np.array([int(row["start"]) for row in self.rows])
+            self.samples = np.array([int(row["samples"]) for row in self.rows])
+            self.sample_rate = int(self.rows[0]["sample_rate"])
+            self.audio = np.memmap(folder / f"{split}.i16", "<i2", "r")
+        except InputError:
+            raise
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{folder} is not a folder made by recipes/prepare.py: {error}") from error
-        require(len(rows) > 0, f"{folder} has no files in the split '{split}'")
-        self.files = [row["file"] for row in rows]
+        require(
+            len(self.audio) == self.samples.sum(), f"{folder}/{split}.i16 is not as long as manifest.csv says it is"
+        )
         self.edges = np.cumsum(self.samples) / self.samples.sum()
 
+    def hours_by_source(self) -> dict[str, float]:
+        """Hours of audio of each source that the manifest names."""
+        hours: dict[str, float] = {}
+        for row, samples in zip(self.rows, self.samples, strict=True):
+            hours[row["source"]] = hours.get(row["source"], 0.0) + float(samples) / self.sample_rate / 3600
+        return hours
+
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.rows)
 
     def clip(self, index: int, start: int = 0, samples: int | None = None) -> NDArray[np.float32]:
         """A file, or a stretch of it, as float32 `[T]`; zeros beyond its end."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from spectok.config import CodecConfig
+from spectok.config import CodecConfig, require
 from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors, save_tensors
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer
@@ -31,6 +31,11 @@ class OptimConfig:
     warmup_steps: int = 200
     clip_norm: float = 1.0  # gradients longer than this are scaled down to it
     ema_decay: float = 0.999  # of the averaged weights, which are the released ones
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}, but must be positive")
+        require(self.warmup_steps > 0, f"warmup_steps is {self.warmup_steps}, but must be at least 1")
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}, but must be at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Budget:
     steps: int | None = None
     minutes: float | None = None
 
+    def __post_init__(self) -> None:
+        given = [value for value in (self.steps, self.minutes) if value is not None]
+        require(bool(given) and min(given) > 0, "the budget must be a positive number of --minutes or --steps")
+
     def progress(self, step: int, seconds: float) -> float:
         """How much of the budget is spent, from 0 to 1."""
         by_steps = step / self.steps if self.steps else 0.0
@@ -75,6 +84,10 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, corpus: Corpus, budget: Budget, device: str = "cpu", bf16: bool = False
     ) -> None:
+        require(
+            corpus.sample_rate == config.codec.sample_rate,
+            f"the corpus was prepared at {corpus.sample_rate} Hz, but the codec runs at {config.codec.sample_rate}",
+        )
         torch.manual_seed(config.seed)
         self.config, self.corpus, self.budget, self.device, self.bf16 = config, corpus, budget, device, bf16
         self.codec = Codec(config.codec).to(device)
@@ -89,6 +102,13 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         frame = config.codec.frame_length
         self.crop_samples = round(config.data.crop_seconds * config.codec.sample_rate / frame) * frame
+        self.first_scored = round(config.warm_state_seconds * config.codec.sample_rate)
+        scored = self.crop_samples - self.first_scored - config.codec.synthesis_delay
+        require(
+            scored >= config.loss.longest,
+            f"crops of {config.data.crop_seconds} s leave {scored} samples to score, but the losses' longest window "
+            f"has {config.loss.longest}",
+        )
 
     def train_step(self) -> dict[str, float]:
         """One update; returns the unweighted losses, the gradient norm and the learning rate."""
@@ -107,9 +127,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.codec.parameters(), config.optim.clip_norm)
-        if torch.isfinite(norm):
+        usable = bool(torch.isfinite(norm))
+        if usable:
             self.optimizer.step()
-        self.codec.quantizer.update_(quantized.latent, quantized.codes)
+            self.codec.quantizer.update_(quantized.latent, quantized.codes)
         self.step += 1
         self._update_average()
         return {
@@ -117,6 +138,7 @@ class Trainer:
             "total": float(total.detach()),
             "gradient_norm": float(norm),
             "learning_rate": rate,
+            "skipped": 0.0 if usable else 1.0,
         }
 
     def averaged_codec(self) -> Codec:
@@ -168,7 +190,7 @@ class Trainer:
 
     def _aligned(self, audio: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         delay = self.config.codec.synthesis_delay
-        first = round(self.config.warm_state_seconds * self.config.codec.sample_rate)
+        first = self.first_scored
         return audio[:, first : audio.shape[1] - delay], output[:, first + delay :]
 
     @torch.no_grad()
@@ -200,8 +222,11 @@ def fit(trainer: Trainer, valid: Corpus, folder: Path, quiet: bool = False) -> N
     with open(folder / "log.jsonl", "a", encoding="utf-8") as log, bar:
         while done < 1:
             began = time.monotonic()
-            for name, value in trainer.train_step().items():
-                recent[name] = 0.98 * recent.get(name, value) + 0.02 * value
+            values = trainer.train_step()
+            for name, value in values.items():
+                if math.isfinite(value):  # one bad batch must not hide all later ones
+                    recent[name] = 0.98 * recent.get(name, value) + 0.02 * value
+            recent["learning_rate"] = values["learning_rate"]
             trainer.seconds += time.monotonic() - began
             done = trainer.budget.progress(trainer.step, trainer.seconds)
             if trainer.step % 100 == 0 or done >= 1:
@@ -217,9 +242,9 @@ def fit(trainer: Trainer, valid: Corpus, folder: Path, quiet: bool = False) -> N
 
 
 def _log(log: Any, trainer: Trainer, kind: str, values: dict[str, float]) -> None:
-    rounded = {name: float(f"{value:.5g}") for name, value in values.items()}
+    rounded = {name: float(f"{value:.5g}") if math.isfinite(value) else None for name, value in values.items()}
     entry = {"kind": kind, "step": trainer.step, "seconds": round(trainer.seconds, 1), **rounded}
-    log.write(json.dumps(entry) + "\n")
+    log.write(json.dumps(entry, allow_nan=False) + "\n")
     log.flush()
 
 

@@ -11,6 +11,8 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
+from spectok.config import require
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -25,6 +27,20 @@ class LossConfig:
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
     floor_db: float = -70.0  # level under which a mel band counts as silence
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.mel_n_fft) == len(self.n_mels) > 0,
+            f"mel_n_fft {self.mel_n_fft} and n_mels {self.n_mels} must be lists of one length",
+        )
+        for n_fft, n_mels in zip(self.mel_n_fft, self.n_mels, strict=True):
+            require(0 < n_mels <= n_fft / 8, f"n_mels {n_mels} must be from 1 to an eighth of its mel_n_fft {n_fft}")
+        require(self.power >= 1, f"power is {self.power}, but must be at least 1")
+
+    @property
+    def longest(self) -> int:
+        """The longest window, in samples: shorter audio cannot be scored."""
+        return max(self.spectral_n_fft, *self.mel_n_fft)
 
 
 class Losses(nn.Module):

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from spectok.audio import write_audio
+from spectok.config import require
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, pesq_wb, stoi
 from spectok.evaluation.picture import draw
 from spectok.model.codec import Codec
@@ -35,6 +36,7 @@ def validate(codec: Codec, corpus: Corpus, folder: Path | None = None) -> dict[s
         folder: gets the first clips as wav files and pictures; None writes nothing.
     """
     config = codec.config
+    require(config.sample_rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, not at {config.sample_rate}")
     pesq_scores, stoi_scores = [], []
     histogram = np.zeros(config.quantizer.codebook_size, np.int64)
     for n, index in enumerate(np.linspace(0, len(corpus) - 1, min(MAX_CLIPS, len(corpus))).astype(int)):

@@ -1,0 +1,111 @@
+"""Files, folders and progress of the command line, and what `info` and `eval` say of what is missing."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from models import listing, use_root, write_root
+
+from spectok import Tokenizer, pretrained
+from spectok.cli import main
+from spectok.cli_files import PROGRESS_FILES, blocks
+from spectok.container import read_codes
+
+MISSING = "No such file or directory"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "pretrained"
+    write_root(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(root, tmp_path, monkeypatch):
+    """Make two random codecs the released ones, `tiny-query` the default, and work in an empty folder."""
+    use_root(monkeypatch, root)
+    monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
+    monkeypatch.chdir(tmp_path)
+    return Tokenizer.from_pretrained("tiny-query")
+
+
+def write(path, length=500, rate=16000):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.2 * np.random.default_rng(0).standard_normal(length), rate)
+
+
+def bars(text):
+    """What progress bars said, one line for each time they were drawn."""
+    return [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("length", [4801, 9600, 9605])
+def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny, length):
+    write("in.wav", length, 48000)
+    assert main(["encode", "in.wav", "codes.spt"]) == main(["decode", "codes.spt", "out.wav"]) == 0
+    heard = tiny.decode(read_codes("codes.spt")[1], length, 48000)
+    samples, rate = soundfile.read("out.wav", dtype="int16")
+    assert (len(samples), rate) == (length, 48000)
+    np.testing.assert_array_equal(samples, np.rint(32768 * heard).clip(-32768, 32767).astype(np.int16))
+
+
+def test_many_files_show_a_bar_over_files(tiny, capsys):
+    for i in range(PROGRESS_FILES):
+        write(f"in/{i}.wav")
+    assert main(["encode", "in", "out"]) == 0
+    last = bars(capsys.readouterr().err)[-1]
+    assert f"{PROGRESS_FILES}/{PROGRESS_FILES}" in last and "100%" in last
+
+
+def test_few_short_files_show_none(tiny, capsys):
+    for i in range(PROGRESS_FILES - 1):
+        write(f"in/{i}.wav")
+    assert main(["encode", "in", "out"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("extra", [0, 7])
+@pytest.mark.parametrize("seconds", [30, 35])
+def test_a_bar_over_seconds_ends_at_their_number(capsys, seconds, extra):
+    values = np.arange(100 * seconds + extra)
+    np.testing.assert_array_equal(np.concatenate(list(blocks(values, 100, "speech.wav"))), values)
+    last = bars(capsys.readouterr().err)[-1]
+    assert last.startswith("speech.wav: 100%") and f" {seconds}/{seconds} " in last
+
+
+def test_short_audio_shows_no_bar(capsys):
+    assert [len(block) for block in blocks(np.zeros(2999), 100, "speech.wav")] == [1000, 1000, 999]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_batch_of_bad_files_leaves_no_folders(tiny, command, capsys):
+    suffix = {"encode": "wav", "decode": "spt"}[command]
+    for name in ("in/a", "in/deep/b"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{name}.{suffix}").write_text("neither audio nor codes", encoding="utf-8")
+    assert main([command, "in", "out"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+    assert listing(".") == [f"in/a.{suffix}", f"in/deep/b.{suffix}"]
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("target", ["missing.spt", "missing/model", "missing/in.spt"])
+def test_info_of_a_missing_file(tiny, target, capsys):
+    assert main(["info", target]) == 2
+    assert capsys.readouterr() == ("", f"spectok: cannot read {target}: {MISSING}\n")
+
+
+@pytest.mark.parametrize("package", ["pesq", "pystoi", "scipy"])
+def test_eval_without_its_packages_says_what_to_install(tiny, package, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("spectok.evaluation.") or name == "scipy.special"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert main(["eval", "."]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("spectok: spectok eval needs more packages: pip install 'spectok[eval]' (")
+    assert package in err.partition("[eval]")[2]
