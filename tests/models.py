@@ -1,5 +1,6 @@
 """Engines and models that the tests of several modules need: random, perfect, and released."""
 
+import copy
 import functools
 import hashlib
 from dataclasses import replace
@@ -104,6 +105,20 @@ def echo_engine(name: str) -> EchoEngine:
 def released(name: str) -> Tokenizer:
     """A released model, loaded once."""
     return Tokenizer.from_pretrained(name)
+
+
+class DoubleEngine(RandomEngine):
+    """A released codec in float64, where no rounding comes near a decision boundary."""
+
+    def __init__(self, codec):
+        self.config, self.dtype, self.longest = codec.config, torch.float64, 0
+        self.codec = copy.deepcopy(codec).double()
+
+
+@functools.cache
+def in_double_precision(name: str) -> Tokenizer:
+    """A released model in float64."""
+    return Tokenizer(DoubleEngine(released(name).engine.codec), released(name).weight_hash)
 
 
 def write_model(folder, config: CodecConfig) -> str:

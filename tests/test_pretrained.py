@@ -1,5 +1,3 @@
-import copy
-import functools
 import hashlib
 import json
 import shutil
@@ -10,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from models import RandomEngine, released, use_root, write_root
+from make_golden import GOLDEN, codes
+from models import in_double_precision, released, use_root, write_root
 
 from spectok import InputError, Tokenizer, pretrained
 from spectok.audio import read_audio, resample
@@ -110,17 +109,12 @@ def test_loudness_passes_and_silence_stays_silent(name, speech):
     assert abs(changes[0] - changes[1]) < 1.5
 
 
-class DoubleEngine(RandomEngine):
-    """A released codec in float64, where no rounding comes near a decision boundary."""
-
-    def __init__(self, codec):
-        self.config, self.dtype, self.longest = codec.config, torch.float64, 0
-        self.codec = copy.deepcopy(codec).double()
-
-
-@functools.cache
-def in_double_precision(name):
-    return Tokenizer(DoubleEngine(released(name).engine.codec), released(name).weight_hash)
+@every_model
+def test_codes_are_the_golden_ones(name):
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
+    assert golden["weights"] == pretrained.find(name).sha256, "new weights need tests/make_golden.py"
+    assert codes(name) == golden["codes"]
+    assert len(golden["codes"]) == 101 * released(name).tokens_per_frame
 
 
 def few(different):

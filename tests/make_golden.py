@@ -1,0 +1,28 @@
+"""Write tests/data/golden.json: the released models' codes of two seconds of speech, computed in float64.
+
+    python tests/make_golden.py
+
+Run it when weights are released, and look at what changed: other codes without other weights are a broken bitstream.
+"""
+
+import json
+from pathlib import Path
+
+from models import in_double_precision
+
+from spectok import pretrained
+from spectok.audio import read_audio
+
+DATA = Path(__file__).parent / "data"
+GOLDEN = DATA / "golden.json"
+
+
+def codes(name: str) -> list[int]:
+    """The codes of the fixture's second and third second."""
+    speech, _ = read_audio(DATA / "librispeech_84_16k.flac", 16000)
+    return in_double_precision(name).encode(speech[16000:48000]).tolist()
+
+
+if __name__ == "__main__":
+    golden = {name: {"weights": pretrained.find(name).sha256, "codes": codes(name)} for name in pretrained.names()}
+    GOLDEN.write_text(json.dumps(golden) + "\n", encoding="utf-8")
