@@ -107,9 +107,9 @@ def card(name: str, results: dict[str, Any]) -> str:
     start = f"the weights of {run['init']}" if run["init"] else "random weights"
     return f"""# {name}
 
-A streaming speech codec at {config.bitrate:g} bits/s: {config.sample_rate} Hz, {codes(config)}.
-{config.latency_samples} samples of algorithmic latency, {Codec(config).num_parameters:,} parameters,
-{macs / 1e6:.0f} MMAC/s.
+A streaming speech codec at {config.bitrate:g} bits/s: {config.sample_rate} Hz, {codes(config)} entries,
+{config.latency_samples} samples of algorithmic latency, {Codec(config).num_parameters:,} parameters, {macs / 1e6:.0f}
+MMAC/s.
 
 ## Licence
 

@@ -51,7 +51,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     """Write what the run is into its folder: recipe, commands, data, hardware. A resumed run must be the same one."""
     path = args.out / "run.json"
     recipe = json.loads(json.dumps(dataclasses.asdict(config)))
-    command = f"python recipes/train.py {args.recipe.name} --data PREPARED --out RUN"
+    command = f"python recipes/train.py recipes/{args.recipe.name} --data PREPARED --out RUN"
     command += "".join(f" --{name} {value}" for name in ("minutes", "steps", "init") if (value := getattr(args, name)))
     command += (
         "".join(f" --set {override}" for override in args.set) + " --bf16" * args.bf16 + " --resume" * args.resume

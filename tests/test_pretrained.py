@@ -18,8 +18,8 @@ from spectok.model.weights import load_tensors, save_tensors
 
 CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))
 FLOORS = {  # means over the two clips; `codes` is the number of different ones in both
-    "spectok-16k-4k": {"pesq": 1.3, "stoi": 0.75, "codes": 300},
-    "spectok-16k-800": {"pesq": 1.05, "stoi": 0.6, "codes": 60},
+    "spectok-16k-4k": {"pesq": 1.9, "stoi": 0.86, "codes": 700},
+    "spectok-16k-800": {"pesq": 1.25, "stoi": 0.78, "codes": 150},
 }
 BUDGETS = {
     "spectok-16k-4k": {"bitrate": 4000, "tokens": 8, "codebook": 1024, "macs": 0.25e9, "parameters": 1.5e6},
