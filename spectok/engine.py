@@ -4,6 +4,7 @@
 imported when one is made and not before.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -81,10 +82,18 @@ class TorchEngine:
         """Codes `[B, N]` to audio `[B, T]`."""
         return self._run(self.codec.decode_step, codes, state)
 
+    def _precision(self) -> AbstractContextManager[None]:
+        """On a GPU, full float32: the shorter TensorFloat-32 would flip codes between devices."""
+        import torch
+
+        if self.device.type != "cuda":
+            return nullcontext()
+        flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        return flags
+
     def _run(self, step: Any, chunk: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
         import torch
 
-        # TensorFloat-32 would flip codes between devices.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), self._precision():
             output, state = step(torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device), state)
         return output.cpu().numpy(), state
