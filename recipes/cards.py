@@ -138,9 +138,9 @@ normalised entropy of the codes is {use["entropy"]["mean"]:.3f}.
 
 ## Limits
 
-Speech only: music and two talkers at once come out poorly. 16 kHz: nothing above 8 kHz survives. Trained mostly on read
-English; other languages are understood but less well reproduced. Not trained with an adversarial stage yet, so that
-voices sound rougher than the figures alone would say.
+Speech only: music and two talkers at once come out poorly. 16 kHz: nothing above 8 kHz survives. Trained on few hours
+of mostly read English: acted, emotional speech is the weakest of the clean categories. Not trained with an adversarial
+stage yet, so that voices sound rougher than the figures alone would say.
 """
 
 
