@@ -73,6 +73,8 @@ def test_budgets(name):
     assert config.quantizer.tokens_per_frame == budget["tokens"]
     assert config.quantizer.codebook_size == budget["codebook"]
     assert config.latency_samples <= 480  # 30 ms
+    assert (codec.latency_samples, codec.frame_rate, codec.bitrate) == (config.latency_samples, 50, budget["bitrate"])
+    assert codec.token_rate == 50 * budget["tokens"]
     assert codec.num_parameters <= budget["parameters"]
     assert 0 < sum(codec.macs_per_second().values()) <= budget["macs"]
 

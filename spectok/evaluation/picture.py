@@ -30,6 +30,7 @@ def draw(
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -41,6 +42,7 @@ def draw(
     extent = (0, len(codes) / frame_rate, codes.shape[1] + 0.5, 0.5)
     axes[1].imshow(codes.T, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
     axes[1].set_ylabel("codes\nslot")
+    axes[1].yaxis.set_major_locator(MaxNLocator(integer=True))
     axes[2].set_xlabel("seconds")
     axes[2].set_xlim(0, len(real) / sample_rate)
     figure.suptitle(title)

@@ -223,6 +223,26 @@ class Codec(nn.Module):
         """Learnable numbers in all parts."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def latency_samples(self) -> int:
+        """Algorithmic latency in samples."""
+        return self.config.latency_samples
+
+    @property
+    def frame_rate(self) -> float:
+        """Code frames per second."""
+        return self.config.frame_rate
+
+    @property
+    def token_rate(self) -> float:
+        """Tokens per second."""
+        return self.config.token_rate
+
+    @property
+    def bitrate(self) -> float:
+        """Bits per second of the codes."""
+        return self.config.bitrate
+
     def macs_per_second(self) -> dict[str, float]:
         """Multiply-accumulates per second of audio, of "encoder" and "decoder".
 
