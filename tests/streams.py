@@ -1,6 +1,19 @@
-"""Streams that the tests of several modules need."""
+"""Signals and streams that the tests of several modules need."""
 
 import io
+
+import numpy as np
+import soundfile
+
+
+def sine(length: int, rate: int, frequency: float = 440.0) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.float32)
+
+
+def wav_bytes(samples: np.ndarray, rate: int = 16000, **options) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", **options)
+    return buffer.getvalue()
 
 
 class Pipe(io.RawIOBase):

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import Pipe
+from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
 from spectok.audio import check_audio, fit_length, list_audio, read_audio, resample, to_mono, write_audio
@@ -20,16 +20,6 @@ DATA = Path(__file__).parent / "data"
 RATES = [8000, 11025, 16000, 22050, 24000, 44100, 48000]
 
 quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-
-
-def sine(length: int, rate: int, frequency: float = 440.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.float32)
-
-
-def wav_bytes(samples: np.ndarray, rate: int = 16000, **options) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format="WAV", **options)
-    return buffer.getvalue()
 
 
 # Levels, types and channels.

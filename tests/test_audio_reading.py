@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import Pipe
+from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
 from spectok.audio import fit_length, read_audio, resample
@@ -18,16 +18,6 @@ from spectok.errors import InputError
 DATA = Path(__file__).parent / "data"
 
 quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
-
-
-def sine(length: int, rate: int, frequency: float = 440.0) -> np.ndarray:
-    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.float32)
-
-
-def wav_bytes(samples: np.ndarray, rate: int = 16000, **options) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format="WAV", **options)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
