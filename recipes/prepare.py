@@ -3,15 +3,18 @@
     python recipes/prepare.py CORPUS OUT
 
 CORPUS is any folder of audio, of which every fiftieth file (at least one) becomes the validation split, whatever its
-speaker; or a folder with a `manifest.csv` whose columns `file` and `split` (train, valid; others are left out) say what
-is what, and whose `kind`, if there is one, is `speech`. Files that cannot be read are named and left out.
+speaker; or a folder with a `manifest.csv` whose columns `file` and `split` (train, valid, noise; others are left out)
+say what is what. Where it has a column `kind`, train and valid take `speech` alone. The split noise, which is for
+training with noise, may be missing; `--noise FOLDER` adds all the audio of a folder to it. Files that cannot be read
+are named and left out.
 """
 
 import argparse
 import csv
 import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +27,49 @@ from spectok.config import require
 from spectok.errors import InputError
 from spectok.files import atomic_write
 
-SPLITS = ("train", "valid")
+SPLITS = ("train", "valid", "noise")
 
 
-def find_files(corpus: Path) -> list[tuple[str, str, str]]:
-    """Rows (file relative to the corpus, split, source)."""
+@dataclass(frozen=True)
+class Entry:
+    """A file to prepare."""
+
+    path: Path
+    file: str  # its name in the prepared manifest
+    split: str
+    source: str
+
+
+def find_files(corpus: Path, noise: Path | None = None) -> list[Entry]:
+    """The files of a corpus and of a folder of noise, whose names in the manifest begin with `noise:`."""
+    added = list_audio(noise) if noise else []
     manifest = corpus / "manifest.csv"
     if manifest.is_file():
-        with open(manifest, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        require(bool(rows) and {"file", "split"} <= set(rows[0]), f"{manifest} needs the columns file and split")
-        speech = (row for row in rows if row.get("kind", "speech") == "speech")
-        return [(row["file"], row["split"], row.get("source", "")) for row in speech if row["split"] in SPLITS]
-    files = [str(path.relative_to(corpus)) for path in list_audio(corpus)]
-    require(len(files) > 1, f"{corpus} holds {len(files)} audio files; training needs at least two")
-    return [(file, "valid" if index % 50 == 0 else "train", "") for index, file in enumerate(files)]
+        entries = read_manifest(manifest)
+    else:
+        speech = [path for path in list_audio(corpus) if not (noise and path.resolve().is_relative_to(noise.resolve()))]
+        require(len(speech) > 1, f"{corpus} holds {len(speech)} audio files; training needs at least two")
+        entries = [
+            Entry(path, str(path.relative_to(corpus)), "train" if index % 50 else "valid", "")
+            for index, path in enumerate(speech)
+        ]
+    if noise:
+        require(bool(added), f"{noise} holds no audio files")
+        source = noise.resolve().name
+        entries += [Entry(path, f"noise:{path.relative_to(noise)}", "noise", source) for path in added]
+    return entries
+
+
+def read_manifest(manifest: Path) -> list[Entry]:
+    """The rows of a corpus's manifest that are prepared."""
+    with open(manifest, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    require(bool(rows) and {"file", "split"} <= set(rows[0]), f"{manifest} needs the columns file and split")
+    return [
+        Entry(manifest.parent / row["file"], row["file"], row["split"], row.get("source", ""))
+        for row in rows
+        if row["split"] in SPLITS and (row["split"] == "noise" or row.get("kind", "speech") == "speech")
+    ]
 
 
 def load(path: Path, sample_rate: int) -> NDArray[np.int16] | str:
@@ -50,42 +81,49 @@ def load(path: Path, sample_rate: int) -> NDArray[np.int16] | str:
     return np.round(audio.clip(-1, 1) * 32767).astype("<i2")
 
 
-def write_split(out: Path, split: str, chosen: list[tuple[str, str, str]], clips: Any) -> list[dict[str, Any]]:
+def write_split(out: Path, split: str, entries: list[Entry], sample_rate: int, pool: Executor) -> list[dict[str, Any]]:
     """Write one split's samples as they come; returns its rows of the manifest."""
     rows: list[dict[str, Any]] = []
     start = 0
+    paths = [entry.path for entry in entries]
+    clips = tqdm(
+        pool.map(load, paths, [sample_rate] * len(paths), chunksize=16), total=len(paths), desc=split, unit="file"
+    )
     with atomic_write(out / f"{split}.i16") as temporary, open(temporary, "wb") as samples:
-        for (file, _, source), clip in zip(chosen, clips, strict=True):
+        for entry, clip in zip(entries, clips, strict=True):
             if isinstance(clip, str):
                 print(f"left out: {clip}", file=sys.stderr)
                 continue
             samples.write(clip.tobytes())
-            rows.append({"file": file, "split": split, "source": source, "start": start, "samples": len(clip)})
+            row = {"file": entry.file, "split": split, "source": entry.source, "start": start, "samples": len(clip)}
+            rows.append({**row, "sample_rate": sample_rate})
             start += len(clip)
         require(start > 0, f"no file of the split '{split}' can be read")
+    print(f"{split}: {len(rows)} files, {start / sample_rate / 3600:.2f} hours")
     return rows
 
 
-def prepare(corpus: Path, out: Path, sample_rate: int) -> None:
+def write_manifest(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the prepared folder's `manifest.csv`."""
+    with atomic_write(out / "manifest.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def prepare(corpus: Path, out: Path, sample_rate: int, noise: Path | None = None) -> None:
     """Write the prepared folder; the manifest comes last, so that it never describes what is not there."""
-    files = find_files(corpus)
-    splits = {split: [row for row in files if row[1] == split] for split in SPLITS}
-    for split, chosen in splits.items():
-        require(bool(chosen), f"{corpus} has no files in the split '{split}'")
+    entries = find_files(corpus, noise)
+    splits = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
+    for split in ("train", "valid"):
+        require(bool(splits[split]), f"{corpus} has no files in the split '{split}'")
     out.mkdir(parents=True, exist_ok=True)
-    entries = []
+    rows = []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for split, chosen in splits.items():
-            paths = [corpus / file for file, _, _ in chosen]
-            clips = pool.map(load, paths, [sample_rate] * len(paths), chunksize=16)
-            rows = write_split(out, split, chosen, tqdm(clips, total=len(paths), desc=split, unit="file"))
-            hours = sum(row["samples"] for row in rows) / sample_rate / 3600
-            print(f"{split}: {len(rows)} files, {hours:.2f} hours")
-            entries += [{**row, "sample_rate": sample_rate} for row in rows]
-    with atomic_write(out / "manifest.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(entries[0]))
-        writer.writeheader()
-        writer.writerows(entries)
+            if chosen:
+                rows += write_split(out, split, chosen, sample_rate, pool)
+    write_manifest(out, rows)
 
 
 def main() -> int:
@@ -94,9 +132,10 @@ def main() -> int:
     parser.add_argument("corpus", type=Path, help="folder of audio")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--sample-rate", type=int, default=16000, help="in Hz (default: %(default)s)")
+    parser.add_argument("--noise", type=Path, metavar="FOLDER", help="folder of noise to train with")
     args = parser.parse_args()
     try:
-        prepare(args.corpus, args.out, args.sample_rate)
+        prepare(args.corpus, args.out, args.sample_rate, args.noise)
     except InputError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 2

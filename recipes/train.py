@@ -2,15 +2,19 @@
 
     python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/4k
     python recipes/train.py recipes/flat.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
+    torchrun --nproc-per-node 8 recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/8
 
-The recipe holds what decides the result (its keys are the fields of `spectok.training.loop.TrainConfig`); the command
-line holds the budget, the machine and the folders. Run it again with `--resume` to go on where it stopped.
+The recipe holds what decides the result (its keys are the fields of `spectok.training.recipe.TrainConfig`); the command
+line holds the budget, the machine and the folders. Run it again with `--resume` to go on where it stopped. SIGTERM and
+Ctrl-C stop it after the step in hand, with a checkpoint. Under `torchrun` each process computes its part of the batch.
 """
 
 import argparse
 import dataclasses
 import json
+import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +26,11 @@ from spectok import pretrained
 from spectok.config import from_dict, require
 from spectok.errors import InputError
 from spectok.model.weights import load_tensors
+from spectok.training import distributed
 from spectok.training.data import Corpus
-from spectok.training.loop import Budget, TrainConfig, Trainer, fit
+from spectok.training.loop import fit
+from spectok.training.recipe import Budget, Machine, TrainConfig
+from spectok.training.trainer import Trainer
 
 
 def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
@@ -54,7 +61,11 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     command = f"python recipes/train.py recipes/{args.recipe.name} --data PREPARED --out RUN"
     command += "".join(f" --{name} {value}" for name in ("minutes", "steps", "init") if (value := getattr(args, name)))
     command += (
-        "".join(f" --set {override}" for override in args.set) + " --bf16" * args.bf16 + " --resume" * args.resume
+        "".join(f" --set {override}" for override in args.set)
+        + " --bf16" * args.bf16
+        + " --compile" * args.compile
+        + " --cpu-clock" * args.cpu_clock
+        + " --resume" * args.resume
     )
     if args.resume:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -69,20 +80,33 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
         torch.cuda.get_device_name() if is_cuda else f"{args.threads} CPU thread{'s'[: args.threads - 1]}"
     )
     facts["torch"] = torch.__version__
+    facts["commit"] = commit()
     args.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Build the trainer from the arguments and fit."""
+def commit() -> str:
+    """The commit of this checkout, marked where files differ from it; empty outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the trainer from the arguments and fit; returns the number of the signal that stopped it, or 0."""
     config = load_recipe(args.recipe, args.set)
     train, valid = Corpus(args.data, "train"), Corpus(args.data, "valid")
-    trainer = Trainer(config, train, Budget(args.steps, args.minutes), args.device, args.bf16)
+    noise = Corpus(args.data, "noise") if config.data.noise_share else None
+    machine = Machine(distributed.start(args.device), args.bf16, args.compile, args.workers)
+    trainer = Trainer(config, train, Budget(args.steps, args.minutes), machine, noise)
     begun = (args.out / "checkpoint.safetensors").exists()
     require(args.resume or not begun, f"{args.out} already holds a run; add --resume to go on with it")
     require(not args.resume or begun, f"{args.out} holds no run to go on with")
     require(not args.resume or not args.init, "--init begins a run and --resume goes on with one; give one of them")
-    record(args, config, train)
+    if distributed.rank() == 0:
+        record(args, config, train)
     if args.resume:
         trainer.resume(args.out)
     elif args.init:
@@ -91,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
         trainer.start_from(load_tensors(model.weights)[0])
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
-    fit(trainer, valid, args.out, args.quiet)
+    return fit(trainer, valid, args.out, args.quiet, time.process_time if args.cpu_clock else time.monotonic)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,15 +136,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--threads", type=int, default=1, help="CPU threads (default: %(default)s, which wastes the least)"
     )
+    parser.add_argument("--compile", action="store_true", help="torch.compile the codec: minutes first, then faster")
+    parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches (default: none)")
+    parser.add_argument(
+        "--cpu-clock", action="store_true", help="let --minutes count processor time: fair beside other work"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
     try:
-        run(args)
+        stopped = run(args)
     except InputError as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
-    return 0
+    finally:
+        distributed.stop()
+    if stopped:
+        print(f"train: stopped by signal {stopped}; --resume goes on from the checkpoint", file=sys.stderr)
+    return 128 + stopped if stopped else 0
 
 
 if __name__ == "__main__":

@@ -262,6 +262,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         inner = args[:1] * len(value) if args[-1] is Ellipsis else args
         require(len(inner) == len(value), f"{where} has {len(value)} values, but must have {len(inner)}")
         return tuple(_convert(kind, item, where) for kind, item in zip(inner, value, strict=True))
+    if origin is dict:
+        require(isinstance(value, dict), f"{where} must be a table of keys, not {value!r}")
+        return {key: _convert(args[1], item, f"{where}: {key}") for key, item in value.items()}
     if hint is float and type(value) is int:
         require(abs(value) < 10**300, f"{where} is too large a number")
         return float(value)

@@ -17,6 +17,7 @@ from spectok.config import (
     require,
 )
 from spectok.errors import InputError
+from spectok.training.data import DataConfig
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 
@@ -44,6 +45,20 @@ def test_missing_keys_keep_their_defaults():
     config = from_dict(CodecConfig, {"latent_dim": 24, "spectrum": {"power": 3}}, "config")
     assert config == CodecConfig(latent_dim=24, spectrum=SpectrumConfig(power=3.0))
     assert type(config.spectrum.power) is float
+
+
+def test_tables_of_numbers_are_read_strictly():
+    weights = from_dict(DataConfig, {"source_weights": {"a": 2, "b": 0.5}}, "file").source_weights
+    assert weights == {"a": 2.0, "b": 0.5}
+    assert [type(value) for value in weights.values()] == [float, float]
+    for value, sentence in (
+        ({"a": "2"}, "file: source_weights: a is '2', but must be of type float"),
+        ({"a": True}, "file: source_weights: a is True, but must be of type float"),
+        ({"a": {"b": 1}}, "file: source_weights: a is {'b': 1}, but must be of type float"),
+        ([1.0], "file: source_weights must be a table of keys, not [1.0]"),
+    ):
+        with refuses(sentence):
+            from_dict(DataConfig, {"source_weights": value}, "file")
 
 
 def test_configurations_cannot_be_changed(query_config):
@@ -201,6 +216,8 @@ def test_recipes_take_overrides_strictly():
     path = RECIPES[0]
     assert load_recipe(path, ["codec.gru_hidden=31", "seed=7"]).codec.gru_hidden == 31
     assert load_recipe(path, ["seed=7"]).seed == 7
+    weights = load_recipe(path, ["data.source_weights.ljspeech=2", "data.source_weights.vctk=0.5"]).data.source_weights
+    assert weights == {"ljspeech": 2.0, "vctk": 0.5}
     with pytest.raises(InputError, match="has the unknown key 'hidden'"):
         load_recipe(path, ["codec.hidden=31"])
     with pytest.raises(InputError, match="gru_hidden is 'many', but must be of type int"):

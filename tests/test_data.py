@@ -1,11 +1,13 @@
 """Preparing a corpus, and drawing crops from it."""
 
 import csv
+import math
+import pickle
 
 import numpy as np
 import pytest
 
-from recipes.prepare import prepare
+from recipes.prepare import SPLITS, prepare
 from spectok.audio import write_audio
 from spectok.errors import InputError
 from spectok.training.data import Corpus, DataConfig
@@ -13,6 +15,11 @@ from spectok.training.data import Corpus, DataConfig
 
 def ramp(samples, level):
     return np.full(samples, level, np.float32)
+
+
+def write_manifest(folder, rows):
+    with open(folder / "manifest.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["file", "split", "source", "kind"], *rows])
 
 
 @pytest.fixture
@@ -23,13 +30,8 @@ def prepared(tmp_path):
     for name, samples, level, rate in (("a", 4000, 0.1, 16000), ("b", 8000, -0.2, 16000), ("c", 100, 0.3, 16000)):
         write_audio(corpus / f"{name}.wav", ramp(samples, level), rate)
     write_audio(corpus / "v.wav", ramp(2000, 0.5), 8000)
-    with open(corpus / "manifest.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "split", "source", "kind"])
-        writer.writerows([[f"{n}.wav", "train", "here", "speech"] for n in "abc"])
-        writer.writerow(["v.wav", "valid", "here", "speech"])
-        writer.writerow(["missing.wav", "test", "here", "speech"])
-        writer.writerow(["missing.wav", "train", "here", "noise"])
+    speech = [["a.wav", "train"], ["b.wav", "train"], ["c.wav", "train"], ["v.wav", "valid"], ["missing.wav", "test"]]
+    write_manifest(corpus, [*([*row, "here", "speech"] for row in speech), ["missing.wav", "train", "here", "noise"]])
     prepare(corpus, tmp_path / "out", 16000)
     return tmp_path / "out"
 
@@ -103,6 +105,61 @@ def test_silence_and_gaps_have_their_shares(prepared):
     assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 49 / 50, abs=0.02)
 
 
+def test_a_manifest_may_have_noise(tmp_path):
+    corpus, noise = tmp_path / "corpus", tmp_path / "street"
+    (noise / "deep").mkdir(parents=True)
+    corpus.mkdir()
+    for name, level in (("t", 0.1), ("v", 0.2), ("n", 0.3), ("o", 0.4)):
+        write_audio(corpus / f"{name}.wav", ramp(100, level), 16000)
+    write_audio(noise / "deep" / "car.wav", ramp(70, -0.5), 8000)
+    speech = [["t.wav", "train", "a", "speech"], ["v.wav", "valid", "a", "speech"], ["o.wav", "train", "a", "noise"]]
+    write_manifest(corpus, [*speech, ["n.wav", "noise", "b", "noise"], ["o.wav", "noise", "c", "other"]])
+    prepare(corpus, tmp_path / "out", 16000)
+    found = Corpus(tmp_path / "out", "noise")
+    assert [(row["file"], row["source"], row["split"]) for row in found.rows] == [
+        ("n.wav", "b", "noise"),
+        ("o.wav", "c", "noise"),
+    ]
+    assert np.allclose(np.concatenate([found.clip(0), found.clip(1)]), [0.3] * 100 + [0.4] * 100, atol=1 / 32768)
+    assert [row["file"] for row in Corpus(tmp_path / "out", "train").rows] == ["t.wav"]
+
+    prepare(corpus, tmp_path / "out", 16000, noise)
+    found = Corpus(tmp_path / "out", "noise")
+    assert [row["file"] for row in found.rows] == ["n.wav", "o.wav", "noise:deep/car.wav"]
+    assert found.hours_by_source() == pytest.approx({"b": 100 / 5.76e7, "c": 100 / 5.76e7, "street": 140 / 5.76e7})
+    assert found.clip(2)[70] == pytest.approx(-0.5, abs=0.01)
+
+
+def test_a_folder_of_noise_is_no_speech(tmp_path):
+    (tmp_path / "corpus" / "noise").mkdir(parents=True)
+    for name in ("1.wav", "2.wav", "noise/3.wav"):
+        write_audio(tmp_path / "corpus" / name, ramp(50, 0.1), 16000)
+    prepare(tmp_path / "corpus", tmp_path / "out", 16000, tmp_path / "corpus" / "noise")
+    files = {split: [row["file"] for row in Corpus(tmp_path / "out", split).rows] for split in SPLITS}
+    assert files == {"train": ["2.wav"], "valid": ["1.wav"], "noise": ["noise:3.wav"]}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty holds no audio files$"):
+        prepare(tmp_path / "corpus", tmp_path / "out", 16000, tmp_path / "empty")
+
+
+def test_a_split_that_was_prepared_without_noise_has_none(prepared):
+    assert not (prepared / "noise.i16").exists()
+    with pytest.raises(InputError, match=r"has no files in the split 'noise'$"):
+        Corpus(prepared, "noise")
+
+
+def test_a_corpus_is_pickled_as_its_name(prepared, monkeypatch, tmp_path):
+    monkeypatch.chdir(prepared.parent)
+    train = Corpus(prepared.name, "train")
+    content = pickle.dumps(train)
+    assert len(content) < 1000
+    monkeypatch.chdir("/")
+    again = pickle.loads(content)
+    assert isinstance(again.audio, np.memmap)
+    assert again.rows == train.rows
+    assert np.array_equal(again.clip(1), train.clip(1))
+
+
 def test_unreadable_files_are_named_and_left_out(tmp_path, capsys):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -126,7 +183,12 @@ def test_a_torn_folder_is_refused(prepared):
     [
         ("batch_size", 0, "batch_size is 0"),
         ("crop_seconds", 0.0, "crop_seconds is 0.0"),
-        ("gain_db", (3.0, -3.0), r"gain_db is \(3.0, -3.0\)"),
+        ("gain_db", (3.0, -3.0), r"gain_db is \(3.0, -3.0\), but must be \(lowest, highest\), from -200 to 200$"),
+        ("noise_snr_db", (0.0, math.inf), r"noise_snr_db is \(0.0, inf\), but must be \(lowest, highest\), from -200"),
+        ("speed", (0.0, 1.0), r"speed is \(0.0, 1.0\), but must be \(lowest, highest\), from 0.5 to 2$"),
+        ("noise_share", 1.5, "noise_share is 1.5, but must be from 0 to 1$"),
+        ("speed_share", math.nan, "speed_share is nan, but must be from 0 to 1$"),
+        ("source_weights", {"a": 1.0, "b": -1.0}, "source_weights: b is -1.0, but must be from 0 to 1e9$"),
         ("silence_share", 0.99, "silence_share 0.99 and gap_share 0.05"),
     ],
 )

@@ -27,6 +27,7 @@ METRICS = {
     "stoi": "STOI, up to 1, higher is better",
     "estoi": "extended STOI, up to 1, higher is better",
     "si_sdr": "SI-SDR in dB, limited to +-100, higher is better",
+    "level_db": "level of the output over that of the original in dB, 0 is best",
     "mel_distance": "L1 between natural-log mel spectra over five scales, lower is better",
 }
 
@@ -36,6 +37,7 @@ PESQ_PIECE_SECONDS = 20
 PESQ_FLOOR = 1.0
 STOI_MIN_SAMPLES = 6349  # 30 frames of 256 samples every 128, at 10 kHz
 SI_SDR_LIMIT_DB = 100.0
+LEVEL_LIMIT_DB = 100.0
 MEL_SCALES = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 160))  # (n_fft, n_mels)
 MEL_FLOOR = 1e-5
 
@@ -151,6 +153,19 @@ def si_sdr(real: Audio, fake: Audio) -> float:
     return float(np.clip(10.0 * math.log10(signal / distortion), -SI_SDR_LIMIT_DB, SI_SDR_LIMIT_DB))
 
 
+def level_db(real: Audio, fake: Audio) -> float:
+    """The level of `fake` over that of `real` in dB, limited to +-100; NaN where `real` is silent.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    real, fake = _checked(real, fake)
+    if not real.any():
+        return math.nan
+    ratio = max(float(fake @ fake) / float(real @ real), 10 ** (-LEVEL_LIMIT_DB / 10))
+    return min(LEVEL_LIMIT_DB, 10 * math.log10(ratio))
+
+
 @functools.cache
 def _mel_filters(n_fft: int, n_mels: int) -> Audio:
     """[n_mels, n_fft // 2 + 1] triangles of peak 1, evenly spaced from 0 to 8 kHz on the HTK mel scale."""
@@ -198,6 +213,7 @@ def score(real: Audio, fake: Audio) -> dict[str, float]:
         "stoi": stoi(real, fake),
         "estoi": stoi(real, fake, extended=True),
         "si_sdr": si_sdr(real, fake),
+        "level_db": level_db(real, fake),
         "mel_distance": mel_distance(real, fake),
     }
 

@@ -1,19 +1,37 @@
-"""Training audio: a prepared folder, and random crops of it that depend only on the seed and the step.
+"""Training audio: a prepared folder, random crops of it, and the batches of a run, in the order of its steps.
 
 A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples, sample_rate)
 and for each split `<split>.i16`, all its audio as little-endian int16 at one sample rate. That file is mapped, not
-loaded: a crop costs a page fault, so no worker processes are needed.
+loaded, and opened anew by each worker process. A crop is a function of the seed, the step and its row in the batch:
+
+    a stretch of a file -> speed -> gain -> noise -> silence or a gap
+
+Noise follows gain, so that the gain scales both and leaves the SNR as it was drawn. What comes out is both what the
+codec hears and what it has to give back.
 """
 
 import csv
-from dataclasses import dataclass
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
+from spectok.audio import resample
 from spectok.config import require
 from spectok.errors import InputError
+
+SILENT = 1e-4  # rms, -80 dB: three steps of int16
+NOMINAL = 16000  # Hz: a speed is the ratio of a rate to this one, whatever the corpus was recorded at
+MARGIN = 256  # samples; the resampler's answer to an edge is below 1e-6 after 128
+PREFETCH = 4  # batches that each worker prepares ahead
 
 
 @dataclass(frozen=True)
@@ -22,14 +40,28 @@ class DataConfig:
 
     batch_size: int = 4
     crop_seconds: float = 1.0
+    source_weights: dict[str, float] = field(default_factory=dict)  # how often a second of a source is drawn; else 1
+    speed_share: float = 0.0  # crops that are played faster or slower, pitch and tempo together
+    speed: tuple[float, float] = (0.9, 1.1)  # uniform
     gain_db: tuple[float, float] = (-15.0, 6.0)  # uniform in decibels, limited so that nothing clips
+    noise_share: float = 0.0  # crops with noise from the corpus's split of that name; silence stays silence
+    noise_snr_db: tuple[float, float] = (0.0, 30.0)  # uniform, by rms over the crop
     silence_share: float = 0.02  # crops that are digital silence
     gap_share: float = 0.05  # crops in which a stretch is digital silence
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"batch_size is {self.batch_size}, but must be positive")
         require(self.crop_seconds > 0, f"crop_seconds is {self.crop_seconds}, but must be positive")
-        require(self.gain_db[0] <= self.gain_db[1], f"gain_db is {self.gain_db}, but must be (lowest, highest)")
+        for source, weight in self.source_weights.items():
+            require(0 <= weight <= 1e9, f"source_weights: {source} is {weight}, but must be from 0 to 1e9")
+        for name in ("speed_share", "noise_share"):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}, but must be from 0 to 1")
+        for name, least, most in (("speed", 0.5, 2.0), ("gain_db", -200.0, 200.0), ("noise_snr_db", -200.0, 200.0)):
+            low, high = getattr(self, name)
+            require(
+                least <= low <= high <= most,
+                f"{name} is {(low, high)}, but must be (lowest, highest), from {least:g} to {most:g}",
+            )
         shares = (self.silence_share, self.gap_share)
         require(
             min(shares) >= 0 and sum(shares) <= 1,
@@ -38,18 +70,18 @@ class DataConfig:
 
 
 class Corpus:
-    """One split of a prepared folder.
+    """One split of a prepared folder. Pickled as its folder and split, so that a worker process opens it anew.
 
     Args:
         folder: the prepared folder.
-        split: "train" or "valid".
+        split: "train", "valid", or "noise" where there is one.
 
     Raises:
         InputError: the folder is not a prepared one, or has no such split.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
-        folder = Path(folder)
+        self.folder, self.split = folder, split = Path(folder), split
         try:
             with open(folder / "manifest.csv", newline="", encoding="utf-8") as file:
                 self.rows = [row for row in csv.DictReader(file) if row["split"] == split]
@@ -57,22 +89,23 @@ class Corpus:
             self.starts = np.array([int(row["start"]) for row in self.rows])
             self.samples = np.array([int(row["samples"]) for row in self.rows])
             self.sample_rate = int(self.rows[0]["sample_rate"])
+            self.sources, self.source_of = np.unique([row["source"] for row in self.rows], return_inverse=True)
             self.audio = np.memmap(folder / f"{split}.i16", "<i2", "r")
         except InputError:
             raise
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"{folder} is not a folder made by recipes/prepare.py: {error}") from error
-        require(
-            len(self.audio) == self.samples.sum(), f"{folder}/{split}.i16 is not as long as manifest.csv says it is"
-        )
-        self.edges = np.cumsum(self.samples) / self.samples.sum()
+        total = self.samples.sum()
+        require(len(self.audio) == total, f"{folder}/{split}.i16 is not as long as manifest.csv says it is")
+        self.ends = np.cumsum(self.samples) / total
+
+    def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, str]]:
+        return Corpus, (self.folder.absolute(), self.split)  # a spawned process may begin in another folder
 
     def hours_by_source(self) -> dict[str, float]:
         """Hours of audio of each source that the manifest names."""
-        hours: dict[str, float] = {}
-        for row, samples in zip(self.rows, self.samples, strict=True):
-            hours[row["source"]] = hours.get(row["source"], 0.0) + float(samples) / self.sample_rate / 3600
-        return hours
+        hours = np.bincount(self.source_of, self.samples) / self.sample_rate / 3600
+        return dict(zip(self.sources.tolist(), hours.tolist(), strict=True))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,22 +118,181 @@ class Corpus:
         stretch = self.audio[first : first + min(samples, length - start)].astype(np.float32) / 32768
         return np.pad(stretch, (0, samples - len(stretch)))
 
-    def batch(self, config: DataConfig, samples: int, seed: int, step: int) -> NDArray[np.float32]:
-        """The batch of a training step, `[batch_size, samples]`: a function of seed and step alone."""
-        rng = np.random.default_rng([seed, step])
-        return np.stack([self._crop(config, samples, rng) for _ in range(config.batch_size)])
+    def edges(self, config: DataConfig, noise: "Corpus | None" = None) -> NDArray[np.float64]:
+        """Where in [0, 1] each file ends, `[files]`: its part is its length times the weight of its source.
 
-    def _crop(self, config: DataConfig, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        index = int(np.searchsorted(self.edges, rng.random(), side="right").clip(0, len(self) - 1))
-        start = int(rng.integers(max(1, int(self.samples[index]) - samples + 1)))
-        crop = self.clip(index, start, samples)
-        peak = float(np.abs(crop).max())
+        Raises:
+            InputError: a weight for a source that is not here, or none but 0; noise is wanted, but not given or at
+                another sample rate.
+        """
+        sources, weights = self.sources.tolist(), config.source_weights
+        unknown = ", ".join(sorted(map(repr, weights.keys() - set(sources))))
+        known = ", ".join(map(repr, sources))
+        require(not unknown, f"source_weights has {unknown}, but the sources of {self.folder} are {known}")
+        by_source = np.array([weights.get(source, 1.0) for source in sources])
+        ends = np.cumsum(by_source[self.source_of] * self.samples)
+        require(ends[-1] > 0, f"source_weights gives every source of {self.folder} the weight 0")
+        if noise is None:
+            require(config.noise_share == 0, f"noise_share is {config.noise_share}, but no noise was given")
+        else:
+            rates = (noise.sample_rate, self.sample_rate)
+            require(rates[0] == rates[1], f"the noise was prepared at {rates[0]} Hz, but the corpus at {rates[1]}")
+        return ends / ends[-1]
+
+    def batch(
+        self,
+        config: DataConfig,
+        samples: int,
+        seed: int,
+        step: int,
+        rows: range | None = None,
+        noise: "Corpus | None" = None,
+    ) -> NDArray[np.float32]:
+        """The batch of a training step, or some rows of it, `[B, samples]`: a function of seed, step and row alone.
+
+        Args:
+            config: how crops are drawn.
+            samples: the length of a crop.
+            seed: of the run.
+            step: of the run.
+            rows: which rows of the batch; without it, all `batch_size` of them.
+            noise: where `noise_share` of the crops find their noise.
+
+        Raises:
+            InputError: as `edges`.
+        """
+        edges, crops = self.edges(config, noise), []
+        for row in range(config.batch_size) if rows is None else rows:
+            rng = np.random.default_rng([seed, step, row])
+            crop = self._speech(config, samples, edges, rng)
+            if rng.random() < config.noise_share and noise is not None:
+                crop = _add(crop, noise.stretch(samples, rng), rng.uniform(*config.noise_snr_db))
+            crops.append(_interrupted(config, crop, rng))
+        return np.stack(crops)
+
+    def stretch(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
+        """A random stretch of a random file, `[samples]`; a file that is shorter is repeated."""
+        index = int(np.searchsorted(self.ends, rng.random(), side="right"))
+        length = int(self.samples[index])
+        if length < samples:
+            return np.take(self.clip(index), rng.integers(length) + np.arange(samples), mode="wrap")
+        return self.clip(index, int(rng.integers(length - samples + 1)), samples)
+
+    def _speech(
+        self, config: DataConfig, samples: int, edges: NDArray[np.float64], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """A random crop, `[samples]`, at a random speed and gain; zeros after the end of a file that is shorter."""
+        index = int(np.searchsorted(edges, rng.random(), side="right"))
+        rate = round(NOMINAL * rng.uniform(*config.speed)) if rng.random() < config.speed_share else NOMINAL
+        needed = math.ceil(samples * rate / NOMINAL)
+        start = int(rng.integers(max(1, int(self.samples[index]) - needed + 1)))
+        lead = min(start, MARGIN)
+        played = resample(self.clip(index, start - lead, lead + needed + MARGIN), rate, NOMINAL)
+        crop = played[round(lead * NOMINAL / rate) :][:samples]
         gain = 10 ** (rng.uniform(*config.gain_db) / 20)
-        crop = crop * np.float32(min(gain, 1 / max(peak, 1e-5)))
-        draw = rng.random()
-        if draw < config.silence_share:
-            crop[:] = 0
-        elif draw < config.silence_share + config.gap_share:
-            first, last = np.sort(rng.integers(samples, size=2))
-            crop[first:last] = 0
-        return crop
+        return crop * np.float32(min(gain, 1 / max(float(np.abs(crop).max()), 1e-5)))
+
+
+def _add(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
+    """The mix `[T]`, scaled down where it would clip; the speech alone where either is silent."""
+    levels = [math.sqrt(np.square(audio, dtype=np.float64).mean()) for audio in (speech, noise)]
+    if min(levels) < SILENT:
+        return speech
+    mix = speech + noise * np.float32(levels[0] / levels[1] * 10 ** (-snr_db / 20))
+    return mix / max(np.float32(1), np.abs(mix).max())
+
+
+def _interrupted(config: DataConfig, crop: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The crop `[T]`, now and then with a stretch of digital silence, or all of it."""
+    draw = rng.random()
+    if draw < config.silence_share:
+        crop[:] = 0
+    elif draw < config.silence_share + config.gap_share:
+        first, last = np.sort(rng.integers(len(crop), size=2))
+        crop[first:last] = 0
+    return crop
+
+
+@dataclass(frozen=True)
+class _Steps(Dataset[Tensor]):
+    """The batches of a run, by step."""
+
+    corpus: Corpus
+    config: DataConfig
+    samples: int
+    seed: int
+    rows: range
+    noise: Corpus | None
+
+    def __getitem__(self, step: int) -> Tensor:
+        batch = self.corpus.batch(self.config, self.samples, self.seed, step, self.rows, self.noise)
+        return torch.from_numpy(batch)
+
+
+class Batches:
+    """Iterates over the batches of a run from a step on, without end: float32 `[batch_size / world, samples]`.
+
+    Any number of workers gives the same batches. They start at once, spawned (a fork of a process with threads can
+    hang), compute with one thread each, and end with `close` or when this object is dropped.
+
+    Args:
+        corpus, config, samples, seed: as `Corpus.batch` takes them.
+        first_step: the step of the first batch.
+        rank: which of the shares of each batch, from 0.
+        world: into how many shares a batch is divided.
+        workers: processes that prepare batches ahead; 0 prepares each when it is asked for.
+        noise: without it, noise is drawn from the split "noise" of the corpus's folder.
+
+    Attributes:
+        waited: seconds that `next` has taken so far.
+
+    Raises:
+        InputError: the batch cannot be divided so, noise is wanted and there is none, or as `Corpus.batch`.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: DataConfig,
+        samples: int,
+        seed: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        noise: Corpus | None = None,
+    ) -> None:
+        self.waited = 0.0
+        require(0 <= rank < world, f"rank is {rank}, but must be at least 0 and less than the world of {world}")
+        require(config.batch_size % world == 0, f"batch_size {config.batch_size} is not a multiple of {world} ranks")
+        require(workers >= 0, f"there cannot be {workers} workers")
+        if noise is None and config.noise_share > 0:
+            try:
+                noise = Corpus(corpus.folder, "noise")
+            except InputError as error:
+                raise InputError(f"noise_share is {config.noise_share}, but {error}") from error
+        corpus.edges(config, noise)  # what it refuses is refused here, not in a worker
+        share = config.batch_size // world
+        loader = DataLoader(
+            _Steps(corpus, config, samples, seed, range(rank * share, (rank + 1) * share), noise),
+            batch_size=None,
+            sampler=itertools.count(first_step),
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+            generator=torch.Generator(),  # without one, torch's global generator is drawn from
+        )
+        self._batches: Iterator[Tensor] = iter(loader)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        began = time.perf_counter()
+        batch = next(self._batches)
+        self.waited += time.perf_counter() - began
+        return batch
+
+    def close(self) -> None:
+        """End the workers; there are no batches after that."""
+        self._batches = iter(())

@@ -1,28 +1,39 @@
-"""What the codec is trained to minimise, on waveforms: every loss re-analyses the decoder's audio.
+"""What the codec is trained to minimise: losses between waveforms, on discriminators' judgements and on the latent.
 
-Losses are returned by name and unweighted; `LossConfig` holds the weights, and `total` is the one place that applies
-them.
+Losses are returned by name and unweighted; `LossConfig` holds all weights, and `balance.py` is the one place that
+applies them.
 """
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torchaudio
+from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor, nn
 
 from spectok.config import require
+from spectok.training import distributed
+from spectok.training.discriminators import Judgement
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights and resolutions of the losses."""
+    """Weights, forms and resolutions of the losses. What weighs nothing is not computed."""
 
     complex_weight: float = 1.0  # squared error of the power-law spectrum
     magnitude_weight: float = 1.0  # squared error of its magnitude
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
+    stft_weight: float = 0.0  # mean absolute error of the log magnitudes at several resolutions
+    adversarial_weight: float = 0.0  # of the discriminators' verdict
+    feature_weight: float = 0.0  # of what the discriminators see on the way
     commitment_weight: float = 0.25  # of the quantizer, where it has one
-    power: float = 2.0  # p of |s|^(1/p) in the first two
+    decorrelation_weight: float = 0.0  # of the latent's second moments
+    adversarial_form: Literal["least_squares", "hinge"] = "least_squares"
+    adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
+    balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output
+    power: float = 2.0  # p of |s|^(1/p) in complex and magnitude
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
@@ -36,6 +47,23 @@ class LossConfig:
         for n_fft, n_mels in zip(self.mel_n_fft, self.n_mels, strict=True):
             require(0 < n_mels <= n_fft / 8, f"n_mels {n_mels} must be from 1 to an eighth of its mel_n_fft {n_fft}")
         require(self.power >= 1, f"power is {self.power}, but must be at least 1")
+        require(
+            0 <= self.adversarial_start <= 1,
+            f"adversarial_start is {self.adversarial_start}, but must be from 0 to 1",
+        )
+        for name, weight in self.weights.items():
+            require(weight >= 0, f"{name}_weight is {weight}, but must not be negative")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss by its name."""
+        values = dataclasses.asdict(self)
+        return {name.removesuffix("_weight"): value for name, value in values.items() if name.endswith("_weight")}
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether discriminators take part."""
+        return self.adversarial_weight > 0 or self.feature_weight > 0
 
     @property
     def longest(self) -> int:
@@ -57,10 +85,18 @@ class Losses(nn.Module):
             self.register_buffer(f"mel_{n_fft}", bank / bank.sum(0), persistent=False)
         for n_fft in {config.spectral_n_fft, *config.mel_n_fft}:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+        # Spectral convergence, a ratio over the whole batch, would depend on how many ranks share it. The magnitudes
+        # are those of a Hann window: 2e-3 is about 70 dB below a full-scale sine.
+        self.log_stft = MultiResolutionSTFTLoss(w_sc=0.0, eps=2e-3)
 
     def forward(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """All reconstruction losses by name, unweighted scalars."""
-        return {**self.spectral(real, fake), "mel": self.mel(real, fake)}
+        """All reconstruction losses that weigh something, by name, unweighted scalars."""
+        losses = self.spectral(real, fake)
+        if self.config.mel_weight:
+            losses["mel"] = self.mel(real, fake)
+        if self.config.stft_weight:
+            losses["stft"] = self.log_stft(fake[:, None], real[:, None])
+        return losses
 
     def spectral(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Squared errors of the power-law complex spectrum and of its magnitude, over the energy of the real clip.
@@ -83,15 +119,6 @@ class Losses(nn.Module):
             terms.append((torch.log(real_mel + self.mel_floor) - torch.log(fake_mel + self.mel_floor)).abs().mean())
         return torch.stack(terms).mean()
 
-    def total(self, losses: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of the named losses."""
-        weights = {
-            name.removesuffix("_weight"): value
-            for name, value in dataclasses.asdict(self.config).items()
-            if name.endswith("_weight")
-        }
-        return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-
     def _stft(self, audio: Tensor, n_fft: int) -> Tensor:
         # Scaled so that a full-scale sine has magnitude 1 whatever the window, so that one floor serves all.
         window = self.get_buffer(f"window_{n_fft}")
@@ -103,3 +130,40 @@ class Losses(nn.Module):
         energy = spectrum.square().sum(-1) + 1e-9
         magnitude = energy ** (0.5 / self.config.power)
         return spectrum * (energy ** ((1 / self.config.power - 1) / 2)).unsqueeze(-1), magnitude
+
+
+def judge(real: Judgement, fake: Judgement, form: str) -> tuple[dict[str, Tensor], Tensor]:
+    """The codec's adversarial and feature losses, unweighted, and the discriminators' own loss.
+
+    Args:
+        real: what the discriminators say of the original.
+        fake: what they say of the codec's output.
+        form: "least_squares" (LSGAN, arXiv 1611.04076) or "hinge" (arXiv 1705.02894).
+    """
+    (real_logits, real_maps), (fake_logits, fake_maps) = real, fake
+    verdicts, errors = [], []
+    for r, f in zip(real_logits, fake_logits, strict=True):
+        if form == "hinge":
+            verdicts.append(-f.mean())
+            errors.append(torch.relu(1 - r).mean() + torch.relu(1 + f).mean())
+        else:
+            verdicts.append((1 - f).square().mean())
+            errors.append((1 - r).square().mean() + f.square().mean())
+    features = [
+        (f - r.detach()).abs().mean() / r.detach().abs().mean().clamp_min(1e-4)
+        for real_list, fake_list in zip(real_maps, fake_maps, strict=True)
+        for r, f in zip(real_list, fake_list, strict=True)
+    ]
+    losses = {"adversarial": torch.stack(verdicts).mean(), "feature": torch.stack(features).mean()}
+    return losses, torch.stack(errors).mean()
+
+
+def decorrelation(latent: Tensor, deviation: float = 1.2) -> Tensor:
+    """How far the second moments of the latent `[B, F, K, D]` are from independent dimensions that fill their levels.
+
+    The mean square of `M / deviation² - 1`, M the `[D, D]` moments over batch, frames and slots: dimensions that tell
+    the same, or keep to the inner levels of the grid, leave entries of the codebook unused.
+    """
+    rows = latent.flatten(0, 2).float()
+    moments = distributed.mean(rows.T @ rows / len(rows)) / deviation**2
+    return (moments - torch.eye(len(moments), device=moments.device)).square().mean()

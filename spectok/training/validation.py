@@ -1,15 +1,14 @@
 """Validation: a few clips through the averaged codec, as figures, audio and a picture."""
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.audio import write_audio
 from spectok.config import require
-from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, pesq_wb, stoi
-from spectok.evaluation.picture import draw
+from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, pesq_wb, stoi
 from spectok.model.codec import Codec
 from spectok.training.data import Corpus
 
@@ -27,33 +26,44 @@ def reconstruct(codec: Codec, audio: NDArray[np.float32]) -> tuple[NDArray[np.fl
     return output[0, config.synthesis_delay :][: len(audio)].numpy(), quantized.codes[0].numpy()
 
 
-def validate(codec: Codec, corpus: Corpus, folder: Path | None = None) -> dict[str, float]:
-    """PESQ-WB, STOI and codebook use over the first seconds of some clips of the validation split.
+class Clip(NamedTuple):
+    """A clip to look at and listen to."""
+
+    real: NDArray[np.float32]  # [T]
+    fake: NDArray[np.float32]  # [T]
+    codes: NDArray[np.int64]  # [F, K]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found."""
+
+    figures: dict[str, float]
+    clips: list[Clip]  # the first few
+    histogram: NDArray[np.int64]  # how often each code was used, [codebook_size]
+
+
+def validate(codec: Codec, corpus: Corpus) -> Validation:
+    """PESQ-WB, STOI, level and codebook use over the first seconds of some clips of the validation split.
 
     Args:
         codec: on the CPU, in evaluation mode; its sample rate is 16 kHz.
         corpus: the validation split.
-        folder: gets the first clips as wav files and pictures; None writes nothing.
     """
     config = codec.config
     require(config.sample_rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, not at {config.sample_rate}")
-    pesq_scores, stoi_scores = [], []
+    scores: dict[str, list[float]] = {"pesq": [], "stoi": [], "level_db": []}
     histogram = np.zeros(config.quantizer.codebook_size, np.int64)
+    clips = []
     for n, index in enumerate(np.linspace(0, len(corpus) - 1, min(MAX_CLIPS, len(corpus))).astype(int)):
         real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * SAMPLE_RATE)))
         fake, codes = reconstruct(codec, real)
         histogram += np.bincount(codes.ravel(), minlength=len(histogram))
-        pesq_scores.append(pesq_wb(real, fake))
-        stoi_scores.append(stoi(real, fake))
-        if folder is not None and n < SAVED_CLIPS:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_audio(folder / f"{n}_real.wav", real, config.sample_rate)
-            write_audio(folder / f"{n}_fake.wav", fake, config.sample_rate)
-            draw(folder / f"{n}.png", real, fake, codes, config.sample_rate, config.frame_rate)
+        scores["pesq"].append(pesq_wb(real, fake))
+        scores["stoi"].append(stoi(real, fake))
+        scores["level_db"].append(level_db(real, fake))
+        if n < SAVED_CLIPS:
+            clips.append(Clip(real, fake, codes))
     use = codebook_use(histogram)
-    return {
-        "pesq": float(np.nanmean(pesq_scores)),
-        "stoi": float(np.nanmean(stoi_scores)),
-        "codes_used": use.used,
-        "code_entropy": use.entropy,
-    }
+    figures = {name: float(np.nanmean(values)) for name, values in scores.items()}
+    return Validation(figures | {"codes_used": use.used, "code_entropy": use.entropy}, clips, histogram)

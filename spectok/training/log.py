@@ -1,0 +1,55 @@
+"""What a run leaves to look at: log.jsonl, samples/, and the same for TensorBoard in tensorboard/."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.image import imread
+from torch.utils.tensorboard import SummaryWriter
+
+from spectok.audio import write_audio
+from spectok.config import CodecConfig
+from spectok.evaluation.picture import draw
+from spectok.training.validation import Validation
+
+
+class RunLog:
+    """Figures, audio and pictures of a run. A resumed run goes on in the same files.
+
+    Args:
+        folder: the run folder.
+        config: of the codec, for its rates.
+    """
+
+    def __init__(self, folder: Path, config: CodecConfig) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.config = folder, config
+        self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def scalars(self, kind: str, step: int, seconds: float, values: dict[str, float]) -> None:
+        """One line of log.jsonl, and a point on each curve; what is not finite becomes null."""
+        rounded = {name: float(f"{value:.5g}") if math.isfinite(value) else None for name, value in values.items()}
+        entry = {"kind": kind, "step": step, "seconds": round(seconds, 1), **rounded}
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, allow_nan=False) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(f"{kind}/{name}", value, step)
+
+    def validation(self, step: int, seconds: float, result: Validation) -> None:
+        """The figures, and the first clips as audio and pictures."""
+        self.scalars("valid", step, seconds, result.figures)
+        config, samples = self.config, self.folder / "samples"
+        samples.mkdir(exist_ok=True)
+        for n, clip in enumerate(result.clips):
+            draw(samples / f"{n}.png", clip.real, clip.fake, clip.codes, config.sample_rate, config.frame_rate)
+            self.board.add_image(f"spectrogram/{n}", imread(samples / f"{n}.png"), step, dataformats="HWC")
+            for kind, audio in (("real", clip.real), ("fake", clip.fake)):
+                write_audio(samples / f"{n}_{kind}.wav", audio, config.sample_rate)
+                self.board.add_audio(f"{kind}/{n}", audio[None], step, config.sample_rate)
+        use = np.repeat(np.arange(len(result.histogram)), result.histogram)
+        self.board.add_histogram("codes", use, step, bins=np.linspace(0, len(result.histogram), 65))
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.board.close()

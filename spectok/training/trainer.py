@@ -1,0 +1,277 @@
+"""One training step and all that it changes: codec, averaged weights, discriminators, optimisers, balance."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spectok.config import require
+from spectok.model.codec import Codec
+from spectok.model.quantizer import Quantized
+from spectok.model.weights import load_tensors, save_tensors
+from spectok.training import distributed
+from spectok.training.balance import Balancer
+from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix
+from spectok.training.data import Batches, Corpus
+from spectok.training.discriminators import Discriminators
+from spectok.training.losses import Losses, decorrelation, judge
+from spectok.training.recipe import Budget, Machine, TrainConfig
+
+
+class Trainer:
+    """Everything a run needs to go on.
+
+    Args:
+        config: the recipe.
+        corpus: the training split.
+        budget: decides the cosine, the start of the adversarial stage, and the end.
+        machine: what to compute on.
+        noise: the split of noises, for recipes that mix them in.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        corpus: Corpus,
+        budget: Budget,
+        machine: Machine | None = None,
+        noise: Corpus | None = None,
+    ) -> None:
+        require(
+            corpus.sample_rate == config.codec.sample_rate,
+            f"the corpus was prepared at {corpus.sample_rate} Hz, but the codec runs at {config.codec.sample_rate}",
+        )
+        torch.manual_seed(config.seed)
+        self.config, self.corpus, self.budget, self.noise = config, corpus, budget, noise
+        self.machine = machine or Machine()
+        device = self.machine.device
+        self.codec = Codec(config.codec).to(device)
+        self.network = compiled(self.codec) if self.machine.compile else self.codec
+        self.losses = Losses(config.loss, config.codec.sample_rate).to(device)
+        self.balancer = Balancer(config.loss)
+        self.optimizer = self._optimizer_of(self.codec)
+        self.discriminators = Discriminators(config.discriminator).to(device) if config.loss.is_adversarial else None
+        self.discriminator_optimizer = self._optimizer_of(self.discriminators) if self.discriminators else None
+        self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+        self.step, self.seconds, self.seconds_before = 0, 0.0, 0.0  # before: those of earlier processes
+        self.batches: Batches | None = None
+        self.stream: Iterator[Tensor] = iter(())
+        frame = config.codec.frame_length
+        self.crop_samples = round(config.data.crop_seconds * config.codec.sample_rate / frame) * frame
+        self.first_scored = round(config.warm_state_seconds * config.codec.sample_rate)
+        scored = self.crop_samples - self.first_scored - config.codec.synthesis_delay
+        longest = max([config.loss.longest, *(config.discriminator.windows if self.discriminators else ())])
+        require(
+            scored >= longest,
+            f"crops of {config.data.crop_seconds} s leave {scored} samples to score, but the losses' longest window "
+            f"has {longest}",
+        )
+
+    @property
+    def progress(self) -> float:
+        """How much of the budget is spent, from 0 to 1."""
+        return self.budget.progress(self.step, self.seconds)
+
+    @property
+    def waited(self) -> float:
+        """Seconds that steps have waited for their batches since this trainer was made."""
+        return self.batches.waited if self.batches else 0.0
+
+    def train_step(self) -> dict[str, float]:
+        """One update; returns the unweighted losses, the lengths of their gradients, and the learning rate."""
+        rate = self._set_learning_rate()
+        torch.manual_seed(self.config.seed + self.step)
+        audio = self._next_batch()
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
+            output, quantized = self.network(audio)
+        real, scored = self._aligned(audio, output.float())
+        fake = scored.detach().requires_grad_()
+        losses = self.losses(real, fake)
+        adversarial, error = self._judge(real, fake)
+        gradient, lengths = self.balancer.combine(losses | adversarial, fake)
+        latent_losses = self._latent_losses(quantized)
+        weights = self.config.loss.weights
+        latent_total = torch.stack([weights[name] * loss for name, loss in latent_losses.items()]).sum()
+        norms = {}
+        if error is not None:
+            norms["discriminator_norm"] = self._update_discriminators(error)
+            adversarial |= {"discriminator": error}
+        self.optimizer.zero_grad()
+        torch.autograd.backward([scored, latent_total], [gradient, None])
+        norms["gradient_norm"] = self._update(self.codec, self.optimizer)
+        usable = math.isfinite(norms["gradient_norm"])
+        if usable:
+            gathered = [distributed.gather(tensor.detach()) for tensor in (quantized.latent, quantized.codes)]
+            self.codec.quantizer.update_(*gathered)
+        self.step += 1
+        self._update_average()
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + latent_total
+        values = losses | latent_losses | adversarial | {"total": total}
+        values |= {f"{name}_norm": length for name, length in lengths.items()}
+        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one wait for the device
+        return {
+            **dict(zip(values, numbers, strict=True)),
+            **norms,
+            "learning_rate": rate,
+            "skipped": 0.0 if usable else 1.0,
+        }
+
+    def averaged_codec(self) -> Codec:
+        """A copy of the codec with the averaged weights, on the CPU, for evaluation."""
+        codec = Codec(self.config.codec)
+        codec.load_state_dict(self.average)
+        return codec.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write the checkpoint and the release form into a run folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        metadata = {"step": str(self.step), "seconds": repr(self.seconds)}
+        save_tensors(folder / "checkpoint.safetensors", self._tensors(), metadata)
+        release = folder / "release"
+        release.mkdir(exist_ok=True)
+        (release / "config.json").write_text(self.config.codec.to_json(), encoding="utf-8")
+        save_tensors(release / "model.safetensors", self.average, {"format": "pt"})
+
+    def resume(self, folder: Path) -> None:
+        """Continue a run from its checkpoint, bit-exactly when the budget is counted in steps."""
+        tensors, metadata = load_tensors(folder / "checkpoint.safetensors")
+        device = self.machine.device
+        self.codec.load_state_dict(with_prefix(tensors, "codec."))
+        self.average = {name: tensor.to(device) for name, tensor in with_prefix(tensors, "average.").items()}
+        restore_optimizer(self.optimizer, with_prefix(tensors, "optimizer."))
+        if self.discriminators and self.discriminator_optimizer:
+            self.discriminators.load_state_dict(with_prefix(tensors, "discriminators."))
+            restore_optimizer(self.discriminator_optimizer, with_prefix(tensors, "discriminator_optimizer."))
+        self.balancer.squares = {name: t.to(device) for name, t in with_prefix(tensors, "balance.").items()}
+        saved = with_prefix(tensors, "buffer.")
+        for name, buffer in self._passing_buffers().items():
+            buffer.copy_(saved[name])
+        self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
+        self.seconds_before = self.seconds
+        self.close()
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin at released weights instead of at random ones."""
+        self.codec.load_state_dict(weights)
+        self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+
+    def close(self) -> None:
+        """End the processes that prepare batches; the next step starts new ones."""
+        if self.batches:
+            self.batches.close()
+        self.batches = None
+
+    @property
+    def _device_type(self) -> str:
+        return self.machine.device.split(":")[0]
+
+    def _next_batch(self) -> Tensor:
+        if self.batches is None:
+            self.batches = Batches(
+                self.corpus,
+                self.config.data,
+                self.crop_samples,
+                self.config.seed,
+                self.step,
+                distributed.rank(),
+                distributed.world(),
+                self.machine.workers,
+                self.noise,
+            )
+            self.stream = iter(self.batches)
+        return next(self.stream).to(self.machine.device, non_blocking=True)
+
+    def _judge(self, real: Tensor, fake: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Ask the discriminators once for both: the codec's losses, and the discriminators' own."""
+        loss = self.config.loss
+        if self.discriminators is None or self.progress < loss.adversarial_start:
+            return {}, None
+        # The level of the original is brought to one value, and the output's by the same factor: it must keep it.
+        gain = 0.1 / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-3)
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
+            logits, maps = self.discriminators(torch.cat([real, fake]) * gain.repeat(2, 1))
+        count = len(real)
+        of_real, of_fake = (
+            ([x[half].float() for x in logits], [[x[half].float() for x in layers] for layers in maps])
+            for half in (slice(count), slice(count, None))
+        )
+        losses, error = judge(of_real, of_fake, loss.adversarial_form)
+        return {name: value for name, value in losses.items() if loss.weights[name]}, error
+
+    def _latent_losses(self, quantized: Quantized) -> dict[str, Tensor]:
+        losses = {"commitment": quantized.commitment_loss}
+        if self.config.loss.decorrelation_weight:
+            losses["decorrelation"] = decorrelation(quantized.latent)
+        return losses
+
+    def _update_discriminators(self, error: Tensor) -> float:
+        assert self.discriminators is not None and self.discriminator_optimizer is not None
+        self.discriminator_optimizer.zero_grad()
+        error.backward(inputs=list(self.discriminators.parameters()))
+        return self._update(self.discriminators, self.discriminator_optimizer)
+
+    def _update(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        """Average the gradients over the ranks, limit their length, and step unless they are not finite."""
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        distributed.mean_(gradients)
+        norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), self.config.optim.clip_norm))
+        if math.isfinite(norm):
+            optimizer.step()
+        return norm
+
+    def _optimizer_of(self, module: nn.Module) -> torch.optim.AdamW:
+        optim = self.config.optim
+        return torch.optim.AdamW(
+            module.parameters(), lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay
+        )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"codec.{name}": tensor for name, tensor in self.codec.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        tensors |= {f"buffer.{name}": tensor for name, tensor in self._passing_buffers().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.squares.items()}
+        if self.discriminators and self.discriminator_optimizer:
+            state = optimizer_tensors(self.discriminator_optimizer)
+            tensors |= {f"discriminator_optimizer.{name}": tensor for name, tensor in state.items()}
+            state = self.discriminators.state_dict()
+            tensors |= {f"discriminators.{name}": tensor for name, tensor in state.items()}
+        return tensors
+
+    def _passing_buffers(self) -> dict[str, Tensor]:
+        """What training needs and a release does not: the quantizer's pool of recent latents."""
+        kept = self.codec.state_dict()
+        return {name: buffer for name, buffer in self.codec.named_buffers() if name not in kept}
+
+    def _set_learning_rate(self) -> float:
+        optim = self.config.optim
+        warmup = min(1.0, (self.step + 1) / optim.warmup_steps)
+        cosine = 0.5 * (1 + math.cos(math.pi * self.progress))
+        rate = optim.learning_rate * warmup * (optim.final_share + (1 - optim.final_share) * cosine)
+        for optimizer, share in ((self.optimizer, 1.0), (self.discriminator_optimizer, optim.discriminator_share)):
+            for group in optimizer.param_groups if optimizer else ():
+                group["lr"] = share * rate
+        return rate
+
+    def _aligned(self, audio: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        delay = self.config.codec.synthesis_delay
+        first = self.first_scored
+        return audio[:, first : audio.shape[1] - delay], output[:, first + delay :]
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
+        for name, tensor in self.codec.state_dict().items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, 1 - decay)
+            else:
+                self.average[name].copy_(tensor)
+
+
+def compiled(codec: Codec) -> Callable[[Tensor], tuple[Tensor, Quantized]]:
+    """The codec through `torch.compile`; on a CPU its GRUs are unrolled too, which takes minutes and then pays."""
+    torch._dynamo.config.allow_rnn = next(codec.parameters()).device.type == "cpu"
+    network: Callable[[Tensor], tuple[Tensor, Quantized]] = torch.compile(codec)
+    return network

@@ -1,0 +1,257 @@
+"""What is done to crops, and the batches of a run in their order."""
+
+import dataclasses
+import itertools
+import multiprocessing
+import time
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+from recipes.prepare import write_manifest
+from spectok.errors import InputError
+from spectok.training.data import Batches, Corpus, DataConfig
+
+RATE = 16000
+PLAIN = DataConfig(gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0)
+NOISY = dataclasses.replace(PLAIN, noise_share=1.0, noise_snr_db=(7.0, 7.0))
+EVERYTHING = DataConfig(batch_size=6, speed_share=0.5, noise_share=0.5, silence_share=0.1, gap_share=0.3)
+
+
+def white(samples, level, seed=0):
+    return np.random.default_rng(seed).normal(0, level, samples).clip(-1, 1)
+
+
+def sine(seconds, frequency=1000):
+    return 0.5 * np.sin(2 * np.pi * frequency / RATE * np.arange(round(seconds * RATE)))
+
+
+def write_prepared(folder, sample_rate=RATE, **splits):
+    """A prepared folder of splits that are lists of (source, audio)."""
+    rows = []
+    for split, clips in splits.items():
+        audio = [np.round(clip * 32767).astype("<i2") for _, clip in clips]
+        starts = itertools.accumulate([0, *map(len, audio)])
+        for (source, _), clip, start in zip(clips, audio, starts, strict=False):
+            row = {"file": str(start), "split": split, "source": source, "start": start, "samples": len(clip)}
+            rows.append({**row, "sample_rate": sample_rate})
+        (folder / f"{split}.i16").write_bytes(np.concatenate(audio).tobytes())
+    write_manifest(folder, rows)
+    return folder
+
+
+def draw(folder, config, samples, rows=64, step=0):
+    """A batch in float64."""
+    noise = Corpus(folder, "noise") if config.noise_share else None
+    return Corpus(folder, "train").batch(config, samples, 1, step, range(rows), noise).astype(np.float64)
+
+
+def rms(audio):
+    return np.sqrt(np.mean(np.square(audio), axis=-1))
+
+
+def three_sigma(share, draws):
+    return pytest.approx(share, abs=3 * np.sqrt(share * (1 - share) / draws))
+
+
+def frequency_of(audio):
+    spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 64000))
+    return spectrum.argmax() * RATE / 64000  # to 0.25 Hz
+
+
+@pytest.fixture
+def speech_and_noise(tmp_path):
+    """White speech of -26 dB in two files, and noise that is periodic after 37 samples."""
+    speech = [("a", white(9000, 0.05)), ("b", white(5000, 0.05, seed=1))]
+    return write_prepared(tmp_path, train=speech, noise=[("n", white(37, 0.2, seed=2))])
+
+
+def test_sources_are_drawn_by_length_and_weight(tmp_path):
+    clips = [("a", 3000, 0.1), ("b", 8000, 0.2), ("a", 1000, 0.3), ("c", 2000, 0.4)]
+    write_prepared(tmp_path, train=[(source, np.full(length, level)) for source, length, level in clips])
+    for weights in ({}, {"a": 2.0}, {"a": 0.5, "c": 3.0}, {"b": 0.0, "c": 1.5}):
+        config = dataclasses.replace(PLAIN, source_weights=weights)
+        levels = draw(tmp_path, config, 10, rows=4000)[:, 0]
+        parts = np.array([length * weights.get(source, 1.0) for source, length, _ in clips])
+        for (_, _, level), part in zip(clips, parts / parts.sum(), strict=True):
+            assert np.isclose(levels, level, atol=1e-3).mean() == three_sigma(part, 4000)
+
+
+def test_noise_has_the_snr_that_was_drawn(speech_and_noise):
+    speech, mix = draw(speech_and_noise, PLAIN, 2000), draw(speech_and_noise, NOISY, 2000)
+    snr = 20 * np.log10(rms(speech) / rms(mix - speech))
+    assert snr == pytest.approx(np.full(64, 7.0), abs=1e-3)
+    spread = dataclasses.replace(NOISY, noise_snr_db=(0.0, 30.0))
+    speech, mix = draw(speech_and_noise, PLAIN, 200, 1000), draw(speech_and_noise, spread, 200, 1000)
+    snr = 20 * np.log10(rms(speech) / rms(mix - speech))
+    assert snr.mean() == pytest.approx(15, abs=3 * 30 / np.sqrt(12 * 1000))
+    assert snr.std() == pytest.approx(30 / np.sqrt(12), abs=0.4)  # of a uniform variable
+    assert (snr.min(), snr.max()) == (pytest.approx(0, abs=0.3), pytest.approx(30, abs=0.3))
+
+
+def test_gain_changes_speech_and_noise_alike(speech_and_noise):
+    quiet = dataclasses.replace(NOISY, gain_db=(-12.0, -12.0))
+    expected = draw(speech_and_noise, NOISY, 500) * 10 ** (-12 / 20)
+    assert draw(speech_and_noise, quiet, 500) == pytest.approx(expected, abs=1e-6)
+
+
+def test_short_noise_is_repeated_from_a_random_start(speech_and_noise):
+    noise = draw(speech_and_noise, NOISY, 500) - draw(speech_and_noise, PLAIN, 500)
+    assert noise[:, 37:] == pytest.approx(noise[:, :-37], abs=1e-6)
+    original = Corpus(speech_and_noise, "noise").clip(0)
+    starts = [np.argmax([np.dot(np.roll(original, -start), row[:37]) for start in range(37)]) for row in noise]
+    assert len(set(starts)) > 20  # of 37, in 64 draws: fewer than 26 happens once in ten thousand times
+
+
+def test_long_noise_is_drawn_from_all_of_its_length(tmp_path):
+    write_prepared(tmp_path, train=[("a", white(5000, 0.05))], noise=[("n", np.linspace(0.1, 0.9, 10000))])
+    added = draw(tmp_path, NOISY, 100, 500) - draw(tmp_path, PLAIN, 100, 500)
+    middles = added.mean(axis=1) / (added[:, -1] - added[:, 0]) * 99 - 0.1 / 0.8 * 9999  # in samples of the noise
+    assert (middles.min(), middles.max()) == (pytest.approx(50, abs=200), pytest.approx(9950, abs=200))
+    assert middles.mean() == pytest.approx(5000, abs=3 * 9900 / np.sqrt(12 * 500))
+
+
+def test_noise_has_its_share(speech_and_noise):
+    some = dataclasses.replace(NOISY, noise_share=0.3)
+    differs = (draw(speech_and_noise, some, 50, 3000) != draw(speech_and_noise, PLAIN, 50, 3000)).any(axis=1)
+    assert differs.mean() == three_sigma(0.3, 3000)
+
+
+def test_a_mix_that_would_clip_is_scaled_down(tmp_path):
+    speech, noise = 0.9 * sine(0.1), sine(0.1, frequency=3000)
+    write_prepared(tmp_path, train=[("a", speech)], noise=[("n", noise)])
+    (mix,) = draw(tmp_path, dataclasses.replace(NOISY, noise_snr_db=(-20.0, -20.0)), 1600, rows=1)
+    assert np.abs(mix).max() == 1.0
+    (scale, added), residual, _, _ = np.linalg.lstsq(np.stack([speech, noise], 1), mix, rcond=None)
+    assert residual < 1600 * 1e-5**2 * 100
+    assert 20 * np.log10(added * rms(noise) / (scale * rms(speech))) == pytest.approx(20, abs=0.01)
+
+
+def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path, speech_and_noise):
+    (tmp_path / "silent").mkdir()
+    write_prepared(tmp_path / "silent", train=[("a", np.zeros(900))], noise=[("n", white(900, 0.2))])
+    assert not draw(tmp_path / "silent", NOISY, 300).any()
+    write_prepared(tmp_path / "silent", train=[("a", white(900, 0.2))], noise=[("n", np.zeros(900))])
+    assert np.array_equal(draw(tmp_path / "silent", NOISY, 300), draw(tmp_path / "silent", PLAIN, 300))
+    interrupted = dataclasses.replace(NOISY, silence_share=0.25, gap_share=0.75)
+    zeros = draw(speech_and_noise, interrupted, 300, rows=2000) == 0
+    assert zeros.all(axis=1).mean() == three_sigma(0.25, 2000)
+    gaps = zeros[~zeros.all(axis=1)].mean(axis=1)
+    assert gaps.mean() == pytest.approx(1 / 3, abs=3 * np.sqrt(1 / 18 / 1500))  # the distance of two uniform variables
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 1.23456, 2.0])
+def test_a_faster_sine_is_a_higher_one_without_seams(tmp_path, factor):
+    write_prepared(tmp_path, train=[("a", sine(2))])
+    config = dataclasses.replace(PLAIN, speed_share=1.0, speed=(factor, factor))
+    crops = draw(tmp_path, config, 8000, rows=16)
+    assert crops.shape == (16, 8000)
+    phase = 2 * np.pi * 1000 * round(factor * RATE) / RATE / RATE * np.arange(8000)
+    for crop in crops:
+        basis = np.stack([np.sin(phase), np.cos(phase)], 1)
+        parts = np.linalg.lstsq(basis, crop, rcond=None)[0]
+        assert np.hypot(*parts) == pytest.approx(0.5, abs=1e-3)
+        assert np.abs(crop - basis @ parts).max() < 2e-4  # -68 dB below the sine, at its ends as in its middle
+
+
+def test_speeds_are_uniform_and_have_their_share(tmp_path):
+    write_prepared(tmp_path, train=[("a", sine(2))])
+    config = dataclasses.replace(PLAIN, speed_share=0.6, speed=(0.9, 1.05))
+    found = np.array([frequency_of(crop) for crop in draw(tmp_path, config, 8000, rows=500)])
+    same = np.isclose(found, 1000, atol=0.3)
+    assert same.mean() == three_sigma(0.4 + 0.6 * 0.6 / 150, 500)
+    speeds = found[~same] / 1000
+    assert (speeds.min(), speeds.max()) == (pytest.approx(0.9, abs=3e-3), pytest.approx(1.05, abs=3e-3))
+    assert speeds.mean() == pytest.approx(0.975, abs=3 * 0.15 / np.sqrt(12 * len(speeds)))
+
+
+def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path):
+    write_prepared(tmp_path, train=[("a", np.full(1000, 0.5))])
+    for factor, length in ((0.5, 2000), (1.0, 1000), (1.25, 800)):
+        config = dataclasses.replace(PLAIN, speed_share=1.0, speed=(factor, factor))
+        (crop,) = draw(tmp_path, config, 3000, rows=1)
+        assert crop[80 : length - 80] == pytest.approx(0.5, abs=1e-3)
+        assert crop[length + 80 :] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_rows_depend_on_seed_and_step_and_on_no_other_row(speech_and_noise):
+    train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
+    whole = train.batch(EVERYTHING, 400, seed=3, step=7, noise=noise)
+    assert whole.dtype == np.float32
+    assert len(np.unique(whole, axis=0)) == 6
+    assert np.array_equal(train.batch(EVERYTHING, 400, 3, 7, range(4, 6), noise), whole[4:])
+    assert np.array_equal(train.batch(EVERYTHING, 400, 3, 7, range(1), noise), whole[:1])
+    for seed, step in ((3, 8), (4, 7)):
+        other = train.batch(EVERYTHING, 400, seed, step, noise=noise)
+        assert not (other == whole).all(axis=1).any()
+
+
+def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise):
+    train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
+    batches = Batches(train, EVERYTHING, 400, seed=3, first_step=5)
+    ranks = [Batches(train, EVERYTHING, 400, seed=3, first_step=5, rank=rank, world=3) for rank in range(3)]
+    for step, batch, *shares in zip((5, 6, 7), batches, *ranks, strict=False):
+        assert np.array_equal(batch.numpy(), train.batch(EVERYTHING, 400, 3, step, noise=noise))
+        assert [tuple(share.shape) for share in shares] == [(2, 400)] * 3
+        assert torch.equal(torch.cat(shares), batch)
+
+
+def test_workers_give_the_same_batches_and_end(speech_and_noise):
+    train = Corpus(speech_and_noise, "train")
+    state = torch.get_rng_state()
+    ahead = Batches(train, EVERYTHING, 400, seed=3, first_step=2, workers=2)
+    assert len(multiprocessing.active_children()) == 2
+    plain = Batches(train, EVERYTHING, 400, seed=3, first_step=2)
+    for _ in range(20):  # more than what is prepared ahead at first
+        assert torch.equal(next(ahead), next(plain))
+    assert torch.equal(torch.get_rng_state(), state)
+    ahead.close()
+    assert multiprocessing.active_children() == []
+    assert list(ahead) == []
+
+
+def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise):
+    batches = Batches(Corpus(speech_and_noise, "train"), EVERYTHING, 400, seed=3)
+    kept = weakref.ref(batches._batches)
+    next(batches)
+    del batches
+    assert kept() is None
+
+
+def test_waiting_is_counted(speech_and_noise, monkeypatch):
+    train = Corpus(speech_and_noise, "train")
+    batches = Batches(train, PLAIN, 400, seed=3)
+    assert batches.waited == 0.0
+    monkeypatch.setattr(Corpus, "batch", lambda *_: time.sleep(0.05) or np.zeros((4, 400), np.float32))
+    began = time.perf_counter()
+    for _ in range(3):
+        next(batches)
+    passed = time.perf_counter() - began
+    time.sleep(0.05)  # the step itself is no waiting
+    assert 0.15 <= batches.waited <= passed
+
+
+def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path, speech_and_noise):
+    (tmp_path / "other").mkdir()
+    other = write_prepared(tmp_path / "other", 8000, train=[("a", white(900, 0.2))])
+    train, valid = Corpus(speech_and_noise, "train"), Corpus(other, "train")
+    for corpus, changes, options, sentence in (
+        (
+            train,
+            {"source_weights": {"a": 2.0, "c": 1.0, "d": 1.0}},
+            {},
+            r"source_weights has 'c', 'd', but the .* 'a', 'b'",
+        ),
+        (train, {"source_weights": {"a": 0.0, "b": 0.0}}, {}, "source_weights gives every source of .* the weight 0"),
+        (valid, {"noise_share": 0.5}, {}, "noise_share is 0.5, but .* has no files in the split 'noise'"),
+        (train, {"noise_share": 0.5}, {"noise": valid}, "the noise was prepared at 8000 Hz, but the corpus at 16000"),
+        (train, {"batch_size": 6}, {"world": 4}, "batch_size 6 is not a multiple of 4 ranks"),
+        (train, {}, {"rank": 2, "world": 2}, "rank is 2, but must be at least 0 and less than the world of 2"),
+        (train, {}, {"workers": -1}, "there cannot be -1 workers"),
+    ):
+        with pytest.raises(InputError, match=f"^{sentence}$"):
+            Batches(corpus, dataclasses.replace(PLAIN, **changes), 400, 0, **options)
+    with pytest.raises(InputError, match=r"^noise_share is 1.0, but no noise was given$"):
+        train.batch(NOISY, 400, 0, 0)
