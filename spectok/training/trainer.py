@@ -99,7 +99,7 @@ class Trainer:
             norms["discriminator_norm"] = self._update_discriminators(error)
             adversarial |= {"discriminator": error}
         self.optimizer.zero_grad()
-        torch.autograd.backward([scored, latent_total], [gradient, None])
+        ((scored * gradient).sum() + latent_total).backward()  # the first term only carries the gradient on
         norms["gradient_norm"] = self._update(self.codec, self.optimizer)
         usable = math.isfinite(norms["gradient_norm"])
         if usable:
