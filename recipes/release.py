@@ -1,9 +1,11 @@
 """Turn a finished run into a released model: `pretrained/<name>/` and its line in `pretrained/index.toml`.
 
-    python recipes/release.py runs/4k
+    python recipes/release.py runs/4k --data PREPARED
 
 The name is the configuration's. The averaged weights are copied, their hash goes into the index, and what the run was
-(its recipe, seconds, steps) into `training.json`, from which the model card is written by `recipes/cards.py`.
+(its recipe, seconds, steps, learning curve) and how it uses its codebook over the whole training split into
+`training.json`, from which the model card is written by `recipes/cards.py`. The runs
+before it, whose weights it began with, are named there too.
 """
 
 import argparse
@@ -12,23 +14,35 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import trange
 
 from spectok import pretrained
-from spectok.config import require
 from spectok.errors import InputError
+from spectok.evaluation.metrics import codebook_use
 from spectok.files import atomic_write
+from spectok.tokenizer import Tokenizer
+from spectok.training.data import Corpus
+from spectok.training.history import history
 
 
-def release(run: Path, root: Path) -> str:
+def count_codes(model: pretrained.Model, corpus: Corpus) -> dict[str, Any]:
+    """How the model uses its codebook over a whole split: tokens, share of the entries used, normalised entropy."""
+    tokenizer = Tokenizer.from_pretrained(model.weights.parent)
+    histogram = np.zeros(tokenizer.codebook_size, np.int64)
+    for index in trange(len(corpus), desc="counting codes", unit="file"):
+        histogram += np.bincount(tokenizer.encode(corpus.clip(index)), minlength=len(histogram))
+    use = codebook_use(histogram)
+    return {"split": corpus.split, "tokens": int(histogram.sum()), "used": use.used, "entropy": use.entropy}
+
+
+def release(run: Path, corpus: Corpus, root: Path) -> str:
     """Copy the release form of a run under `root`; returns the model's name."""
     model = pretrained.find(run / "release")
     name = model.config.name
-    entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    last: dict[str, dict[str, float]] = {
-        kind: next((entry for entry in reversed(entries) if entry["kind"] == kind), {}) for kind in ("train", "valid")
-    }
-    require(bool(last["train"]), f"{run} has an empty log")
-    facts = {"run": json.loads((run / "run.json").read_text(encoding="utf-8")), **last}
+    facts = {"runs": history(run / "release"), "codebook": count_codes(model, corpus)}
     folder, index = root / name, root / "index.toml"
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {}
@@ -37,7 +51,7 @@ def release(run: Path, root: Path) -> str:
     hashes[name] = model.sha256
     texts = {
         folder / "config.json": model.config.to_json(),
-        folder / "training.json": json.dumps(facts, indent=2) + "\n",
+        folder / "training.json": json.dumps(facts, indent=1) + "\n",
         index: "\n".join(f'["{key}"]\nsha256 = "{sha256}"\n' for key, sha256 in sorted(hashes.items())),
     }
     with atomic_write(folder / "model.safetensors") as temporary:
@@ -52,10 +66,11 @@ def main() -> int:
     """Parse the arguments and release."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder of recipes/train.py")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
     parser.add_argument("--root", type=Path, default=pretrained.CHECKOUT, help="(default: pretrained/)")
     args = parser.parse_args()
     try:
-        print(f"released {release(args.run, args.root)}")
+        print(f"released {release(args.run, Corpus(args.data, 'train'), args.root)}")
     except (InputError, OSError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 2

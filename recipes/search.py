@@ -2,7 +2,7 @@
 
     python recipes/search.py --data PREPARED --out runs/search --jobs 2
 
-Runs every probe of recipes/search.toml that `--out` does not hold yet, and writes what all of them gave to
+Runs every probe of GROUPS that `--out` does not hold yet, and writes what all of them gave to
 recipes/search.json, from which recipes/cards.py makes the tables in RESULTS.md. Stop it at any time and start it again.
 """
 
@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,55 @@ from spectok.files import atomic_write
 from spectok.model.codec import Codec
 
 HERE = Path(__file__).parent
+WINDOW_512 = ["codec.spectrum.n_fft=512", "codec.spectrum.synthesis_length=320"]
+WINDOW_512 += ["codec.encoder.frequency_strides=[4]", "codec.decoder.frequency_strides=[4]"]
+WINDOW_640 = ["codec.spectrum.n_fft=640", "codec.spectrum.hop_length=320", "codec.spectrum.synthesis_length=640"]
+WINDOW_640 += [
+    f"codec.{side}.{key}" for side in ("encoder", "decoder") for key in ("time_strides=[1]", "frequency_strides=[4]")
+]
+ADVERSARIAL = ["loss.adversarial_weight=0.5", "loss.feature_weight=0.5"]
+DRAWN = ["discriminator.periods_asked=2", "discriminator.windows_asked=1"]
+PAPERS = ["discriminator.period_channels=[32,128,512,1024,1024]", "discriminator.band_channels=32"]
+
+# A group shares its recipe, its start and its budget; its first probe is what the others are compared with.
+GROUPS: list[dict[str, Any]] = [
+    {
+        "title": "The preset at 4 kbit/s and what else it could be, from random weights",
+        "recipe": "spectok-16k-4k.toml",
+        "minutes": 6.0,
+        "probes": {
+            "as it is (320/160, FSQ, p = 2, queries)": [],
+            "window 512, hop 160": WINDOW_512,
+            "window 640, hop 320": WINDOW_640,
+            "VQ, 1,024 entries of 8 dimensions, pool and expiry": [
+                "codec.quantizer.kind=vq",
+                "codec.quantizer.codebook_dim=8",
+            ],
+            "|s|^0.3 in place of p = 2": ["codec.spectrum.power=3.3333"],
+            "complex : magnitude : mel of 1 : 1 : 1": ["loss.complex_weight=1.0", "loss.magnitude_weight=1.0"],
+            "complex : magnitude : mel of 0.3 : 1.5 : 2": ["loss.mel_weight=2.0"],
+            "and log STFT magnitudes, 0.3": ["loss.stft_weight=0.3"],
+            "noise in an eighth of the crops, speed in a quarter": ["data.noise_share=0.125", "data.speed_share=0.25"],
+        },
+    },
+    {
+        "title": "SpecTokenizer's own bottleneck in place of the queries, from random weights",
+        "recipe": "flat.toml",
+        "minutes": 6.0,
+        "probes": {"flat, window 512": ["loss.complex_weight=0.3", "loss.magnitude_weight=1.5"]},
+    },
+    {
+        "title": "The adversarial stage, from the released spectok-16k-4k",
+        "recipe": "spectok-16k-4k.toml",
+        "init": "spectok-16k-4k",
+        "minutes": 8.0,
+        "probes": {
+            "no discriminators": [],
+            "small discriminators, 2 periods and 1 window drawn a step": [*ADVERSARIAL, *DRAWN],
+            "the papers' discriminators, 2 periods and 1 window drawn a step": [*ADVERSARIAL, *DRAWN, *PAPERS],
+        },
+    },
+]
 FIGURES = ("pesq", "stoi", "level_db", "codes_used", "code_entropy")
 
 
@@ -79,12 +127,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the probes' runs")
     parser.add_argument("--jobs", type=int, default=1, help="probes at a time (default: %(default)s)")
     args = parser.parse_args()
-    groups = tomllib.loads((HERE / "search.toml").read_text(encoding="utf-8"))["group"]
+    pairs = [(group, name) for group in GROUPS for name in group["probes"]]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda pair: run(*pair, args.data, args.out), [(g, n) for g in groups for n in g["probes"]]))
-    results = [{key: value for key, value in group.items() if key != "probes"} for group in groups]
-    for result, group in zip(results, groups, strict=True):
-        result["probes"] = collect(group, args.out)
+        list(pool.map(lambda pair: run(pair[0], pair[1], args.data, args.out), pairs))
+    results = []
+    for group in GROUPS:
+        facts = {key: value for key, value in group.items() if key != "probes"}
+        results.append(facts | {"probes": collect(group, args.out)})
     with atomic_write(HERE / "search.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0

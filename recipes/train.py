@@ -28,6 +28,7 @@ from spectok.errors import InputError
 from spectok.model.weights import load_tensors
 from spectok.training import distributed
 from spectok.training.data import Corpus
+from spectok.training.history import history
 from spectok.training.loop import fit
 from spectok.training.recipe import Budget, Machine, TrainConfig
 from spectok.training.trainer import Trainer
@@ -59,7 +60,9 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     path = args.out / "run.json"
     recipe = json.loads(json.dumps(dataclasses.asdict(config)))
     command = f"python recipes/train.py recipes/{args.recipe.name} --data PREPARED --out RUN"
-    command += "".join(f" --{name} {value}" for name in ("minutes", "steps", "init") if (value := getattr(args, name)))
+    command += "".join(f" --{name} {value}" for name in ("minutes", "steps") if (value := getattr(args, name)))
+    init = args.init if args.init in pretrained.names() else "EARLIER/release" if args.init else None
+    command += f" --init {init}" if init else ""
     command += (
         "".join(f" --set {override}" for override in args.set)
         + " --bf16" * args.bf16
@@ -73,7 +76,8 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
         require(not differing, f"{args.out} was begun with another recipe: {', '.join(differing)} differ")
     else:
         hours = {source or "unnamed": round(value, 3) for source, value in train.hours_by_source().items()}
-        facts = {"commands": [], "init": args.init, "hours": hours, "recipe": recipe}
+        before = history(pretrained.find(args.init).weights.parent) if init else []
+        facts = {"commands": [], "before": before, "init": init, "hours": hours, "recipe": recipe}
     facts["commands"].append(command)
     is_cuda = args.device.startswith("cuda")
     facts["hardware"] = (
