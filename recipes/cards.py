@@ -1,14 +1,16 @@
-"""Write what quotes the evaluation: the model cards in `pretrained/` and the table in README.md.
+"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md and recipes/RESULTS.md.
 
     spectok eval CORPUS/test --rival codec2-3200 --rival codec2-700C --out pretrained/results
     python recipes/cards.py pretrained/results/results.json
 
-Every measured figure comes from `results.json` (made by `spectok eval`) and from each model's `training.json` (made by
-`recipes/release.py`). `--check` writes nothing and fails if a file is stale.
+Every measured figure comes from `results.json` (made by `spectok eval`), from each model's `training.json` (made by
+`recipes/release.py`), and from `recipes/search.json` and `recipes/speed.json` (made by the scripts of these names).
+`--check` writes nothing and fails if a file is stale.
 """
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from spectok.model.codec import Codec
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "pretrained" / "results" / "results.json"
+RECIPES = Path(__file__).parent
 BEGIN, END = "<!-- results: written by recipes/cards.py -->\n", "<!-- end of results -->"
 
 LICENCES = {  # of the sources that models were trained on; one that is not here has no card
@@ -50,34 +53,34 @@ def sources(hours: dict[str, float]) -> str:
 def table(results: dict[str, Any], group: str) -> str:
     """The coders over one group of files, as Markdown."""
     lines = [
-        "| codec | bits/s on disk | PESQ-WB | STOI | ESTOI | SI-SDR, dB |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| codec | bits/s on disk | PESQ-WB | STOI | ESTOI | SI-SDR, dB | level, dB |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, coder in results["coders"].items():
         values = coder["groups"][group]
         cells = [f"{values['bits_per_second']:.0f}"]
-        for metric, digits in (("pesq", 2), ("stoi", 3), ("estoi", 3), ("si_sdr", 1)):
+        for metric, digits in (("pesq", 2), ("stoi", 3), ("estoi", 3), ("si_sdr", 1), ("level_db", 1)):
             summary = values[metric]
             cells.append(f"{summary['mean']:.{digits}f} ± {summary['half_width_95']:.{digits}f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def facts_table(results: dict[str, Any]) -> str:
+def facts_table() -> str:
     """What the released models are and cost, as Markdown."""
     lines = [
-        "| model | parameters | MMAC/s enc + dec | latency | codes | codebook used, entropy |",
+        "| model | parameters | MMAC/s enc + dec | latency | codes | codebook used in training, entropy |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name in pretrained.names():
         config = pretrained.find(name).config
         codec = Codec(config)
-        macs, use = codec.macs_per_second(), results["coders"][name]["codebook"]
+        macs, use = codec.macs_per_second(), training(name)["codebook"]
         lines.append(
             f"| {name} | {codec.num_parameters / 1e6:.2f} M "
             f"| {macs['encoder'] / 1e6:.0f} + {macs['decoder'] / 1e6:.0f} "
             f"| {1000 * config.latency_samples / config.sample_rate:g} ms | {codes(config)} "
-            f"| {100 * use['used']['mean']:.0f} %, {use['entropy']['mean']:.3f} |"
+            f"| {100 * use['used']:.0f} %, {use['entropy']:.3f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -94,17 +97,50 @@ def extent(results: dict[str, Any], group: str) -> str:
     return f"{values['files']} files, {values['seconds'] / 60:.1f} minutes"
 
 
+def training(name: str) -> dict[str, Any]:
+    """What `recipes/release.py` recorded of a released model: its runs and its use of the codebook."""
+    path = pretrained.find(name).weights.parent / "training.json"
+    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return facts
+
+
+def heard(run: dict[str, Any]) -> float:
+    """Hours of audio that a run trained on, repetitions counted."""
+    data = run["recipe"]["data"]
+    return float(run["step"] * data["batch_size"] * data["crop_seconds"] / 3600)
+
+
+def runs_table(runs: list[dict[str, Any]]) -> str:
+    """The runs behind a model, as Markdown."""
+    lines = [
+        "| run | commit | hardware | seconds | steps | hours heard | from | PESQ-WB, valid | STOI, valid |",
+        "|---|---|---|---:|---:|---:|---|---:|---:|",
+    ]
+    for number, run in enumerate(runs, 1):
+        last = run["curve"][-1] if run["curve"] else {}
+        start = "random weights" if not run["init"] else f"run {number - 1}"
+        lines.append(
+            f"| {number} | {run.get('commit', 'unknown')} | {run['hardware']}, torch {run['torch']} "
+            f"| {run['seconds']:.0f} | {run['step']:,} | {heard(run):.1f} | {start} "
+            f"| {last.get('pesq', math.nan):.3f} | {last.get('stoi', math.nan):.3f} |"
+        )
+    commands = "".join(f"    {command}\n" for run in runs for command in run["commands"])
+    return "\n".join(lines) + "\n\n" + commands
+
+
+def worst_level(results: dict[str, Any], name: str, group: str) -> float:
+    """The largest difference of level, output to input, of any file whose category begins so, in dB."""
+    files = [row for row in results["coders"][name]["files"] if row["category"].startswith(group[:-1])]
+    return max((row["level_db"] for row in files if row["level_db"] is not None), key=abs)
+
+
 def card(name: str, results: dict[str, Any]) -> str:
     """A model card."""
-    model = pretrained.find(name)
-    config = model.config
-    training = json.loads((model.weights.parent / "training.json").read_text(encoding="utf-8"))
-    run, last, data = training["run"], training["train"], training["run"]["recipe"]["data"]
-    heard = last["step"] * data["batch_size"] * data["crop_seconds"] / 3600
-    use = results["coders"][name]["codebook"]
+    config = pretrained.find(name).config
+    facts = training(name)
+    runs, train_use, use = facts["runs"], facts["codebook"], results["coders"][name]["codebook"]
     macs = sum(Codec(config).macs_per_second().values())
-    commands = "".join(f"    {command}\n" for command in run["commands"])
-    start = f"the weights of {run['init']}" if run["init"] else "random weights"
+    adversarial = any(run["recipe"]["loss"].get("adversarial_weight", 0) for run in runs)
     return f"""# {name}
 
 A streaming speech codec at {config.bitrate:g} bits/s: {config.sample_rate} Hz, {codes(config)} entries,
@@ -115,15 +151,14 @@ MMAC/s.
 
 CC BY 4.0. The weights were trained on recordings that others made and gave away; thanks to all of them:
 
-{sources(run["hours"])}
+{sources(runs[-1]["hours"])}
 ## Training
 
-{sum(run["hours"].values()):.2f} hours of the sources above, mixed to mono and resampled to {config.sample_rate} Hz.
-{last["step"]:,} steps of {data["batch_size"]} crops of {data["crop_seconds"]:g} s ({heard:.1f} hours heard) in
-{last["seconds"]:.0f} s on {run["hardware"]}, from {start}, torch {run["torch"]}. The averaged weights, without
-discriminators.
+{sum(runs[-1]["hours"].values()):.2f} hours of the sources above, mixed to mono and resampled to
+{config.sample_rate} Hz, {"with" if adversarial else "without"} an adversarial stage. Released are the averaged
+weights of the last run:
 
-{commands}
+{runs_table(runs)}
 ## Results
 
 Test split, other speakers and recordings than in training. Mean and 95 % interval, bits from bytes on disk with the
@@ -133,31 +168,92 @@ header. Clean speech ({extent(results, "clean_*")}):
 Hard cases: two talkers, noise, reverberation, music, singing, clipped, very quiet ({extent(results, "hard_*")}):
 
 {table(results, "hard_*")}
-{100 * use["used"]["mean"]:.1f} % of the codebook is used over the whole test split ({use["tokens"]:,} tokens); the
-normalised entropy of the codes is {use["entropy"]["mean"]:.3f}.
+The level of the output is at worst {worst_level(results, name, "clean_*"):+.1f} dB from that of the input over the
+clean files, and {worst_level(results, name, "hard_*"):+.1f} dB over the hard ones.
+
+{100 * train_use["used"]:.1f} % of the codebook is used over the whole training split ({train_use["tokens"]:,} tokens,
+normalised entropy {train_use["entropy"]:.3f}), {100 * use["used"]["mean"]:.1f} % over the test split
+({use["tokens"]:,} tokens, {use["entropy"]["mean"]:.3f}).
 
 ## Limits
 
 Speech only: music and two talkers at once come out poorly. 16 kHz: nothing above 8 kHz survives. Trained on few hours
-of mostly read English: acted, emotional speech is the weakest of the clean categories. Not trained with an adversarial
-stage yet, so that voices sound rougher than the figures alone would say.
+of mostly read English: acted, emotional speech is the weakest of the clean categories.
 """
+
+
+def search_tables() -> str:
+    """The probes of `recipes/search.py`, as Markdown."""
+    parts = []
+    for group in json.loads((RECIPES / "search.json").read_text(encoding="utf-8")):
+        parts.append(
+            f"### {group['title']}\n\n`{group['recipe']}`, {group['minutes']:g} minutes of one processor each.\n\n"
+            "| probe | steps | PESQ-WB | STOI | level, dB | code entropy | parameters | MMAC/s | latency | commit |\n"
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+        )
+        parts += [
+            f"| {row['name']} | {row['steps']:,} | {row['pesq']:.3f} | {row['stoi']:.3f} | {row['level_db']:.1f} "
+            f"| {row['code_entropy']:.3f} | {row['parameters'] / 1e6:.2f} M | {row['macs_per_second'] / 1e6:.0f} "
+            f"| {row['latency_samples']} | {row['commit']} |"
+            for row in group["probes"]
+        ]
+        parts.append("")
+    return "\n".join(parts)
+
+
+def speed_table() -> str:
+    """Steps per second, from `recipes/speed.py`, as Markdown."""
+    facts = json.loads((RECIPES / "speed.json").read_text(encoding="utf-8"))
+    first = facts["variants"][0]["steps_per_second"]
+    lines = [
+        f"{facts['hardware']}, torch {facts['torch']}, batches of {facts['batch_size']} crops.\n",
+        "| variant | steps per second | ratio | first step, s | share of the time spent waiting for data |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['name']} | {row['steps_per_second']:.2f} | {row['steps_per_second'] / first:.2f} "
+        f"| {row['first_seconds']:.1f} | {100 * row['waiting']:.2f} % |"
+        for row in facts["variants"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def results_page() -> str:
+    """The measured part of RESULTS.md."""
+    parts = []
+    for name in pretrained.names():
+        runs = training(name)["runs"]
+        parts.append(
+            f"### {name}\n\n{runs_table(runs)}\n| run | minutes | steps | PESQ-WB | STOI |\n|---:|---:|---:|---:|---:|"
+        )
+        parts += [
+            f"| {number} | {at['seconds'] / 60:.0f} | {at['step']:,} | {at['pesq']:.3f} | {at['stoi']:.3f} |"
+            for number, run in enumerate(runs, 1)
+            for at in run["curve"]
+        ]
+        parts.append("")
+    models = "\n".join(parts)
+    return f"## The released models\n\n{models}\n## The search\n\n{search_tables()}\n## Speed\n\n{speed_table()}"
+
+
+def between_marks(path: Path, body: str) -> str:
+    """A document with another text between its marks."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    if not rest or END not in rest:
+        raise InputError(f"{path.name} has lost the marks between which its results belong")
+    return before + BEGIN + "\n" + body + "\n" + END + rest.split(END, 1)[1]
 
 
 def documents(results: dict[str, Any]) -> dict[Path, str]:
     """Every file that quotes the results, with its right contents."""
     texts = {pretrained.CHECKOUT / name / "README.md": card(name, results) for name in pretrained.names()}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, rest = readme.partition(BEGIN)
-    if not rest or END not in rest:
-        raise InputError("README.md has lost the marks between which its results belong")
-    after = rest.split(END, 1)[1]
     body = (
         f"Clean speech, {extent(results, 'clean_*')}, all codecs in one run (mean ± 95 % interval):\n\n"
         f"{table(results, 'clean_*')}\nHard cases, {extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
-        f"What the models cost:\n\n{facts_table(results)}\n"
+        f"What the models cost:\n\n{facts_table()}"
     )
-    texts[ROOT / "README.md"] = before + BEGIN + "\n" + body + END + after
+    texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", body)
+    texts[RECIPES / "RESULTS.md"] = between_marks(RECIPES / "RESULTS.md", results_page())
     return texts
 
 

@@ -45,10 +45,8 @@ GROUPS: list[dict[str, Any]] = [
                 "codec.quantizer.codebook_dim=8",
             ],
             "|s|^0.3 in place of p = 2": ["codec.spectrum.power=3.3333"],
-            "complex : magnitude : mel of 1 : 1 : 1": ["loss.complex_weight=1.0", "loss.magnitude_weight=1.0"],
             "complex : magnitude : mel of 0.3 : 1.5 : 2": ["loss.mel_weight=2.0"],
             "and log STFT magnitudes, 0.3": ["loss.stft_weight=0.3"],
-            "noise in an eighth of the crops, speed in a quarter": ["data.noise_share=0.125", "data.speed_share=0.25"],
         },
     },
     {
@@ -61,7 +59,7 @@ GROUPS: list[dict[str, Any]] = [
         "title": "The adversarial stage, from the released spectok-16k-4k",
         "recipe": "spectok-16k-4k.toml",
         "init": "spectok-16k-4k",
-        "minutes": 8.0,
+        "minutes": 6.0,
         "probes": {
             "no discriminators": [],
             "small discriminators, 2 periods and 1 window drawn a step": [*ADVERSARIAL, *DRAWN],

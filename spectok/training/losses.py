@@ -26,6 +26,7 @@ class LossConfig:
     magnitude_weight: float = 1.0  # squared error of its magnitude
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
     stft_weight: float = 0.0  # mean absolute error of the log magnitudes at several resolutions
+    level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over short windows
     adversarial_weight: float = 0.0  # of the discriminators' verdict
     feature_weight: float = 0.0  # of what the discriminators see on the way
     commitment_weight: float = 0.25  # of the quantizer, where it has one
@@ -37,7 +38,7 @@ class LossConfig:
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
-    floor_db: float = -70.0  # level under which a mel band counts as silence
+    floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
 
     def __post_init__(self) -> None:
         require(
@@ -77,7 +78,8 @@ class Losses(nn.Module):
     def __init__(self, config: LossConfig, sample_rate: int) -> None:
         super().__init__()
         self.config = config
-        self.mel_floor = 10 ** (config.floor_db / 20)
+        self.floor = 10 ** (config.floor_db / 20)
+        self.level_window = round(0.064 * sample_rate)
         for n_fft, n_mels in zip(config.mel_n_fft, config.n_mels, strict=True):
             bank = torchaudio.functional.melscale_fbanks(
                 n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, norm=None, mel_scale="slaney"
@@ -96,6 +98,8 @@ class Losses(nn.Module):
             losses["mel"] = self.mel(real, fake)
         if self.config.stft_weight:
             losses["stft"] = self.log_stft(fake[:, None], real[:, None])
+        if self.config.level_weight:
+            losses["level"] = self.level(real, fake)
         return losses
 
     def spectral(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -116,8 +120,16 @@ class Losses(nn.Module):
         for n_fft in self.config.mel_n_fft:
             bank = self.get_buffer(f"mel_{n_fft}")
             real_mel, fake_mel = (self._stft(audio, n_fft).abs().transpose(1, 2) @ bank for audio in (real, fake))
-            terms.append((torch.log(real_mel + self.mel_floor) - torch.log(fake_mel + self.mel_floor)).abs().mean())
+            terms.append((torch.log(real_mel + self.floor) - torch.log(fake_mel + self.floor)).abs().mean())
         return torch.stack(terms).mean()
+
+    def level(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Mean absolute difference of the natural-log rms over 64 ms; regression alone leaves the output too quiet."""
+        levels = []
+        for audio in (real, fake):
+            windows = audio.unfold(1, self.level_window, self.level_window // 2)
+            levels.append(0.5 * torch.log(windows.square().mean(dim=2) + self.floor**2))
+        return (levels[0] - levels[1]).abs().mean()
 
     def _stft(self, audio: Tensor, n_fft: int) -> Tensor:
         # Scaled so that a full-scale sine has magnitude 1 whatever the window, so that one floor serves all.
