@@ -46,7 +46,6 @@ GROUPS: list[dict[str, Any]] = [
             ],
             "|s|^0.3 in place of p = 2": ["codec.spectrum.power=3.3333"],
             "complex : magnitude : mel of 0.3 : 1.5 : 2": ["loss.mel_weight=2.0"],
-            "and log STFT magnitudes, 0.3": ["loss.stft_weight=0.3"],
         },
     },
     {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spectok.audio import read_audio
+from recipes.prepare import prepare
+from spectok.audio import read_audio, write_audio
 from spectok.config import BottleneckConfig, CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
 
 SPECTRUM = SpectrumConfig(n_fft=64, hop_length=16, synthesis_length=32)
@@ -70,6 +71,16 @@ def _seed():
 def speech():
     """Four seconds of real speech, float32 `[T]` at 16 kHz."""
     return read_audio(Path(__file__).parent / "data" / "librispeech_84_16k.flac", 16000)[0]
+
+
+@pytest.fixture(scope="session")
+def prepared(speech, tmp_path_factory):
+    """The speech as a prepared folder: its first half to validate, two other stretches to train."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, clip in (("0", speech[:32000]), ("1", speech[32000:]), ("2", speech[16000:48000])):
+        write_audio(folder / f"{name}.wav", clip, 16000)
+    prepare(folder, folder / "prepared", 16000)
+    return folder / "prepared"
 
 
 @pytest.fixture

@@ -1,19 +1,21 @@
 """The losses: zero for equal signals, hand-computed elsewhere, finite at silence."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from spectok.errors import InputError
-from spectok.training.losses import LossConfig, Losses
+from spectok.training.losses import LossConfig, Losses, decorrelation, judge
 
-NAMES = ("complex", "magnitude", "mel")
+NAMES = ("complex", "magnitude", "mel", "stft", "level")
+WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation")
 
 
 @pytest.fixture
 def losses():
-    return Losses(LossConfig(), 16000)
+    return Losses(LossConfig(stft_weight=1.0, level_weight=1.0), 16000)
 
 
 @pytest.fixture
@@ -58,15 +60,130 @@ def test_every_clip_weighs_the_same_however_loud(losses, noise):
 def test_gradients_are_finite_at_silence(losses, noise):
     for real in (noise, torch.zeros_like(noise)):
         fake = torch.zeros_like(noise, requires_grad=True)
-        losses.total(losses(real, fake)).backward()
+        torch.stack(list(losses(real, fake).values())).sum().backward()
         assert bool(torch.isfinite(fake.grad).all())
 
 
-def test_total_is_the_weighted_sum():
-    losses = Losses(LossConfig(complex_weight=2.0, magnitude_weight=3.0, mel_weight=5.0, commitment_weight=7.0), 16000)
-    values = {"complex": 1.0, "magnitude": 10.0, "mel": 100.0, "commitment": 1000.0}
-    total = losses.total({name: torch.tensor(value) for name, value in values.items()})
-    assert float(total) == 2 + 30 + 500 + 7000
+def test_a_gain_costs_its_logarithm_in_the_log_spectra(losses, noise):
+    # At this level no magnitude is near the floor, whose square is 2e-3.
+    assert float(losses(1e4 * noise, 2e4 * noise)["stft"]) == pytest.approx(math.log(2), abs=1e-5)
+    assert float(losses(2e4 * noise, -1e4 * noise)["stft"]) == pytest.approx(math.log(2), abs=1e-5)
+    assert float(losses(1e-6 * noise, 2e-6 * noise)["stft"]) == 0.0  # both silent
+
+
+def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):
+    assert float(losses(10 * noise, -40 * noise)["level"]) == pytest.approx(math.log(4), abs=1e-5)
+    # The end of the second clip is louder: 14 of its 30 windows of 1,024 samples are in it whole, one by half.
+    fake = 10 * noise
+    fake[1, 8192:] *= 2
+    windows = 10 * noise[1, 7680:8704]  # the one by half
+    both = 0.5 * math.log(float(fake[1, 7680:8704].square().mean() / windows.square().mean()))
+    expected = ((16000 - 8192 - 1024) // 512 + 1) * math.log(2) + both
+    assert float(losses(10 * noise, fake)["level"]) == pytest.approx(expected / (2 * 30), abs=1e-5)
+    # Silence is as loud as the floor of -70 dB.
+    silent = float(losses(torch.full((1, 4096), 0.1), torch.zeros(1, 4096))["level"])
+    assert silent == pytest.approx(50 / 20 * math.log(10), abs=1e-4)
+
+
+def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(losses, noise):
+    fake = noise.flip(1) * torch.tensor([[0.5], [2.0]])
+    together = losses(noise, fake)
+    alone = [losses(noise[row : row + 1], fake[row : row + 1]) for row in range(2)]
+    for name in NAMES:
+        assert float(together[name]) == pytest.approx(float(alone[0][name] + alone[1][name]) / 2, rel=1e-5)
+
+
+def test_weights_by_name():
+    weights = LossConfig(**{f"{name}_weight": float(n) for n, name in enumerate(WEIGHTS)}).weights
+    assert weights == {name: float(n) for n, name in enumerate(WEIGHTS)}
+    assert {name for name, weight in LossConfig().weights.items() if weight} == {*NAMES[:3], "commitment"}
+
+
+def test_either_weight_makes_a_run_adversarial():
+    assert not LossConfig().is_adversarial
+    assert LossConfig(adversarial_weight=0.1).is_adversarial
+    assert LossConfig(feature_weight=0.1).is_adversarial
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_weighs_nothing_is_not_computed(noise, name):
+    rest = {f"{other}_weight": float(other != name) for other in NAMES}
+    assert Losses(LossConfig(**rest), 16000)(noise, noise).keys() == set(NAMES) - {name}
+
+
+def test_least_squares_by_hand():
+    real, fake = [torch.tensor([1.0, 0.0]), torch.tensor([3.0])], [torch.tensor([0.5, -1.0]), torch.tensor([2.0])]
+    maps = [[torch.ones(1)], [torch.ones(1)]]
+    losses, error = judge((real, maps), (fake, maps), "least_squares")
+    # The codec: (0.25 + 4) / 2 and 1. The discriminators: (0 + 1) / 2 + (0.25 + 1) / 2 and 4 + 4.
+    assert float(losses["adversarial"]) == (2.125 + 1) / 2
+    assert float(error) == (1.125 + 8) / 2
+
+
+def test_hinge_by_hand():
+    real, fake = [torch.tensor([2.0, 0.0]), torch.tensor([-1.0])], [torch.tensor([0.5, -3.0]), torch.tensor([2.0])]
+    maps = [[torch.ones(1)], [torch.ones(1)]]
+    losses, error = judge((real, maps), (fake, maps), "hinge")
+    # The codec: -(0.5 - 3) / 2 and -2. The discriminators: (0 + 1) / 2 + (1.5 + 0) / 2 and 2 + 3.
+    assert float(losses["adversarial"]) == (1.25 - 2) / 2
+    assert float(error) == (1.25 + 5) / 2
+
+
+def test_features_by_hand():
+    real = [[torch.tensor([[2.0, -4.0]]), torch.tensor([[1.0, 1.0]])], [torch.tensor([[0.5, 0.0]])]]
+    fake = [[torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 3.0]])], [torch.tensor([[0.5, 1.0]])]]
+    logits = [torch.zeros(1), torch.zeros(1)]
+    # Mean differences of 2, 1 and 0.5, over mean magnitudes of 3, 1 and 0.25.
+    expected = (2 / 3 + 1 + 2) / 3
+    assert float(judge((logits, real), (logits, fake), "hinge")[0]["feature"]) == pytest.approx(expected, abs=1e-6)
+    ten = [[[10 * x for x in layers] for layers in maps] for maps in (real, fake)]
+    assert float(judge((logits, ten[0]), (logits, ten[1]), "hinge")[0]["feature"]) == pytest.approx(expected, abs=1e-6)
+    silent = [[torch.zeros(1, 2)]]
+    assert float(judge((logits[:1], silent), (logits[:1], silent), "hinge")[0]["feature"]) == 0.0
+
+
+@pytest.mark.parametrize("form", ["least_squares", "hinge"])
+def test_what_is_heard_of_the_original_gets_no_gradient_from_the_codec(form):
+    logits = [torch.randn(3, requires_grad=True) for _ in range(2)]
+    maps = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
+    losses, error = judge(([logits[0]], [[maps[0]]]), ([logits[1]], [[maps[1]]]), form)
+    (losses["adversarial"] + losses["feature"]).backward(retain_graph=True)
+    assert logits[0].grad is None and maps[0].grad is None
+    assert float(logits[1].grad.abs().min()) > 0 and float(maps[1].grad.abs().min()) > 0
+    error.backward()
+    assert float(logits[0].grad.abs().max()) > 0 and maps[0].grad is None
+
+
+def corners(dims, deviation=1.2):
+    """`[1, 2^dims, 1, dims]`: independent dimensions of exactly this deviation."""
+    return deviation * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=dims)))[None, :, None]
+
+
+def test_independent_dimensions_of_the_right_deviation_cost_nothing():
+    assert float(decorrelation(corners(5))) == pytest.approx(0.0, abs=1e-12)
+    latent = 1.2 * torch.randn(4, 500, 8, 5)
+    # Of 16,000 rows, moments have a variance of 1/16,000, squares of 2/16,000: (20 + 2 * 5) / 25 of that is expected.
+    assert 0 < float(decorrelation(latent)) < 3 * 30 / 25 / 16000
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.1, 2.0])
+def test_another_deviation_costs_what_it_is_off(scale):
+    assert float(decorrelation(scale * corners(4))) == pytest.approx((scale**2 - 1) ** 2 / 4, rel=1e-5)
+    assert float(decorrelation(scale * corners(4, 0.7), 0.7)) == pytest.approx((scale**2 - 1) ** 2 / 4, rel=1e-5)
+
+
+def test_dimensions_that_tell_the_same_cost_their_pairs():
+    same = corners(1).expand(-1, -1, -1, 5)
+    assert float(decorrelation(same)) == pytest.approx(20 / 25, rel=1e-6)
+    half = torch.cat([corners(2), corners(2)], dim=-1)  # four dimensions, two of which repeat the others
+    assert float(decorrelation(half)) == pytest.approx(4 / 16, rel=1e-6)
+
+
+def test_decorrelation_pushes_the_deviation_where_it_belongs():
+    for scale, sign in ((0.8, -1), (1.25, 1)):
+        latent = (scale * corners(3)).requires_grad_()
+        decorrelation(latent).backward()
+        assert bool((latent.grad.sign() == sign * latent.detach().sign()).all())
 
 
 def test_impossible_settings_are_refused():
@@ -74,6 +191,22 @@ def test_impossible_settings_are_refused():
         LossConfig(n_mels=(20, 40))
     with pytest.raises(InputError, match="n_mels 80 must be from 1 to an eighth of its mel_n_fft 256"):
         LossConfig(mel_n_fft=(256,), n_mels=(80,))
+    for name in WEIGHTS:
+        with pytest.raises(InputError, match=rf"{name}_weight is -0\.1, but must not be negative"):
+            LossConfig(**{f"{name}_weight": -0.1})
+    with pytest.raises(InputError, match=r"adversarial_start is 1\.5, but must be from 0 to 1"):
+        LossConfig(adversarial_start=1.5)
+    with pytest.raises(InputError, match=r"power is 0\.5, but must be at least 1"):
+        LossConfig(power=0.5)
+
+
+def test_audio_must_be_as_long_as_the_longest_window():
+    assert LossConfig().longest == 2048
+    assert LossConfig(spectral_n_fft=4096).longest == 4096
+    for name in ("stft", "level"):  # theirs have 2,048 and 1,024 samples
+        short = LossConfig(mel_n_fft=(256,), n_mels=(20,), **{f"{name}_weight": 1.0})
+        audio = torch.zeros(1, short.longest)
+        assert float(Losses(short, 16000)(audio, audio)[name]) == 0.0
 
 
 def test_mel_filters_cover_their_bands_and_average(losses):

@@ -13,6 +13,7 @@ from spectok.evaluation.metrics import (
     codebook_use,
     interval,
     jackknife,
+    level_db,
     mel_distance,
     pesq_wb,
     score,
@@ -40,6 +41,7 @@ def test_identical_speech_reaches_the_top_of_every_scale(speech):
     assert scores["stoi"] == pytest.approx(1.0, abs=1e-9)
     assert scores["estoi"] == pytest.approx(1.0, abs=1e-9)
     assert scores["si_sdr"] == 100.0
+    assert scores["level_db"] == 0.0
     assert scores["mel_distance"] == 0.0
 
 
@@ -53,6 +55,7 @@ def test_score_is_each_metric_and_repeats_itself(speech, noisy):
         "stoi": stoi(speech, noisy),
         "estoi": stoi(speech, noisy, extended=True),
         "si_sdr": si_sdr(speech, noisy),
+        "level_db": level_db(speech, noisy),
         "mel_distance": mel_distance(speech, noisy),
     }
 
@@ -88,6 +91,22 @@ def test_si_sdr_at_its_limits():
     assert si_sdr(real, real) == 100.0
     assert si_sdr(real, other) == -100.0
     assert si_sdr(real, 0 * real) == -100.0
+
+
+@pytest.mark.parametrize("gain", [2.0, 0.5, -3.0])
+def test_level_of_a_gain_is_the_gain_in_decibels(speech, gain):
+    real = speech.astype(np.float64)  # so that -3 is exact to its last bits
+    assert level_db(real, gain * real) == pytest.approx(20 * math.log10(abs(gain)), abs=1e-9)
+    assert level_db(real, gain * real[::-1]) == pytest.approx(20 * math.log10(abs(gain)), abs=1e-9)
+    assert level_db(np.array([1.0, 0.0]), np.array([0.0, 2.0])) == pytest.approx(6.0206, abs=1e-5)
+
+
+def test_level_at_its_limits():
+    real = np.array([0.5, -0.5])
+    assert level_db(real, 1e6 * real) == level_db(real, 1e5 * real) == pytest.approx(100.0, abs=1e-9)
+    assert level_db(real, 1e-6 * real) == level_db(real, 0 * real) == pytest.approx(-100.0, abs=1e-9)
+    assert level_db(real, 1e-4 * real) == pytest.approx(-80.0, abs=1e-9)
+    assert math.isnan(level_db(0 * real, real)) and math.isnan(level_db(0 * real, 0 * real))
 
 
 def test_mel_distance_of_a_gain_is_its_logarithm():
@@ -134,10 +153,11 @@ def test_mostly_silent_speech_has_too_few_frames_for_stoi(speech):
 def test_silence_in_place_of_speech_gets_the_bottom_of_the_scale(speech):
     scores = score(speech, np.zeros_like(speech))
     assert (scores["pesq"], scores["stoi"], scores["estoi"], scores["si_sdr"]) == (1.0, 0.0, 0.0, -100.0)
+    assert scores["level_db"] == -100.0
     assert scores["mel_distance"] > 1.0
 
 
-@pytest.mark.parametrize("metric", [pesq_wb, stoi, si_sdr, mel_distance, score])
+@pytest.mark.parametrize("metric", [pesq_wb, stoi, si_sdr, level_db, mel_distance, score])
 def test_audio_that_cannot_be_compared_is_refused(metric, speech):
     with pytest.raises(ValueError, match="one length"):
         metric(speech, speech[:-1])

@@ -189,7 +189,7 @@ class Trainer:
         if self.discriminators is None or self.progress < loss.adversarial_start:
             return {}, None
         # The level of the original is brought to one value, and the output's by the same factor: it must keep it.
-        gain = 0.1 / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-3)
+        gain = 1 / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-3)
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
             logits, maps = self.discriminators(torch.cat([real, fake]) * gain.repeat(2, 1))
         count = len(real)
