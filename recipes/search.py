@@ -26,16 +26,18 @@ WINDOW_640 = ["codec.spectrum.n_fft=640", "codec.spectrum.hop_length=320", "code
 WINDOW_640 += [
     f"codec.{side}.{key}" for side in ("encoder", "decoder") for key in ("time_strides=[1]", "frequency_strides=[4]")
 ]
-ADVERSARIAL = ["loss.adversarial_weight=0.5", "loss.feature_weight=0.5"]
+PLAIN = ["loss.adversarial_weight=0.0", "loss.feature_weight=0.0", "loss.level_weight=0.0"]
+ADVERSARIAL = ["loss.adversarial_weight=0.5", "loss.feature_weight=0.5", "loss.adversarial_start=0.0"]
 DRAWN = ["discriminator.periods_asked=2", "discriminator.windows_asked=1"]
 PAPERS = ["discriminator.period_channels=[32,128,512,1024,1024]", "discriminator.band_channels=32"]
 
-# A group shares its recipe, its start and its budget; its first probe is what the others are compared with.
+# A group shares its recipe, what is changed in it, its start and its budget; the others are compared with its first probe.
 GROUPS: list[dict[str, Any]] = [
     {
         "title": "The preset at 4 kbit/s and what else it could be, from random weights",
         "recipe": "spectok-16k-4k.toml",
         "minutes": 6.0,
+        "base": PLAIN,
         "probes": {
             "as it is (320/160, FSQ, p = 2, queries)": [],
             "window 512, hop 160": WINDOW_512,
@@ -52,6 +54,7 @@ GROUPS: list[dict[str, Any]] = [
         "title": "SpecTokenizer's own bottleneck in place of the queries, from random weights",
         "recipe": "flat.toml",
         "minutes": 6.0,
+        "base": PLAIN,
         "probes": {"flat, window 512": ["loss.complex_weight=0.3", "loss.magnitude_weight=1.5"]},
     },
     {
@@ -59,6 +62,7 @@ GROUPS: list[dict[str, Any]] = [
         "recipe": "spectok-16k-4k.toml",
         "init": "spectok-16k-4k",
         "minutes": 6.0,
+        "base": PLAIN,
         "probes": {
             "no discriminators": [],
             "small discriminators, 2 periods and 1 window drawn a step": [*ADVERSARIAL, *DRAWN],
@@ -79,7 +83,8 @@ def run(group: dict[str, Any], name: str, data: Path, out: Path) -> None:
     folder = folder_of(name, out)
     if (folder / "done").exists():
         return
-    options = [f"--set={override}" for override in group["probes"][name]] + ["--set=validate_minutes=1000.0"]
+    overrides = [*group["base"], *group["probes"][name], "validate_minutes=1000.0"]
+    options = [f"--set={override}" for override in overrides]
     options += [f"--init={group['init']}"] if "init" in group else []
     options += ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
     command = [sys.executable, str(HERE / "train.py"), str(HERE / group["recipe"]), "--data", str(data)]
