@@ -31,7 +31,7 @@ ADVERSARIAL = ["loss.adversarial_weight=0.5", "loss.feature_weight=0.5", "loss.a
 DRAWN = ["discriminator.periods_asked=2", "discriminator.windows_asked=1"]
 PAPERS = ["discriminator.period_channels=[32,128,512,1024,1024]", "discriminator.band_channels=32"]
 
-# A group shares its recipe, what is changed in it, its start and its budget; the others are compared with its first probe.
+# A group shares its recipe, its base, its start and its budget; the others are compared with its first probe.
 GROUPS: list[dict[str, Any]] = [
     {
         "title": "The preset at 4 kbit/s and what else it could be, from random weights",

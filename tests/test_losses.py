@@ -71,6 +71,16 @@ def test_a_gain_costs_its_logarithm_in_the_log_spectra(losses, noise):
     assert float(losses(1e-6 * noise, 2e-6 * noise)["stft"]) == 0.0  # both silent
 
 
+def test_the_log_spectra_by_hand(losses, noise):
+    real, fake, terms = noise, noise.flip(1) * torch.linspace(0, 1, 16000), []
+    for n_fft, hop, length in ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240)):
+        window = torch.hann_window(length)
+        spectra = [torch.stft(x, n_fft, hop, length, window, return_complex=True) for x in (real, fake)]
+        logs = [x.abs().square().clamp_min(2e-3).log() / 2 for x in spectra]
+        terms.append((logs[0] - logs[1]).abs().mean())
+    assert float(losses(real, fake)["stft"]) == pytest.approx(float(sum(terms)) / 3, rel=1e-5)
+
+
 def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):
     assert float(losses(10 * noise, -40 * noise)["level"]) == pytest.approx(math.log(4), abs=1e-5)
     # The end of the second clip is louder: 14 of its 30 windows of 1,024 samples are in it whole, one by half.
@@ -138,8 +148,10 @@ def test_features_by_hand():
     assert float(judge((logits, real), (logits, fake), "hinge")[0]["feature"]) == pytest.approx(expected, abs=1e-6)
     ten = [[[10 * x for x in layers] for layers in maps] for maps in (real, fake)]
     assert float(judge((logits, ten[0]), (logits, ten[1]), "hinge")[0]["feature"]) == pytest.approx(expected, abs=1e-6)
-    silent = [[torch.zeros(1, 2)]]
-    assert float(judge((logits[:1], silent), (logits[:1], silent), "hinge")[0]["feature"]) == 0.0
+    silent, faint = [[torch.zeros(1, 2)]], [[torch.full((1, 2), -3e-4)]]
+    # A magnitude below 1e-4 counts as 1e-4.
+    losses, _ = judge((logits[:1], silent), (logits[:1], faint), "hinge")
+    assert float(losses["feature"]) == pytest.approx(3.0, rel=1e-5)
 
 
 @pytest.mark.parametrize("form", ["least_squares", "hinge"])
