@@ -53,6 +53,6 @@ class Balancer:
         squares = {name: square / distributed.world() for name, square in squares.items()}
         for name, square in squares.items():
             before = self.squares.get(name, square)
-            after = torch.lerp(square, before, self.decay)
+            after = torch.where(torch.isfinite(before), torch.lerp(square, before, self.decay), square)
             self.squares[name] = torch.where(torch.isfinite(after), after, before)
         return {name: square.sqrt() for name, square in squares.items()}

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from spectok.audio import resample
 from spectok.config import require
 from spectok.errors import InputError
+from spectok.training import distributed
 
 SILENT = 1e-4  # rms, -80 dB: three steps of int16
 NOMINAL = 16000  # Hz: a speed is the ratio of a rate to this one, whatever the corpus was recorded at
@@ -280,6 +281,7 @@ class Batches:
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=distributed.outlive_signals,
             generator=torch.Generator(),  # without one, torch's global generator is drawn from
         )
         self._batches: Iterator[Tensor] = iter(loader)

@@ -48,6 +48,12 @@ class DiscriminatorConfig:
             len(edges) > 1 and edges[0] == 0 and edges[-1] == 1 and list(edges) == sorted(set(edges)),
             f"band_edges {edges} must rise from 0 to 1",
         )
+        for window in self.windows:
+            ends = {round(edge * (window // 2 + 1)) for edge in edges}
+            require(
+                window >= 4 and len(ends) == len(edges),
+                f"windows {self.windows} are too short for the bands {edges}: one of {window} leaves some without bins",
+            )
 
 
 def _activate(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ to its output are taken on the way, which `DistributedDataParallel` does not all
 """
 
 import os
+import signal
 from collections.abc import Iterable
 
 import torch
@@ -28,6 +29,12 @@ def stop() -> None:
     """Part from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def outlive_signals(worker: int = 0) -> None:
+    """Leave SIGTERM and SIGINT, which reach a whole process group, to the parent: it saves, then ends this one."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def rank() -> int:

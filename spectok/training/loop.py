@@ -61,7 +61,9 @@ def fit(
             ends = trainer.progress >= 1 or stopped > 0
             if log and (trainer.step % LOG_STEPS == 0 or ends):
                 log.scalars("train", trainer.step, trainer.seconds, {**averages.values, "waiting": _waiting(trainer)})
-            bar.set_postfix_str(f"step {trainer.step}, loss {averages.values['total']:.3f}", refresh=False)
+            bar.set_postfix_str(
+                f"step {trainer.step}, loss {averages.values.get('total', math.nan):.3f}", refresh=False
+            )
             bar.update(100 * trainer.progress - bar.n)
             if log and (trainer.seconds >= next_save or ends):
                 trainer.save(folder)

@@ -17,6 +17,8 @@ from spectok.config import require
 from spectok.training import distributed
 from spectok.training.discriminators import Judgement
 
+STFT_WINDOWS = (1024, 2048, 512)  # auraloss's own three resolutions
+
 
 @dataclass(frozen=True)
 class LossConfig:
@@ -38,6 +40,7 @@ class LossConfig:
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
+    level_window: int = 1024  # samples of each window whose level is compared; the hop is a half
     floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
 
     def __post_init__(self) -> None:
@@ -69,7 +72,10 @@ class LossConfig:
     @property
     def longest(self) -> int:
         """The longest window, in samples: shorter audio cannot be scored."""
-        return max(self.spectral_n_fft, *self.mel_n_fft)
+        windows = [self.spectral_n_fft, *self.mel_n_fft]
+        windows += [max(STFT_WINDOWS)] if self.stft_weight else []
+        windows += [self.level_window] if self.level_weight else []
+        return max(windows)
 
 
 class Losses(nn.Module):
@@ -79,7 +85,6 @@ class Losses(nn.Module):
         super().__init__()
         self.config = config
         self.floor = 10 ** (config.floor_db / 20)
-        self.level_window = round(0.064 * sample_rate)
         for n_fft, n_mels in zip(config.mel_n_fft, config.n_mels, strict=True):
             bank = torchaudio.functional.melscale_fbanks(
                 n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, norm=None, mel_scale="slaney"
@@ -89,11 +94,11 @@ class Losses(nn.Module):
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
         # Spectral convergence, a ratio over the whole batch, would depend on how many ranks share it. The magnitudes
         # are those of a Hann window: 2e-3 is about 70 dB below a full-scale sine.
-        self.log_stft = MultiResolutionSTFTLoss(w_sc=0.0, eps=2e-3)
+        self.log_stft = MultiResolutionSTFTLoss(list(STFT_WINDOWS), w_sc=0.0, eps=2e-3)
 
     def forward(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """All reconstruction losses that weigh something, by name, unweighted scalars."""
-        losses = self.spectral(real, fake)
+        losses = {name: loss for name, loss in self.spectral(real, fake).items() if self.config.weights[name]}
         if self.config.mel_weight:
             losses["mel"] = self.mel(real, fake)
         if self.config.stft_weight:
@@ -124,10 +129,10 @@ class Losses(nn.Module):
         return torch.stack(terms).mean()
 
     def level(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean absolute difference of the natural-log rms over 64 ms; regression alone leaves the output too quiet."""
+        """Mean absolute difference of the natural-log rms over windows; regression leaves the output too quiet."""
         levels = []
         for audio in (real, fake):
-            windows = audio.unfold(1, self.level_window, self.level_window // 2)
+            windows = audio.unfold(1, self.config.level_window, self.config.level_window // 2)
             levels.append(0.5 * torch.log(windows.square().mean(dim=2) + self.floor**2))
         return (levels[0] - levels[1]).abs().mean()
 
@@ -142,6 +147,11 @@ class Losses(nn.Module):
         energy = spectrum.square().sum(-1) + 1e-9
         magnitude = energy ** (0.5 / self.config.power)
         return spectrum * (energy ** ((1 / self.config.power - 1) / 2)).unsqueeze(-1), magnitude
+
+
+def _size(feature_map: Tensor) -> Tensor:
+    """The mean magnitude of each clip's feature map, `[B]`: a ratio per clip does not depend on the batch."""
+    return feature_map.reshape(len(feature_map), -1).abs().mean(dim=1)
 
 
 def judge(real: Judgement, fake: Judgement, form: str) -> tuple[dict[str, Tensor], Tensor]:
@@ -162,7 +172,7 @@ def judge(real: Judgement, fake: Judgement, form: str) -> tuple[dict[str, Tensor
             verdicts.append((1 - f).square().mean())
             errors.append((1 - r).square().mean() + f.square().mean())
     features = [
-        (f - r.detach()).abs().mean() / r.detach().abs().mean().clamp_min(1e-4)
+        (_size(f - r.detach()) / _size(r.detach()).clamp_min(1e-4)).mean()
         for real_list, fake_list in zip(real_maps, fake_maps, strict=True)
         for r, f in zip(real_list, fake_list, strict=True)
     ]

@@ -1,0 +1,176 @@
+"""The discriminators: sizes, sums that can be done otherwise, and which of them a step asks."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from spectok.errors import InputError
+from spectok.training.discriminators import (
+    BandSTFTDiscriminator,
+    DiscriminatorConfig,
+    Discriminators,
+    MultiBandSTFTDiscriminator,
+    MultiPeriodDiscriminator,
+    PeriodDiscriminator,
+)
+
+SMALL = DiscriminatorConfig(periods=(2, 3, 5), period_channels=(2, 4), windows=(512, 256, 64), band_channels=2)
+PAPERS = DiscriminatorConfig(period_channels=(32, 128, 512, 1024, 1024), band_channels=32)
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def asked(module):
+    """Which of the discriminators one call asks."""
+    called = []
+    hooks = [
+        judge.register_forward_hook(lambda *_, n=n: called.append(n)) for n, judge in enumerate(module.discriminators)
+    ]
+    module(torch.randn(1, 600))
+    for hook in hooks:
+        hook.remove()
+    return tuple(called)
+
+
+def test_a_period_has_logits_and_maps_of_these_sizes():
+    logits, maps = PeriodDiscriminator(3, (2, 4, 6))(torch.randn(2, 200))
+    # 201 samples make 67 frames of 3; two strides of 3 leave 23 and 8, the last layer keeps them.
+    assert logits.shape == (2, 3, 8)
+    assert [tuple(x.shape) for x in maps] == [(2, 6, 23), (2, 12, 8), (2, 18, 8)]
+
+
+def test_a_window_has_logits_and_maps_of_these_sizes():
+    logits, maps = BandSTFTDiscriminator(512, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0), 2)(torch.randn(2, 2000))
+    # 257 bins in bands of 26, 38, 64, 65 and 64; 1 + 2000 // 128 frames.
+    halves = [(26, 13, 7, 4), (38, 19, 10, 5), (64, 32, 16, 8), (65, 33, 17, 9), (64, 32, 16, 8)]
+    widths = [width for band in halves for width in (*band, band[-1])]  # the last layer has no stride
+    assert [tuple(x.shape) for x in maps] == [(2, 2, 16, width) for width in widths]
+    assert logits.shape == (2, 1, 16, 4 + 5 + 8 + 9 + 8)
+
+
+def test_both_kinds_answer_together():
+    logits, maps = Discriminators(SMALL)(torch.randn(2, 600))
+    assert [tuple(x.shape) for x in logits[:3]] == [(2, 2, 100), (2, 3, 67), (2, 5, 40)]
+    assert [x.shape[:3] for x in logits[3:]] == [(2, 1, 5), (2, 1, 10), (2, 1, 38)]  # 1 + 600 // (window / 4) frames
+    assert [len(layers) for layers in maps] == [2, 2, 2, 25, 25, 25]
+
+
+@pytest.mark.parametrize("missing", ["periods", "windows"])
+def test_one_kind_is_enough(missing):
+    logits, maps = Discriminators(dataclasses.replace(SMALL, **{missing: ()}))(torch.randn(1, 600))
+    assert len(logits) == len(maps) == 3
+
+
+@pytest.mark.parametrize("period", [2, 3])
+def test_folding_into_the_batch_is_a_convolution_of_one_column(period):
+    discriminator = PeriodDiscriminator(period, (3, 4, 5)).double()
+    audio = torch.randn(2, 90 * period, dtype=torch.float64)
+    logits, maps = discriminator(audio)
+    x = audio.view(2, 1, -1, period)
+    for layer, found in zip(discriminator.layers, maps, strict=True):
+        x = nn.functional.conv2d(x, layer.weight[..., None], layer.bias, (*layer.stride, 1), (2, 0))
+        x = nn.functional.leaky_relu(x, 0.1)
+        torch.testing.assert_close(found, x.permute(0, 3, 1, 2).flatten(1, 2), rtol=0, atol=1e-12)
+    x = nn.functional.conv2d(x, discriminator.output.weight[..., None], discriminator.output.bias, 1, (1, 0))
+    torch.testing.assert_close(logits, x[:, 0].transpose(1, 2), rtol=0, atol=1e-12)
+
+
+def test_what_a_period_lacks_is_reflected():
+    discriminator = PeriodDiscriminator(4, (2, 3)).double()
+    audio = torch.randn(1, 10, dtype=torch.float64)
+    whole = torch.cat([audio, audio[:, [8, 7]]], dim=1)
+    torch.testing.assert_close(discriminator(audio)[0], discriminator(whole)[0], rtol=0, atol=1e-12)
+
+
+def test_each_phase_is_judged_apart():
+    discriminator = PeriodDiscriminator(3, (2, 3))
+    audio = torch.randn(1, 300)
+    other = audio.clone()
+    other[:, 1::3] += 1
+    apart = (discriminator(audio)[0] - discriminator(other)[0]).abs().amax(dim=2)[0]
+    assert apart[0] == apart[2] == 0.0
+    assert apart[1] > 1e-3
+
+
+def test_each_bin_is_in_one_band():
+    for window in (2048, 1024, 512, 256):
+        bands = BandSTFTDiscriminator(window, DiscriminatorConfig().band_edges, 2).bands
+        assert [bin for first, last in bands for bin in range(first, last)] == list(range(window // 2 + 1))
+
+
+def test_clips_are_judged_apart():
+    discriminators = Discriminators(SMALL)
+    audio = torch.randn(3, 600)
+    logits, maps = discriminators(audio)
+    for row in range(3):
+        alone, maps_alone = discriminators(audio[row : row + 1])
+        together = [x[row : row + 1] for x in (*logits, *(x for layers in maps for x in layers))]
+        # Of values of about 1, float32 keeps 1e-7; some 50 products are summed in another order.
+        torch.testing.assert_close([*alone, *(x for layers in maps_alone for x in layers)], together, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["period", "band"])
+def test_a_step_asks_as_many_as_it_is_told(kind):
+    discriminators = Discriminators(dataclasses.replace(SMALL, periods_asked=2, windows_asked=1))
+    module, size = getattr(discriminators, kind), {"period": 2, "band": 1}[kind]
+    draws = []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        draws.append(asked(module))
+        torch.manual_seed(seed)
+        assert asked(module) == draws[-1]
+    assert {len(set(draw)) for draw in draws} == {size}
+    assert all(list(draw) == sorted(draw) for draw in draws)
+    # Twelve draws of one or two in three leave one out with a chance of 3 (2/3)^12 = 2 %: these seeds do not.
+    assert {n for draw in draws for n in draw} == {0, 1, 2}
+
+
+def test_all_are_asked_unless_told_otherwise():
+    discriminators = Discriminators(SMALL)
+    assert asked(discriminators.period) == asked(discriminators.band) == (0, 1, 2)
+
+
+def test_the_papers_widths_have_the_papers_parameters():
+    with torch.device("meta"):
+        period, band = MultiPeriodDiscriminator(PAPERS), MultiBandSTFTDiscriminator(PAPERS)
+    widths = [(1, 32), (32, 128), (128, 512), (512, 1024), (1024, 1024)]
+    # Weights, and for each output channel its bias and the length of its weights; then the last convolution.
+    one = sum(5 * a * b + 2 * b for a, b in widths) + 3 * 1024 + 2
+    assert count(period) == 5 * one == 41_105_770  # HiFi-GAN's: 41.1 M
+    stack = (2 * 27 + 3 * 32 * 27 + 32 * 9) * 32 + 5 * 2 * 32
+    assert count(band) == 3 * (5 * stack + 9 * 32 + 2) == 1_413_990
+
+
+def test_every_parameter_is_learned():
+    discriminators = Discriminators(SMALL)
+    logits, _ = discriminators(torch.randn(2, 600))
+    torch.stack([x.square().mean() for x in logits]).sum().backward()
+    still = [name for name, parameter in discriminators.named_parameters() if not parameter.grad.abs().max() > 0]
+    assert still == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"periods": (), "windows": ()}, "must be at least 2, and not both empty"),
+        ({"periods": (1, 2)}, r"periods \(1, 2\) and windows"),
+        ({"windows": (512, 1)}, r"windows \(512, 1\) must be at least 2"),
+        ({"windows": (8,)}, r"windows \(8,\)"),  # 5 bins do not fill 5 bands
+        ({"period_channels": ()}, r"period_channels \(\) and band_channels 8 must be positive"),
+        ({"period_channels": (8, 0)}, r"period_channels \(8, 0\)"),
+        ({"band_channels": 0}, "band_channels 0 must be positive"),
+        ({"periods_asked": 6}, "periods_asked 6 and windows_asked 0 must be from 0 to how many there are, 5 and 3"),
+        ({"windows_asked": -1}, "windows_asked -1 must be from 0"),
+        ({"band_edges": (0.0,)}, r"band_edges \(0.0,\) must rise from 0 to 1"),
+        ({"band_edges": (0.0, 0.5, 0.5, 1.0)}, "must rise from 0 to 1"),
+        ({"band_edges": (0.1, 1.0)}, "must rise from 0 to 1"),
+        ({"band_edges": (0.0, 0.9)}, "must rise from 0 to 1"),
+    ],
+)
+def test_impossible_settings_are_refused(wrong, sentence):
+    with pytest.raises(InputError, match=sentence):
+        DiscriminatorConfig(**wrong)

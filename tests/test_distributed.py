@@ -1,0 +1,169 @@
+"""Two ranks with half of the batch each learn what one learns from all of it; in float64, where only 1e-16 is lost."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import ADVERSARIAL, DISCRIMINATOR, FSQ, JUDGED, OVERRIDES, VQ, distances, recipe, state, trainer_of
+
+from spectok.model.weights import load_tensors, save_tensors
+from spectok.training import distributed
+
+ROOT = Path(__file__).parent.parent
+LOSS = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)
+HINGE = dataclasses.replace(LOSS, adversarial_form="hinge", balance=False)
+KINDS = {  # the pool is full after the first of three steps, and entries that are used less than 40 times expire
+    "fsq": recipe(FSQ, LOSS, batch_size=4),
+    "vq": recipe(dataclasses.replace(VQ, expiry_threshold=40.0), LOSS, batch_size=4),
+    "hinge": recipe(FSQ, HINGE, batch_size=4, discriminator=dataclasses.replace(DISCRIMINATOR, periods_asked=0)),
+}
+
+
+def train(config, prepared, path):
+    """Three steps in float64; saves everything that they changed, and the lengths of the gradients that they report."""
+    trainer = trainer_of(prepared, config, steps=3)
+    trainer.start_from(trainer.codec.double().state_dict())  # one of its parameters is float32 whatever the default
+    batch = trainer._next_batch
+    trainer._next_batch = lambda: batch().double()
+    tensors = {}
+    for step in range(3):
+        values = trainer.train_step()
+        tensors |= {f"{step}.{name}": torch.tensor(value) for name, value in values.items() if name.endswith("_norm")}
+    save_tensors(path, tensors | state(trainer), {})
+
+
+def be_a_rank(rank, port, prepared, folder):
+    """One of two processes as `torchrun` starts them, with the store of the process that started it."""
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
+    os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0")
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # the trainer computes its losses in float32
+    assert distributed.start("cpu") == "cpu"
+    assert (distributed.rank(), distributed.world()) == (rank, 2)
+    for name, config in KINDS.items():
+        train(config, prepared, folder / f"{name}-{rank}")
+    together = {
+        "agreed": torch.tensor(distributed.agree([float(rank), -float(rank), 5.0], "cpu")),
+        "gathered": distributed.gather(torch.tensor([[1, 2], [3, 4]]) + 10 * rank),
+        "mean": distributed.mean(torch.tensor([1.0 + rank])),
+    }
+    save_tensors(folder / f"together-{rank}", together, {})
+    distributed.stop()
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+    for name, config in KINDS.items():
+        if rank == 0:
+            train(config, prepared, folder / f"{name}-alone")
+        else:
+            half = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=2))
+            train(half, prepared, folder / f"{name}-half")
+
+
+@pytest.fixture(scope="module")
+def folder(prepared, tmp_path_factory):
+    """What two ranks, one rank alone, and one rank with half of the batch have learned."""
+    folder = tmp_path_factory.mktemp("ranks")
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a free port
+    ranks = torch.multiprocessing.start_processes(
+        be_a_rank, (store.port, prepared, folder), nprocs=2, join=False, start_method="spawn"
+    )
+    deadline = time.monotonic() + 400
+    try:
+        while not ranks.join(timeout=1):
+            assert time.monotonic() < deadline
+    finally:
+        for process in ranks.processes:
+            process.kill()
+    return folder
+
+
+def learned(folder, name):
+    return load_tensors(folder / name)[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_learn_what_one_does(folder, kind):
+    alone, rank = learned(folder, f"{kind}-alone"), learned(folder, f"{kind}-0")
+    assert {tensor.dtype for name, tensor in alone.items() if "weight" in name} == {torch.float64}
+    parts = {name.split(".")[0] for name in alone}
+    assert parts >= {"codec", "average", "optimizer", "balance", "discriminators", "discriminator_optimizer"}
+    assert {f"balance.{name}" for name in ("adversarial", "feature", "reconstruction")} <= alone.keys()
+    # Three steps make 1e-13 of 1e-16; 2e-11 where gradients cancel and AdamW divides what is left by its 1e-8.
+    assert {name: apart for name, apart in distances(rank, alone).items() if apart > 1e-9} == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_are_bit_for_bit_the_same(folder, kind):
+    first, second = learned(folder, f"{kind}-0"), learned(folder, f"{kind}-1")
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_of_the_batch_teaches_something_else(folder, kind):
+    alone, half = learned(folder, f"{kind}-alone"), learned(folder, f"{kind}-half")
+    apart = distances(half, alone)
+    for part in ("codec.", "discriminators.", "optimizer.", "balance."):
+        assert max(distance for name, distance in apart.items() if name.startswith(part)) > 1e-2
+
+
+def test_the_codebook_was_replaced_in_part(folder):
+    alone = learned(folder, "vq-alone")
+    assert bool(alone["codec.quantizer.codebook.initted"])
+    assert float(alone["codec.quantizer.codebook.cluster_size"].min()) < 2.0  # what is replaced counts as used once
+
+
+def test_ranks_agree_and_gather_in_their_order(folder):
+    for rank in range(2):
+        together = learned(folder, f"together-{rank}")
+        assert together["agreed"].tolist() == [1.0, 0.0, 5.0]
+        assert together["gathered"].tolist() == [[1, 2], [3, 4], [11, 12], [13, 14]]
+        assert together["mean"].tolist() == [1.5]
+
+
+def test_a_process_on_its_own_is_a_world_of_one(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert distributed.start("cpu") == "cpu"
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+    tensor = torch.tensor([1.0, 2.0])
+    distributed.mean_([tensor])
+    assert tensor.tolist() == distributed.mean(tensor).tolist() == distributed.gather(tensor).tolist() == [1.0, 2.0]
+    assert distributed.agree([3.0], "cpu") == [3.0]
+    distributed.stop()
+
+
+def test_torchrun_trains(prepared, tmp_path):
+    """Two processes make one run."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "recipes/train.py"]
+    command += ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--out", str(run), "--steps=2", "--quiet"]
+    done = subprocess.run(
+        [*command, "--device=cpu", *OVERRIDES, *JUDGED],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(entry["kind"], entry["step"]) for entry in entries] == [("train", 2), ("valid", 2)]
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    assert len(json.loads((run / "run.json").read_text(encoding="utf-8"))["commands"]) == 1
+    tensors, facts = load_tensors(run / "checkpoint.safetensors")
+    assert facts["step"] == "2"
+    assert [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())] == []
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoint.safetensors",
+        "log.jsonl",
+        "release",
+        "run.json",
+        "samples",
+        "tensorboard",
+    ]

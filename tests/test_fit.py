@@ -1,0 +1,157 @@
+"""The loop around the steps: when it ends, what it logs and saves on the way, and what a signal does."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import ADVERSARIAL, JUDGED, OVERRIDES, VQ, bad_batch, differing, recipe, state, trainer_of
+
+from recipes import train as train_recipe
+from spectok.model.weights import load_tensors
+from spectok.training import loop
+from spectok.training.data import Corpus
+from spectok.training.recipe import Budget
+
+ROOT = Path(__file__).parent.parent
+
+
+def fitted(prepared, folder, trainer, **options):
+    return loop.fit(trainer, Corpus(prepared, "valid"), folder, quiet=True, **options)
+
+
+def entries(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def checkpoint(folder):
+    return load_tensors(folder / "checkpoint.safetensors")
+
+
+def on_step(trainer, step, action):
+    """Do something in the middle of a step."""
+    whole = trainer.train_step
+
+    def train_step():
+        values = whole()
+        if trainer.step == step:
+            action()
+        return values
+
+    trainer.train_step = train_step
+
+
+def test_minutes_count_what_steps_took(prepared, tmp_path, monkeypatch):
+    """By a clock that goes on by one second each time it is read, so that every step takes one."""
+    config = dataclasses.replace(recipe(), checkpoint_minutes=2 / 60, validate_minutes=3 / 60)
+    monkeypatch.setattr(loop, "LOG_STEPS", 5)
+
+    def run(trainer, minutes):
+        trainer.budget, saved, save = Budget(minutes=minutes), [], trainer.save
+        trainer.save = lambda folder: saved.append(trainer.step) or save(folder)
+        assert fitted(prepared, tmp_path, trainer, clock=map(float, itertools.count()).__next__) == 0
+        assert trainer.progress == 1.0
+        return saved, [(entry["kind"], entry["step"], entry["seconds"]) for entry in entries(tmp_path)]
+
+    first = trainer_of(prepared, config)
+    saved, logged = run(first, minutes=0.1)
+    assert (first.step, first.seconds, saved) == (6, 6.0, [2, 4, 6])
+    assert logged == [("valid", 3, 3.0), ("train", 5, 5.0), ("train", 6, 6.0), ("valid", 6, 6.0)]
+    assert checkpoint(tmp_path)[1] == {"step": "6", "seconds": "6.0"}
+
+    again = trainer_of(prepared, config)
+    again.resume(tmp_path)
+    saved, more = run(again, minutes=0.15)
+    assert (again.step, again.seconds, saved) == (9, 9.0, [8, 9])  # earlier minutes count
+    assert more == [*logged, ("train", 9, 9.0), ("valid", 9, 9.0)]
+
+
+def test_what_is_logged_are_running_means(prepared, tmp_path, monkeypatch):
+    trainer, reported = trainer_of(prepared, recipe(loss=ADVERSARIAL)), []
+    step = trainer.train_step
+    monkeypatch.setattr(trainer, "train_step", lambda: reported.append(step()) or reported[-1])
+    assert fitted(prepared, tmp_path, trainer) == 0
+    expected = {}
+    for values in reported:
+        for name, value in values.items():
+            expected[name] = 0.98 * expected.get(name, value) + 0.02 * value
+    expected["learning_rate"] = reported[-1]["learning_rate"]
+    logged = {name: value for name, value in entries(tmp_path)[0].items() if name in expected}
+    assert logged == pytest.approx(expected, rel=1e-4)  # five digits are written
+    assert 0 <= entries(tmp_path)[0]["waiting"] <= 1
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_a_bad_batch_does_not_end_the_run(prepared, tmp_path, step):
+    trainer = trainer_of(prepared, recipe(loss=dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)), steps=4)
+    good = trainer._next_batch
+    trainer._next_batch = lambda: bad_batch(trainer) if trainer.step == step else good()
+    assert fitted(prepared, tmp_path, trainer) == 0
+    (train, _) = entries(tmp_path)
+    assert [name for name, value in train.items() if value is None] == []
+    assert 0 < train["skipped"] < 1
+    tensors, _ = checkpoint(tmp_path)
+    assert [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_in_hand_and_saves(prepared, tmp_path, number):
+    before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+    trainer = trainer_of(prepared, recipe(VQ, ADVERSARIAL))
+    on_step(trainer, 4, lambda: signal.raise_signal(number))
+    assert fitted(prepared, tmp_path, trainer) == number
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert trainer.step == 4
+    assert [(entry["kind"], entry["step"]) for entry in entries(tmp_path)] == [("train", 4)]
+    assert checkpoint(tmp_path)[1] == {"step": "4", "seconds": repr(trainer.seconds)}
+
+    straight, resumed = trainer_of(prepared, trainer.config), trainer_of(prepared, trainer.config)
+    resumed.resume(tmp_path)
+    assert fitted(prepared, tmp_path, resumed) == fitted(prepared, tmp_path / "straight", straight) == 0
+    assert resumed.step == straight.step == 6
+    assert differing(state(resumed), state(straight)) == []
+    assert differing(checkpoint(tmp_path)[0], checkpoint(tmp_path / "straight")[0]) == []
+
+
+def test_sigterm_to_a_whole_run_and_going_on(prepared, tmp_path):
+    """As a scheduler does it: to all processes, those that prepare batches too."""
+    run, straight = tmp_path / "run", tmp_path / "straight"
+    command = ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--quiet", "--device=cpu", *OVERRIDES, *JUDGED]
+    # A constant learning rate, so that the budget decides the end and nothing else; a checkpoint at every step.
+    command += ["--set=optim.final_share=1.0", "--set=checkpoint_minutes=1e-6"]
+    process = subprocess.Popen(
+        [sys.executable, "recipes/train.py", *command, f"--out={run}", "--steps=1000000", "--workers=1"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while not (run / "checkpoint.safetensors").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert (process.returncode, said) == (143, "train: stopped by signal 15; --resume goes on from the checkpoint\n")
+    step = int(checkpoint(run)[1]["step"])
+    assert entries(run)[-1]["step"] == step > 0
+
+    assert train_recipe.main([*command, f"--out={run}", f"--steps={step + 2}", "--resume"]) == 0
+    assert train_recipe.main([*command, f"--out={straight}", f"--steps={step + 2}"]) == 0
+    (first, facts), (second, _) = checkpoint(run), checkpoint(straight)
+    assert facts["step"] == str(step + 2)
+    assert differing(first, second) == []
+    assert math.isfinite(entries(run)[-1]["code_entropy"])

@@ -1,0 +1,98 @@
+"""recipes/train.py and recipes/release.py from the command line: what they leave, and what they refuse."""
+
+import json
+
+import numpy as np
+import pytest
+from runs import JUDGED, OVERRIDES
+
+from recipes import release as release_recipe
+from recipes import train as train_recipe
+from spectok import pretrained
+from spectok.errors import InputError
+from spectok.model.weights import load_tensors
+from spectok.tokenizer import Tokenizer
+from spectok.training.data import Corpus
+
+RECIPE = "recipes/spectok-16k-4k.toml"
+
+
+def train(prepared, out, *arguments):
+    always = ["--data", str(prepared), "--out", str(out), "--quiet", "--device", "cpu"]
+    return train_recipe.main([RECIPE, *always, *OVERRIDES, *arguments])
+
+
+def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(prepared, run, "--steps=2", *JUDGED) == 0
+    entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [(entry["kind"], entry["step"]) for entry in entries] == [("train", 2), ("valid", 2)]
+    assert {"complex", "magnitude", "mel", "total", "gradient_norm", "learning_rate", "waiting"} < entries[0].keys()
+    assert {"adversarial", "feature", "discriminator", "decorrelation", "reconstruction_norm"} < entries[0].keys()
+    assert 1.0 <= entries[1]["pesq"] <= 4.65
+    assert {"stoi", "level_db", "codes_used", "code_entropy"} < entries[1].keys()
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["0.png", "0_fake.wav", "0_real.wav"]
+    assert (run / "samples" / "0.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(list((run / "tensorboard").iterdir())) == 1
+    record = json.loads((run / "run.json").read_text())
+    assert record["recipe"]["codec"]["latent_dim"] == 16
+    assert record["recipe"]["discriminator"]["windows"] == [512, 256]
+    assert record["hours"] == {"unnamed": round((63840 - 32000 + 32000) / 16000 / 3600, 3)}
+
+    assert train(prepared, run, "--steps=2", *JUDGED) == 2  # it does not overwrite a run
+    assert "already holds a run" in capsys.readouterr().err
+    assert train(prepared, run, "--steps=2", *JUDGED, "--resume") == 0  # nothing left to do
+    record = json.loads((run / "run.json").read_text())
+    assert [command.split()[-1] for command in record["commands"]] == [JUDGED[-1].removeprefix("--set="), "--resume"]
+    assert str(prepared) not in " ".join(record["commands"])
+    assert train(prepared, run, "--steps=2", *JUDGED, "--resume", "--set=optim.learning_rate=1.0") == 2
+    assert "was begun with another recipe: optim differ" in capsys.readouterr().err
+
+    assert release_recipe.release(run, Corpus(prepared, "train"), tmp_path / "root") == "tiny"
+    released = pretrained.find(tmp_path / "root" / "tiny")
+    assert f'["tiny"]\nsha256 = "{released.sha256}"' in (tmp_path / "root" / "index.toml").read_text()
+    facts = json.loads((tmp_path / "root" / "tiny" / "training.json").read_text())
+    assert [(run["step"], [point["pesq"] for point in run["curve"]]) for run in facts["runs"]] == [
+        (2, [entries[1]["pesq"]])
+    ]
+    assert facts["codebook"]["tokens"] == (100 + 101) * 8  # 31,840 and 32,000 samples, 160 more, in frames of 320
+    codes = Tokenizer.from_pretrained(tmp_path / "root" / "tiny").encode(np.zeros(1600, np.float32))
+    assert codes.shape == (6 * 8,)  # 1,600 samples and the synthesis delay of 160 take six frames of 320
+
+    assert train(prepared, tmp_path / "on", "--steps=1", "--init", str(tmp_path / "root" / "tiny")) == 0
+    record = json.loads((tmp_path / "on" / "run.json").read_text())
+    assert (record["init"], record["before"]) == ("EARLIER/release", facts["runs"])
+    start = load_tensors(released.weights)[0]["decoder.project.weight"]
+    after = load_tensors(tmp_path / "on" / "checkpoint.safetensors")[0]["codec.decoder.project.weight"]
+    # One AdamW step moves a weight by at most the learning rate, 1e-3 / 200 in the first step of the warm-up.
+    assert 0 < float((after - start).abs().max()) < 1.1e-5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--steps=0"], "the budget must be a positive number of --minutes or --steps"),
+        (["--steps=1", "--resume"], "holds no run to go on with"),
+        (["--steps=1", "--init=spectok-16k-4k"], "spectok-16k-4k has another configuration than the recipe"),
+        (["--steps=1", "--set=data.noise_share=0.5"], "no files in the split 'noise'"),
+        (["--steps=1", "--set=loss.feature_weight=-1"], "feature_weight is -1.0, but must not be negative"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_sentence(prepared, tmp_path, capsys, arguments, sentence):
+    assert train(prepared, tmp_path / "run", *arguments) == 2
+    said = capsys.readouterr().err
+    assert sentence in said and said.startswith("train: ") and said.count("\n") == 1
+
+
+def test_recipes_are_strict(tmp_path):
+    good = "recipes/flat.toml"
+    with pytest.raises(InputError, match="unknown key 'nonsense'"):
+        train_recipe.load_recipe(good, ["codec.nonsense=1"])
+    with pytest.raises(InputError, match="--set takes key=value, not 'codec'"):
+        train_recipe.load_recipe(good, ["codec"])
+    with pytest.raises(InputError, match="'name' is a value, not a table"):
+        train_recipe.load_recipe(good, ["codec.name.first=1"])
+    with pytest.raises(InputError, match="cannot read the recipe"):
+        train_recipe.load_recipe(tmp_path / "none.toml", [])
+    assert train_recipe.load_recipe(good, ["optim.learning_rate=1"]).optim.learning_rate == 1.0
+    assert train_recipe.load_recipe(good, ["codec.name=other"]).codec.name == "other"

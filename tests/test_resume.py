@@ -1,0 +1,71 @@
+"""A run that was stopped and goes on is bit for bit the one that was not."""
+
+import pytest
+import torch
+from runs import ADVERSARIAL, FSQ, PLAIN, VQ, differing, recipe, state, trainer_of
+
+QUANTIZERS = pytest.mark.parametrize("quantizer", [FSQ, VQ], ids=["fsq", "vq"])
+LOSSES = pytest.mark.parametrize("loss", [PLAIN, ADVERSARIAL], ids=["plain", "adversarial"])
+
+
+def resumed(prepared, tmp_path, config, **machine):
+    """Three steps, and the trainer that goes on from their checkpoint."""
+    first = trainer_of(prepared, config)
+    for _ in range(3):
+        first.train_step()
+    first.save(tmp_path)
+    torch.manual_seed(1234)  # another process would not have this one's generator
+    second = trainer_of(prepared, config, **machine)
+    second.resume(tmp_path)
+    assert differing(state(first), state(second)) == []
+    assert (second.step, second.seconds) == (3, 0.0)
+    return second
+
+
+@LOSSES
+@QUANTIZERS
+def test_six_steps_are_three_and_three_resumed(prepared, tmp_path, quantizer, loss):
+    config = recipe(quantizer, loss)
+    straight = trainer_of(prepared, config)
+    logs = [straight.train_step() for _ in range(6)]
+    second = resumed(prepared, tmp_path, config)
+    assert [second.train_step() for _ in range(3)] == logs[3:]
+    assert differing(state(straight), state(second)) == []
+    # What could have differed was there: the codebook moves once the pool of 64 is full, which is in the first step;
+    # the discriminators come in with the third step, and by the sixth each has been asked.
+    assert quantizer is FSQ or straight.codec.quantizer.is_ready
+    if loss is ADVERSARIAL:
+        periods = {name.split(".")[1] for name in state(straight) if name.startswith("discriminator_optimizer.")}
+        assert len(periods) == len(list(straight.discriminators.parameters()))
+        assert straight.balancer.squares.keys() >= {"adversarial", "feature", "reconstruction"}
+
+
+def test_workers_change_nothing(prepared, tmp_path):
+    config = recipe(VQ, ADVERSARIAL)
+    straight = trainer_of(prepared, config)
+    logs = [straight.train_step() for _ in range(6)]
+    second = resumed(prepared, tmp_path, config, workers=1)
+    assert [second.train_step() for _ in range(3)] == logs[3:]
+    second.close()
+    assert differing(state(straight), state(second)) == []
+
+
+def test_a_checkpoint_from_before_the_discriminators_begins_them_at_their_start(prepared, tmp_path):
+    config = recipe(loss=ADVERSARIAL)
+    straight, first = trainer_of(prepared, config), trainer_of(prepared, config)
+    logs = [straight.train_step() for _ in range(4)]
+    first.train_step()
+    first.save(tmp_path)
+    second = trainer_of(prepared, config)
+    second.resume(tmp_path)
+    assert [second.train_step() for _ in range(3)] == logs[1:]
+    assert differing(state(straight), state(second)) == []
+
+
+def test_the_seconds_go_on(prepared, tmp_path):
+    first = trainer_of(prepared)
+    first.seconds = 0.1 + 0.2
+    first.save(tmp_path)
+    second = trainer_of(prepared)
+    second.resume(tmp_path)
+    assert second.seconds == second.seconds_before == 0.1 + 0.2

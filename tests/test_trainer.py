@@ -1,0 +1,269 @@
+"""One step: what it changes and what it says, with and without discriminators."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from runs import ADVERSARIAL, DISCRIMINATOR, VQ, bad_batch, differing, recipe, state, trainer_of
+
+from recipes import train as train_recipe
+from spectok.errors import InputError
+from spectok.training.data import Corpus, DataConfig
+from spectok.training.losses import decorrelation
+from spectok.training.recipe import Budget
+from spectok.training.trainer import Trainer
+
+FROM_THE_START = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)
+ALL_ASKED = dataclasses.replace(DISCRIMINATOR, periods_asked=0)
+JUDGED = {"adversarial", "feature", "discriminator", "discriminator_norm"}
+JUDGED |= {f"{name}_norm" for name in ("adversarial", "feature", "reconstruction")}
+
+
+def changes(before, after, part):
+    """How far each tensor of a part went at most, by name."""
+    return {name: float((after[name] - before[name]).abs().max()) for name in before if name.split(".")[0] == part}
+
+
+def test_it_learns(prepared):
+    trainer = trainer_of(prepared, recipe(learning_rate=3e-3), steps=60)
+    totals = [trainer.train_step()["total"] for _ in range(60)]
+    assert np.mean(totals[-10:]) < 0.85 * np.mean(totals[:10])
+
+
+def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared):
+    optim = {"learning_rate": 1.0, "warmup_steps": 4, "final_share": 0.1, "discriminator_share": 0.25}
+    trainer = trainer_of(prepared, recipe(loss=ADVERSARIAL, **optim), steps=8)
+    rates = []
+    for step in range(9):
+        trainer.step = step
+        rates.append(trainer._set_learning_rate())
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == [rates[-1]]
+        assert [group["lr"] for group in trainer.discriminator_optimizer.param_groups] == [0.25 * rates[-1]]
+    cosine = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(9)]
+    warmup = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]
+    assert rates == pytest.approx([a * b for a, b in zip(cosine, warmup, strict=True)], abs=1e-12)
+
+
+def test_a_budget_ends_at_whichever_comes_first():
+    assert Budget(steps=10, minutes=1).progress(5, 6.0) == 0.5
+    assert Budget(steps=10, minutes=1).progress(1, 45.0) == 0.75
+    assert Budget(minutes=2).progress(10**9, 240.0) == 1.0
+    assert Budget(steps=4).progress(5, 0.0) == 1.0
+
+
+def test_the_average_follows_the_weights(prepared):
+    trainer = trainer_of(prepared, recipe(ema_decay=0.5), steps=10)
+    name = "decoder.project.weight"
+    average = trainer.average[name].clone()
+    for step in (1, 2, 3):
+        trainer.train_step()
+        decay = min(0.5, (1 + step) / (10 + step))  # short at first, so that the random start is forgotten
+        average = decay * average + (1 - decay) * trainer.codec.state_dict()[name]
+        assert torch.allclose(trainer.average[name], average, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [recipe().loss, FROM_THE_START], ids=["plain", "adversarial"])
+def test_bf16_trains_too(prepared, loss):
+    config = recipe(loss=loss, weight_decay=0.0)
+    trainer = trainer_of(prepared, config, bf16=True)
+    before = state(trainer)
+    values, expected = trainer.train_step(), trainer_of(prepared, config).train_step()
+    assert values.keys() == expected.keys()
+    assert values["total"] == pytest.approx(expected["total"], rel=0.03)  # bfloat16 keeps eight bits
+    moved = max(changes(before, state(trainer), "codec").values())
+    assert moved == pytest.approx(5e-4, rel=0.01)  # the first step of AdamW is the learning rate, here half warm
+    assert values["skipped"] == 0.0
+
+
+def test_what_was_scored_is_aligned(prepared):
+    trainer = trainer_of(prepared)
+    delay = trainer.config.codec.synthesis_delay
+    audio = torch.arange(6400.0)[None]
+    real, fake = trainer._aligned(audio, torch.nn.functional.pad(audio, (delay, 0))[:, :6400])
+    assert torch.equal(real, fake)
+    assert real.shape[1] == 6400 - delay - 1600  # nothing of the first 0.1 s is scored
+
+
+@pytest.mark.parametrize("balance", [False, True])
+def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared, balance):
+    loss = dataclasses.replace(FROM_THE_START, balance=balance)
+    config = recipe(VQ, loss, discriminator=ALL_ASKED, clip_norm=1e9)
+    trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
+    values = trainer.train_step()
+
+    audio = other._next_batch()
+    output, quantized = other.codec(audio)
+    real, fake = other._aligned(audio, output)
+    losses = other.losses(real, fake)
+    reconstruction = sum(loss.weights[name] * value for name, value in losses.items())
+    judged, error = other._judge(real, fake)
+    length = torch.autograd.grad(reconstruction, fake, retain_graph=True)[0].norm()
+    for name, value in judged.items():
+        own = torch.autograd.grad(value, fake, retain_graph=True)[0].norm()
+        assert values[f"{name}_norm"] == pytest.approx(float(own), rel=1e-5)
+        reconstruction = reconstruction + loss.weights[name] * value * (length / own if balance else 1)
+    whole = reconstruction + 0.25 * quantized.commitment_loss + 0.1 * decorrelation(quantized.latent)
+    expected = torch.autograd.grad(whole, list(other.codec.parameters()), retain_graph=True, allow_unused=True)
+    for parameter, gradient in zip(trainer.codec.parameters(), expected, strict=True):
+        if gradient is None:
+            assert parameter.grad is None
+        else:
+            # The same sums in another order, in float32.
+            assert float((parameter.grad - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + 1e-7
+
+    expected = torch.autograd.grad(error, list(other.discriminators.parameters()))
+    for parameter, gradient in zip(trainer.discriminators.parameters(), expected, strict=True):
+        assert float((parameter.grad - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + 1e-7
+
+
+def test_what_a_step_says(prepared):
+    trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
+    values = trainer.train_step()
+    names = {"complex", "magnitude", "mel", "stft", "level"}
+    norms = {f"{name}_norm" for name in names} | {"gradient_norm"}
+    assert values.keys() == names | norms | JUDGED | {
+        "commitment",
+        "decorrelation",
+        "total",
+        "learning_rate",
+        "skipped",
+    }
+    weights = FROM_THE_START.weights
+    total = sum(weights[name] * values[name] for name in (*names, "commitment", "decorrelation"))
+    assert values["total"] == pytest.approx(total, rel=1e-5)  # what the discriminators say has no scale
+
+
+@pytest.mark.parametrize("name", ["adversarial", "feature"])
+def test_a_judgement_that_weighs_nothing_is_left_out(prepared, name):
+    loss = dataclasses.replace(FROM_THE_START, **{f"{name}_weight": 0.0})
+    values = trainer_of(prepared, recipe(loss=loss)).train_step()
+    assert values.keys() & JUDGED == JUDGED - {name, f"{name}_norm"}
+
+
+def test_discriminators_come_in_when_they_are_told(prepared):
+    trainer = trainer_of(prepared, recipe(loss=dataclasses.replace(ADVERSARIAL, adversarial_start=0.5)), steps=4)
+    before = state(trainer)
+    for _ in range(2):
+        assert trainer.train_step().keys() & JUDGED == set()
+        assert set(changes(before, state(trainer), "discriminators").values()) == {0.0}
+        assert not trainer.discriminator_optimizer.state_dict()["state"]
+    for _ in range(2):
+        assert trainer.train_step().keys() >= JUDGED
+        after = state(trainer)
+        assert max(changes(before, after, "discriminators").values()) > 1e-5
+        before = after
+
+
+def test_only_those_who_were_asked_learn(prepared):
+    trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
+    before = state(trainer)
+    trainer.train_step()
+    moved = changes(before, state(trainer), "discriminators")
+    periods = [
+        max(value for name, value in moved.items() if name.startswith(f"discriminators.period.discriminators.{n}."))
+        for n in range(2)
+    ]
+    assert min(periods) == 0.0 and max(periods) > 1e-5
+
+
+def test_their_share_of_the_learning_rate(prepared):
+    steps = {}
+    for share in (1.0, 0.25, 0.0):
+        optim = {"discriminator_share": share, "warmup_steps": 1, "weight_decay": 0.0}
+        trainer = trainer_of(prepared, recipe(loss=FROM_THE_START, discriminator=ALL_ASKED, **optim))
+        before = state(trainer)
+        trainer.train_step()
+        steps[share] = before, state(trainer)
+    whole, quarter, none = (changes(*pair, "discriminators") for pair in steps.values())
+    assert max(whole.values()) == pytest.approx(1e-3, rel=1e-3)  # the first step of AdamW is the learning rate
+    assert quarter == pytest.approx({name: value / 4 for name, value in whole.items()}, abs=3e-7)
+    assert set(none.values()) == {0.0}
+    # The codec is judged by them as they were before the step.
+    codecs = [{name: x for name, x in after.items() if name.startswith("codec.")} for _, after in steps.values()]
+    assert [differing(codecs[0], codec) for codec in codecs[1:]] == [[], []]
+
+
+def test_discriminators_hear_every_clip_at_one_level(prepared):
+    trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
+    heard = []
+    trainer.discriminators.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[0]))
+    noise = torch.randn(2, 4640)
+    noise = noise / noise.square().mean(dim=1, keepdim=True).sqrt()
+    real = torch.tensor([[0.5], [0.01]]) * noise
+    trainer._judge(real, 3 * real)
+    # 1 / (rms + 0.001): nearly one level, and silence stays silence.
+    levels = torch.tensor([0.5 / 0.501, 0.01 / 0.011])
+    torch.testing.assert_close(heard[0][:2].square().mean(dim=1).sqrt(), levels, rtol=1e-5, atol=0)
+    torch.testing.assert_close(heard[0][2:], 3 * heard[0][:2], rtol=1e-5, atol=1e-7)  # the output's level counts
+
+
+def test_silence_can_be_judged(prepared):
+    trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
+    trainer._next_batch = lambda: torch.zeros(2, trainer.crop_samples)
+    values = trainer.train_step()
+    assert [name for name, value in values.items() if not math.isfinite(value)] == []
+    assert values["skipped"] == 0.0
+
+
+@pytest.mark.parametrize("loss", [recipe().loss, FROM_THE_START], ids=["plain", "adversarial"])
+def test_a_bad_batch_is_skipped(prepared, loss):
+    trainer = trainer_of(prepared, recipe(VQ, loss), steps=9)
+    for _ in range(3):
+        trainer.train_step()
+    before = state(trainer)
+    good, trainer._next_batch = trainer._next_batch, lambda: bad_batch(trainer)
+    assert trainer.train_step()["skipped"] == 1.0
+    assert trainer.step == 4
+    moved = differing(before, state(trainer))
+    assert [name for name in moved if not name.startswith("average.")] == []  # the average goes on to the weights
+    trainer._next_batch = good
+    values = trainer.train_step()
+    assert [name for name, value in values.items() if not math.isfinite(value)] == []
+
+
+@pytest.mark.parametrize("name", ["spectok-16k-4k", "spectok-16k-800", "flat", "spectokenizer-mini"])
+def test_every_recipe_takes_a_step(prepared, name):
+    small = ["batch_size=1", "crop_seconds=0.4", "silence_share=0.0", "gap_share=0.0", "noise_share=0.0"]
+    overrides = [f"data.{text}" for text in small] + ["data.source_weights={}", "loss.adversarial_start=0.0"]
+    trainer = trainer_of(prepared, train_recipe.load_recipe(f"recipes/{name}.toml", overrides), steps=1)
+    before = trainer.codec.encoder.tower.layers[0].conv.weight.detach().clone()
+    values = trainer.train_step()
+    assert 0 < values["gradient_norm"] < 1000
+    assert ("discriminator_norm" in values) == trainer.config.loss.is_adversarial
+    moved = float((trainer.codec.encoder.tower.layers[0].conv.weight.detach() - before).abs().max())
+    first = trainer.config.optim.learning_rate / trainer.config.optim.warmup_steps
+    assert 0.2 * first < moved < 2 * first
+
+
+def test_what_cannot_be_trained_is_refused(prepared):
+    corpus = Corpus(prepared, "train")
+    for minutes, steps in ((-1.0, None), (None, -1), (None, None)):
+        with pytest.raises(InputError, match="the budget must be a positive number"):
+            Budget(steps, minutes)
+    with pytest.raises(InputError, match="warmup_steps is 0"):
+        recipe(warmup_steps=0)
+    short = dataclasses.replace(recipe(), data=DataConfig(crop_seconds=0.2))
+    with pytest.raises(InputError, match="leave 1440 samples to score, but the losses' longest window has 2048"):
+        Trainer(short, corpus, Budget(steps=1))
+    wide = recipe(loss=ADVERSARIAL, discriminator=dataclasses.replace(DISCRIMINATOR, windows=(8192,)))
+    with pytest.raises(InputError, match="leave 4640 samples to score, but the losses' longest window has 8192"):
+        Trainer(wide, corpus, Budget(steps=1))
+    Trainer(dataclasses.replace(wide, loss=recipe().loss), corpus, Budget(steps=1))  # nobody looks through it
+    corpus.sample_rate = 24000
+    with pytest.raises(InputError, match="prepared at 24000 Hz, but the codec runs at 16000"):
+        Trainer(recipe(), corpus, Budget(steps=1))
+
+
+def test_who_is_asked_is_a_function_of_seed_and_step(prepared):
+    config, draws = recipe(loss=FROM_THE_START), {}
+    for first in (0, 3):
+        trainer = trainer_of(prepared, config, steps=100)
+        trainer.step, draws[first] = first, []
+        for n, judge in enumerate(trainer.discriminators.period.discriminators):
+            judge.register_forward_hook(lambda *_, n=n, drawn=draws[first]: drawn.append(n))
+        for _ in range(8 - first):
+            trainer.train_step()
+    assert draws[0][3:] == draws[3]
+    assert set(draws[0]) == {0, 1}
