@@ -186,6 +186,8 @@ def search_tables() -> str:
     """The probes of `recipes/search.py`, as Markdown."""
     parts = []
     for group in json.loads((RECIPES / "search.json").read_text(encoding="utf-8")):
+        if not group["probes"]:
+            continue
         parts.append(
             f"### {group['title']}\n\n`{group['recipe']}`, {group['minutes']:g} minutes of one processor each.\n\n"
             "| probe | steps | PESQ-WB | STOI | level, dB | code entropy | parameters | MMAC/s | latency | commit |\n"
@@ -203,7 +205,10 @@ def search_tables() -> str:
 
 def speed_table() -> str:
     """Steps per second, from `recipes/speed.py`, as Markdown."""
-    facts = json.loads((RECIPES / "speed.json").read_text(encoding="utf-8"))
+    path = RECIPES / "speed.json"
+    if not path.exists():
+        return "`recipes/speed.py` has not been run.\n"
+    facts = json.loads(path.read_text(encoding="utf-8"))
     first = facts["variants"][0]["steps_per_second"]
     lines = [
         f"{facts['hardware']}, torch {facts['torch']}, batches of {facts['batch_size']} crops.\n",

@@ -10,13 +10,18 @@ before it, whose weights it began with, are named there too.
 
 import argparse
 import json
+import multiprocessing
+import os
 import shutil
 import sys
 import tomllib
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from tqdm import trange
 
 from spectok import pretrained
@@ -28,21 +33,31 @@ from spectok.training.data import Corpus
 from spectok.training.history import history
 
 
-def count_codes(model: pretrained.Model, corpus: Corpus) -> dict[str, Any]:
-    """How the model uses its codebook over a whole split: tokens, share of the entries used, normalised entropy."""
-    tokenizer = Tokenizer.from_pretrained(model.weights.parent)
-    histogram = np.zeros(tokenizer.codebook_size, np.int64)
-    for index in trange(len(corpus), desc="counting codes", unit="file"):
-        histogram += np.bincount(tokenizer.encode(corpus.clip(index)), minlength=len(histogram))
-    use = codebook_use(histogram)
-    return {"split": corpus.split, "tokens": int(histogram.sum()), "used": use.used, "entropy": use.entropy}
+def histogram(folder: Path, corpus: Corpus, first: int, step: int) -> NDArray[np.int64]:
+    """How often each code occurs in every `step`-th file from the `first` on."""
+    torch.set_num_threads(1)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    counts = np.zeros(tokenizer.codebook_size, np.int64)
+    for index in trange(first, len(corpus), step, desc="counting codes", unit="file", disable=first > 0):
+        counts += np.bincount(tokenizer.encode(corpus.clip(index)), minlength=len(counts))
+    return counts
+
+
+def count_codes(folder: Path, corpus: Corpus) -> dict[str, Any]:
+    """How the model in a folder uses its codebook over a split: tokens, share of entries used, normalised entropy."""
+    share = os.cpu_count() or 1
+    with ProcessPoolExecutor(share, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = pool.map(histogram, [folder] * share, [corpus] * share, range(share), [share] * share)
+        counts = np.sum(list(parts), axis=0)
+    use = codebook_use(counts)
+    return {"split": corpus.split, "tokens": int(counts.sum()), "used": use.used, "entropy": use.entropy}
 
 
 def release(run: Path, corpus: Corpus, root: Path) -> str:
     """Copy the release form of a run under `root`; returns the model's name."""
     model = pretrained.find(run / "release")
     name = model.config.name
-    facts = {"runs": history(run / "release"), "codebook": count_codes(model, corpus)}
+    facts = {"runs": history(run / "release"), "codebook": count_codes(run / "release", corpus)}
     folder, index = root / name, root / "index.toml"
     folder.mkdir(parents=True, exist_ok=True)
     hashes = {}

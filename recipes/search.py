@@ -122,6 +122,16 @@ def collect(group: dict[str, Any], out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def write(out: Path) -> None:
+    """Write what there is to search.json."""
+    results = []
+    for group in GROUPS:
+        facts = {key: value for key, value in group.items() if key != "probes"}
+        results.append(facts | {"probes": collect(group, out)})
+    with atomic_write(HERE / "search.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """Parse the arguments, train what is missing, write what there is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,13 +141,8 @@ def main() -> int:
     args = parser.parse_args()
     pairs = [(group, name) for group in GROUPS for name in group["probes"]]
     with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda pair: run(pair[0], pair[1], args.data, args.out), pairs))
-    results = []
-    for group in GROUPS:
-        facts = {key: value for key, value in group.items() if key != "probes"}
-        results.append(facts | {"probes": collect(group, args.out)})
-    with atomic_write(HERE / "search.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        for _ in pool.map(lambda pair: run(pair[0], pair[1], args.data, args.out), pairs):
+            write(args.out)
     return 0
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recipes.cards import RESULTS
+from recipes.cards import RESULTS, training
 from spectok import pretrained
 
 
@@ -26,3 +26,23 @@ def test_each_model_beats_codec2_at_about_its_rate(results, model, rival):
 def test_the_results_are_of_the_released_weights(results):
     for name in pretrained.names():
         assert results["coders"][name]["facts"]["weight_hash"] == pretrained.find(name).weight_hash
+
+
+@pytest.mark.parametrize(
+    ("model", "pesq", "stoi", "used"), [("spectok-16k-4k", 2.3, 0.90, 0.95), ("spectok-16k-800", 1.45, 0.80, 0.60)]
+)
+def test_each_model_reaches_its_bars(results, model, pesq, stoi, used):
+    clean = results["coders"][model]["groups"]["clean_*"]
+    assert clean["pesq"]["mean"] >= pesq
+    assert clean["stoi"]["mean"] >= stoi
+    codebook = training(model)["codebook"]
+    assert codebook["split"] == "train"
+    assert codebook["tokens"] > 10**6
+    assert codebook["used"] >= used
+
+
+@pytest.mark.parametrize(("model", "decibels"), [("spectok-16k-4k", 4.0), ("spectok-16k-800", 4.5)])
+def test_the_level_is_kept_in_every_clean_file(results, model, decibels):
+    files = [row for row in results["coders"][model]["files"] if row["category"].startswith("clean_")]
+    assert len(files) > 100
+    assert max(abs(row["level_db"]) for row in files) <= decibels
