@@ -64,7 +64,7 @@ def main() -> None:
             print(f"\n{model}: {source.name}")
             for what, value in demonstrate(tokenizer, source, args.out).items():
                 print(f"  {what:<10} {value}")
-        print(f"  codes      {tokenizer.encode(source)[: 2 * tokenizer.tokens_per_frame]} ...")
+        print(f"  codes      {tokenizer.encode(source)[:16]} ...")
     print(f"\nListen to and look at what is in {args.out}/: the originals, *.wav and *.png of each model.")
 
 
