@@ -46,7 +46,7 @@ GROUPS: list[dict[str, Any]] = [
                 "codec.quantizer.kind=vq",
                 "codec.quantizer.codebook_dim=8",
             ],
-            "|s|^0.3 in place of p = 2": ["codec.spectrum.power=3.3333"],
+            "magnitudes to the power 0.3 in place of 1/2": ["codec.spectrum.power=3.3333"],
             "complex : magnitude : mel of 0.3 : 1.5 : 2": ["loss.mel_weight=2.0"],
         },
     },
