@@ -27,6 +27,7 @@ from spectok.config import from_dict, require
 from spectok.errors import InputError
 from spectok.model.weights import load_tensors
 from spectok.training import distributed
+from spectok.training.checkpoint import with_prefix
 from spectok.training.data import Corpus
 from spectok.training.history import history
 from spectok.training.loop import fit
@@ -116,7 +117,9 @@ def run(args: argparse.Namespace) -> int:
     elif args.init:
         model = pretrained.find(args.init)
         require(model.config == config.codec, f"the model {args.init} has another configuration than the recipe")
-        trainer.start_from(load_tensors(model.weights)[0])
+        run = model.weights.parent.parent / "checkpoint.safetensors"  # of the run whose release/ this is, if it is one
+        discriminators = with_prefix(load_tensors(run)[0], "discriminators.") if run.exists() else None
+        trainer.start_from(load_tensors(model.weights)[0], discriminators)
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
     return fit(trainer, valid, args.out, args.quiet, time.process_time if args.cpu_clock else time.monotonic)
@@ -134,7 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="budget in steps")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
-    parser.add_argument("--init", metavar="MODEL", help="start from the weights of a released model or a folder")
+    parser.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="start from a released model, or a folder: from RUN/release with its discriminators",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument(

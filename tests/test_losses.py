@@ -95,6 +95,21 @@ def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):
     assert silent == pytest.approx(50 / 20 * math.log(10), abs=1e-4)
 
 
+def test_long_windows_have_the_level_of_their_loudest_part(noise):
+    # A click 60 dB above the rest decides the level of the one long window, and of one or two in thirty short ones.
+    real = 0.01 * noise
+    real[:, 8192] = 160.0
+    fake = real.clone()
+    fake[:, 8192] /= 10
+    terms = [float(_level((length,))(real, fake)["level"]) for length in (1024, 16000)]
+    assert terms == pytest.approx([2 / 30 * math.log(10), math.log(10)], rel=0.01)
+    assert float(_level((1024, 16000))(real, fake)["level"]) == pytest.approx(sum(terms) / 2, rel=1e-6)
+
+
+def _level(windows):
+    return Losses(LossConfig(level_weight=1.0, level_windows=windows), 16000)
+
+
 def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(losses, noise):
     fake = noise.flip(1) * torch.tensor([[0.5], [2.0]])
     together = losses(noise, fake)
@@ -208,6 +223,9 @@ def test_impossible_settings_are_refused():
             LossConfig(**{f"{name}_weight": -0.1})
     with pytest.raises(InputError, match=r"adversarial_start is 1\.5, but must be from 0 to 1"):
         LossConfig(adversarial_start=1.5)
+    for windows in ((), (1024, 1)):
+        with pytest.raises(InputError, match=r"level_windows are \(.*\), but must be windows of at least 2 samples"):
+            LossConfig(level_windows=windows)
     with pytest.raises(InputError, match=r"power is 0\.5, but must be at least 1"):
         LossConfig(power=0.5)
 

@@ -46,6 +46,19 @@ def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared):
     assert rates == pytest.approx([a * b for a, b in zip(cosine, warmup, strict=True)], abs=1e-12)
 
 
+def test_a_start_may_bring_its_discriminators_along(prepared):
+    earlier = trainer_of(prepared, recipe(loss=FROM_THE_START))
+    earlier.train_step()
+    known = {name: tensor + 1 for name, tensor in earlier.discriminators.state_dict().items()}
+    for widths, taken in ((DISCRIMINATOR, True), (dataclasses.replace(DISCRIMINATOR, band_channels=3), False)):
+        later = trainer_of(prepared, recipe(loss=FROM_THE_START, discriminator=widths))
+        later.start_from(earlier.average, known)
+        weights = later.discriminators.state_dict()
+        same = [torch.equal(weights[name], known[name]) for name in known]
+        assert (all(same), any(same)) == (taken, taken)
+        assert torch.equal(later.average["decoder.project.weight"], earlier.average["decoder.project.weight"])
+
+
 def test_a_budget_ends_at_whichever_comes_first():
     assert Budget(steps=10, minutes=1).progress(5, 6.0) == 0.5
     assert Budget(steps=10, minutes=1).progress(1, 45.0) == 0.75

@@ -40,7 +40,7 @@ class LossConfig:
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
-    level_window: int = 1024  # samples of each window whose level is compared; the hop is a half
+    level_windows: tuple[int, ...] = (1024,)  # samples of the windows whose levels are compared; hops of a half
     floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
 
     def __post_init__(self) -> None:
@@ -54,6 +54,10 @@ class LossConfig:
         require(
             0 <= self.adversarial_start <= 1,
             f"adversarial_start is {self.adversarial_start}, but must be from 0 to 1",
+        )
+        require(
+            bool(self.level_windows) and min(self.level_windows) >= 2,
+            f"level_windows are {self.level_windows}, but must be windows of at least 2 samples",
         )
         for name, weight in self.weights.items():
             require(weight >= 0, f"{name}_weight is {weight}, but must not be negative")
@@ -74,7 +78,7 @@ class LossConfig:
         """The longest window, in samples: shorter audio cannot be scored."""
         windows = [self.spectral_n_fft, *self.mel_n_fft]
         windows += [max(STFT_WINDOWS)] if self.stft_weight else []
-        windows += [self.level_window] if self.level_weight else []
+        windows += self.level_windows if self.level_weight else []
         return max(windows)
 
 
@@ -129,12 +133,16 @@ class Losses(nn.Module):
         return torch.stack(terms).mean()
 
     def level(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean absolute difference of the natural-log rms over windows; regression leaves the output too quiet."""
-        levels = []
-        for audio in (real, fake):
-            windows = audio.unfold(1, self.config.level_window, self.config.level_window // 2)
-            levels.append(0.5 * torch.log(windows.square().mean(dim=2) + self.floor**2))
-        return (levels[0] - levels[1]).abs().mean()
+        """Mean absolute difference of the natural-log rms over windows; regression leaves the output too quiet.
+
+        Short windows follow the envelope; the level of long ones is that of their loudest part.
+        """
+        terms = []
+        for length in self.config.level_windows:
+            energies = (audio.unfold(1, length, length // 2).square().mean(dim=2) for audio in (real, fake))
+            real_level, fake_level = (0.5 * torch.log(energy + self.floor**2) for energy in energies)
+            terms.append((real_level - fake_level).abs().mean())
+        return torch.stack(terms).mean()
 
     def _stft(self, audio: Tensor, n_fft: int) -> Tensor:
         # Scaled so that a full-scale sine has magnitude 1 whatever the window, so that one floor serves all.

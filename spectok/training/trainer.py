@@ -152,9 +152,16 @@ class Trainer:
         self.seconds_before = self.seconds
         self.close()
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begin at released weights instead of at random ones."""
+    def start_from(self, weights: dict[str, Tensor], discriminators: dict[str, Tensor] | None = None) -> None:
+        """Begin at the weights of a release instead of at random ones, and with discriminators that know it.
+
+        Discriminators of other widths than the recipe's are left aside.
+        """
         self.codec.load_state_dict(weights)
+        if self.discriminators and discriminators:
+            shapes = {name: tensor.shape for name, tensor in self.discriminators.state_dict().items()}
+            if shapes == {name: tensor.shape for name, tensor in discriminators.items()}:
+                self.discriminators.load_state_dict(discriminators)
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
 
     def close(self) -> None:
