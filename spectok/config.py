@@ -87,12 +87,13 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """How the frequency axis becomes one vector: learnable queries (SFC) or nothing but the tower's strides (flat)."""
+    """How the frequency axis becomes one vector (bottleneck.py)."""
 
-    kind: Literal["query", "flat"] = "query"
-    queries: int = 16
-    heads: int = 4
-    bands: Literal["musical", "mel", "erb"] = "mel"  # the layout that the positional bias starts from
+    kind: Literal["query", "mamba", "band_split", "band_conv", "flat"] = "query"
+    queries: int = 16  # K: learnable queries, or the bands that stand in for them; flat has neither
+    heads: int = 4  # of query; the groups of band_conv's channels
+    bands: Literal["musical", "mel", "erb"] = "mel"  # the layout of the bands
+    bias: Literal["none", "fixed", "slope", "matrix", "mask"] = "matrix"  # of query, towards the bands
 
     def __post_init__(self) -> None:
         require(self.queries > 0 and self.heads > 0, f"queries {self.queries} and heads {self.heads} must be positive")
@@ -172,7 +173,8 @@ class CodecConfig:
             else:
                 width = tower.channels[-1]
                 heads, queries = self.bottleneck.heads, self.bottleneck.queries
-                require(width % heads == 0, f"{side} width {width} is not a multiple of {heads} heads")
+                if self.bottleneck.kind in ("query", "band_conv"):
+                    require(width % heads == 0, f"{side} width {width} is not a multiple of {heads} heads")
                 require(queries <= left, f"{queries} queries are more than the {left} positions of the {side}")
         require(
             math.prod(self.encoder.time_strides) == math.prod(self.decoder.time_strides),

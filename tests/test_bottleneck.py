@@ -1,31 +1,46 @@
+"""The family of bottlenecks: what all members keep, and each of them against its equations."""
+
+import dataclasses
 import math
 
+import conftest
 import numpy as np
 import pytest
 import torch
 from contract import verify_streaming
 from torch import nn
 
-from spectok.model.bands import bands, positional_bias
-from spectok.model.bottleneck import (
-    FlatCompression,
-    FlatExpansion,
-    QueryAttention,
-    QueryCompression,
-    QueryExpansion,
-    SwiGLU,
-)
+from spectok.config import BottleneckConfig
+from spectok.errors import InputError
+from spectok.model.bands import bands, membership, positional_bias
+from spectok.model.bottleneck import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
 from spectok.model.streaming import Serial
 
 CHANNELS, POSITIONS, LATENT, QUERIES, HEADS = 8, 16, 12, 4, 2
+QUERY = BottleneckConfig(queries=QUERIES, heads=HEADS)
+BIASES = ("none", "fixed", "slope", "matrix", "mask")
+LAYOUTS = ("musical", "mel", "erb")
+MEMBERS = {f"query, {bias}": dataclasses.replace(QUERY, bias=bias) for bias in BIASES}
+MEMBERS |= {
+    f"{kind}, {layout}": dataclasses.replace(QUERY, kind=kind, bands=layout)
+    for kind in ("query", "mamba", "band_split", "band_conv")
+    for layout in LAYOUTS
+}
+MEMBERS["flat"] = BottleneckConfig(kind="flat")
+members = pytest.mark.parametrize("config", MEMBERS.values(), ids=MEMBERS.keys())
+EDGES = bands("mel", QUERIES, POSITIONS, 16000)
 
 
-def compression(layout="mel"):
-    return QueryCompression(CHANNELS, POSITIONS, LATENT, QUERIES, HEADS, layout, 16000)
+def positions_of(config):
+    return 1 if config.kind == "flat" else POSITIONS
 
 
-def expansion(layout="mel"):
-    return QueryExpansion(CHANNELS, POSITIONS, LATENT, QUERIES, HEADS, layout, 16000)
+def compression(config=QUERY):
+    return Compression(config, CHANNELS, positions_of(config), LATENT, 16000)
+
+
+def expansion(config=QUERY):
+    return Expansion(config, CHANNELS, positions_of(config), LATENT, 16000)
 
 
 def wake_(module):
@@ -36,77 +51,138 @@ def wake_(module):
     return module
 
 
-def spectrum_frames(frames=5):
-    return torch.randn(2, CHANNELS, frames, POSITIONS)
+def spectrum_frames(config=QUERY, frames=5):
+    return torch.randn(2, CHANNELS, frames, positions_of(config))
 
 
-def test_bottlenecks_keep_the_contract():
-    verify_streaming(Serial(compression()), spectrum_frames(), output_time_axis=1)
-    verify_streaming(Serial(expansion()), torch.randn(2, 5, LATENT), time_axis=1, output_time_axis=2)
-    verify_streaming(Serial(FlatCompression(8, 12)), torch.randn(2, 8, 5, 1), output_time_axis=1)
-    verify_streaming(Serial(FlatExpansion(8, 12)), torch.randn(2, 5, 12), time_axis=1, output_time_axis=2)
+@members
+def test_members_keep_the_contract(config):
+    verify_streaming(Serial(compression(config)), spectrum_frames(config), output_time_axis=1)
+    verify_streaming(Serial(expansion(config)), torch.randn(2, 5, LATENT), time_axis=1, output_time_axis=2)
 
 
-def test_shapes():
-    assert compression()(spectrum_frames()).shape == (2, 5, LATENT)
-    assert expansion()(torch.randn(2, 5, LATENT)).shape == (2, CHANNELS, 5, POSITIONS)
+@members
+def test_frames_become_vectors_and_vectors_frames(config):
+    assert compression(config)(spectrum_frames(config)).shape == (2, 5, LATENT)
+    assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, CHANNELS, 5, positions_of(config))
 
 
-def test_flat_bottlenecks_drop_and_restore_the_frequency_axis():
-    x = torch.randn(2, 8, 5, 1)
-    assert torch.equal(FlatCompression(8, 8)(x), x[..., 0].transpose(1, 2))
-    assert torch.equal(FlatExpansion(8, 8)(FlatCompression(8, 8)(x)), x)
-    assert FlatCompression(8, 12)(x).shape == (2, 5, 12)
-    assert FlatExpansion(8, 12)(torch.randn(2, 5, 12)).shape == (2, 8, 5, 1)
-
-
-def test_changing_one_frame_changes_only_it():
-    layer, x = wake_(compression()), spectrum_frames()
+@members
+def test_changing_one_frame_changes_only_it(config):
+    layer, x = wake_(compression(config)), spectrum_frames(config)
     changed = x.clone()
     changed[1, :, 3] += 1
     differs = (layer(changed) != layer(x)).any(2)
     assert differs.nonzero().tolist() == [[1, 3]]
 
-    layer, x = wake_(expansion()), torch.randn(2, 5, LATENT)
+    layer, x = wake_(expansion(config)), torch.randn(2, 5, LATENT)
     changed = x.clone()
     changed[0, 2] += 1
     differs = (layer(changed) != layer(x)).transpose(1, 2).flatten(2).any(2)
     assert differs.nonzero().tolist() == [[0, 2]]
 
 
+@members
 @pytest.mark.parametrize("gain", [0.01, 0.5, 20.0])
-def test_loudness_passes(gain):
-    x = spectrum_frames().double()
-    layer = compression().double()
-    torch.testing.assert_close(layer(gain * x), gain * layer(x), rtol=1e-10, atol=1e-10 * gain)
-    layer, x = expansion().double(), torch.randn(2, 5, LATENT, dtype=torch.float64)
-    torch.testing.assert_close(layer(gain * x), gain * layer(x), rtol=1e-10, atol=1e-10 * gain)
+def test_loudness_passes(config, gain):
+    for layer, x in ((compression(config), spectrum_frames(config)), (expansion(config), torch.randn(2, 5, LATENT))):
+        layer, x = layer.double(), x.double()
+        torch.testing.assert_close(layer(gain * x), gain * layer(x), rtol=1e-9, atol=1e-9 * gain)
+        assert not layer(0 * x).any()  # and silence stays silence
 
 
-@pytest.mark.parametrize("layout", ["musical", "mel", "erb"])
-def test_every_head_starts_from_the_bias_of_the_layout(layout):
-    bias = torch.from_numpy(positional_bias(bands(layout, QUERIES, POSITIONS, 16000), POSITIONS))
-    for head in compression(layout).attention.bias:
-        assert torch.equal(head, bias)
-    for head in expansion(layout).attention.bias:
-        assert torch.equal(head, bias.T)
+@pytest.mark.parametrize("config", [config for config in MEMBERS.values() if config.bias != "none"])
+@torch.no_grad()
+def test_the_signal_survives_the_start(config):
+    """What changes from frame to frame is most of the energy at a width that presets have: constants do not drown it.
+
+    Queries without a bias start with an average over all positions, which leaves half of it.
+    """
+    positions = 1 if config.kind == "flat" else 80
+    config = dataclasses.replace(config, queries=16)
+    outputs = (
+        Compression(config, 32, positions, 192, 16000)(torch.randn(2, 32, 100, positions)).flatten(0, 1),
+        Expansion(config, 32, positions, 192, 16000)(torch.randn(2, 100, 192)).transpose(1, 2).flatten(0, 1).flatten(1),
+    )
+    for rows in outputs:
+        assert float(rows.var(0).mean() / rows.square().mean()) > 0.85
+        assert 0.2 < float(rows.square().mean().sqrt()) < 2.0
+
+
+@members
+def test_every_parameter_learns(config):
+    for layer, x in ((compression(config), spectrum_frames(config)), (expansion(config), torch.randn(2, 5, LATENT))):
+        wake_(layer)(x).square().sum().backward()
+        assert [name for name, p in layer.named_parameters() if not p.grad.any() or not p.grad.isfinite().all()] == []
+
+
+@members
+def test_positions_reach_the_latent_and_the_latent_all_positions(config):
+    layer, x = compression(config), spectrum_frames(config).requires_grad_()
+    layer(x)[0, 2].square().sum().backward()
+    assert bool((x.grad[0, :, 2].abs().amax(0) > 0).all())
+    assert not x.grad[1].any()
+    layer, x = expansion(config), torch.randn(2, 5, LATENT, requires_grad=True)
+    layer(x)[0, :, 2].square().sum().backward()
+    assert bool((x.grad[0, 2] != 0).all())
+
+
+def test_flat_drops_and_restores_the_frequency_axis():
+    flat, x = MEMBERS["flat"], torch.randn(2, 8, 5, 1)
+    down, up = Compression(flat, 8, 1, 8, 16000), Expansion(flat, 8, 1, 8, 16000)
+    assert torch.equal(down(x), x[..., 0].transpose(1, 2))
+    assert torch.equal(up(down(x)), x)
+    assert list(down.parameters()) == list(up.parameters()) == []
+
+
+def bias_of(kind, inverse=False, layout="mel"):
+    return PositionalBias(kind, bands(layout, QUERIES, POSITIONS, 16000), POSITIONS, HEADS, inverse)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["fixed", "slope", "matrix"])
+def test_every_head_starts_from_the_bias_of_the_layout(kind, layout):
+    start = torch.from_numpy(positional_bias(bands(layout, QUERIES, POSITIONS, 16000), POSITIONS))
+    assert torch.equal(bias_of(kind, layout=layout)(), start.expand(HEADS, -1, -1))
+    assert torch.equal(bias_of(kind, True, layout)(), start.T.expand(HEADS, -1, -1))
+
+
+def test_what_of_the_bias_is_learned():
+    learned = {kind: sum(p.numel() for p in bias_of(kind).parameters()) for kind in BIASES}
+    assert learned == {"none": 0, "fixed": 0, "slope": HEADS, "matrix": HEADS * QUERIES * POSITIONS, "mask": 0}
+    slope = bias_of("slope")
+    with torch.no_grad():
+        slope.slope.copy_(torch.tensor([0.5, 3.0])[:, None, None])
+    start = torch.from_numpy(positional_bias(EDGES, POSITIONS))
+    assert torch.equal(slope(), torch.stack([0.5 * start, 3 * start]))
+    assert not bias_of("none")().any()
+
+
+def test_a_mask_hides_what_is_outside_of_the_band():
+    inside = torch.from_numpy(membership(EDGES, POSITIONS))
+    for inverse, expected in ((False, inside), (True, inside.T)):
+        attention = wake_(QueryAttention(bias_of("mask", inverse), CHANNELS))
+        weights = attention.attention(torch.randn(3, expected.shape[1], CHANNELS))
+        assert torch.equal(weights > 0, expected.expand(3, HEADS, -1, -1))
+        assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-6)
 
 
 def test_heads_learn_biases_of_their_own():
     layer = compression()
     layer(spectrum_frames()).square().sum().backward()
-    first, second = layer.attention.bias.grad
+    matrix = layer.mixer.bias.matrix
+    first, second = matrix.grad
     assert float((first - second).abs().max()) > 0.1 * float(first.abs().max())
     with torch.no_grad():
-        layer.attention.bias -= layer.attention.bias.grad
-    assert not torch.equal(layer.attention.bias[0], layer.attention.bias[1])
+        matrix -= matrix.grad
+    assert not torch.equal(matrix[0], matrix[1])
 
 
 def test_attention_is_its_equations():
     """SFC, equations 3 to 5, one frame, one head and one query at a time."""
-    tokens, width = 5, 6
-    attention = wake_(QueryAttention(torch.randn(3, tokens), width, heads=2)).double()
-    frames = torch.randn(4, tokens, width, dtype=torch.float64)
+    width = 6
+    attention = wake_(QueryAttention(bias_of("matrix"), width)).double()
+    frames = torch.randn(4, POSITIONS, width, dtype=torch.float64)
 
     def normalised(norm: nn.RMSNorm, x: torch.Tensor) -> torch.Tensor:
         return x / torch.sqrt(x.square().mean(-1, keepdim=True) + torch.finfo(torch.float64).eps) * norm.weight
@@ -118,7 +194,7 @@ def test_attention_is_its_equations():
         value = frame @ attention.to_value.weight.T
         heads = []
         for head, part in enumerate((slice(0, 3), slice(3, 6))):
-            scores = query[:, part] @ key[:, part].T / math.sqrt(3) + attention.bias[head]
+            scores = query[:, part] @ key[:, part].T / math.sqrt(3) + attention.bias.matrix[head]
             weights = scores.exp() / scores.exp().sum(1, keepdim=True)
             heads.append(weights @ value[:, part])
         attended = torch.cat(heads, dim=1) @ attention.to_out.weight.T
@@ -132,18 +208,90 @@ def test_the_feed_forward_path_starts_at_zero():
 
 
 def test_macs_of_the_attention():
-    attention = QueryAttention(torch.zeros(3, 5), 6, heads=2)
-    scores = 7 * 2 * 3 * 5 * 3  # 7 frames, 2 heads, 3 queries by 5 tokens, 3 channels a head
-    mixing = 7 * 2 * 3 * 3 * 5
-    assert attention.macs(7) == scores + mixing
+    attention = QueryAttention(bias_of("matrix"), 6)
+    scores = 7 * 2 * QUERIES * POSITIONS * 3  # 7 frames, 2 heads, every query by every token, 3 channels a head
+    mixing = 7 * 2 * QUERIES * 3 * POSITIONS
+    assert attention.macs(7, POSITIONS) == scores + mixing
 
 
 def test_a_query_looks_at_its_band_first():
     """With keys that say nothing the bias alone decides: most of the weight of each query is in and around its band."""
-    layer = compression()
-    nn.init.zeros_(layer.attention.to_key.weight)
-    weights = torch.softmax(layer.attention.bias[0], dim=1).detach().numpy()
-    for (start, end), row in zip(bands("mel", QUERIES, POSITIONS, 16000), weights, strict=True):
+    attention = compression().mixer
+    nn.init.zeros_(attention.to_key.weight)
+    weights = attention.attention(torch.randn(1, POSITIONS, CHANNELS))[0, 0].detach().numpy()
+    for (start, end), row in zip(EDGES, weights, strict=True):
         inside = np.zeros(POSITIONS, bool)
         inside[max(0, start - 1) : end + 1] = True
         assert row[inside].sum() > 0.75
+
+
+def test_queries_are_scanned_at_the_middles_of_their_bands():
+    config = MEMBERS["mamba, mel"]
+    down, up = compression(config).mixer, expansion(config).mixer
+    middles = [(start + end) // 2 + k for k, (start, end) in enumerate(EDGES.tolist())]
+    assert down.kept.tolist() == middles
+    assert sorted(up.kept.tolist() + middles) == list(range(POSITIONS + QUERIES))
+    # A sequence in which each token is its index: tokens in order, queries where they belong.
+    tokens = torch.arange(float(POSITIONS)).repeat(CHANNELS, 1).T[None]
+    sequence = torch.cat([tokens, torch.full((1, QUERIES, CHANNELS), -1.0)], dim=1)[:, down.order]
+    assert (sequence[0, :, 0] == -1).nonzero()[:, 0].tolist() == middles
+    assert sequence[0, :, 0][sequence[0, :, 0] >= 0].tolist() == list(range(POSITIONS))
+
+
+def test_a_band_is_split_from_its_own_positions():
+    layer = wake_(compression(MEMBERS["band_split, mel"]).mixer).double()
+    x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
+    for k, (start, end) in enumerate(EDGES.tolist()):
+        band = x[:, start:end].reshape(3, -1)
+        norm, mix = layer.layers[k]
+        scaled = band / band.square().mean(1, keepdim=True).sqrt()
+        centred = scaled - scaled.mean(1, keepdim=True)
+        normed = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt() * norm.weight + norm.bias
+        expected = (normed @ mix.weight.T + mix.bias) * band.square().mean(1, keepdim=True).sqrt()
+        torch.testing.assert_close(layer(x)[:, k], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["band_split", "band_conv"])
+def test_bands_reach_their_own_positions_and_no_others(kind):
+    config = MEMBERS[f"{kind}, mel"]
+    inside = torch.from_numpy(membership(EDGES, POSITIONS))
+    layer, x = compression(config).mixer, torch.randn(1, POSITIONS, CHANNELS, requires_grad=True)
+    reached = torch.stack([torch.autograd.grad(layer(x)[0, k].sum(), x)[0][0].any(1) for k in range(QUERIES)])
+    assert torch.equal(reached, inside)
+    layer, x = expansion(config).mixer, torch.randn(1, QUERIES, CHANNELS, requires_grad=True)
+    reached = torch.stack([torch.autograd.grad(layer(x)[0, q].sum(), x)[0][0].any(1) for q in range(POSITIONS)])
+    assert torch.equal(reached, inside.T)
+
+
+def test_a_grouped_convolution_is_a_linear_layer_for_each_band_and_group():
+    layer = compression(MEMBERS["band_conv, mel"]).mixer.double()
+    x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
+    weight = layer.conv.weight.reshape(QUERIES, HEADS, CHANNELS // HEADS, CHANNELS // HEADS, -1)
+    rows = []
+    for k, (start, end) in enumerate(EDGES.tolist()):
+        groups = x[:, start:end].unflatten(2, (HEADS, -1))  # [N, width, groups, C / groups]
+        rows.append(torch.einsum("nwgi,goiw->ngo", groups, weight[k, ..., : end - start]).flatten(1))
+    torch.testing.assert_close(layer(x), torch.stack(rows, dim=1) @ layer.mix.weight.T, rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_transposed_convolution_is_the_transpose():
+    config = MEMBERS["band_conv, mel"]
+    down, up = compression(config).mixer.double(), expansion(config).mixer.double()
+    down.mix.weight.copy_(torch.eye(CHANNELS))
+    up.mix.weight.copy_(torch.eye(CHANNELS))
+    up.share.fill_(1.0)
+    # [K, groups, out, in, width] of one becomes [K, groups, in, width, out] of the other.
+    weight = down.conv.weight.reshape(QUERIES, HEADS, CHANNELS // HEADS, CHANNELS // HEADS, -1)
+    up.conv.weight.copy_(weight.permute(0, 1, 3, 4, 2).reshape(up.conv.weight.shape))
+    x, z = torch.randn(2, POSITIONS, CHANNELS).double(), torch.randn(2, QUERIES, CHANNELS).double()
+    assert float((down(x) * z).sum()) == pytest.approx(float((x * up(z)).sum()), rel=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["query", "band_conv"])
+def test_heads_must_divide_the_width(kind):
+    with pytest.raises(InputError, match="encoder width 8 is not a multiple of 3 heads"):
+        dataclasses.replace(conftest.QUERY, bottleneck=BottleneckConfig(kind=kind, queries=4, heads=3))
+    for free in ("mamba", "band_split"):
+        bottleneck = BottleneckConfig(kind=free, queries=4, heads=3)
+        assert dataclasses.replace(conftest.QUERY, bottleneck=bottleneck).bottleneck.heads == 3

@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -9,17 +10,23 @@ from conftest import FLAT, QUERY, VQ
 from contract import verify_streaming
 
 from recipes.train import load_recipe
+from spectok.model.bands import bands
 from spectok.model.codec import SPECTRUM_GAIN, Codec
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PRESETS = ["spectok-16k-4k", "spectok-16k-800"]
-tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
+FAMILY = {
+    kind: dataclasses.replace(QUERY, bottleneck=dataclasses.replace(QUERY.bottleneck, kind=kind))
+    for kind in ("query", "mamba", "band_split", "band_conv")
+}
+TINY = FAMILY | {"flat": FLAT, "vq": VQ}
+tiny = pytest.mark.parametrize("name", TINY)
 presets = pytest.mark.parametrize("name", PRESETS)
-codecs = pytest.mark.parametrize("name", ["query", "flat", "vq", *PRESETS])
+codecs = pytest.mark.parametrize("name", [*TINY, *PRESETS])
 
 
 def config_of(name):
-    return {"query": QUERY, "flat": FLAT, "vq": VQ}.get(name) or load_recipe(RECIPES / f"{name}.toml", []).codec
+    return TINY.get(name) or load_recipe(RECIPES / f"{name}.toml", []).codec
 
 
 @functools.cache
@@ -194,6 +201,29 @@ def test_macs_of_a_query_codec_by_hand():
     )
     counts = built("query").macs_per_second()
     assert counts == {"encoder": 500 * encoder, "decoder": 500 * decoder}  # 16,000 / 32 code frames a second
+
+
+@pytest.mark.parametrize(
+    ("name", "down", "up"),
+    [
+        # One row more than the 500 of a second: the answer to silence.
+        (
+            "mamba",
+            1.002 * 2 * 20 * (8 * 16 + 4 * 8 + 8 * 17 + 8 + 3 * 64 + 8 * 8),  # two ways over 16 positions and 4 queries
+            1.002 * 2 * 20 * (8 * 16 + 4 * 8 + 8 * 17 + 8 + 3 * 64 + 8 * 8),
+        ),
+        # Mel bands over 16 positions at 8 kHz: [0, 3), [0, 5), [2, 10), [4, 16).
+        ("band_split", (3 + 5 + 8 + 12) * 8 * 8, 4 * 8 * 8 + (3 + 5 + 8 + 12) * 8 * 8 * 2),
+        ("band_conv", 4 * 12 * 8 * 4 + 4 * 8 * 8, 4 * 12 * 8 * 4 + 4 * 8 * 8),  # as wide as the widest; 2 groups
+    ],
+)
+def test_macs_of_the_family_by_hand(name, down, up):
+    assert bands("mel", 4, 16, 16000).tolist() == [[0, 3], [0, 5], [2, 10], [4, 16]]
+    attention = 2 * 16 * 8 * 8 + 2 * 4 * 16 * 8 + 4 * 8 * 8 + 4 * (8 * 32 + 16 * 8)
+    counts, of_query = built(name).macs_per_second(), built("query").macs_per_second()
+    assert counts["encoder"] == pytest.approx(of_query["encoder"] + 500 * (down - attention), rel=1e-12)
+    attention = 2 * 4 * 8 * 8 + 2 * 16 * 4 * 8 + 16 * 8 * 8 + 16 * (8 * 32 + 16 * 8)
+    assert counts["decoder"] == pytest.approx(of_query["decoder"] + 500 * (up - attention), rel=1e-12)
 
 
 def test_macs_of_a_flat_codec_by_hand():

@@ -1,14 +1,17 @@
 """Band layouts: K overlapping bands over Q evenly spaced frequency positions.
 
-Bands start the positional bias of the queries (bottleneck.py): low frequencies, where pitch and phase live, get narrow
-bands, high ones wide. Musical bands follow BandIt (arXiv 2309.02539, section III-B), mel and ERB bands their scales.
+All members of the bottleneck's family (bottleneck.py) share them: low frequencies, where pitch and phase live, get
+narrow bands, high ones wide. Musical bands follow BandIt (arXiv 2309.02539, section III-B), mel and ERB bands their
+scales.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+Edges = NDArray[np.int64]  # [K, 2]
 
-def bands(layout: str, count: int, positions: int, sample_rate: int) -> NDArray[np.int64]:
+
+def bands(layout: str, count: int, positions: int, sample_rate: int) -> Edges:
     """Edges `[count, 2]` of the bands: band k holds the positions from `edges[k, 0]` to `edges[k, 1] - 1`.
 
     Every position is in at least one band, no band is empty, the first begins at 0 and the last ends at `positions`.
@@ -36,7 +39,13 @@ def bands(layout: str, count: int, positions: int, sample_rate: int) -> NDArray[
     return edges
 
 
-def positional_bias(edges: NDArray[np.int64], positions: int) -> NDArray[np.float32]:
+def membership(edges: Edges, positions: int) -> NDArray[np.bool_]:
+    """Whether each band holds each position, `[K, Q]`."""
+    f = np.arange(positions)
+    return (edges[:, :1] <= f) & (f < edges[:, 1:])
+
+
+def positional_bias(edges: Edges, positions: int) -> NDArray[np.float32]:
     """SFC's psychoacoustic bias P, `[K, Q]` (arXiv 2602.08671, section III-B): near 0 in the band, falling outside.
 
     For band [s, e): f - s below it, (e - 1) - f above it, and -|floor((s + e) / 2) - f| / (floor((e - s) / 2) + 1)

@@ -1,9 +1,16 @@
 """The frequency bottleneck: a frame's Q positions become one vector, and one vector Q positions.
 
-`QueryCompression` and `QueryExpansion` are the cross-attention of Spectral Feature Compression (SFC-CA, arXiv
-2602.08671, section III): learnable queries look at the positions of one frame, so the layer is frame-wise and has no
-state. Queries and keys are normalised, values are not: loudness must pass. The decoder's queries are learnable too,
-for queries computed from the encoder would bypass the quantizer.
+`Compression` folds the positions of a frame into K vectors by a mixer and projects them to the latent; `Expansion` is
+the mirror. The mixers are the family: each maps `[N, Q, C]` to `[N, K, C]`, or back, for N frames that do not see one
+another, so none has a state. Each keeps loudness: a louder frame gives the same output, louder.
+
+| kind | mixer | source |
+|---|---|---|
+| query | `QueryAttention`: learnable queries attend to the positions | Spectral Feature Compression, arXiv 2602.08671 |
+| mamba | `QueryScan`: queries among the positions of a two-way selective scan | the same |
+| band_split | `BandSplit`, `BandMerge`: a linear layer for each band | Band-Split RNN, arXiv 2209.15174 |
+| band_conv | `BandConvolution`, `BandTransposed`: a grouped convolution over the bands | |
+| flat | none: the tower's strides leave one position | SpecTokenizer |
 """
 
 import math
@@ -11,8 +18,100 @@ import math
 import torch
 from torch import Tensor, nn
 
-from spectok.model.bands import bands, positional_bias
-from spectok.model.layers import RMSNorm, linear
+from spectok.config import BottleneckConfig
+from spectok.model.band_mixers import BandConvolution, BandMerge, BandSplit, BandTransposed
+from spectok.model.bands import Edges, bands, membership, positional_bias
+from spectok.model.layers import RMSNorm, linear, rms
+from spectok.model.mamba import TwoWayMamba
+
+
+class Compression(nn.Module):
+    """`[B, C, F, Q]` to one vector per frame, `[B, F, D]`: a mixer leaves K positions, whose channels are projected."""
+
+    def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
+        super().__init__()
+        self.mixer = _mixer(config, channels, positions, sample_rate, inverse=False)
+        self.project = _projection(_count(config) * channels, latent_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compress every frame on its own."""
+        batch, channels, frames, positions = x.shape
+        tokens = x.permute(0, 2, 3, 1).reshape(batch * frames, positions, channels)
+        y: Tensor = self.project(self.mixer(tokens).reshape(batch, frames, -1))
+        return y
+
+
+class Expansion(nn.Module):
+    """`[B, F, D]` to `[B, C, F, Q]`: the mirror of `Compression`, with queries of its own where it has any.
+
+    Queries computed from the encoder, as SFC's adaptive ones are, would bypass the quantizer.
+    """
+
+    def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
+        super().__init__()
+        self.project = _projection(latent_dim, _count(config) * channels)
+        self.mixer = _mixer(config, channels, positions, sample_rate, inverse=True)
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Expand every frame on its own."""
+        batch, frames, _ = x.shape
+        tokens = self.project(x).reshape(batch * frames, -1, self.channels)
+        return self.mixer(tokens).reshape(batch, frames, -1, self.channels).permute(0, 3, 1, 2)
+
+
+def _count(config: BottleneckConfig) -> int:
+    return 1 if config.kind == "flat" else config.queries
+
+
+def _projection(inputs: int, outputs: int) -> nn.Module:
+    return linear(inputs, outputs) if inputs != outputs else nn.Identity()
+
+
+def _mixer(config: BottleneckConfig, channels: int, positions: int, sample_rate: int, inverse: bool) -> nn.Module:
+    if config.kind == "flat":
+        return nn.Identity()
+    edges = bands(config.bands, config.queries, positions, sample_rate)
+    if config.kind == "query":
+        return QueryAttention(PositionalBias(config.bias, edges, positions, config.heads, inverse), channels)
+    if config.kind == "mamba":
+        return QueryScan(edges, positions, channels, inverse)
+    if config.kind == "band_split":
+        return (BandMerge if inverse else BandSplit)(edges, positions, channels)
+    return (BandTransposed if inverse else BandConvolution)(edges, positions, channels, config.heads)
+
+
+class PositionalBias(nn.Module):
+    """What each query of each head adds to its scores: `[heads, K, Q]`, or `[heads, Q, K]` if inverse.
+
+    Args:
+        kind: "none"; "fixed", SFC's bias P as it is (bands.py); "slope", P times a learnable number per head; "matrix",
+            learnable, starts from P; "mask", 0 in the query's band and nothing outside of it.
+        edges: of the bands, `[K, 2]`.
+        positions: Q.
+        heads: how many.
+        inverse: whether positions ask and bands answer.
+    """
+
+    def __init__(self, kind: str, edges: Edges, positions: int, heads: int, inverse: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        start = torch.from_numpy(positional_bias(edges, positions))
+        if kind == "none":
+            start = torch.zeros_like(start)
+        if kind == "mask":
+            start = torch.where(torch.from_numpy(membership(edges, positions)), 0.0, -math.inf)
+        start = start.T if inverse else start
+        self.queries = len(start)
+        self.slope = nn.Parameter(torch.ones(heads, 1, 1)) if kind == "slope" else None
+        if kind == "matrix":
+            self.matrix = nn.Parameter(start.expand(heads, -1, -1).clone())
+        else:
+            self.register_buffer("matrix", start.expand(heads, -1, -1), persistent=False)
+
+    def forward(self) -> Tensor:
+        """The bias."""
+        return self.matrix if self.slope is None else self.slope * self.matrix
 
 
 class SwiGLU(nn.Module):
@@ -38,17 +137,14 @@ class QueryAttention(nn.Module):
     3-5, with E in place of RMSNorm(E) in the values); no residual path around the attention.
 
     Args:
-        bias: P, `[queries, tokens]`; every head starts from it and learns its own.
-        width: of tokens and queries.
-        heads: how many; divides the width.
+        bias: P, and with it the numbers of queries, tokens and heads.
+        width: of tokens and queries; a multiple of the heads.
     """
 
-    def __init__(self, bias: Tensor, width: int, heads: int) -> None:
+    def __init__(self, bias: PositionalBias, width: int) -> None:
         super().__init__()
-        count = bias.shape[0]
-        self.heads = heads
-        self.queries = nn.Parameter(torch.randn(count, width))
-        self.bias = nn.Parameter(bias.expand(heads, -1, -1).clone())
+        self.bias = bias
+        self.queries = nn.Parameter(torch.randn(bias.queries, width))
         self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
         self.to_query, self.to_key = linear(width, width, bias=False), linear(width, width, bias=False)
         self.to_value, self.to_out = linear(width, width, bias=False), linear(width, width, bias=False)
@@ -56,82 +152,53 @@ class QueryAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[N, tokens, width]` to `[N, queries, width]`."""
-        query = self._split(self.to_query(self.query_norm(self.queries))[None])  # [1, heads, queries, d]
-        key, value = self._split(self.to_key(self.key_norm(tokens))), self._split(self.to_value(tokens))
-        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias
-        mixed = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).flatten(2)
+        mixed = (self.attention(tokens) @ self._split(self.to_value(tokens))).transpose(1, 2).flatten(2)
         attended = self.to_out(mixed)
         y: Tensor = attended + self.feed(self.feed_norm(attended))
         return y
 
+    def attention(self, tokens: Tensor) -> Tensor:
+        """Where each query looks: `[N, tokens, width]` to weights `[N, heads, queries, tokens]` that sum to 1."""
+        query = self._split(self.to_query(self.query_norm(self.queries))[None])  # [1, heads, queries, d]
+        key = self._split(self.to_key(self.key_norm(tokens)))
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias()
+        return torch.softmax(scores, dim=-1)
+
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [N, heads, tokens, d]
+        return x.unflatten(-1, (self.bias.heads, -1)).transpose(1, 2)  # [N, heads, tokens, d]
 
-    def macs(self, rows: int) -> int:
+    def macs(self, rows: int, tokens: int) -> int:
         """Multiply-accumulates of the two matrix products of the attention itself, for `rows` frames."""
-        count, tokens = self.bias.shape[1:]
-        return 2 * rows * count * tokens * self.queries.shape[1]
+        return 2 * rows * tokens * self.queries.numel()
 
 
-class QueryCompression(nn.Module):
-    """`[B, C, F, Q]` to one vector per frame, `[B, F, D]`, through `queries` looks at the frequency axis."""
+class QueryScan(nn.Module):
+    """Learnable queries among the tokens of one frame, all scanned both ways along frequency; the queries are kept.
 
-    def __init__(
-        self, channels: int, positions: int, latent_dim: int, queries: int, heads: int, layout: str, sample_rate: int
-    ) -> None:
+    SFC-Mamba: K queries at the middles of their bands among Q positions (arXiv 2602.08671, section III-C), or, inverse,
+    Q queries among K tokens in the same order. The frame's rms is taken out before and put back after, and what the
+    queries answer to silence is taken away: a constant that would drown the signal.
+    """
+
+    def __init__(self, edges: Edges, positions: int, width: int, inverse: bool) -> None:
         super().__init__()
-        bias = positional_bias(bands(layout, queries, positions, sample_rate), positions)
-        self.attention = QueryAttention(torch.from_numpy(bias), channels, heads)
-        self.project = linear(queries * channels, latent_dim)
+        count = len(edges)
+        of_bands = torch.from_numpy(edges.sum(axis=1) // 2) + torch.arange(count)
+        is_band = torch.zeros(count + positions, dtype=torch.bool)
+        is_band[of_bands] = True
+        queries, tokens = (~is_band, is_band) if inverse else (is_band, ~is_band)
+        places = torch.cat([tokens.nonzero(), queries.nonzero()])[:, 0]
+        self.register_buffer("order", places.argsort(), persistent=False)  # of tokens, then queries, along frequency
+        self.register_buffer("kept", queries.nonzero()[:, 0], persistent=False)
+        self.order: Tensor
+        self.kept: Tensor
+        self.queries = nn.Parameter(torch.randn(len(self.kept), width))
+        self.scan = TwoWayMamba(width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compress every frame on its own."""
-        batch, channels, frames, positions = x.shape
-        tokens = x.permute(0, 2, 3, 1).reshape(batch * frames, positions, channels)
-        y: Tensor = self.project(self.attention(tokens).reshape(batch, frames, -1))
-        return y
-
-
-class QueryExpansion(nn.Module):
-    """`[B, F, D]` to `[B, C, F, Q]`: the mirror, with one learnable query per position and the transposed bias."""
-
-    def __init__(
-        self, channels: int, positions: int, latent_dim: int, queries: int, heads: int, layout: str, sample_rate: int
-    ) -> None:
-        super().__init__()
-        bias = positional_bias(bands(layout, queries, positions, sample_rate), positions).T
-        self.project = linear(latent_dim, queries * channels)
-        self.attention = QueryAttention(torch.from_numpy(bias), channels, heads)
-        self.channels = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Expand every frame on its own."""
-        batch, frames, _ = x.shape
-        tokens = self.project(x).reshape(batch * frames, -1, self.channels)
-        return self.attention(tokens).reshape(batch, frames, -1, self.channels).permute(0, 3, 1, 2)
-
-
-class FlatCompression(nn.Module):
-    """SpecTokenizer's own: strides leave one position, whose channels are the frame, `[B, C, F, 1]` to `[B, F, D]`."""
-
-    def __init__(self, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        self.project = linear(channels, latent_dim) if channels != latent_dim else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Drop the frequency axis."""
-        y: Tensor = self.project(x.squeeze(3).transpose(1, 2))
-        return y
-
-
-class FlatExpansion(nn.Module):
-    """The mirror of `FlatCompression`: `[B, F, D]` to `[B, C, F, 1]`."""
-
-    def __init__(self, channels: int, latent_dim: int) -> None:
-        super().__init__()
-        self.project = linear(latent_dim, channels) if channels != latent_dim else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Give the frame a frequency axis of one position."""
-        y: Tensor = self.project(x).transpose(1, 2).unsqueeze(3)
-        return y
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`[N, tokens, width]` to `[N, queries, width]`."""
+        level = rms(tokens, (1, 2))
+        with_silence = nn.functional.pad(tokens / level, (0, 0, 0, 0, 0, 1))
+        sequence = torch.cat([with_silence, self.queries.expand(len(with_silence), -1, -1)], dim=1)[:, self.order]
+        answers = self.scan(sequence)[:, self.kept]
+        return (answers[:-1] - answers[-1:]) * level

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
-from spectok.model.bottleneck import (
-    FlatCompression,
-    FlatExpansion,
-    QueryAttention,
-    QueryCompression,
-    QueryExpansion,
-)
+from spectok.model.bottleneck import Compression, Expansion, QueryAttention
 from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, gru, linear
+from spectok.model.mamba import Mamba
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming
@@ -99,14 +94,7 @@ class Encoder(Streaming):
             positions //= stride[1]
             layers.append(_rnn(tower.channels[i + 1], positions, tower))
         self.tower = Serial(*layers)
-        width = tower.channels[-1]
-        self.bottleneck: nn.Module = (
-            FlatCompression(width, latent_dim)
-            if bottleneck.kind == "flat"
-            else QueryCompression(
-                width, positions, latent_dim, bottleneck.queries, bottleneck.heads, bottleneck.bands, config.sample_rate
-            )
-        )
+        self.bottleneck = Compression(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
         self.dense = (
             DenseAnalysis(
                 config.spectrum.positions, math.prod(tower.time_strides), config.encoder_dense_rank, latent_dim
@@ -144,19 +132,13 @@ class Decoder(Streaming):
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         tower, bottleneck, quantizer = config.decoder, config.bottleneck, config.quantizer
-        latent_dim, width = config.latent_dim, tower.channels[-1]
+        latent_dim = config.latent_dim
         positions = config.spectrum.positions // math.prod(tower.frequency_strides)
         self.project = linear(quantizer.tokens_per_frame * quantizer.codebook_dim, latent_dim)
         self.context = Serial(
             *(Residual(LatentGRU(latent_dim, config.gru_hidden)) for _ in range(config.decoder_gru_layers))
         )
-        self.bottleneck: nn.Module = (
-            FlatExpansion(width, latent_dim)
-            if bottleneck.kind == "flat"
-            else QueryExpansion(
-                width, positions, latent_dim, bottleneck.queries, bottleneck.heads, bottleneck.bands, config.sample_rate
-            )
-        )
+        self.bottleneck = Expansion(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
         layers: list[nn.Module] = []
         for i in reversed(range(len(tower.time_strides))):
             stride = (tower.time_strides[i], tower.frequency_strides[i])
@@ -257,9 +239,12 @@ class Codec(nn.Module):
         def hook(side: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             counts[side] += _macs(module, inputs[0], output)
 
+        # The learnable queries' own projection does not depend on the audio: it is folded into a constant.
+        constant = {module.to_query for module in self.modules() if isinstance(module, QueryAttention)}
         for side in counts:
             for module in getattr(self, side).modules():
-                handles.append(module.register_forward_hook(lambda m, i, o, side=side: hook(side, m, i, o)))
+                if isinstance(module, COUNTED) and module not in constant:
+                    handles.append(module.register_forward_hook(lambda m, i, o, side=side: hook(side, m, i, o)))
         try:
             with torch.inference_mode():
                 reference = next(self.parameters())
@@ -270,14 +255,15 @@ class Codec(nn.Module):
         return {side: count * self.config.frame_rate / frames for side, count in counts.items()}
 
 
+COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GRU, QueryAttention, Mamba)
+
+
 def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
     if isinstance(module, nn.Linear):
-        # The learnable queries' own projection does not depend on the audio: it is folded into a constant.
-        return 0 if x.dim() == 2 else y.numel() * module.in_features
-    if isinstance(module, nn.Conv2d):
-        return y.numel() * module.weight[0].numel()
+        return y.numel() * module.in_features
     if isinstance(module, nn.GRU):
         return 3 * x.shape[0] * x.shape[1] * module.hidden_size * (module.input_size + module.hidden_size)
-    if isinstance(module, QueryAttention):
-        return module.macs(x.shape[0])
-    return 0
+    if isinstance(module, (QueryAttention, Mamba)):
+        return module.macs(x.shape[0], x.shape[1])
+    assert isinstance(module, (nn.Conv1d, nn.Conv2d))
+    return y.numel() * module.weight[0].numel()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spectok.model.streaming import Residual, Serial, State, Streaming
 
 
-def unit_gain_(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
+def unit_gain_(layer: nn.Conv1d | nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
     """Initialise so that unit-variance input gives outputs of standard deviation `gain`; zero bias."""
     fan_in = layer.weight[0].numel()
     nn.init.normal_(layer.weight, std=gain / math.sqrt(fan_in))
@@ -25,6 +25,11 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
     layer = nn.Linear(inputs, outputs, bias=bias)
     unit_gain_(layer, gain)
     return layer
+
+
+def rms(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The level of `x` over axes that are kept with length 1; at least 1e-6."""
+    return x.square().mean(axes, keepdim=True).clamp_min(1e-12).sqrt()
 
 
 class RMSNorm(nn.RMSNorm):
