@@ -122,7 +122,7 @@ def test_rows_hold_what_the_metrics_say(folder, results):
     assert [row["seconds"] for row in rows] == [2.0, 1.5, 1.0]
     real = read_audio(folder / "000_clean_en_a.wav", 16000)[0]
     assert {metric: rows[0][metric] for metric in METRICS} == score(real, FourBits().code(real).audio)
-    assert [rows[2][metric] for metric in ("pesq", "stoi", "estoi", "si_sdr", "level_db")] == [None] * 5
+    assert [rows[2][metric] for metric in ("pesq", "stoi", "estoi", "si_sdr", "level_db", "overshoot_db")] == [None] * 6
     assert rows[2]["mel_distance"] > 0
 
 
@@ -237,7 +237,7 @@ def test_the_report_shows_the_numbers(results):
     assert "## `clean_*`: n = 2 files, 0.1 minutes" in text
     assert "## `hard_*`: n = 1 files, 0.0 minutes" in text
     assert f"| four-bits | 64000 | {pesq} | " in text
-    perfect = "4.64 ± 0.00 | 1.000 ± 0.000 | 1.000 ± 0.000 | 100.0 ± 0.0 | 0.0 ± 0.0 | 0.000 ± 0.000"
+    perfect = "4.64 ± 0.00 | 1.000 ± 0.000 | 1.000 ± 0.000 | 100.0 ± 0.0 | 0.0 ± 0.0 | 0.00 ± 0.00 | 0.000 ± 0.000"
     assert f"| through | 256000 | {perfect} |" in text
     assert "| through | 256000 | - | - | - | - | - | 0.000 |" in text
     assert "| through | 256000 ± 0 | 0.3611 ± 0.3162 | 0.1806 ± 0.1581 | - | - | - |" in text

@@ -9,13 +9,13 @@ import torch
 from spectok.errors import InputError
 from spectok.training.losses import LossConfig, Losses, decorrelation, judge
 
-NAMES = ("complex", "magnitude", "mel", "stft", "level")
+NAMES = ("complex", "magnitude", "mel", "stft", "level", "overshoot")
 WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation")
 
 
 @pytest.fixture
 def losses():
-    return Losses(LossConfig(stft_weight=1.0, level_weight=1.0), 16000)
+    return Losses(LossConfig(stft_weight=1.0, level_weight=1.0, overshoot_weight=1.0), 16000)
 
 
 @pytest.fixture
@@ -93,6 +93,16 @@ def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):
     # Silence is as loud as the floor of -70 dB.
     silent = float(losses(torch.full((1, 4096), 0.1), torch.zeros(1, 4096))["level"])
     assert silent == pytest.approx(50 / 20 * math.log(10), abs=1e-4)
+
+
+def test_only_what_exceeds_costs_its_logarithm(losses, noise):
+    assert float(losses(noise, -3 * noise)["overshoot"]) == pytest.approx(math.log(3), rel=1e-4)
+    assert float(losses(noise, 0.5 * noise)["overshoot"]) == 0.0
+    assert float(losses(1e-3 * noise, 3e-3 * noise)["overshoot"]) == pytest.approx(math.log(3), rel=1e-4)
+    # What is 60 dB below the loudest bin may exceed: a tone at 1 kHz, silence but for rounding elsewhere.
+    tone = torch.sin(2 * torch.pi * 1000 / 16000 * torch.arange(16000.0))[None]
+    assert float(losses(tone, tone + 1e-5 * noise[:1])["overshoot"]) < 1e-3
+    assert float(losses(0 * noise, noise)["overshoot"]) == 0.0
 
 
 def test_long_windows_have_the_level_of_their_loudest_part(noise):

@@ -15,6 +15,7 @@ from spectok.evaluation.metrics import (
     jackknife,
     level_db,
     mel_distance,
+    overshoot_db,
     pesq_wb,
     score,
     si_sdr,
@@ -42,6 +43,7 @@ def test_identical_speech_reaches_the_top_of_every_scale(speech):
     assert scores["estoi"] == pytest.approx(1.0, abs=1e-9)
     assert scores["si_sdr"] == 100.0
     assert scores["level_db"] == 0.0
+    assert scores["overshoot_db"] == 0.0
     assert scores["mel_distance"] == 0.0
 
 
@@ -56,6 +58,7 @@ def test_score_is_each_metric_and_repeats_itself(speech, noisy):
         "estoi": stoi(speech, noisy, extended=True),
         "si_sdr": si_sdr(speech, noisy),
         "level_db": level_db(speech, noisy),
+        "overshoot_db": overshoot_db(speech, noisy),
         "mel_distance": mel_distance(speech, noisy),
     }
 
@@ -107,6 +110,29 @@ def test_level_at_its_limits():
     assert level_db(real, 1e-6 * real) == level_db(real, 0 * real) == pytest.approx(-100.0, abs=1e-9)
     assert level_db(real, 1e-4 * real) == pytest.approx(-80.0, abs=1e-9)
     assert math.isnan(level_db(0 * real, real)) and math.isnan(level_db(0 * real, 0 * real))
+
+
+def test_overshoot_of_a_gain_is_the_gain_and_of_a_loss_nothing(speech):
+    real = speech.astype(np.float64)
+    assert overshoot_db(real, -2 * real) == pytest.approx(20 * math.log10(2), abs=1e-9)
+    assert overshoot_db(0.01 * real, 0.02 * real) == pytest.approx(20 * math.log10(2), abs=1e-9)
+    assert overshoot_db(real, 0.9 * real) == 0.0
+    assert overshoot_db(real, 0 * real) == 0.0
+
+
+def test_overshoot_counts_the_bins_that_are_heard(speech, noisy):
+    def magnitudes(audio):
+        window = torch.hann_window(512, dtype=torch.float64)
+        given = torch.from_numpy(audio).double()
+        return torch.stft(given, 512, 128, window=window, pad_mode="constant", return_complex=True).abs()
+
+    real, fake = magnitudes(speech), magnitudes(noisy)
+    heard = real > real.max() / 1000
+    assert 0.2 < float(heard.double().mean()) < 0.9
+    expected = torch.relu(20 * torch.log10(fake[heard] / real[heard])).mean()
+    assert overshoot_db(speech, noisy) == pytest.approx(float(expected), abs=1e-9)
+    silence = np.zeros(16000)
+    assert math.isnan(overshoot_db(silence, noisy[:16000])) and math.isnan(overshoot_db(silence[:0], silence[:0]))
 
 
 def test_mel_distance_of_a_gain_is_its_logarithm():

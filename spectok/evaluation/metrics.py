@@ -28,6 +28,7 @@ METRICS = {
     "estoi": "extended STOI, up to 1, higher is better",
     "si_sdr": "SI-SDR in dB, limited to +-100, higher is better",
     "level_db": "level of the output over that of the original in dB, 0 is best",
+    "overshoot_db": "how far the spectrum exceeds the original's, mean over time and frequency in dB, lower is better",
     "mel_distance": "L1 between natural-log mel spectra over five scales, lower is better",
 }
 
@@ -38,6 +39,7 @@ PESQ_FLOOR = 1.0
 STOI_MIN_SAMPLES = 6349  # 30 frames of 256 samples every 128, at 10 kHz
 SI_SDR_LIMIT_DB = 100.0
 LEVEL_LIMIT_DB = 100.0
+OVERSHOOT_N_FFT, OVERSHOOT_RANGE_DB = 512, 60.0
 MEL_SCALES = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 160))  # (n_fft, n_mels)
 MEL_FLOOR = 1e-5
 
@@ -166,6 +168,32 @@ def level_db(real: Audio, fake: Audio) -> float:
     return min(LEVEL_LIMIT_DB, 10 * math.log10(ratio))
 
 
+def overshoot_db(real: Audio, fake: Audio) -> float:
+    """How far the magnitude spectrum of `fake` exceeds that of `real`: mean of max(0, 20 log10 |F| / |R|) in dB.
+
+    Over the bins of `real` within 60 dB of its loudest, in Hann windows of 512 samples every 128. A spectrum that is
+    too quiet everywhere has none: read it beside the level. NaN where `real` is silent.
+
+    Raises:
+        ValueError: the two are not one-dimensional, finite and of one length.
+    """
+    real, fake = _checked(real, fake)
+    magnitudes = [_magnitudes(audio, OVERSHOOT_N_FFT) for audio in (real, fake)]
+    heard = magnitudes[0] > magnitudes[0].max(initial=0.0) * 10 ** (-OVERSHOOT_RANGE_DB / 20)
+    if not heard.any():
+        return math.nan
+    ratio = magnitudes[1][heard] / magnitudes[0][heard]
+    return float(20 * np.log10(np.maximum(ratio, 1.0)).mean())
+
+
+def _magnitudes(audio: Audio, n_fft: int) -> Audio:
+    """[frames, n_fft // 2 + 1], with n_fft / 2 zeros on both sides, a Hann window of sum 1 and a hop of n_fft / 4."""
+    window = np.hanning(n_fft + 1)[:-1]
+    frames = np.lib.stride_tricks.sliding_window_view(np.pad(audio, n_fft // 2), n_fft)[:: n_fft // 4]
+    magnitudes: Audio = np.abs(np.fft.rfft(frames * window, axis=-1)) / window.sum()
+    return magnitudes
+
+
 @functools.cache
 def _mel_filters(n_fft: int, n_mels: int) -> Audio:
     """[n_mels, n_fft // 2 + 1] triangles of peak 1, evenly spaced from 0 to 8 kHz on the HTK mel scale."""
@@ -178,11 +206,7 @@ def _mel_filters(n_fft: int, n_mels: int) -> Audio:
 
 
 def _log_mel(audio: Audio, n_fft: int, n_mels: int) -> Audio:
-    window = np.hanning(n_fft + 1)[:-1]
-    padded = np.pad(audio, n_fft // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[:: n_fft // 4]
-    magnitude = np.abs(np.fft.rfft(frames * window, axis=-1)) / window.sum()
-    return np.log(np.maximum(magnitude @ _mel_filters(n_fft, n_mels).T, MEL_FLOOR))
+    return np.log(np.maximum(_magnitudes(audio, n_fft) @ _mel_filters(n_fft, n_mels).T, MEL_FLOOR))
 
 
 def mel_distance(real: Audio, fake: Audio) -> float:
@@ -214,6 +238,7 @@ def score(real: Audio, fake: Audio) -> dict[str, float]:
         "estoi": stoi(real, fake, extended=True),
         "si_sdr": si_sdr(real, fake),
         "level_db": level_db(real, fake),
+        "overshoot_db": overshoot_db(real, fake),
         "mel_distance": mel_distance(real, fake),
     }
 

@@ -10,7 +10,12 @@ from spectok.evaluation.evaluate import GROUPS
 from spectok.files import atomic_write, why
 
 COLUMNS = (("pesq", "PESQ-WB", 2), ("stoi", "STOI", 3), ("estoi", "ESTOI", 3))
-MORE_COLUMNS = (("si_sdr", "SI-SDR, dB", 1), ("level_db", "level, dB", 1), ("mel_distance", "mel distance", 3))
+MORE_COLUMNS = (
+    ("si_sdr", "SI-SDR, dB", 1),
+    ("level_db", "level, dB", 1),
+    ("overshoot_db", "overshoot, dB", 2),
+    ("mel_distance", "mel distance", 3),
+)
 Results = dict[str, Any]
 
 

@@ -29,6 +29,7 @@ class LossConfig:
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
     stft_weight: float = 0.0  # mean absolute error of the log magnitudes at several resolutions
     level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over short windows
+    overshoot_weight: float = 0.0  # mean natural-log excess of the magnitude, where it exceeds
     adversarial_weight: float = 0.0  # of the discriminators' verdict
     feature_weight: float = 0.0  # of what the discriminators see on the way
     commitment_weight: float = 0.25  # of the quantizer, where it has one
@@ -41,6 +42,7 @@ class LossConfig:
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
     level_windows: tuple[int, ...] = (1024,)  # samples of the windows whose levels are compared; hops of a half
+    overshoot_range_db: float = 60.0  # bins this much below the loudest of their clip may exceed
     floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
 
     def __post_init__(self) -> None:
@@ -109,6 +111,8 @@ class Losses(nn.Module):
             losses["stft"] = self.log_stft(fake[:, None], real[:, None])
         if self.config.level_weight:
             losses["level"] = self.level(real, fake)
+        if self.config.overshoot_weight:
+            losses["overshoot"] = self.overshoot(real, fake)
         return losses
 
     def spectral(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -143,6 +147,13 @@ class Losses(nn.Module):
             real_level, fake_level = (0.5 * torch.log(energy + self.floor**2) for energy in energies)
             terms.append((real_level - fake_level).abs().mean())
         return torch.stack(terms).mean()
+
+    def overshoot(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Mean of relu(ln |fake| / |real|) over the bins that are heard; regression leaves some too loud, as noise."""
+        real, fake = (self._stft(audio, self.config.spectral_n_fft).abs() for audio in (real, fake))
+        heard = real > real.amax(dim=(1, 2), keepdim=True) * 10 ** (-self.config.overshoot_range_db / 20)
+        excess = torch.where(heard, torch.log(fake.clamp_min(1e-9) / real.clamp_min(1e-9)), 0.0)
+        return (torch.relu(excess).sum(dim=(1, 2)) / heard.sum(dim=(1, 2)).clamp_min(1)).mean()
 
     def _stft(self, audio: Tensor, n_fft: int) -> Tensor:
         # Scaled so that a full-scale sine has magnitude 1 whatever the window, so that one floor serves all.

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from spectok.config import require
-from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, pesq_wb, stoi
+from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, overshoot_db, pesq_wb, stoi
 from spectok.model.codec import Codec
 from spectok.training.data import Corpus
 
@@ -44,7 +44,7 @@ class Validation:
 
 
 def validate(codec: Codec, corpus: Corpus) -> Validation:
-    """PESQ-WB, STOI, level and codebook use over the first seconds of some clips of the validation split.
+    """PESQ-WB, STOI, level, overshoot and codebook use over the first seconds of some clips of the validation split.
 
     Args:
         codec: on the CPU, in evaluation mode; its sample rate is 16 kHz.
@@ -52,16 +52,16 @@ def validate(codec: Codec, corpus: Corpus) -> Validation:
     """
     config = codec.config
     require(config.sample_rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, not at {config.sample_rate}")
-    scores: dict[str, list[float]] = {"pesq": [], "stoi": [], "level_db": []}
+    metrics = {"pesq": pesq_wb, "stoi": stoi, "level_db": level_db, "overshoot_db": overshoot_db}
+    scores: dict[str, list[float]] = {name: [] for name in metrics}
     histogram = np.zeros(config.quantizer.codebook_size, np.int64)
     clips = []
     for n, index in enumerate(np.linspace(0, len(corpus) - 1, min(MAX_CLIPS, len(corpus))).astype(int)):
         real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * SAMPLE_RATE)))
         fake, codes = reconstruct(codec, real)
         histogram += np.bincount(codes.ravel(), minlength=len(histogram))
-        scores["pesq"].append(pesq_wb(real, fake))
-        scores["stoi"].append(stoi(real, fake))
-        scores["level_db"].append(level_db(real, fake))
+        for name, metric in metrics.items():
+            scores[name].append(metric(real, fake))
         if n < SAVED_CLIPS:
             clips.append(Clip(real, fake, codes))
     use = codebook_use(histogram)
