@@ -16,6 +16,7 @@ PLAIN = LossConfig()
 # From the third of six steps on, every loss there is.
 ADVERSARIAL = LossConfig(
     stft_weight=0.3,
+    scales_weight=0.1,
     level_weight=0.2,
     adversarial_weight=0.5,
     feature_weight=0.5,
@@ -74,6 +75,8 @@ def state(trainer):
         "optimizer": _entries(trainer.optimizer),
         "balance": trainer.balancer.squares,
     }
+    if trainer.scales:
+        parts["scales"] = trainer.scales.state_dict()
     if trainer.discriminators:
         parts["discriminators"] = trainer.discriminators.state_dict()
         parts["discriminator_optimizer"] = _entries(trainer.discriminator_optimizer)

@@ -10,7 +10,7 @@ from spectok.errors import InputError
 from spectok.training.losses import LossConfig, Losses, decorrelation, judge
 
 NAMES = ("complex", "magnitude", "mel", "stft", "level", "overshoot")
-WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation")
+WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation", "scales")
 
 
 @pytest.fixture

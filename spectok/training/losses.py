@@ -34,6 +34,7 @@ class LossConfig:
     feature_weight: float = 0.0  # of what the discriminators see on the way
     commitment_weight: float = 0.25  # of the quantizer, where it has one
     decorrelation_weight: float = 0.0  # of the latent's second moments
+    scales_weight: float = 0.0  # of what the decoder's inner scales tell of the spectrum
     adversarial_form: Literal["least_squares", "hinge"] = "least_squares"
     adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
     balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output

@@ -18,6 +18,7 @@ from spectok.training.data import Batches, Corpus
 from spectok.training.discriminators import Discriminators
 from spectok.training.losses import Losses, decorrelation, judge
 from spectok.training.recipe import Budget, Machine, TrainConfig
+from spectok.training.scales import Scales
 
 
 class Trainer:
@@ -51,7 +52,9 @@ class Trainer:
         self.network = compiled(self.codec) if self.machine.compile else self.codec
         self.losses = Losses(config.loss, config.codec.sample_rate).to(device)
         self.balancer = Balancer(config.loss)
-        self.optimizer = self._optimizer_of(self.codec)
+        self.scales = Scales(self.codec).to(device) if config.loss.scales_weight else None
+        self.learned = nn.ModuleList(filter(None, [self.codec, self.scales]))
+        self.optimizer = self._optimizer_of(self.learned)
         self.discriminators = Discriminators(config.discriminator).to(device) if config.loss.is_adversarial else None
         self.discriminator_optimizer = self._optimizer_of(self.discriminators) if self.discriminators else None
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
@@ -91,24 +94,24 @@ class Trainer:
         losses = self.losses(real, fake)
         adversarial, error = self._judge(real, fake)
         gradient, lengths = self.balancer.combine(losses | adversarial, fake)
-        latent_losses = self._latent_losses(quantized)
+        inner_losses = self._inner_losses(quantized, audio)
         weights = self.config.loss.weights
-        latent_total = torch.stack([weights[name] * loss for name, loss in latent_losses.items()]).sum()
+        inner_total = torch.stack([weights[name] * loss for name, loss in inner_losses.items()]).sum()
         norms = {}
         if error is not None:
             norms["discriminator_norm"] = self._update_discriminators(error)
             adversarial |= {"discriminator": error}
         self.optimizer.zero_grad()
-        ((scored * gradient).sum() + latent_total).backward()  # the first term only carries the gradient on
-        norms["gradient_norm"] = self._update(self.codec, self.optimizer)
+        ((scored * gradient).sum() + inner_total).backward()  # the first term only carries the gradient on
+        norms["gradient_norm"] = self._update(self.learned, self.optimizer)
         usable = math.isfinite(norms["gradient_norm"])
         if usable:
             gathered = [distributed.gather(tensor.detach()) for tensor in (quantized.latent, quantized.codes)]
             self.codec.quantizer.update_(*gathered)
         self.step += 1
         self._update_average()
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + latent_total
-        values = losses | latent_losses | adversarial | {"total": total}
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + inner_total
+        values = losses | inner_losses | adversarial | {"total": total}
         values |= {f"{name}_norm": length for name, length in lengths.items()}
         numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one wait for the device
         return {
@@ -141,6 +144,8 @@ class Trainer:
         self.codec.load_state_dict(with_prefix(tensors, "codec."))
         self.average = {name: tensor.to(device) for name, tensor in with_prefix(tensors, "average.").items()}
         restore_optimizer(self.optimizer, with_prefix(tensors, "optimizer."))
+        if self.scales is not None:
+            self.scales.load_state_dict(with_prefix(tensors, "scales."))
         if self.discriminators and self.discriminator_optimizer:
             self.discriminators.load_state_dict(with_prefix(tensors, "discriminators."))
             restore_optimizer(self.discriminator_optimizer, with_prefix(tensors, "discriminator_optimizer."))
@@ -207,10 +212,12 @@ class Trainer:
         losses, error = judge(of_real, of_fake, loss.adversarial_form)
         return {name: value for name, value in losses.items() if loss.weights[name]}, error
 
-    def _latent_losses(self, quantized: Quantized) -> dict[str, Tensor]:
+    def _inner_losses(self, quantized: Quantized, audio: Tensor) -> dict[str, Tensor]:
         losses = {"commitment": quantized.commitment_loss}
         if self.config.loss.decorrelation_weight:
             losses["decorrelation"] = decorrelation(quantized.latent)
+        if self.scales is not None:
+            losses["scales"] = self.scales(audio, self.first_scored)
         return losses
 
     def _update_discriminators(self, error: Tensor) -> float:
@@ -239,6 +246,8 @@ class Trainer:
         tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         tensors |= {f"buffer.{name}": tensor for name, tensor in self._passing_buffers().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        if self.scales is not None:
+            tensors |= {f"scales.{name}": tensor for name, tensor in self.scales.state_dict().items()}
         tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.squares.items()}
         if self.discriminators and self.discriminator_optimizer:
             state = optimizer_tensors(self.discriminator_optimizer)
