@@ -1,4 +1,4 @@
-"""The command line: `spectok encode | decode | stream | info | eval`, one function each.
+"""The command line: `spectok encode | decode | stream | info | inspect | eval`, one function each.
 
 What the user got wrong is one sentence on standard error and exit code 2; outputs appear whole or not at all.
 """
@@ -134,6 +134,32 @@ def info(args: argparse.Namespace) -> None:
         print(f"{name:<12}{value}")
 
 
+def inspect(args: argparse.Namespace) -> None:
+    """A picture of what a model looks at."""
+    from spectok.model.codec import Codec
+    from spectok.model.weights import load_weights
+
+    try:
+        from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection
+        from spectok.evaluation.inspection import inspect as run
+    except ModuleNotFoundError as error:
+        raise _missing("inspect", error) from error
+    require(Path(args.output).suffix == ".png", f"cannot write {args.output}: its name must end in .png")
+    check_output(args.output, args.force)
+    model = pretrained.find(args.model)
+    codec = Codec(model.config).eval()
+    load_weights(codec, model)
+    audio, sample_rate = audio_files.read_audio(args.input)
+    seen = run(codec, audio_files.resample(audio, sample_rate, model.config.sample_rate))
+    title = f"{model.config.name}: {Path(args.input).name}"
+    title += f", the first {MAX_SECONDS:g} s" if len(audio) > MAX_SECONDS * sample_rate else ""
+    draw_inspection(args.output, seen, model.config.sample_rate, title)
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> InputError:
+    return InputError(f"spectok {command} needs more packages: pip install 'spectok[eval]' ({error})")
+
+
 def evaluate(args: argparse.Namespace) -> None:
     """Quality, bits and speed over a folder or manifest."""
     import torch
@@ -145,7 +171,7 @@ def evaluate(args: argparse.Namespace) -> None:
         from spectok.evaluation.report import markdown, write_report
         from spectok.evaluation.rivals import rival
     except ModuleNotFoundError as error:
-        raise InputError(f"spectok eval needs more packages: pip install 'spectok[eval]' ({error})") from error
+        raise _missing("eval", error) from error
     require(args.threads > 0, f"--threads is {args.threads}, but must be positive")
     torch.set_num_threads(args.threads)
     tokenizers = [Tokenizer.from_pretrained(model, args.device) for model in args.model or pretrained.names()]
@@ -201,6 +227,14 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("info", info, "what a .spt file or a model is")
     sub.add_argument("target", metavar="FILE|MODEL")
+
+    sub = command("inspect", inspect, "draw what a model looks at: attention of its queries, biases, codes, as a PNG")
+    sub.add_argument("input", metavar="IN")
+    sub.add_argument("output", metavar="OUT.png")
+    sub.add_argument(
+        "--model", default=pretrained.DEFAULT, help=f"released name or folder (default: {pretrained.DEFAULT})"
+    )
+    sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
 
     sub = command("eval", evaluate, "measure quality, bits and speed over a folder or manifest")
     sub.add_argument("source", metavar="FOLDER|MANIFEST")

@@ -1,11 +1,16 @@
-"""One picture of what the codec does: both spectrograms and the codes between them."""
+"""Pictures. `draw` shows what the codec does: both spectrograms and the codes between them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectok.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def draw(
@@ -28,24 +33,47 @@ def draw(
         frame_rate: of the codes, in Hz.
         title: above the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(9, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = canvas((9, 6.5))
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, max(0.5, min(1.5, codes.shape[1] / 6)), 3])
     for axis, audio, name in ((axes[0], real, "original"), (axes[2], fake, "decoded")):
-        extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
-        axis.imshow(spectrogram(audio), origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma")
+        show_spectrogram(axis, audio, sample_rate)
         axis.set_ylabel(f"{name}\nkHz")
-    extent = (0, len(codes) / frame_rate, codes.shape[1] + 0.5, 0.5)
-    axes[1].imshow(codes.T, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
-    axes[1].set_ylabel("codes\nslot")
-    axes[1].yaxis.set_major_locator(MaxNLocator(integer=True))
+    show_codes(axes[1], codes, len(codes) / frame_rate)
     axes[2].set_xlabel("seconds")
     axes[2].set_xlim(0, len(real) / sample_rate)
     figure.suptitle(title)
+    save(figure, path)
+
+
+def show_spectrogram(axis: "Axes", audio: NDArray[np.float32], sample_rate: int) -> None:
+    """Audio `[T]` over seconds and kHz."""
+    extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
+    axis.imshow(spectrogram(audio), origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma")
+    axis.set_ylabel("kHz")
+
+
+def show_codes(axis: "Axes", codes: NDArray[np.int64], seconds: float) -> None:
+    """Codes `[F, K]` over seconds and slots."""
+    from matplotlib.ticker import MaxNLocator
+
+    extent = (0, seconds, codes.shape[1] + 0.5, 0.5)
+    axis.imshow(codes.T, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
+    axis.set_ylabel("codes\nslot")
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def canvas(inches: tuple[float, float]) -> "Figure":
+    """An empty figure that needs no screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=inches, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as a whole PNG."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 

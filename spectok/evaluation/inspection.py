@@ -1,0 +1,139 @@
+"""What a model looks at: the attention of its queries through time, their learned biases, and the codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spectok.evaluation.picture import canvas, save, show_codes, show_spectrogram
+from spectok.model.bands import bands, membership, positional_bias
+from spectok.model.bottleneck import QueryAttention
+from spectok.model.codec import Codec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import SubFigure
+
+MAX_SECONDS = 10.0  # more would not be told apart
+PRIOR = 1e-3  # of the most that a query looks at by its bias; nothing is learned where it is less
+SEEN = 0.02  # of the most that a query looks at on average; what gets less is left out of its panel
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How the queries of the encoder's bottleneck look at the frequency axis."""
+
+    weights: NDArray[np.float32]  # mean over the heads, [F, queries, positions]
+    bias: NDArray[np.float32]  # [heads, queries, positions]
+    start: NDArray[np.float32]  # SFC's bias P, where learning begins, [queries, positions]
+    layout: NDArray[np.bool_]  # its bands, [queries, positions]
+
+    @property
+    def adaptivity(self) -> float:
+        """How much of where it looks depends on what it hears: 0 never moves, 1 never looks twice at the same place.
+
+        Half of the mean absolute difference between a frame's weights and their mean over time.
+        """
+        return float(np.abs(self.weights - self.weights.mean(0)).sum(2).mean()) / 2
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was seen of one file."""
+
+    audio: NDArray[np.float32]  # [T]
+    codes: NDArray[np.int64]  # [F, K]
+    attention: Attention | None  # where the bottleneck has queries that attend
+
+
+def inspect(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
+    """Run the first ten seconds of audio `[T]` at the codec's rate through the encoder, and watch."""
+    config = codec.config
+    audio = audio[: int(MAX_SECONDS * config.sample_rate)]
+    mixer = codec.encoder.bottleneck.mixer
+    tokens: list[torch.Tensor] = []
+    handle = mixer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0]))
+    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    with torch.inference_mode():
+        codes, _ = codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))
+        handle.remove()
+        frames = codes.reshape(-1, config.quantizer.tokens_per_frame).numpy()
+        if not isinstance(mixer, QueryAttention):
+            return Inspection(audio, frames, None)
+        weights, bias = mixer.attention(tokens[0]).mean(1).numpy(), mixer.bias().numpy()
+    positions = weights.shape[2]
+    edges = bands(config.bottleneck.bands, config.bottleneck.queries, positions, config.sample_rate)
+    attention = Attention(weights, bias, positional_bias(edges, positions), membership(edges, positions))
+    return Inspection(audio, frames, attention)
+
+
+def draw_inspection(path: str | Path, seen: Inspection, sample_rate: int, title: str = "") -> None:
+    """Write a PNG: spectrogram, codes and how many different ones there were so far; each query's attention; biases."""
+    attention, seconds = seen.attention, len(seen.audio) / sample_rate
+    heights = [5.5] if attention is None else [5.5, 1.6 * -(-attention.weights.shape[1] // 4), 6.5]
+    figure = canvas((12, sum(heights)))
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_codes(parts[0], seen, seconds, sample_rate)
+    if attention is not None:
+        _draw_attention(parts[1], attention, seconds, sample_rate)
+        _draw_bias(parts[2], attention, sample_rate)
+        title += f" (adaptivity {attention.adaptivity:.3f})"
+    figure.suptitle(title)
+    save(figure, path)
+
+
+def _draw_codes(figure: "SubFigure", seen: Inspection, seconds: float, sample_rate: int) -> None:
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 1, 1])
+    show_spectrogram(top, seen.audio, sample_rate)
+    show_codes(middle, seen.codes, seconds)
+    count, slots = seen.codes.shape
+    first = np.zeros(seen.codes.size, bool)
+    first[np.unique(seen.codes, return_index=True)[1]] = True
+    times = np.linspace(0, seconds, count + 1)[1:]
+    bottom.plot(times, np.cumsum(first)[slots - 1 :: slots], label="different codes so far")
+    bottom.plot(times, slots * np.arange(1, count + 1), color="grey", linestyle=":", label="codes so far")
+    bottom.legend(loc="upper left")
+    bottom.set(xlabel="seconds", xlim=(0, seconds), ylim=(0, None))
+
+
+def _draw_attention(figure: "SubFigure", attention: Attention, seconds: float, sample_rate: int) -> None:
+    _, queries, positions = attention.weights.shape
+    axes = figure.subplots(-(-queries // 4), 4, sharex=True, squeeze=False).ravel()
+    for axis in axes[queries:]:
+        axis.axis("off")
+    for query, axis in enumerate(axes[:queries]):
+        weights = attention.weights[:, query]
+        looked_at = np.flatnonzero(weights.mean(0) > SEEN * weights.mean(0).max())
+        low, high = looked_at[0], looked_at[-1] + 1
+        extent = (0, seconds, *(edge * sample_rate / 2000 / positions for edge in (low, high)))
+        axis.imshow(weights[:, low:high].T, origin="lower", aspect="auto", extent=extent, vmin=0, cmap="magma")
+        axis.text(0.01, 0.96, f"{query + 1}", transform=axis.transAxes, va="top", color="white")
+    figure.suptitle("where each query looks: attention over frequency (kHz) through time (s), mean of the heads")
+
+
+def _draw_bias(figure: "SubFigure", attention: Attention, sample_rate: int) -> None:
+    heads = range(len(attention.bias))
+    prior = np.exp(attention.bias - attention.bias.max(2, keepdims=True))
+    prior /= prior.sum(2, keepdims=True)
+    # Where no query ever looks there is no gradient, only weight decay: what it did there was not learned.
+    looked_at = prior > PRIOR * prior.max(2, keepdims=True)
+    learned = np.where(looked_at & np.isfinite(attention.bias), attention.bias - attention.start, np.nan)
+    rows = [
+        [("bands", attention.layout), *((f"head {n + 1}: where it looks by itself", prior[n]) for n in heads)],
+        [("bias at the start", attention.start), *((f"head {n + 1}: learned since", learned[n]) for n in heads)],
+    ]
+    most = float(np.nanmax(np.abs(learned))) or 1.0
+    axes = figure.subplots(2, 1 + len(heads), sharex=True, sharey=True)
+    for row, panels in enumerate(rows):
+        for column, (name, image) in enumerate(panels):
+            style = {"cmap": "magma"} if row == 0 or column == 0 else {"cmap": "RdBu_r", "vmin": -most, "vmax": most}
+            extent = (0, sample_rate / 2000, len(image) + 0.5, 0.5)
+            axis = axes[row, column]
+            axis.imshow(image, aspect="auto", extent=extent, interpolation="nearest", **style)
+            axis.set_title(name, fontsize="small")
+        axes[row, 0].set_ylabel("query")
+    for axis in axes[1]:
+        axis.set_xlabel("kHz")
+    figure.suptitle(f"bands, and the bias of each head towards them; learned: -{most:.2g} (blue) to {most:.2g} (red)")

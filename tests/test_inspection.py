@@ -1,0 +1,120 @@
+"""What `spectok inspect` shows, and the picture itself."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import FLAT, QUERY
+from matplotlib.image import imread
+from models import random_codec, use_root, write_root
+
+from spectok.audio import write_audio
+from spectok.cli import main
+from spectok.evaluation.inspection import Attention, draw_inspection, inspect
+from spectok.model.bands import bands, membership, positional_bias
+
+AUDIO = 0.1 * np.random.default_rng(0).standard_normal(100 * QUERY.frame_length).astype(np.float32)
+
+
+def seen_by(bias="matrix", kind="query", audio=AUDIO):
+    bottleneck = dataclasses.replace(QUERY.bottleneck, bias=bias, kind=kind)
+    codec = random_codec(dataclasses.replace(QUERY, bottleneck=bottleneck))
+    return codec, inspect(codec, audio)
+
+
+def test_attention_is_that_of_the_encoder():
+    codec, seen = seen_by()
+    frames = 101  # 100 and the synthesis delay, which takes another
+    padded = torch.from_numpy(np.pad(AUDIO, (0, QUERY.frame_length)))[None]
+    assert np.array_equal(seen.audio, AUDIO)
+    codes, _ = codec.encode_step(padded, codec.encoder.init_state(1))
+    assert np.array_equal(seen.codes, codes.reshape(frames, QUERY.quantizer.tokens_per_frame).numpy())
+    assert seen.attention.weights.shape == (frames, 4, 16)
+    np.testing.assert_allclose(seen.attention.weights.sum(2), 1, atol=1e-6)
+    mixer = codec.encoder.bottleneck.mixer
+    np.testing.assert_array_equal(seen.attention.bias, mixer.bias.matrix.detach().numpy())
+    edges = bands("mel", 4, 16, 16000)
+    assert np.array_equal(seen.attention.layout, membership(edges, 16))
+    assert np.array_equal(seen.attention.start, positional_bias(edges, 16))
+    # Keys that say nothing leave the bias alone to decide, in every frame.
+    mixer.to_key.weight.data.zero_()
+    by_itself = torch.softmax(mixer.bias.matrix.detach(), dim=2).mean(0).numpy()
+    np.testing.assert_allclose(inspect(codec, AUDIO).attention.weights, np.tile(by_itself, (frames, 1, 1)), atol=1e-6)
+
+
+def test_watching_leaves_nothing_behind():
+    codec, _ = seen_by()
+    assert not codec.encoder.bottleneck.mixer._forward_pre_hooks
+
+
+def test_adaptivity_by_hand():
+    def adaptivity(*frames):
+        weights = np.array(frames, np.float32)[:, None]
+        return Attention(weights, weights, weights, weights).adaptivity
+
+    assert adaptivity([0.5, 0.5], [0.5, 0.5]) == 0.0
+    assert adaptivity([1.0, 0.0], [0.0, 1.0]) == pytest.approx(0.5, abs=1e-7)
+    assert adaptivity(*np.eye(10)) == pytest.approx(0.9, abs=1e-6)
+    assert adaptivity([0.6, 0.4], [0.4, 0.6]) == pytest.approx(0.1, abs=1e-7)
+
+
+def test_only_the_first_ten_seconds_are_looked_at():
+    _, seen = seen_by(audio=np.tile(AUDIO, 51))  # 3,200 samples each
+    assert len(seen.audio) == 160000
+    assert len(seen.codes) == 5001
+
+
+@pytest.mark.parametrize("bias", ["none", "fixed", "slope", "matrix", "mask"])
+def test_every_bias_can_be_drawn(tmp_path, bias):
+    draw_inspection(tmp_path / "a.png", seen_by(bias)[1], 16000, "title")
+    height, width, _ = imread(tmp_path / "a.png").shape
+    assert (width, height) == (1320, 1496)  # 12 by 5.5 + 1.6 + 6.5 inches
+
+
+@pytest.mark.parametrize("codec", [random_codec(FLAT), seen_by(kind="mamba")[0]], ids=["flat", "mamba"])
+def test_without_attention_the_codes_remain(tmp_path, codec):
+    seen = inspect(codec, AUDIO)
+    assert seen.attention is None
+    draw_inspection(tmp_path / "a.png", seen, 16000)
+    height, width, _ = imread(tmp_path / "a.png").shape
+    assert (width, height) == (1320, 605)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    write_root(tmp_path / "pretrained")
+    use_root(monkeypatch, tmp_path / "pretrained")
+    monkeypatch.chdir(tmp_path)
+    write_audio("in.wav", AUDIO, 16000)
+    write_audio("empty.wav", AUDIO[:0], 16000)
+    return tmp_path
+
+
+def test_the_command_writes_a_picture(folder, capsys):
+    assert main(["inspect", "in.wav", "out.png", "--model", "tiny-query"]) == 0
+    assert imread("out.png").shape[:2] == (1496, 1320)
+    before = (folder / "out.png").read_bytes()
+    assert main(["inspect", "in.wav", "out.png", "--model", "tiny-query"]) == 2
+    assert "out.png exists" in capsys.readouterr().err
+    assert (folder / "out.png").read_bytes() == before
+    assert main(["inspect", "in.wav", "out.png", "--model", "tiny-flat", "--force"]) == 0
+    assert imread("out.png").shape[:2] == (605, 1320)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["empty.wav", "out.png"], "empty.wav holds no samples"),
+        (["missing.wav", "out.png"], "cannot read missing.wav"),
+        (["in.wav", "out.png", "--model", "nobody"], "there is no model 'nobody'"),
+        (["in.wav", "no/out.png"], "cannot write no/out.png"),
+        (["in.wav", "out.jpg"], "cannot write out.jpg: its name must end in .png"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(folder, capsys, arguments, sentence):
+    model = [] if "--model" in arguments else ["--model", "tiny-query"]
+    assert main(["inspect", *arguments, *model]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert not (folder / "out.png").exists()
