@@ -65,23 +65,30 @@ class BandMerge(nn.Module):
         return y * self.share
 
 
-class BandConvolution(nn.Module):
+class PaddedBands(nn.Module):
+    """Bands of one width, so that one grouped convolution serves them all: narrower ones than the widest are padded."""
+
+    def __init__(self, edges: Edges, positions: int) -> None:
+        super().__init__()
+        places = edges[:, :1] + np.arange((edges[:, 1] - edges[:, 0]).max())
+        inside = torch.from_numpy(places < edges[:, 1:]).unsqueeze(2)
+        self.register_buffer("places", torch.from_numpy(places.clip(max=positions - 1)), persistent=False)
+        self.register_buffer("inside", inside, persistent=False)
+        self.places: Tensor  # the positions of each band, [K, widest]
+        self.inside: Tensor  # whether they are, [K, widest, 1]
+
+
+class BandConvolution(PaddedBands):
     """A convolution of its own for each band, as wide as the band: `[N, Q, C]` to `[N, K, C]`.
 
-    One convolution does all, in K * groups groups; narrower bands than the widest are padded with zeros. A linear layer
-    that the bands share mixes the groups.
+    Its channels are in groups; a linear layer that the bands share mixes them.
     """
 
     def __init__(self, edges: Edges, positions: int, channels: int, groups: int) -> None:
-        super().__init__()
-        places, inside = _padded(edges, positions)
-        count, width = places.shape
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("inside", inside, persistent=False)
-        self.places: Tensor
-        self.inside: Tensor
+        super().__init__(edges, positions)
+        count, width = self.places.shape
         self.conv = nn.Conv1d(count * channels, count * channels, width, groups=count * groups, bias=False)
-        unit_gain_(self.conv, gain=math.sqrt(inside.numel() / float(inside.sum())))
+        unit_gain_(self.conv, gain=math.sqrt(self.inside.numel() / float(self.inside.sum())))
         self.mix = linear(channels, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,17 +98,12 @@ class BandConvolution(nn.Module):
         return y
 
 
-class BandTransposed(nn.Module):
+class BandTransposed(PaddedBands):
     """The transpose of `BandConvolution`: `[N, K, C]` to `[N, Q, C]`; where bands overlap they add up."""
 
     def __init__(self, edges: Edges, positions: int, channels: int, groups: int) -> None:
-        super().__init__()
-        places, inside = _padded(edges, positions)
-        count, width = places.shape
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("inside", inside, persistent=False)
-        self.places: Tensor
-        self.inside: Tensor
+        super().__init__(edges, positions)
+        count, width = self.places.shape
         self.register_buffer("share", _share(edges, positions), persistent=False)
         self.share: Tensor
         self.mix = linear(channels, channels, bias=False)
@@ -114,13 +116,6 @@ class BandTransposed(nn.Module):
         spread = self.conv(self.mix(x).flatten(1).unsqueeze(2)).reshape(len(x), count, -1, width).transpose(2, 3)
         y = x.new_zeros(len(x), len(self.share), x.shape[2])
         return y.index_add(1, self.places.flatten(), (spread * self.inside).flatten(1, 2)) * self.share
-
-
-def _padded(edges: Edges, positions: int) -> tuple[Tensor, Tensor]:
-    """The positions of each band, `[K, widest]`, and which of them are in the band, `[K, widest, 1]`."""
-    places = edges[:, :1] + np.arange((edges[:, 1] - edges[:, 0]).max())
-    inside = places < edges[:, 1:]
-    return torch.from_numpy(places.clip(max=positions - 1)), torch.from_numpy(inside).unsqueeze(2)
 
 
 def _share(edges: Edges, positions: int) -> Tensor:
