@@ -4,8 +4,8 @@
     python recipes/cards.py pretrained/results/results.json
 
 Every measured figure comes from `results.json` (made by `spectok eval`), from each model's `training.json` (made by
-`recipes/release.py`), and from `recipes/search.json` and `recipes/speed.json` (made by the scripts of these names).
-`--check` writes nothing and fails if a file is stale.
+`recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`) and from `recipes/speed.json` (by the
+script of that name). `--check` writes nothing and fails if a file is stale.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from recipes.study import tables
 from spectok import pretrained
 from spectok.config import CodecConfig
 from spectok.errors import InputError
@@ -182,27 +183,6 @@ of mostly read English: acted, emotional speech is the weakest of the clean cate
 """
 
 
-def search_tables() -> str:
-    """The probes of `recipes/search.py`, as Markdown."""
-    parts = []
-    for group in json.loads((RECIPES / "search.json").read_text(encoding="utf-8")):
-        if not group["probes"]:
-            continue
-        parts.append(
-            f"### {group['title']}\n\n`{group['recipe']}`, {group['minutes']:g} minutes of one processor each.\n\n"
-            "| probe | steps | PESQ-WB | STOI | level, dB | code entropy | parameters | MMAC/s | latency | commit |\n"
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"
-        )
-        parts += [
-            f"| {row['name']} | {row['steps']:,} | {row['pesq']:.3f} | {row['stoi']:.3f} | {row['level_db']:.1f} "
-            f"| {row['code_entropy']:.3f} | {row['parameters'] / 1e6:.2f} M | {row['macs_per_second'] / 1e6:.0f} "
-            f"| {row['latency_samples']} | {row['commit']} |"
-            for row in group["probes"]
-        ]
-        parts.append("")
-    return "\n".join(parts)
-
-
 def speed_table() -> str:
     """Steps per second, from `recipes/speed.py`, as Markdown."""
     path = RECIPES / "speed.json"
@@ -238,7 +218,8 @@ def results_page() -> str:
         ]
         parts.append("")
     models = "\n".join(parts)
-    return f"## The released models\n\n{models}\n## The search\n\n{search_tables()}\n## Speed\n\n{speed_table()}"
+    search = tables(RECIPES / "search")
+    return f"## The released models\n\n{models}\n## The search\n\n{search}\n## Speed\n\n{speed_table()}"
 
 
 def between_marks(path: Path, body: str) -> str:

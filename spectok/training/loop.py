@@ -13,6 +13,7 @@ from tqdm import tqdm
 from spectok.training import distributed
 from spectok.training.data import Corpus
 from spectok.training.log import RunLog
+from spectok.training.losses import Losses
 from spectok.training.trainer import Trainer
 from spectok.training.validation import validate
 
@@ -48,6 +49,7 @@ def fit(
     next_validation = trainer.seconds + 60 * config.validate_minutes
     averages = _Averages()
     log = RunLog(folder, config.codec) if is_first else None
+    losses = Losses(config.loss, config.codec.sample_rate)
     bar = tqdm(total=100.0, disable=quiet or not is_first, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}")
     with _signals() as received, bar:
         stopped = 0
@@ -69,7 +71,7 @@ def fit(
                 trainer.save(folder)
                 next_save += 60 * config.checkpoint_minutes
             if log and (trainer.seconds >= next_validation or trainer.progress >= 1):
-                log.validation(trainer.step, trainer.seconds, validate(trainer.averaged_codec(), valid))
+                log.validation(trainer.step, trainer.seconds, validate(trainer.averaged_codec(), valid, losses))
                 next_validation += 60 * config.validate_minutes
     trainer.close()
     if log:

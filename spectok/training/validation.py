@@ -11,6 +11,7 @@ from spectok.config import require
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, overshoot_db, pesq_wb, stoi
 from spectok.model.codec import Codec
 from spectok.training.data import Corpus
+from spectok.training.losses import Losses
 
 MAX_CLIPS = 24
 MAX_SECONDS = 4.0
@@ -43,12 +44,13 @@ class Validation:
     histogram: NDArray[np.int64]  # how often each code was used, [codebook_size]
 
 
-def validate(codec: Codec, corpus: Corpus) -> Validation:
-    """PESQ-WB, STOI, level, overshoot and codebook use over the first seconds of some clips of the validation split.
+def validate(codec: Codec, corpus: Corpus, losses: Losses) -> Validation:
+    """PESQ-WB, STOI, level, overshoot, losses and codebook use over the first seconds of some clips.
 
     Args:
         codec: on the CPU, in evaluation mode; its sample rate is 16 kHz.
         corpus: the validation split.
+        losses: of the recipe, on the CPU; clips too short for them are left out of their means.
     """
     config = codec.config
     require(config.sample_rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, not at {config.sample_rate}")
@@ -62,6 +64,9 @@ def validate(codec: Codec, corpus: Corpus) -> Validation:
         histogram += np.bincount(codes.ravel(), minlength=len(histogram))
         for name, metric in metrics.items():
             scores[name].append(metric(real, fake))
+        if len(real) >= losses.config.longest:
+            for name, loss in losses(torch.from_numpy(real)[None], torch.from_numpy(fake)[None]).items():
+                scores.setdefault(name, []).append(float(loss))
         if n < SAVED_CLIPS:
             clips.append(Clip(real, fake, codes))
     use = codebook_use(histogram)

@@ -1,0 +1,202 @@
+"""Compare choices by short runs of equal budget, one thread each.
+
+    python recipes/study.py recipes/search --data PREPARED --out runs/search --jobs 2
+
+A study is a folder with a `plan.toml`. This trains every probe of it that `--out` does not hold yet, and writes what
+all of them gave to `results.json` beside the plan, from which recipes/cards.py makes the tables. Stop it at any time
+and start it again.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spectok.config import CodecConfig, from_dict, require
+from spectok.errors import InputError
+from spectok.files import atomic_write
+from spectok.model.codec import Codec
+
+HERE = Path(__file__).parent
+
+
+COLUMNS = (  # of the tables: title, key, what 1 of it is, format
+    ("steps", "step", 1, ",.0f"),
+    ("PESQ-WB", "pesq", 1, ".3f"),
+    ("STOI", "stoi", 1, ".3f"),
+    ("level, dB", "level_db", 1, ".1f"),
+    ("overshoot, dB", "overshoot_db", 1, ".2f"),
+    ("complex", "complex", 1, ".4f"),
+    ("magnitude", "magnitude", 1, ".4f"),
+    ("mel", "mel", 1, ".4f"),
+    ("code entropy", "code_entropy", 1, ".3f"),
+    ("parameters, M", "parameters", 1e6, ".2f"),
+    ("MMAC/s", "macs_per_second", 1e6, ".0f"),
+    ("latency, samples", "latency_samples", 1, ".0f"),
+)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Probes that share their recipe, base, start and budget; the others are compared with the first."""
+
+    title: str
+    recipe: str  # a file in recipes/
+    probes: dict[str, tuple[str, ...]]  # overrides of the recipe by the probe's name
+    base: tuple[str, ...] = ()  # overrides of all probes
+    init: str = ""  # a released model to start from
+    minutes: float = 0.0  # of one processor
+    steps: int = 0  # or steps
+    seeds: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        require((self.minutes > 0) != (self.steps > 0), f"{self.title}: give either minutes or steps")
+        require(bool(self.probes) and bool(self.seeds), f"{self.title}: there must be a probe and a seed")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One run of a study."""
+
+    group: Group
+    name: str
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Where it runs."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
+        return out / (f"{name}-seed-{self.seed}" if self.seed else name)
+
+
+def load_plan(study: Path) -> list[Group]:
+    """Read `plan.toml`, strictly.
+
+    Raises:
+        InputError: it is missing or wrong, or two probes have one name.
+    """
+    path = study / "plan.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    groups = [from_dict(Group, group, str(path)) for group in table.get("group", [])]
+    folders = [probe.folder(Path()) for group in groups for probe in probes(group)]
+    require(len(folders) == len(set(folders)) > 0, f"{path} must hold probes, each under a name of its own")
+    return groups
+
+
+def probes(group: Group) -> list[Probe]:
+    """The runs of a group: all probes of the first seed before those of the second."""
+    return [Probe(group, name, seed) for seed in group.seeds for name in group.probes]
+
+
+def train(probe: Probe, data: Path, out: Path) -> None:
+    """Train one probe, unless it has been."""
+    group, folder = probe.group, probe.folder(out)
+    if (folder / "done").exists():
+        return
+    overrides = [*group.base, *group.probes[probe.name], f"seed={probe.seed}"]
+    options = [f"--set={override}" for override in overrides]
+    options += ["--cpu-clock", f"--minutes={group.minutes}"] if group.minutes else [f"--steps={group.steps}"]
+    options += [f"--init={group.init}"] if group.init else []
+    options += ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
+    command = [sys.executable, str(HERE / "train.py"), str(HERE / group.recipe), "--data", str(data)]
+    command += ["--out", str(folder), "--device=cpu", "--quiet"]
+    print(f"training: {folder.name}", flush=True)
+    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
+    (folder / "done").touch()
+
+
+def outcome(probe: Probe, out: Path) -> dict[str, Any]:
+    """What a finished probe gave: facts, the last validation, and the curve of all."""
+    folder = probe.folder(out)
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    curve = [{k: v for k, v in entry.items() if k != "kind"} for entry in entries if entry["kind"] == "valid"]
+    facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    codec = Codec(CodecConfig.load(folder / "release" / "config.json"))
+    return {
+        "name": probe.name,
+        "overrides": probe.group.probes[probe.name],
+        "seed": probe.seed,
+        "commit": facts["commit"],
+        "hardware": facts["hardware"],
+        "parameters": codec.num_parameters,
+        "macs_per_second": sum(codec.macs_per_second().values()),
+        "latency_samples": codec.latency_samples,
+        **curve[-1],
+        "curve": curve,
+    }
+
+
+def write(study: Path, groups: list[Group], out: Path) -> None:
+    """Write what the finished probes gave to `results.json`."""
+    results = []
+    for group in groups:
+        facts = {key: value for key, value in dataclasses.asdict(group).items() if key != "probes"}
+        done = [probe for probe in probes(group) if (probe.folder(out) / "done").exists()]
+        results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
+    with atomic_write(study / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def tables(study: Path) -> str:
+    """The groups of a study, as Markdown: means over the seeds."""
+    parts = []
+    for group in json.loads((study / "results.json").read_text(encoding="utf-8")):
+        if not group["probes"]:
+            continue
+        budget = f"{group['minutes']:g} minutes of one processor" if group["minutes"] else f"{group['steps']:,} steps"
+        seeds = f", means of {len(group['seeds'])} seeds" if len(group["seeds"]) > 1 else ""
+        columns = [column for column in COLUMNS if any(column[1] in row for row in group["probes"])]
+        titles = [title for title, *_ in columns]
+        parts.append(
+            f"### {group['title']}\n\n`{group['recipe']}`, {budget} each{seeds}.\n\n"
+            f"| probe | {' | '.join(titles)} | commit |\n|---|{'---:|' * len(titles)}---|"
+        )
+        for name in dict.fromkeys(row["name"] for row in group["probes"]):
+            rows = [row for row in group["probes"] if row["name"] == name]
+            cells = [_cell([row.get(key) for row in rows], scale, form) for _, key, scale, form in columns]
+            commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+            parts.append(f"| {name} | {' | '.join(cells)} | {commits} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _cell(values: list[float | None], scale: float, form: str) -> str:
+    """The mean, and where there are several values half of their range; empty where one is missing."""
+    kept = [value / scale for value in values if value is not None]
+    if len(kept) < len(values):
+        return ""
+    spread = (max(kept) - min(kept)) / 2
+    return format(sum(kept) / len(kept), form) + (f" ± {spread:{form}}" if spread else "")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the arguments, train what is missing, write what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, help="folder with a plan.toml")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the probes' runs")
+    parser.add_argument("--jobs", type=int, default=1, help="probes at a time (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    try:
+        groups = load_plan(args.study)
+    except InputError as error:
+        print(f"study.py: {error}", file=sys.stderr)
+        return 2
+    with ThreadPoolExecutor(args.jobs) as pool:
+        runs = [probe for group in groups for probe in probes(group)]
+        for _ in pool.map(lambda probe: train(probe, args.data, args.out), runs):
+            write(args.study, groups, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

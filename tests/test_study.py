@@ -1,0 +1,136 @@
+"""recipes/study.py: plans, their runs, and their tables."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import OVERRIDES
+
+from recipes import study
+from recipes import train as train_recipe
+from spectok import pretrained
+from spectok.errors import InputError
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+STUDIES = sorted(path.parent for path in RECIPES.glob("*/plan.toml"))
+PLAN = f"""
+[[group]]
+title = "Widths"
+recipe = "spectok-16k-4k.toml"
+steps = 2
+seeds = [0, 1]
+base = {json.dumps([override.removeprefix("--set=") for override in OVERRIDES])}
+
+[group.probes]
+"as it is" = []
+"a wider GRU" = ["codec.gru_hidden=20"]
+"""
+
+
+class Inline:
+    """A pool without threads: a run sets signal handlers, which only the main thread may."""
+
+    def __init__(self, jobs):
+        self.map = map
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """The commands of the probes, run as calls of the recipe's own function."""
+    commands, run = [], subprocess.run
+
+    def call(command, **options):
+        if command[0] != sys.executable:
+            return run(command, **options)
+        commands.append(command)
+        assert train_recipe.main(command[2:]) == 0
+
+    monkeypatch.setattr(subprocess, "run", call)
+    monkeypatch.setattr(study, "ThreadPoolExecutor", Inline)
+    return commands
+
+
+def test_a_study_runs_each_probe_once_and_tells_what_came_out(prepared, tmp_path, in_process, capsys):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    arguments = [str(tmp_path), "--data", str(prepared), "--out", str(tmp_path / "runs")]
+    assert study.main(arguments) == 0
+    printed = [line.removeprefix("training: ") for line in capsys.readouterr().out.splitlines() if "training" in line]
+    assert printed == ["as-it-is", "a-wider-gru", "as-it-is-seed-1", "a-wider-gru-seed-1"]
+    (group,) = json.loads((tmp_path / "results.json").read_text())
+    assert (group["title"], group["steps"], group["minutes"], group["seeds"]) == ("Widths", 2, 0.0, [0, 1])
+    assert [(row["name"], row["seed"], row["step"]) for row in group["probes"]] == [
+        ("as it is", 0, 2),
+        ("a wider GRU", 0, 2),
+        ("as it is", 1, 2),
+        ("a wider GRU", 1, 2),
+    ]
+    first, wider, again, _ = group["probes"]
+    assert wider["parameters"] > first["parameters"] == again["parameters"]
+    assert first["mel"] != again["mel"]  # another seed is another start
+    assert {"pesq", "stoi", "level_db", "overshoot_db", "complex", "magnitude", "mel"} < first["curve"][-1].keys()
+    record = json.loads((tmp_path / "runs" / "a-wider-gru-seed-1" / "run.json").read_text())
+    assert (record["recipe"]["seed"], record["recipe"]["codec"]["gru_hidden"]) == (1, 20)
+
+    before = (tmp_path / "results.json").read_bytes()
+    in_process.clear()
+    assert study.main(arguments) == 0  # nothing is left to do
+    assert in_process == [] and (tmp_path / "results.json").read_bytes() == before
+
+    text = study.tables(tmp_path)
+    assert "### Widths\n\n`spectok-16k-4k.toml`, 2 steps each, means of 2 seeds.\n" in text
+    mean, half = (first["mel"] + again["mel"]) / 2, abs(first["mel"] - again["mel"]) / 2
+    assert f"| {mean:.4f} ± {half:.4f} |" in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
+
+
+def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path):
+    group = {"title": "T", "recipe": "r.toml", "minutes": 6.0, "steps": 0, "seeds": [0]}
+    rows = [{"name": "a", "commit": "c1", "step": 1200, "pesq": 1.5}, {"name": "b", "commit": "c2", "step": 800}]
+    (tmp_path / "results.json").write_text(json.dumps([group | {"probes": rows}, group | {"probes": []}]))
+    assert study.tables(tmp_path).splitlines() == [
+        "### T",
+        "",
+        "`r.toml`, 6 minutes of one processor each.",
+        "",
+        "| probe | steps | PESQ-WB | commit |",
+        "|---|---:|---:|---|",
+        "| a | 1,200 | 1.500 | c1 |",
+        "| b | 800 |  | c2 |",
+    ]
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=[folder.name for folder in STUDIES])
+def test_plans_fit_their_recipes(folder):
+    for group in study.load_plan(folder):
+        assert group.init in ("", *pretrained.names())
+        for overrides in group.probes.values():
+            train_recipe.load_recipe(RECIPES / group.recipe, [*group.base, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (("steps = 2", "steps = 0"), "give either minutes or steps"),
+        (("steps = 2", "steps = 2\nminutes = 1.0"), "give either minutes or steps"),
+        (("seeds = [0, 1]", "seeds = []"), "there must be a probe and a seed"),
+        (("seeds = [0, 1]", "sids = [0, 1]"), "unknown key 'sids'"),
+        (('"a wider GRU"', '"As it is?"'), "each under a name of its own"),
+        (("[[group]]", "[[group"), "cannot read"),
+    ],
+)
+def test_plans_are_strict(tmp_path, capsys, changed, sentence):
+    (tmp_path / "plan.toml").write_text(PLAN.replace(*changed))
+    with pytest.raises(InputError, match=sentence):
+        study.load_plan(tmp_path)
+    assert study.main([str(tmp_path), "--data", "none", "--out", str(tmp_path / "runs")]) == 2
+    assert capsys.readouterr().err.startswith("study.py: ")
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "results.json").exists()
