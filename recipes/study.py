@@ -27,6 +27,7 @@ from spectok.model.codec import Codec
 HERE = Path(__file__).parent
 
 
+CURVE = ("step", "seconds", "complex", "magnitude", "mel")  # what is kept of the training log
 COLUMNS = (  # of the tables: title, key, what 1 of it is, format
     ("steps", "step", 1, ",.0f"),
     ("PESQ-WB", "pesq", 1, ".3f"),
@@ -115,10 +116,11 @@ def train(probe: Probe, data: Path, out: Path) -> None:
 
 
 def outcome(probe: Probe, out: Path) -> dict[str, Any]:
-    """What a finished probe gave: facts, the last validation, and the curve of all."""
+    """What a finished probe gave: facts, the last validation, and the curve of its training losses."""
     folder = probe.folder(out)
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    curve = [{k: v for k, v in entry.items() if k != "kind"} for entry in entries if entry["kind"] == "valid"]
+    last = next(entry for entry in reversed(entries) if entry["kind"] == "valid")
+    curve = [{key: entry[key] for key in CURVE if key in entry} for entry in entries if entry["kind"] == "train"]
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     codec = Codec(CodecConfig.load(folder / "release" / "config.json"))
     return {
@@ -130,7 +132,7 @@ def outcome(probe: Probe, out: Path) -> dict[str, Any]:
         "parameters": codec.num_parameters,
         "macs_per_second": sum(codec.macs_per_second().values()),
         "latency_samples": codec.latency_samples,
-        **curve[-1],
+        **{key: value for key, value in last.items() if key != "kind"},
         "curve": curve,
     }
 

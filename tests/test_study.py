@@ -75,7 +75,8 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(prepared, tmp_path
     first, wider, again, _ = group["probes"]
     assert wider["parameters"] > first["parameters"] == again["parameters"]
     assert first["mel"] != again["mel"]  # another seed is another start
-    assert {"pesq", "stoi", "level_db", "overshoot_db", "complex", "magnitude", "mel"} < first["curve"][-1].keys()
+    assert {"pesq", "stoi", "level_db", "overshoot_db", "complex", "magnitude", "mel"} < first.keys()
+    assert [point["step"] for point in first["curve"]] == [2] and first["curve"][0]["mel"] > 0
     record = json.loads((tmp_path / "runs" / "a-wider-gru-seed-1" / "run.json").read_text())
     assert (record["recipe"]["seed"], record["recipe"]["codec"]["gru_hidden"]) == (1, 20)
 
