@@ -2,17 +2,17 @@
 
     python recipes/release.py runs/4k --data PREPARED
 
-The name is the configuration's. The averaged weights are copied, their hash goes into the index, and what the run was
-(its recipe, seconds, steps, learning curve) and how it uses its codebook over the whole training split into
-`training.json`, from which the model card is written by `recipes/cards.py`. The runs
-before it, whose weights it began with, are named there too.
+The name is the configuration's. The averaged weights are taken, with a constant gain that brings the median level of
+training files back to that of the originals, and their hash goes into the index. What the run was (its recipe, seconds,
+steps, learning curve), the runs before it, whose weights it began with, the gain, and how the codebook is used over the
+whole training split go into `training.json`, from which the model card is written by `recipes/cards.py`.
 """
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
-import shutil
 import sys
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
@@ -26,11 +26,16 @@ from tqdm import trange
 
 from spectok import pretrained
 from spectok.errors import InputError
-from spectok.evaluation.metrics import codebook_use
+from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.files import atomic_write
+from spectok.model.codec import Codec
+from spectok.model.weights import load_weights, save_tensors
 from spectok.tokenizer import Tokenizer
 from spectok.training.data import Corpus
 from spectok.training.history import history
+from spectok.training.validation import reconstruct
+
+LEVEL_FILES, LEVEL_SECONDS = 400, 6  # that the gain is measured on
 
 
 def histogram(folder: Path, corpus: Corpus, first: int, step: int) -> NDArray[np.int64]:
@@ -53,24 +58,39 @@ def count_codes(folder: Path, corpus: Corpus) -> dict[str, Any]:
     return {"split": corpus.split, "tokens": int(counts.sum()), "used": use.used, "entropy": use.entropy}
 
 
+def missing_level(codec: Codec, corpus: Corpus) -> float:
+    """By how many decibels the output is too quiet: the median over files all over a split."""
+    levels = []
+    for index in np.linspace(0, len(corpus) - 1, min(LEVEL_FILES, len(corpus))).astype(int):
+        real = corpus.clip(index, samples=min(int(corpus.samples[index]), LEVEL_SECONDS * codec.config.sample_rate))
+        levels.append(level_db(real, reconstruct(codec, real)[0]))
+    return -float(np.nanmedian(levels))
+
+
 def release(run: Path, corpus: Corpus, root: Path) -> str:
-    """Copy the release form of a run under `root`; returns the model's name."""
+    """Write the release form of a run under `root`; returns the model's name."""
     model = pretrained.find(run / "release")
-    name = model.config.name
-    facts = {"runs": history(run / "release"), "codebook": count_codes(run / "release", corpus)}
+    name, codec = model.config.name, Codec(model.config).eval()
+    load_weights(codec, model)
+    decibels = missing_level(codec, corpus)
+    codec.decoder.amplify_(10 ** (decibels / 20))
+    facts = {
+        "runs": history(run / "release"),
+        "gain_db": round(decibels, 3),
+        "codebook": count_codes(run / "release", corpus),
+    }
     folder, index = root / name, root / "index.toml"
     folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / "model.safetensors", codec.state_dict(), {"format": "pt"})
     hashes = {}
     if index.exists():
         hashes = {key: entry["sha256"] for key, entry in tomllib.loads(index.read_text(encoding="utf-8")).items()}
-    hashes[name] = model.sha256
+    hashes[name] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     texts = {
         folder / "config.json": model.config.to_json(),
         folder / "training.json": json.dumps(facts, indent=1) + "\n",
         index: "\n".join(f'["{key}"]\nsha256 = "{sha256}"\n' for key, sha256 in sorted(hashes.items())),
     }
-    with atomic_write(folder / "model.safetensors") as temporary:
-        shutil.copyfile(model.weights, temporary)
     for path, text in texts.items():
         with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

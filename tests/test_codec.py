@@ -139,6 +139,18 @@ def test_training_sees_what_inference_does(name, speech):
     torch.testing.assert_close(decoded, output, rtol=0, atol=1e-6)  # FSQ holds its grid in float32
 
 
+@tiny
+def test_a_gain_is_one_of_the_output(name, speech):
+    codec = copy.deepcopy(built(name)).double()
+    audio = rows_of(speech, codec.config).double()
+    before, quantized = codec(audio)
+    codec.decoder.amplify_(2.5)
+    after, again = codec(audio)
+    assert torch.equal(quantized.codes, again.codes)
+    # The power law's floor of 1e-12 under the power is not amplified with it.
+    assert float((after - 2.5 * before).abs().max()) < 1e-5 * float(after.abs().max())
+
+
 @codecs
 def test_measured_latency_is_the_reported_one(name, speech):
     """An impulse on the last sample of frame 4 reaches back as far as anything can."""

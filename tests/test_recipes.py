@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from runs import JUDGED, OVERRIDES
 
 from recipes import release as release_recipe
 from recipes import train as train_recipe
 from spectok import pretrained
 from spectok.errors import InputError
-from spectok.model.weights import load_tensors
+from spectok.model.codec import Codec
+from spectok.model.weights import load_tensors, load_weights
 from spectok.tokenizer import Tokenizer
 from spectok.training.data import Corpus
 
@@ -55,6 +57,12 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
     assert [(run["step"], [point["pesq"] for point in run["curve"]]) for run in facts["runs"]] == [
         (2, [entries[1]["pesq"]])
     ]
+    learned, weights = (load_tensors(path)[0] for path in (run / "release" / "model.safetensors", released.weights))
+    output = "decoder.tower.layers.2.conv.weight"
+    torch.testing.assert_close(weights[output], learned[output] * 10 ** (facts["gain_db"] / 40), rtol=1e-3, atol=0)
+    codec = Codec(released.config).eval()
+    load_weights(codec, released)
+    assert release_recipe.missing_level(codec, Corpus(prepared, "train")) == pytest.approx(0.0, abs=0.05)
     assert facts["codebook"]["tokens"] == (100 + 101) * 8  # 31,840 and 32,000 samples, 160 more, in frames of 320
     codes = Tokenizer.from_pretrained(tmp_path / "root" / "tiny").encode(np.zeros(1600, np.float32))
     assert codes.shape == (6 * 8,)  # 1,600 samples and the synthesis delay of 160 take six frames of 320

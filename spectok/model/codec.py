@@ -170,6 +170,15 @@ class Decoder(Streaming):
         audio, synthesis_state = self.inverse_stft.step(spectrum, state[2])
         return audio, (context_state, tower_state, synthesis_state)
 
+    @torch.no_grad()
+    def amplify_(self, gain: float) -> None:
+        """Make all that comes out `gain` times as large, in the layers that make the spectrum."""
+        output = self.tower.layers[-1]
+        assert isinstance(output, CausalConv2d)
+        for layer in (output.conv, *([self.dense.layers[-1]] if self.dense is not None else [])):
+            for parameter in layer.parameters():
+                parameter.mul_(gain ** (1 / self.power_law.power))
+
 
 class Codec(nn.Module):
     """Encoder, quantizer, decoder. Steps are pure and take whole frames; sessions.py takes chunks of any size."""
