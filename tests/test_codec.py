@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import FLAT, QUERY, VQ
-from contract import verify_streaming
+from contract import leaves, verify_streaming
+from torch import nn
 
 from recipes.train import load_recipe
 from spectok.model.bands import bands
@@ -93,6 +94,35 @@ def test_encoder_and_decoder_keep_the_contract(name):
     length, slots = config.frame_length, codec.encoder.slots
     verify_streaming(codec.encoder, 0.1 * torch.randn(2, 6 * length), stride=length, time_axis=1)
     verify_streaming(codec.decoder, torch.randn(2, 6, *slots), time_axis=1)
+
+
+class Step(nn.Module):
+    """One side of a codec as a module whose forward is its step: what is exported."""
+
+    def __init__(self, side):
+        super().__init__()
+        self.side = side
+
+    def forward(self, x, state):
+        return self.side.step(x, state)
+
+
+@tiny
+@pytest.mark.filterwarnings("ignore:The tensor attributes .* were assigned during export")
+def test_steps_are_exported_with_their_state(name):
+    codec = built(name)
+    quantizer = codec.config.quantizer
+    latent = (2, 1, quantizer.tokens_per_frame, quantizer.codebook_dim)
+    for side, shape in ((codec.encoder, (2, codec.config.frame_length)), (codec.decoder, latent)):
+        state = side.init_state(2)
+        exported = torch.export.export(Step(side), (torch.randn(shape), state)).module()
+        other = state
+        for _ in range(3):  # from the zero state, and from states that are not
+            x = torch.randn(shape)
+            (y, state), (z, other) = side.step(x, state), exported(x, other)
+            assert [
+                float((a - b).abs().max()) for a, b in zip(leaves((y, state)), leaves((z, other)), strict=True)
+            ] == (pytest.approx([0.0] * len(leaves((y, state))), abs=1e-6))
 
 
 @codecs
