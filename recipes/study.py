@@ -3,8 +3,8 @@
     python recipes/study.py recipes/search --data PREPARED --out runs/search --jobs 2
 
 A study is a folder with a `plan.toml`. This trains every probe of it that `--out` does not hold yet, and writes what
-all of them gave to `results.json` beside the plan, from which recipes/cards.py makes the tables. Stop it at any time
-and start it again.
+all of them gave to `results.json` and `curves.png` beside the plan; recipes/cards.py makes the tables. Stop it at any
+time and start it again.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from typing import Any
 
 from spectok.config import CodecConfig, from_dict, require
 from spectok.errors import InputError
+from spectok.evaluation.picture import canvas, save
 from spectok.files import atomic_write
 from spectok.model.codec import Codec
 
@@ -146,6 +147,22 @@ def write(study: Path, groups: list[Group], out: Path) -> None:
         results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
     with atomic_write(study / "results.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    draw(study / "curves.png", results)
+
+
+def draw(path: Path, results: list[dict[str, Any]]) -> None:
+    """The mel loss of all probes in training, smoothed as the log is, a panel for each group."""
+    figure = canvas((12, 3.2 * len(results)))
+    for axis, group in zip(figure.subplots(len(results), 1, squeeze=False)[:, 0], results, strict=True):
+        names = list(dict.fromkeys(row["name"] for row in group["probes"]))
+        for row in group["probes"]:
+            points = [(at["step"], at["mel"]) for at in row["curve"]]
+            label = row["name"] if row["seed"] == group["seeds"][0] else None
+            axis.plot(*zip(*points, strict=True), color=f"C{names.index(row['name'])}", label=label, linewidth=1)
+        axis.set_title(group["title"], fontsize="small")
+        axis.set(xlabel="steps", ylabel="mel loss", yscale="log")
+        axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
+    save(figure, path)
 
 
 def tables(study: Path) -> str:

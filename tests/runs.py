@@ -36,6 +36,7 @@ OVERRIDES = [  # the same codec and discriminators, for recipes/train.py
     "--set=discriminator.windows=[512,256]",
     "--set=discriminator.band_channels=2",
     "--set=data.crop_seconds=0.4",
+    "--set=loss.level_windows=[1024]",
     "--set=data.batch_size=2",
 ]
 WEIGHTS = ("adversarial_weight=0.5", "feature_weight=0.5", "decorrelation_weight=0.1", "adversarial_start=0.0")
