@@ -94,6 +94,7 @@ class BottleneckConfig:
     heads: int = 4  # of query; the groups of band_conv's channels
     bands: Literal["musical", "mel", "erb"] = "mel"  # the layout of the bands
     bias: Literal["none", "fixed", "slope", "matrix", "mask"] = "matrix"  # of query, towards the bands
+    adaptive: bool = True  # whether what a query looks at depends on the frame, or on its bias alone
 
     def __post_init__(self) -> None:
         require(self.queries > 0 and self.heads > 0, f"queries {self.queries} and heads {self.heads} must be positive")

@@ -26,6 +26,7 @@ MEMBERS |= {
     for kind in ("query", "mamba", "band_split", "band_conv")
     for layout in LAYOUTS
 }
+MEMBERS["query, not adaptive"] = dataclasses.replace(QUERY, adaptive=False)
 MEMBERS["flat"] = BottleneckConfig(kind="flat")
 members = pytest.mark.parametrize("config", MEMBERS.values(), ids=MEMBERS.keys())
 EDGES = bands("mel", QUERIES, POSITIONS, 16000)
@@ -203,6 +204,14 @@ def test_attention_is_its_equations():
     torch.testing.assert_close(attention(frames), torch.stack(rows), rtol=0, atol=1e-10)
 
 
+def test_without_adaptivity_the_bias_alone_decides():
+    attention = wake_(QueryAttention(bias_of("matrix"), CHANNELS, adaptive=False))
+    weights = attention.attention(torch.randn(3, POSITIONS, CHANNELS))
+    torch.testing.assert_close(weights, torch.softmax(attention.bias.matrix, 2).expand(3, -1, -1, -1), rtol=0, atol=0)
+    learned = {name.split(".")[0] for name, _ in attention.named_parameters()}
+    assert learned == {"bias", "to_value", "to_out", "feed_norm", "feed"}
+
+
 def test_the_feed_forward_path_starts_at_zero():
     assert torch.equal(SwiGLU(6)(torch.randn(3, 6)), torch.zeros(3, 6))
 
@@ -212,6 +221,7 @@ def test_macs_of_the_attention():
     scores = 7 * 2 * QUERIES * POSITIONS * 3  # 7 frames, 2 heads, every query by every token, 3 channels a head
     mixing = 7 * 2 * QUERIES * 3 * POSITIONS
     assert attention.macs(7, POSITIONS) == scores + mixing
+    assert QueryAttention(bias_of("matrix"), 6, adaptive=False).macs(7, POSITIONS) == mixing
 
 
 def test_a_query_looks_at_its_band_first():

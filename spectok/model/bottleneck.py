@@ -73,7 +73,8 @@ def _mixer(config: BottleneckConfig, channels: int, positions: int, sample_rate:
         return nn.Identity()
     edges = bands(config.bands, config.queries, positions, sample_rate)
     if config.kind == "query":
-        return QueryAttention(PositionalBias(config.bias, edges, positions, config.heads, inverse), channels)
+        bias = PositionalBias(config.bias, edges, positions, config.heads, inverse)
+        return QueryAttention(bias, channels, config.adaptive)
     if config.kind == "mamba":
         return QueryScan(edges, positions, channels, inverse)
     if config.kind == "band_split":
@@ -139,14 +140,16 @@ class QueryAttention(nn.Module):
     Args:
         bias: P, and with it the numbers of queries, tokens and heads.
         width: of tokens and queries; a multiple of the heads.
+        adaptive: without, the scores are P alone: nothing is left of the queries but their biases.
     """
 
-    def __init__(self, bias: PositionalBias, width: int) -> None:
+    def __init__(self, bias: PositionalBias, width: int, adaptive: bool = True) -> None:
         super().__init__()
-        self.bias = bias
-        self.queries = nn.Parameter(torch.randn(bias.queries, width))
-        self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
-        self.to_query, self.to_key = linear(width, width, bias=False), linear(width, width, bias=False)
+        self.bias, self.width, self.adaptive = bias, width, adaptive
+        if adaptive:
+            self.queries = nn.Parameter(torch.randn(bias.queries, width))
+            self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
+            self.to_query, self.to_key = linear(width, width, bias=False), linear(width, width, bias=False)
         self.to_value, self.to_out = linear(width, width, bias=False), linear(width, width, bias=False)
         self.feed_norm, self.feed = RMSNorm(width), SwiGLU(width)
 
@@ -159,6 +162,8 @@ class QueryAttention(nn.Module):
 
     def attention(self, tokens: Tensor) -> Tensor:
         """Where each query looks: `[N, tokens, width]` to weights `[N, heads, queries, tokens]` that sum to 1."""
+        if not self.adaptive:
+            return torch.softmax(self.bias(), dim=-1).expand(len(tokens), -1, -1, -1)
         query = self._split(self.to_query(self.query_norm(self.queries))[None])  # [1, heads, queries, d]
         key = self._split(self.to_key(self.key_norm(tokens)))
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias()
@@ -168,8 +173,8 @@ class QueryAttention(nn.Module):
         return x.unflatten(-1, (self.bias.heads, -1)).transpose(1, 2)  # [N, heads, tokens, d]
 
     def macs(self, rows: int, tokens: int) -> int:
-        """Multiply-accumulates of the two matrix products of the attention itself, for `rows` frames."""
-        return 2 * rows * tokens * self.queries.numel()
+        """Multiply-accumulates of the matrix products of the attention itself, for `rows` frames: scores and mixing."""
+        return (1 + self.adaptive) * rows * tokens * self.bias.queries * self.width
 
 
 class QueryScan(nn.Module):

@@ -249,7 +249,8 @@ class Codec(nn.Module):
             counts[side] += _macs(module, inputs[0], output)
 
         # The learnable queries' own projection does not depend on the audio: it is folded into a constant.
-        constant = {module.to_query for module in self.modules() if isinstance(module, QueryAttention)}
+        attentions = [module for module in self.modules() if isinstance(module, QueryAttention)]
+        constant = {attention.to_query for attention in attentions if attention.adaptive}
         for side in counts:
             for module in getattr(self, side).modules():
                 if isinstance(module, COUNTED) and module not in constant:
