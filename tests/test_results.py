@@ -29,7 +29,7 @@ def test_the_results_are_of_the_released_weights(results):
 
 
 @pytest.mark.parametrize(
-    ("model", "pesq", "stoi", "used"), [("spectok-16k-4k", 2.3, 0.90, 0.95), ("spectok-16k-800", 1.45, 0.80, 0.60)]
+    ("model", "pesq", "stoi", "used"), [("spectok-16k-4k", 2.3, 0.90, 0.95), ("spectok-16k-800", 1.50, 0.80, 0.60)]
 )
 def test_each_model_reaches_its_bars(results, model, pesq, stoi, used):
     clean = results["coders"][model]["groups"]["clean_*"]
@@ -41,8 +41,8 @@ def test_each_model_reaches_its_bars(results, model, pesq, stoi, used):
     assert codebook["used"] >= used
 
 
-@pytest.mark.parametrize(("model", "decibels"), [("spectok-16k-4k", 4.0), ("spectok-16k-800", 4.5)])
-def test_the_level_is_kept_in_every_clean_file(results, model, decibels):
+@pytest.mark.parametrize("model", ["spectok-16k-4k", "spectok-16k-800"])
+def test_the_level_is_kept_in_every_clean_file(results, model):
     files = [row for row in results["coders"][model]["files"] if row["category"].startswith("clean_")]
     assert len(files) > 100
-    assert max(abs(row["level_db"]) for row in files) <= decibels
+    assert max(abs(row["level_db"]) for row in files) <= 3.0
