@@ -1,4 +1,5 @@
-"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md and recipes/RESULTS.md.
+"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md, recipes/RESULTS.md and
+recipes/bottlenecks/README.md.
 
     spectok eval CORPUS/test --rival codec2-3200 --rival codec2-700C --out pretrained/results
     python recipes/cards.py pretrained/results/results.json
@@ -240,6 +241,8 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
         f"What the models cost:\n\n{facts_table()}"
     )
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", body)
+    study = RECIPES / "bottlenecks"
+    texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
     texts[RECIPES / "RESULTS.md"] = between_marks(RECIPES / "RESULTS.md", results_page())
     return texts
 
