@@ -1,5 +1,4 @@
-"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md, recipes/RESULTS.md and
-recipes/bottlenecks/README.md.
+"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md and under recipes/.
 
     spectok eval CORPUS/test --rival codec2-3200 --rival codec2-700C --out pretrained/results
     python recipes/cards.py pretrained/results/results.json
