@@ -152,8 +152,9 @@ def write(study: Path, groups: list[Group], out: Path) -> None:
 
 def draw(path: Path, results: list[dict[str, Any]]) -> None:
     """The mel loss of all probes in training, smoothed as the log is, a panel for each group."""
-    figure = canvas((12, 3.2 * len(results)))
-    for axis, group in zip(figure.subplots(len(results), 1, squeeze=False)[:, 0], results, strict=True):
+    groups = [group for group in results if group["probes"]]
+    figure = canvas((12, 3.2 * len(groups)))
+    for axis, group in zip(figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups, strict=True):
         names = list(dict.fromkeys(row["name"] for row in group["probes"]))
         for row in group["probes"]:
             points = [(at["step"], at["mel"]) for at in row["curve"]]
@@ -166,24 +167,23 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
 
 
 def tables(study: Path) -> str:
-    """The groups of a study, as Markdown: means over the seeds."""
+    """The groups of a study, as Markdown: the mean of a probe's runs, one for each seed, ± half of their range."""
     parts = []
     for group in json.loads((study / "results.json").read_text(encoding="utf-8")):
         if not group["probes"]:
             continue
         budget = f"{group['minutes']:g} minutes of one processor" if group["minutes"] else f"{group['steps']:,} steps"
-        seeds = f", means of {len(group['seeds'])} seeds" if len(group["seeds"]) > 1 else ""
         columns = [column for column in COLUMNS if any(column[1] in row for row in group["probes"])]
         titles = [title for title, *_ in columns]
         parts.append(
-            f"### {group['title']}\n\n`{group['recipe']}`, {budget} each{seeds}.\n\n"
-            f"| probe | {' | '.join(titles)} | commit |\n|---|{'---:|' * len(titles)}---|"
+            f"### {group['title']}\n\n`{group['recipe']}`, {budget} each.\n\n"
+            f"| probe | runs | {' | '.join(titles)} | commit |\n|---|---:|{'---:|' * len(titles)}---|"
         )
         for name in dict.fromkeys(row["name"] for row in group["probes"]):
             rows = [row for row in group["probes"] if row["name"] == name]
             cells = [_cell([row.get(key) for row in rows], scale, form) for _, key, scale, form in columns]
             commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-            parts.append(f"| {name} | {' | '.join(cells)} | {commits} |")
+            parts.append(f"| {name} | {len(rows)} | {' | '.join(cells)} | {commits} |")
         parts.append("")
     return "\n".join(parts)
 

@@ -89,7 +89,7 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(prepared, tmp_path
     assert in_process == [] and (tmp_path / "results.json").read_bytes() == before
 
     text = study.tables(tmp_path)
-    assert "### Widths\n\n`spectok-16k-4k.toml`, 2 steps each, means of 2 seeds.\n" in text
+    assert "### Widths\n\n`spectok-16k-4k.toml`, 2 steps each.\n" in text
     mean, half = (first["mel"] + again["mel"]) / 2, abs(first["mel"] - again["mel"]) / 2
     assert f"| {mean:.4f} ± {half:.4f} |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -105,10 +105,10 @@ def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path):
         "",
         "`r.toml`, 6 minutes of one processor each.",
         "",
-        "| probe | steps | PESQ-WB | commit |",
-        "|---|---:|---:|---|",
-        "| a | 1,200 | 1.500 | c1 |",
-        "| b | 800 |  | c2 |",
+        "| probe | runs | steps | PESQ-WB | commit |",
+        "|---|---:|---:|---:|---|",
+        "| a | 1 | 1,200 | 1.500 | c1 |",
+        "| b | 1 | 800 |  | c2 |",
     ]
 
 
