@@ -54,11 +54,11 @@ def inspect(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
     audio = audio[: int(MAX_SECONDS * config.sample_rate)]
     mixer = codec.encoder.bottleneck.mixer
     tokens: list[torch.Tensor] = []
-    handle = mixer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0]))
+    watching = mixer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0]))
     padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
     with torch.inference_mode():
-        codes, _ = codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))
-        handle.remove()
+        with watching:
+            codes, _ = codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))
         frames = codes.reshape(-1, config.quantizer.tokens_per_frame).numpy()
         if not isinstance(mixer, QueryAttention):
             return Inspection(audio, frames, None)
