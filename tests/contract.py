@@ -12,7 +12,7 @@ def verify_streaming(
     layer: Streaming,
     x: Tensor,
     stride: int = 1,
-    time_axis: int = 2,
+    time_axis: int = 1,
     output_time_axis: int | None = None,
     atol: float = 1e-12,
     seed: int = 0,

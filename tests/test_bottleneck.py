@@ -53,33 +53,33 @@ def wake_(module):
 
 
 def spectrum_frames(config=QUERY, frames=5):
-    return torch.randn(2, CHANNELS, frames, positions_of(config))
+    return torch.randn(2, frames, positions_of(config), CHANNELS)
 
 
 @members
 def test_members_keep_the_contract(config):
-    verify_streaming(Serial(compression(config)), spectrum_frames(config), output_time_axis=1)
-    verify_streaming(Serial(expansion(config)), torch.randn(2, 5, LATENT), time_axis=1, output_time_axis=2)
+    verify_streaming(Serial(compression(config)), spectrum_frames(config))
+    verify_streaming(Serial(expansion(config)), torch.randn(2, 5, LATENT))
 
 
 @members
 def test_frames_become_vectors_and_vectors_frames(config):
     assert compression(config)(spectrum_frames(config)).shape == (2, 5, LATENT)
-    assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, CHANNELS, 5, positions_of(config))
+    assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, 5, positions_of(config), CHANNELS)
 
 
 @members
 def test_changing_one_frame_changes_only_it(config):
     layer, x = wake_(compression(config)), spectrum_frames(config)
     changed = x.clone()
-    changed[1, :, 3] += 1
+    changed[1, 3] += 1
     differs = (layer(changed) != layer(x)).any(2)
     assert differs.nonzero().tolist() == [[1, 3]]
 
     layer, x = wake_(expansion(config)), torch.randn(2, 5, LATENT)
     changed = x.clone()
     changed[0, 2] += 1
-    differs = (layer(changed) != layer(x)).transpose(1, 2).flatten(2).any(2)
+    differs = (layer(changed) != layer(x)).flatten(2).any(2)
     assert differs.nonzero().tolist() == [[0, 2]]
 
 
@@ -102,8 +102,8 @@ def test_the_signal_survives_the_start(config):
     positions = 1 if config.kind == "flat" else 80
     config = dataclasses.replace(config, queries=16)
     outputs = (
-        Compression(config, 32, positions, 192, 16000)(torch.randn(2, 32, 100, positions)).flatten(0, 1),
-        Expansion(config, 32, positions, 192, 16000)(torch.randn(2, 100, 192)).transpose(1, 2).flatten(0, 1).flatten(1),
+        Compression(config, 32, positions, 192, 16000)(torch.randn(2, 100, positions, 32)).flatten(0, 1),
+        Expansion(config, 32, positions, 192, 16000)(torch.randn(2, 100, 192)).flatten(0, 1).flatten(1),
     )
     for rows in outputs:
         assert float(rows.var(0).mean() / rows.square().mean()) > 0.85
@@ -121,17 +121,17 @@ def test_every_parameter_learns(config):
 def test_positions_reach_the_latent_and_the_latent_all_positions(config):
     layer, x = compression(config), spectrum_frames(config).requires_grad_()
     layer(x)[0, 2].square().sum().backward()
-    assert bool((x.grad[0, :, 2].abs().amax(0) > 0).all())
+    assert bool((x.grad[0, 2].abs().amax(1) > 0).all())
     assert not x.grad[1].any()
     layer, x = expansion(config), torch.randn(2, 5, LATENT, requires_grad=True)
-    layer(x)[0, :, 2].square().sum().backward()
+    layer(x)[0, 2].square().sum().backward()
     assert bool((x.grad[0, 2] != 0).all())
 
 
 def test_flat_drops_and_restores_the_frequency_axis():
-    flat, x = MEMBERS["flat"], torch.randn(2, 8, 5, 1)
+    flat, x = MEMBERS["flat"], torch.randn(2, 5, 1, 8)
     down, up = Compression(flat, 8, 1, 8, 16000), Expansion(flat, 8, 1, 8, 16000)
-    assert torch.equal(down(x), x[..., 0].transpose(1, 2))
+    assert torch.equal(down(x), x[:, :, 0])
     assert torch.equal(up(down(x)), x)
     assert list(down.parameters()) == list(up.parameters()) == []
 

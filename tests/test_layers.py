@@ -6,6 +6,7 @@ from contract import verify_streaming
 from torch import nn
 
 from spectok.model.layers import (
+    GRU,
     CausalConv2d,
     DepthToSpace,
     FrameNorm,
@@ -14,7 +15,6 @@ from spectok.model.layers import (
     FrequencyUp,
     RNN2d,
     Snake2d,
-    gru,
     linear,
 )
 from spectok.model.streaming import Serial
@@ -38,41 +38,41 @@ kernels = pytest.mark.parametrize(("kernel", "stride"), KERNELS)
 @pytest.mark.parametrize("groups", [1, 2])
 def test_causal_convolution_keeps_the_contract(kernel, stride, groups):
     layer = CausalConv2d(4, 6, kernel, 8, stride, groups)
-    verify_streaming(layer, torch.randn(2, 4, 6 * stride[0], 8), stride=stride[0])
+    verify_streaming(layer, torch.randn(2, 6 * stride[0], 8, 4), stride=stride[0])
 
 
 @kernels
 def test_causal_convolution_is_a_convolution_after_zeros(kernel, stride):
     layer = CausalConv2d(3, 5, kernel, 8, stride)
     nn.init.normal_(layer.conv.bias)
-    x = torch.randn(2, 3, 4 * stride[0], 8)
+    x = torch.randn(2, 4 * stride[0], 8, 3)
     side = (kernel[1] - stride[1]) // 2
-    padded = nn.functional.pad(x, (side, side, kernel[0] - stride[0], 0))
+    padded = nn.functional.pad(x.permute(0, 3, 1, 2), (side, side, kernel[0] - stride[0], 0))
     expected = nn.functional.conv2d(padded, layer.conv.weight, layer.conv.bias, stride)
     assert expected.shape == (2, 5, 4, 8 // stride[1])
-    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer(x), expected.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
 
 
 def test_without_context_there_is_no_state():
     assert CausalConv2d(2, 2, (1, 3), 4).init_state(3) == ()
     assert CausalConv2d(2, 2, (2, 2), 4, (2, 2)).init_state(3) == ()
-    assert CausalConv2d(2, 3, (4, 3), 4).init_state(3)[0].shape == (3, 2, 3, 4)
+    assert CausalConv2d(2, 3, (4, 3), 4).init_state(3)[0].shape == (3, 3, 4, 2)
 
 
 @kernels
 def test_frequency_down_keeps_the_contract_and_divides_the_axes(kernel, stride):
     layer = FrequencyDown(3, 4, kernel, 8, stride)
-    x = torch.randn(2, 3, 6 * stride[0], 8)
+    x = torch.randn(2, 6 * stride[0], 8, 3)
     verify_streaming(layer, x, stride=stride[0])
-    assert layer(x).shape == (2, 4, 6, 8 // stride[1])
+    assert layer(x).shape == (2, 6, 8 // stride[1], 4)
 
 
 @kernels
 def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(kernel, stride):
     layer = FrequencyUp(4, 3, kernel, 5, stride)
-    x = torch.randn(2, 4, 6, 5)
+    x = torch.randn(2, 6, 5, 4)
     verify_streaming(layer, x)
-    assert layer(x).shape == (2, 3, 6 * stride[0], 5 * stride[1])
+    assert layer(x).shape == (2, 6 * stride[0], 5 * stride[1], 3)
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,21 @@ def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(kernel, stride)
     ids=["RNN2d", "residual RNN2d", "FrequencyGRU", "FrameNorm", "Snake2d"],
 )
 def test_layers_that_keep_the_shape_keep_the_contract(layer):
-    x = torch.randn(3, 4, 7, 6)
+    x = torch.randn(3, 7, 6, 4)
     verify_streaming(layer, x)
     assert layer(x).shape == x.shape
 
 
 def test_depth_to_space_keeps_the_contract_and_its_order():
-    verify_streaming(Serial(DepthToSpace((2, 3))), torch.randn(2, 12, 5, 4))
-    x = torch.arange(2 * 6 * 2 * 2).reshape(1, 12, 2, 2)
+    verify_streaming(Serial(DepthToSpace((2, 3))), torch.randn(2, 5, 4, 12))
+    x = torch.arange(2 * 6 * 2 * 2).reshape(1, 2, 2, 12)
     y = DepthToSpace((2, 3))(x)
-    assert y.shape == (1, 2, 4, 6)
+    assert y.shape == (1, 4, 6, 2)
     for c in range(2):
         for time in range(4):
             for position in range(6):
-                channel = c * 6 + (time % 2) * 3 + position % 3
-                assert y[0, c, time, position] == x[0, channel, time // 2, position // 3]
+                channel = ((time % 2) * 3 + position % 3) * 2 + c
+                assert y[0, time, position, c] == x[0, time // 2, position // 3, channel]
 
 
 @pytest.mark.parametrize("stride", [(2, 2), (1, 4), (3, 1), (2, 4)])
@@ -108,19 +108,20 @@ def test_frequency_up_is_a_transposed_convolution(stride, dtype, tolerance):
     transposed = nn.ConvTranspose2d(4, 3, (2 * st, sq), stride).to(dtype)
     with torch.no_grad():
         transposed.weight.normal_(std=1 / math.sqrt(8))
-        # [in, out, (tap, phase), position] to [(out, phase, position), in, past tap before present tap]
+        # [in, out, (tap, phase), position] to [(phase, position, out), in, past tap before present tap]
         taps = transposed.weight.reshape(4, 3, 2, st, sq).flip(2)
-        convolution.conv.weight.copy_(taps.permute(1, 3, 4, 0, 2).reshape(3 * st * sq, 4, 2, 1))
-        convolution.conv.bias.copy_(transposed.bias.repeat_interleave(st * sq))
-        x = torch.randn(2, 4, 6, 5, dtype=dtype)
-        expected = snake(transposed(x)[:, :, : 6 * st])  # the rest is what frame 6 would complete
+        convolution.conv.weight.copy_(taps.permute(3, 4, 1, 0, 2).reshape(3 * st * sq, 4, 2, 1))
+        convolution.conv.bias.copy_(transposed.bias.repeat(st * sq))
+        x = torch.randn(2, 6, 5, 4, dtype=dtype)
+        complete = transposed(x.permute(0, 3, 1, 2))[:, :, : 6 * st]  # the rest is what frame 6 would complete
+        expected = snake(complete.permute(0, 2, 3, 1))
         torch.testing.assert_close(up(x), expected, rtol=0, atol=tolerance)
 
 
 def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_reaches_its_neighbours():
     up = FrequencyUp(4, 3, (3, 4), 5, (2, 2))
     convolution, rearrange, smooth, snake = up.layers
-    x = torch.randn(2, 4, 6, 5)
+    x = torch.randn(2, 6, 5, 4)
     expected = snake(rearrange(convolution(x)))
     torch.testing.assert_close(up(x), expected, rtol=0, atol=1e-6)
     assert smooth.conv.weight.shape == (3, 1, 1, 5)  # 2 * (4 - 2) + 1 fine positions, depthwise
@@ -128,31 +129,31 @@ def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_reaches_its_ne
 
 def test_frame_norm_by_hand():
     norm = FrameNorm(2, 2)
-    x = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 2, 1, 2)  # mean 3, variance (4 + 1 + 0 + 9) / 4
-    expected = torch.tensor([[-2.0, -1.0], [0.0, 3.0]]).reshape(1, 2, 1, 2) / math.sqrt(3.5 + 1e-5)
+    x = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 1, 2, 2)  # mean 3, variance (4 + 1 + 0 + 9) / 4
+    expected = torch.tensor([[-2.0, -1.0], [0.0, 3.0]]).reshape(1, 1, 2, 2) / math.sqrt(3.5 + 1e-5)
     torch.testing.assert_close(norm(x), expected, rtol=0, atol=1e-6)
     with torch.no_grad():
-        norm.gain.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 1, 2))
-        norm.bias.copy_(torch.tensor([[0.1, 0.2], [0.3, 0.4]]).reshape(2, 1, 2))
-    torch.testing.assert_close(norm(x), expected * norm.gain + norm.bias, rtol=0, atol=1e-6)
+        norm.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+        norm.bias.copy_(torch.tensor([[0.1, 0.2], [0.3, 0.4]]))
+    torch.testing.assert_close(norm(x), expected * norm.weight + norm.bias, rtol=0, atol=1e-6)
 
 
 def test_frame_norm_gives_every_frame_mean_zero_and_variance_one():
-    scale = torch.tensor([0.1, 1.0, 30.0]).reshape(1, 1, 3, 1)
-    y = FrameNorm(8, 16)(scale * torch.randn(2, 8, 3, 16) + 5 * scale)
-    torch.testing.assert_close(y.mean(dim=(1, 3)), torch.zeros(2, 3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(y.var(dim=(1, 3), correction=0), torch.ones(2, 3), rtol=0, atol=2e-3)  # 1e-5 of 0.01
-    assert torch.equal(FrameNorm(8, 16)(torch.zeros(1, 8, 1, 16)), torch.zeros(1, 8, 1, 16))
+    scale = torch.tensor([0.1, 1.0, 30.0]).reshape(1, 3, 1, 1)
+    y = FrameNorm(8, 16)(scale * torch.randn(2, 3, 16, 8) + 5 * scale)
+    torch.testing.assert_close(y.mean(dim=(2, 3)), torch.zeros(2, 3), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y.var(dim=(2, 3), correction=0), torch.ones(2, 3), rtol=0, atol=2e-3)  # 1e-5 of 0.01
+    assert torch.equal(FrameNorm(8, 16)(torch.zeros(1, 1, 16, 8)), torch.zeros(1, 1, 16, 8))
 
 
 def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes():
-    snake, x = Snake2d(3).double(), torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    snake, x = Snake2d(3).double(), torch.randn(2, 4, 5, 3, dtype=torch.float64)
     with torch.no_grad():
-        snake.alpha.copy_(torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64).reshape(3, 1, 1))
+        snake.alpha.copy_(torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64))
     for channel, alpha in enumerate([0.3, 1.0, 4.0]):
-        expected = x[:, channel] + torch.sin(alpha * x[:, channel]) ** 2 / alpha
+        expected = x[..., channel] + torch.sin(alpha * x[..., channel]) ** 2 / alpha
         # The 1e-9 that guards the division moves sin²/alpha by at most 1e-9 / 0.3 of itself, which is below 1 / 0.3.
-        torch.testing.assert_close(snake(x)[:, channel], expected, rtol=0, atol=1.2e-8)
+        torch.testing.assert_close(snake(x)[..., channel], expected, rtol=0, atol=1.2e-8)
     nn.init.constant_(snake.alpha, 1e-4)
     torch.testing.assert_close(snake(x), x + 1e-4 * x**2, rtol=0, atol=1e-8)
     nn.init.zeros_(snake.alpha)
@@ -160,27 +161,27 @@ def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes():
 
 
 def test_rnn2d_is_its_five_layers():
-    layer, x = RNN2d(4, 6), torch.randn(2, 4, 7, 6)
+    layer, x = RNN2d(4, 6), torch.randn(2, 7, 6, 4)
     norm, tanh, recurrent, mix, snake = layer.layers
-    hidden = recurrent.gru(tanh(norm(x)).permute(0, 3, 2, 1).reshape(12, 7, 4))[0]
-    expected = snake(mix.conv(hidden.reshape(2, 6, 7, 4).permute(0, 3, 2, 1)))
+    hidden = recurrent.gru(tanh(norm(x)).transpose(0, 1).reshape(7, 12, 4), torch.zeros(1, 12, 4))[0]
+    expected = snake(mix(hidden.reshape(7, 2, 6, 4).transpose(0, 1)))
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)
 
 
 def test_residual_rnn2d_starts_as_the_identity_and_learns():
-    layer, x = RNN2d(4, 6).as_residual(), torch.randn(2, 4, 7, 6)
+    layer, x = RNN2d(4, 6).as_residual(), torch.randn(2, 7, 6, 4)
     assert torch.equal(layer(x), x)
     layer(x).square().sum().backward()
-    assert float(layer.layer.layers[3].conv.weight.grad.abs().min()) > 0
+    assert float(layer.layer.layers[3].weight.grad.abs().min()) > 0
 
 
 def test_recurrence_is_shared_by_positions_but_its_memory_is_not():
-    layer, x = FrequencyGRU(4, 6), torch.randn(1, 4, 7, 6)
+    layer, x = FrequencyGRU(4, 6), torch.randn(1, 7, 6, 4)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    torch.testing.assert_close(layer(x[..., order]), layer(x)[..., order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer(x[:, :, order]), layer(x)[:, :, order], rtol=0, atol=1e-6)
     changed = x.clone()
-    changed[..., 2] += 1
-    differs = (layer(changed) != layer(x)).flatten(0, 2).any(0)
+    changed[:, :, 2] += 1
+    differs = (layer(changed) != layer(x)).any(3).flatten(0, 1).any(0)
     assert differs.tolist() == [False, False, True, False, False, False]
 
 
@@ -195,13 +196,13 @@ def test_recurrence_is_shared_by_positions_but_its_memory_is_not():
     ids=lambda layer: type(layer).__name__,
 )
 def test_only_the_future_changes_when_the_future_does(layer):
-    x = torch.randn(1, 8, 8, 64)
+    x = torch.randn(1, 8, 64, 8)
     future = x.clone()
-    future[:, :, 4:] += 1
+    future[:, 4:] += 1
     before, after = layer(x), layer(future)
-    frames = before.shape[2] // 2
-    assert torch.equal(before[:, :, :frames], after[:, :, :frames])
-    assert bool((before[:, :, frames:] != after[:, :, frames:]).flatten(3).any(3).all())
+    frames = before.shape[1] // 2
+    assert torch.equal(before[:, :frames], after[:, :frames])
+    assert bool((before[:, frames:] != after[:, frames:]).any(2).all())
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.5, 2.0])
@@ -216,12 +217,12 @@ def test_linear_starts_with_its_gain_and_no_bias(gain):
 def test_convolutions_start_with_unit_gain_and_no_bias(kernel, stride):
     layer = CausalConv2d(64, 128, kernel, 64, stride)
     assert torch.equal(layer.conv.bias, torch.zeros(128))
-    inner = layer(torch.randn(2, 64, 20, 64)).detach()[:, :, 2:, 1:-1]  # away from the zeros
+    inner = layer(torch.randn(2, 20, 64, 64)).detach()[:, 2:, 1:-1]  # away from the zeros
     assert float(inner.std()) == pytest.approx(1, rel=0.03)
 
 
 def test_gru_starts_orthogonal_with_unit_gain_and_no_bias():
-    layer = gru(256, 64)
+    layer = GRU(256, 64)
     assert float(layer.weight_ih_l0.detach().std()) == pytest.approx(1 / 16, rel=0.03)
     for gate in layer.weight_hh_l0.chunk(3):
         torch.testing.assert_close(gate @ gate.T, torch.eye(64), rtol=0, atol=1e-5)

@@ -5,16 +5,16 @@ import torch
 from contract import verify_streaming
 
 from spectok.config import SpectrumConfig
-from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw, windows
+from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw, matrices, windows
 
 SHAPES = [(320, 160, 320), (512, 160, 320), (512, 128, 512)]
 configs = pytest.mark.parametrize("config", [SpectrumConfig(*shape) for shape in SHAPES], ids=str)
 
 
 def double_pair(config):
-    """Both layers in float64, with windows that were never rounded to float32."""
+    """Both layers in float64, with matrices that were never rounded to float32."""
     stft, inverse = STFT(config).double(), InverseSTFT(config).double()
-    stft.window, inverse.window = windows(config)
+    stft.matrix, inverse.matrix = matrices(config)
     return stft, inverse
 
 
@@ -86,7 +86,7 @@ def test_stft_is_torch_stft_of_the_audio_after_zeros(config):
 def test_contract(config):
     hop = config.hop_length
     verify_streaming(STFT(config), torch.randn(2, 7 * hop), stride=hop, time_axis=1, output_time_axis=2)
-    verify_streaming(InverseSTFT(config), torch.randn(2, 2, 7, config.n_fft // 2 + 1), output_time_axis=1)
+    verify_streaming(InverseSTFT(config), torch.randn(2, 2, 7, config.n_fft // 2 + 1), time_axis=2, output_time_axis=1)
 
 
 @configs

@@ -117,7 +117,7 @@ def frames():
 
 @pytest.mark.parametrize("context", [0, 1, 2, 20])
 def test_contract_accepts_the_smallest_layer(context):
-    verify_streaming(Average(context), frames())
+    verify_streaming(Average(context), frames(), time_axis=2)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +140,15 @@ def test_contract_accepts_the_smallest_layer(context):
 )
 def test_contract_rejects_broken_layers_and_names_the_clause(broken, clause):
     with pytest.raises(AssertionError, match=clause):
-        verify_streaming(broken, frames())
+        verify_streaming(broken, frames(), time_axis=2)
 
 
 def test_serial_and_residual_keep_the_contract():
-    verify_streaming(Serial(Average(2), nn.Tanh(), Average(0), Average(3)), frames())
-    verify_streaming(Residual(Average(2)), frames())
-    verify_streaming(Serial(Residual(Serial(nn.Tanh(), Average(1))), Residual(Average(0)), Average(4)), frames())
-    verify_streaming(Serial(nn.Tanh()), frames())
+    verify_streaming(Serial(Average(2), nn.Tanh(), Average(0), Average(3)), frames(), time_axis=2)
+    verify_streaming(Residual(Average(2)), frames(), time_axis=2)
+    nested = Serial(Residual(Serial(nn.Tanh(), Average(1))), Residual(Average(0)), Average(4))
+    verify_streaming(nested, frames(), time_axis=2)
+    verify_streaming(Serial(nn.Tanh()), frames(), time_axis=2)
 
 
 def test_serial_is_its_layers_in_order_and_its_state_the_tuple_of_theirs():

@@ -26,7 +26,7 @@ from spectok.model.mamba import TwoWayMamba
 
 
 class Compression(nn.Module):
-    """`[B, C, F, Q]` to one vector per frame, `[B, F, D]`: a mixer leaves K positions, whose channels are projected."""
+    """`[B, F, Q, C]` to one vector per frame, `[B, F, D]`: a mixer leaves K positions, whose channels are projected."""
 
     def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
         super().__init__()
@@ -35,14 +35,12 @@ class Compression(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compress every frame on its own."""
-        batch, channels, frames, positions = x.shape
-        tokens = x.permute(0, 2, 3, 1).reshape(batch * frames, positions, channels)
-        y: Tensor = self.project(self.mixer(tokens).reshape(batch, frames, -1))
+        y: Tensor = self.project(self.mixer(x.flatten(0, 1)).reshape(*x.shape[:2], -1))
         return y
 
 
 class Expansion(nn.Module):
-    """`[B, F, D]` to `[B, C, F, Q]`: the mirror of `Compression`, with queries of its own where it has any.
+    """`[B, F, D]` to `[B, F, Q, C]`: the mirror of `Compression`, with queries of its own where it has any.
 
     Queries computed from the encoder, as SFC's adaptive ones are, would bypass the quantizer.
     """
@@ -57,7 +55,7 @@ class Expansion(nn.Module):
         """Expand every frame on its own."""
         batch, frames, _ = x.shape
         tokens = self.project(x).reshape(batch * frames, -1, self.channels)
-        return self.mixer(tokens).reshape(batch, frames, -1, self.channels).permute(0, 3, 1, 2)
+        return self.mixer(tokens).reshape(batch, frames, -1, self.channels)
 
 
 def _count(config: BottleneckConfig) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
 from spectok.model.bottleneck import Compression, Expansion, QueryAttention
-from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, gru, linear
+from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
 from spectok.model.mamba import Mamba
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
@@ -28,7 +28,7 @@ class LatentGRU(Streaming):
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.norm = RMSNorm(width)
-        self.gru = gru(width, hidden)
+        self.gru = GRU(width, hidden)
         self.out = linear(hidden, width)
         nn.init.zeros_(self.out.weight)
 
@@ -38,8 +38,8 @@ class LatentGRU(Streaming):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run along time."""
-        y, hidden = self.gru(self.norm(x), state[0][None])
-        return self.out(y), (hidden[0],)
+        y, hidden = self.gru(self.norm(x).transpose(0, 1), state[0][None])
+        return self.out(y.transpose(0, 1)), (hidden[0],)
 
 
 class DenseAnalysis(nn.Module):
@@ -117,7 +117,7 @@ class Encoder(Streaming):
         """Consume a multiple of frame_length samples."""
         spectrum, stft_state = self.stft.step(x, state[0])
         spectrum = self.power_law.compress(spectrum)[..., :-1] * SPECTRUM_GAIN  # the Nyquist bin carries nothing
-        features, tower_state = self.tower.step(spectrum, state[1])
+        features, tower_state = self.tower.step(spectrum.permute(0, 2, 3, 1), state[1])
         frames = self.bottleneck(features)
         if self.dense is not None:
             frames = frames + self.dense(spectrum)
@@ -163,7 +163,8 @@ class Decoder(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return frame_length samples for each."""
         frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
-        spectrum, tower_state = self.tower.step(self.bottleneck(frames), state[1])
+        features, tower_state = self.tower.step(self.bottleneck(frames), state[1])
+        spectrum = features.permute(0, 3, 1, 2)
         if self.dense is not None:
             spectrum = spectrum + self.dense(frames)
         spectrum = nn.functional.pad(self.power_law.expand(spectrum / SPECTRUM_GAIN), (0, 1))
@@ -238,8 +239,8 @@ class Codec(nn.Module):
         """Multiply-accumulates per second of audio, of "encoder" and "decoder".
 
         The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its
-        input rate; the Fourier transforms (about 1 MMAC/s), the search of a learned codebook and elementwise
-        operations are left out.
+        input rate; the Fourier transforms (1 MMAC/s as fast ones, ten times that as the matrices that they are here),
+        the search of a learned codebook and elementwise operations are left out.
         """
         counts = {"encoder": 0.0, "decoder": 0.0}
         frames = math.ceil(self.config.frame_rate)

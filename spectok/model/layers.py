@@ -1,7 +1,8 @@
 """The tower's layers: causal convolution, upsampling, normalisation, Snake, and the GRU along time.
 
-Tensors are `[B, C, F, Q]`: batch, channels, frames (time), frequency positions. Weights start so that a signal of unit
-variance keeps it, biases start at zero: with PyTorch's defaults the constants drown the signal within a few layers.
+Tensors are `[B, F, Q, C]`: batch, frames (time), frequency positions, channels. Channels come last, where norms, GRUs
+and linear layers want them; a convolution turns them round and back. Weights start so that a signal of unit variance
+keeps it, biases start at zero: with PyTorch's defaults the constants drown the signal within a few layers.
 """
 
 import math
@@ -40,27 +41,49 @@ class RMSNorm(nn.RMSNorm):
         return super().forward(x.to(self.weight.dtype))
 
 
-def gru(inputs: int, hidden: int) -> nn.GRU:
-    """A one-layer GRU along time with orthogonal recurrence and zero biases."""
-    layer = nn.GRU(inputs, hidden, batch_first=True)
-    inward, recurrent, *biases = layer.parameters()
-    nn.init.normal_(inward, std=1 / math.sqrt(inputs))
-    for gate in recurrent.detach().chunk(3):
-        nn.init.orthogonal_(gate)
-    for bias in biases:
-        nn.init.zeros_(bias)
-    return layer
+class GRU(nn.GRU):
+    """One layer along time, `[F, N, inputs]` and a state `[1, N, hidden]` to `[F, N, hidden]` and the next state.
+
+    It starts with orthogonal recurrence and zero biases. To ONNX it goes as that operator; torch's own export would fix
+    the number of frames, and knows only the other of the two kinds of reset gate.
+    """
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__(inputs, hidden)
+        inward, recurrent, *biases = self.parameters()
+        nn.init.normal_(inward, std=1 / math.sqrt(inputs))
+        for gate in recurrent.detach().chunk(3):
+            nn.init.orthogonal_(gate)
+        for bias in biases:
+            nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run along time."""
+        if not torch.onnx.is_in_onnx_export():
+            y, state = super().forward(x, state)  # type: ignore[has-type]
+            return y, state
+        gates = [parameter.chunk(3) for parameter in self.parameters()]
+        inward, recurrent, *biases = (torch.cat([update, reset, new])[None] for reset, update, new in gates)
+        rows, hidden = x.shape[1], self.hidden_size
+        y, state = torch.onnx.ops.symbolic_multi_out(
+            "GRU",
+            (x, inward, recurrent, torch.cat(biases, dim=1), None, state),
+            {"hidden_size": hidden, "linear_before_reset": 1},
+            dtypes=(x.dtype, x.dtype),
+            shapes=((len(x), 1, rows, hidden), (1, rows, hidden)),
+        )
+        return y.squeeze(1), state
 
 
 class CausalConv2d(Streaming):
-    """Convolution that never looks ahead in time, `[B, C, F, Q]` to `[B, C', F / time stride, Q / frequency stride]`.
+    """Convolution that never looks ahead in time, `[B, F, Q, C]` to `[B, F / time stride, Q / frequency stride, C']`.
 
     Args:
         in_channels: C.
         out_channels: C'.
         kernel: (time, frequency).
-        stride: (time, frequency); chunks hold a multiple of the time stride.
         positions: Q, which the state's shape depends on.
+        stride: (time, frequency); chunks hold a multiple of the time stride.
         groups: as in `nn.Conv2d`.
     """
 
@@ -82,14 +105,14 @@ class CausalConv2d(Streaming):
 
     def init_state(self, batch: int) -> State:
         """The last `kernel - stride` frames of the input; `()` if there are none."""
-        return (self.zeros(batch, self.conv.in_channels, self.context, self.positions),) if self.context else ()
+        return (self.zeros(batch, self.context, self.positions, self.conv.in_channels),) if self.context else ()
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Convolve the past and the chunk; keep the tail of both."""
         if self.context:
-            x = torch.cat([state[0], x], dim=2)
-            state = (x[:, :, x.shape[2] - self.context :],)
-        return self.conv(x), state
+            x = torch.cat([state[0], x], dim=1)
+            state = (x[:, x.shape[1] - self.context :],)
+        return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), state
 
 
 class Snake2d(nn.Module):
@@ -97,37 +120,30 @@ class Snake2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.full((channels, 1, 1), 0.5))
+        self.alpha = nn.Parameter(torch.full((channels,), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:
         """Elementwise; keeps the shape."""
         return torch.addcmul(x, torch.sin(self.alpha * x).square(), 1 / (self.alpha + 1e-9))
 
 
-class FrameNorm(nn.Module):
-    """Mean and variance over channels and frequency of one frame, then a gain and bias per channel and position.
+class FrameNorm(nn.LayerNorm):
+    """Mean and variance over frequency and channels of one frame, then a gain and bias per position and channel.
 
     SpecTokenizer's FLNorm: no frame sees another, so it streams. The gains and biases tell the layers that all
     positions share where on the frequency axis they are.
     """
 
     def __init__(self, channels: int, positions: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(channels, 1, positions))
-        self.bias = nn.Parameter(torch.zeros(channels, 1, positions))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, F, Q]`, keeps the shape."""
-        variance, mean = torch.var_mean(x, dim=(1, 3), keepdim=True, correction=0)
-        return torch.addcmul(self.bias, (x - mean) * torch.rsqrt(variance + 1e-5), self.gain)
+        super().__init__([positions, channels])
 
 
 class FrequencyGRU(Streaming):
-    """A GRU along time whose weights all frequency positions share, `[B, C, F, Q]` to the same shape."""
+    """A GRU along time whose weights all frequency positions share, `[B, F, Q, C]` to the same shape."""
 
     def __init__(self, channels: int, positions: int) -> None:
         super().__init__()
-        self.gru = gru(channels, channels)
+        self.gru = GRU(channels, channels)
         self.positions = positions
 
     def init_state(self, batch: int) -> State:
@@ -136,10 +152,10 @@ class FrequencyGRU(Streaming):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run every position's sequence from its own hidden state."""
-        batch, channels, frames, positions = x.shape
-        rows = x.permute(0, 3, 2, 1).reshape(batch * positions, frames, channels)
+        batch, frames, positions, channels = x.shape
+        rows = x.transpose(0, 1).reshape(frames, batch * positions, channels)
         rows, hidden = self.gru(rows, state[0].reshape(1, batch * positions, channels))
-        y = rows.reshape(batch, positions, frames, channels).permute(0, 3, 2, 1)
+        y = rows.reshape(frames, batch, positions, channels).transpose(0, 1)
         return y, (hidden.reshape(batch, positions, channels),)
 
 
@@ -147,16 +163,19 @@ class RNN2d(Serial):
     """FrameNorm -> tanh -> GRU along time -> 1x1 convolution -> Snake2d (SpecTokenizer's RNN2D)."""
 
     def __init__(self, channels: int, positions: int) -> None:
-        self_mix = CausalConv2d(channels, channels, (1, 1), positions)
         super().__init__(
-            FrameNorm(channels, positions), nn.Tanh(), FrequencyGRU(channels, positions), self_mix, Snake2d(channels)
+            FrameNorm(channels, positions),
+            nn.Tanh(),
+            FrequencyGRU(channels, positions),
+            linear(channels, channels),  # which is what a 1x1 convolution is, channels last
+            Snake2d(channels),
         )
 
     def as_residual(self) -> Residual:
         """Wrap in a residual path and start as the identity: the 1x1 convolution begins at zero."""
         mix = self.layers[3]
-        assert isinstance(mix, CausalConv2d)
-        nn.init.zeros_(mix.conv.weight)
+        assert isinstance(mix, nn.Linear)
+        nn.init.zeros_(mix.weight)
         return Residual(self)
 
 
@@ -170,7 +189,7 @@ class FrequencyDown(Serial):
 
 
 class DepthToSpace(nn.Module):
-    """`[B, C * st * sq, F, Q]` to `[B, C, F * st, Q * sq]`: channels become finer steps of time and frequency."""
+    """`[B, F, Q, st * sq * C]` to `[B, F * st, Q * sq, C]`: channels become finer steps of time and frequency."""
 
     def __init__(self, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -178,10 +197,10 @@ class DepthToSpace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Rearrange; nothing is computed."""
-        batch, channels, frames, positions = x.shape
+        batch, frames, positions, channels = x.shape
         st, sq = self.stride
-        x = x.reshape(batch, channels // (st * sq), st, sq, frames, positions).permute(0, 1, 4, 2, 5, 3)
-        return x.reshape(batch, channels // (st * sq), frames * st, positions * sq)
+        x = x.reshape(batch, frames, positions, st, channels // st).transpose(2, 3)
+        return x.reshape(batch, frames * st, positions * sq, channels // (st * sq))
 
 
 class FrequencyUp(Serial):

@@ -40,8 +40,9 @@ class FSQuantizer(nn.Module):
 
     def encode(self, latent: Tensor) -> Tensor:
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`."""
-        codes: Tensor = self.fsq.codes_to_indices(self.fsq.quantize(latent))  # half the time of a whole forward
-        return codes.long()
+        levels, basis = self.fsq._levels, self.fsq._basis
+        digits = torch.floor((torch.tanh(latent) + 1) / 2 * (levels - 1) + 0.5)
+        return (digits * basis).sum(-1).long()
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""

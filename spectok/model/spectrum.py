@@ -33,6 +33,30 @@ def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
     return analysis * scale, synthesis / scale
 
 
+def matrices(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
+    """The windowed Fourier transform of a frame and its inverse as matrices, float64.
+
+    A few hundred samples times a matrix cost less than to start a fast transform, and a matrix runs everywhere.
+
+    Returns:
+        From samples to real parts, then imaginary parts, `[n_fft, 2 * (n_fft // 2 + 1)]`; and back to the samples of
+        the synthesis window, `[2 * (n_fft // 2 + 1), synthesis_length]`.
+    """
+    analysis, synthesis = windows(config)
+    bins = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64))
+    transform = torch.cat([bins.real, bins.imag], dim=1)
+    inverse = torch.linalg.pinv(transform)[:, config.n_fft - config.synthesis_length :]
+    return analysis[:, None] * transform, inverse * synthesis
+
+
+def _transform(x: Tensor, matrix: Tensor) -> Tensor:
+    """`x @ matrix` in the matrix's precision, also under autocast."""
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return x.to(matrix.dtype) @ matrix
+    return x @ matrix
+
+
 class STFT(Streaming):
     """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, T / hop_length, n_fft // 2 + 1]`.
 
@@ -42,8 +66,8 @@ class STFT(Streaming):
     def __init__(self, config: SpectrumConfig) -> None:
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
-        self.register_buffer("window", windows(config)[0].float(), persistent=False)
-        self.window: Tensor
+        self.register_buffer("matrix", matrices(config)[0].float(), persistent=False)
+        self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
         """The last `n_fft - hop_length` samples, `[B, n_fft - hop_length]`."""
@@ -52,8 +76,8 @@ class STFT(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume a multiple of hop_length samples."""
         audio = torch.cat([state[0], x], dim=-1)
-        frames = audio.unfold(-1, self.n_fft, self.hop_length) * self.window
-        spectrum = torch.view_as_real(torch.fft.rfft(frames)).permute(0, 3, 1, 2)  # [B, 2, F, Q]
+        frames = audio.unfold(-1, self.n_fft, self.hop_length)
+        spectrum = _transform(frames, self.matrix).unflatten(-1, (2, -1)).transpose(1, 2)  # [B, 2, F, Q]
         return spectrum, (audio[:, x.shape[-1] :],)
 
 
@@ -65,9 +89,9 @@ class InverseSTFT(Streaming):
 
     def __init__(self, config: SpectrumConfig) -> None:
         super().__init__()
-        self.n_fft, self.hop_length, self.overlap = config.n_fft, config.hop_length, config.synthesis_length
-        self.register_buffer("window", windows(config)[1].float(), persistent=False)
-        self.window: Tensor
+        self.hop_length, self.overlap = config.hop_length, config.synthesis_length
+        self.register_buffer("matrix", matrices(config)[1].float(), persistent=False)
+        self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
         """The overlap-add tail, `[B, synthesis_length - hop_length]`."""
@@ -75,9 +99,7 @@ class InverseSTFT(Streaming):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return hop_length finished samples for each."""
-        x = x.to(self.window.dtype)  # under autocast it may come in bfloat16, which has no complex form
-        bins = torch.complex(x[:, 0], x[:, 1])
-        frames = torch.fft.irfft(bins, n=self.n_fft)[..., self.n_fft - self.overlap :] * self.window
+        frames = _transform(x.transpose(1, 2).flatten(2), self.matrix)
         batch, count, _ = frames.shape
         # Each frame is cut into hops; hop number i of frame f belongs to the output hop f + i.
         hops = frames.reshape(batch, count, -1, self.hop_length).unbind(2)

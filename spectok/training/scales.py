@@ -51,11 +51,12 @@ class Scales(nn.Module):
         errors = []
         for index, (head, step) in enumerate(zip(self.heads, self.steps, strict=True)):
             target = nn.functional.avg_pool2d(magnitude, step)
-            estimate = head(self.features.pop(index).permute(0, 2, 3, 1)).squeeze(3).float()
+            estimate = head(self.features.pop(index)).squeeze(3).float()
             start = -(-first * target.shape[1] // real.shape[1])
             energy = target[:, start:].square().sum(dim=(1, 2)) + 1e-2 * target[0, start:].numel()
             errors.append(((estimate - target)[:, start:].square().sum(dim=(1, 2)) / energy).mean())
         return torch.stack(errors).mean()
 
     def _keep(self, index: int, context: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        self.features[index] = inputs[0][:, :, context:]  # without the past that the convolution has put before it
+        # [B, C, F, Q], with the past that the convolution has put before it.
+        self.features[index] = inputs[0].permute(0, 2, 3, 1)[:, context:]
