@@ -92,33 +92,32 @@ def test_contract(config):
 @configs
 def test_states_are_the_past_samples_and_the_overlap(config):
     stft, inverse = STFT(config), InverseSTFT(config)
-    assert stft.init_state(3)[0].shape == (3, config.n_fft - config.hop_length)
+    past = -(-config.n_fft // config.hop_length) * config.hop_length - config.hop_length
+    assert stft.init_state(3)[0].shape == (3, past)
     assert inverse.init_state(3)[0].shape == (3, config.synthesis_length - config.hop_length)
     audio = torch.randn(3, 5 * config.hop_length)
-    assert torch.equal(stft.step(audio, stft.init_state(3))[1][0], audio[:, -(config.n_fft - config.hop_length) :])
+    assert torch.equal(stft.step(audio, stft.init_state(3))[1][0], audio[:, -past:])
 
 
 @pytest.mark.parametrize("power", [1.5, 2.0, 3.0])
 def test_power_law_is_its_formula_and_keeps_the_phase(power):
-    # The floor of 1e-12 under the energy shifts magnitudes m by 1e-12 / m² of themselves: at most 1e-8 from 0.01 up.
     spectrum = torch.randn(2, 2, 5, 7, dtype=torch.float64)
     spectrum *= (0.01 + spectrum.norm(dim=1, keepdim=True)) / spectrum.norm(dim=1, keepdim=True)
     bins = torch.complex(spectrum[:, 0], spectrum[:, 1])
     law = PowerLaw(power)
     for result, exponent in ((law.compress(spectrum), 1 / power), (law.expand(spectrum), power)):
         after = torch.complex(result[:, 0], result[:, 1])
-        torch.testing.assert_close(after.abs(), bins.abs() ** exponent, rtol=2e-8, atol=0)
+        torch.testing.assert_close(after.abs(), bins.abs() ** exponent, rtol=1e-12, atol=0)
         torch.testing.assert_close(after.angle(), bins.angle(), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("smallest", "tolerance"), [(1e-2, 2e-8), (1e-4, 1e-4)])
-def test_power_law_round_trip(smallest, tolerance):
+def test_power_law_round_trip():
     angle = torch.rand(500, dtype=torch.float64) * 2 * math.pi
-    magnitude = torch.logspace(math.log10(smallest), 2, 500, dtype=torch.float64)
+    magnitude = torch.logspace(-6, 2, 500, dtype=torch.float64)
     spectrum = torch.stack([magnitude * angle.cos(), magnitude * angle.sin()])[None, :, None]
     law = PowerLaw(2.0)
     error = (law.expand(law.compress(spectrum)) - spectrum).norm(dim=1) / magnitude
-    assert float(error.max()) < tolerance
+    assert float(error.max()) < 1e-12
 
 
 def test_power_of_one_is_the_identity():
@@ -136,5 +135,5 @@ def test_silence_stays_silence_and_its_gradient_is_finite(power, direction):
     assert torch.equal(output.detach(), torch.zeros(1, 2, 3, 4))
     output.sum().backward()
     exponent = 1 / power if direction == "compress" else power
-    expected = 1e-12 ** ((exponent - 1) / 2)  # the slope of s * (|s|² + floor) ** ((exponent - 1) / 2) at 0
+    expected = 1e-12 ** ((exponent - 1) / 2)  # the slope of s * max(|s|², floor) ** ((exponent - 1) / 2) at 0
     torch.testing.assert_close(silence.grad, torch.full((1, 2, 3, 4), expected), rtol=1e-5, atol=0)

@@ -66,17 +66,21 @@ class STFT(Streaming):
     def __init__(self, config: SpectrumConfig) -> None:
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
+        self.hops = -(-config.n_fft // config.hop_length)  # that a frame reaches into
         self.register_buffer("matrix", matrices(config)[0].float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
-        """The last `n_fft - hop_length` samples, `[B, n_fft - hop_length]`."""
-        return (self.zeros(batch, self.n_fft - self.hop_length),)
+        """The hops before the newest of a frame: `[B, n_fft - hop_length]`, rounded up to whole hops."""
+        return (self.zeros(batch, (self.hops - 1) * self.hop_length),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume a multiple of hop_length samples."""
         audio = torch.cat([state[0], x], dim=-1)
-        frames = audio.unfold(-1, self.n_fft, self.hop_length)
+        hops = audio.unflatten(-1, (-1, self.hop_length))  # [B, F + hops - 1, hop_length]
+        count = hops.shape[1] - self.hops + 1
+        frames = torch.cat([hops[:, i : i + count] for i in range(self.hops)], dim=-1)
+        frames = frames[..., self.hops * self.hop_length - self.n_fft :]
         spectrum = _transform(frames, self.matrix).unflatten(-1, (2, -1)).transpose(1, 2)  # [B, 2, F, Q]
         return spectrum, (audio[:, x.shape[-1] :],)
 
@@ -113,7 +117,7 @@ class PowerLaw:
     """Compression `|s|^(1/p)` and expansion `|s|^p` with the phase kept (SpecTokenizer's DRC and DRE, equation 1).
 
     Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the power keeps the gradients
-    finite at silence, where `|s|^(1/p)` has none; above 1e-4 of full scale it is not noticeable.
+    finite at silence, where `|s|^(1/p)` has none; from 1e-6 of full scale up nothing is changed by it.
     """
 
     FLOOR = 1e-12
@@ -130,5 +134,5 @@ class PowerLaw:
         return self._scale(spectrum, self.power)
 
     def _scale(self, spectrum: Tensor, exponent: float) -> Tensor:
-        energy = spectrum.square().sum(1, keepdim=True) + self.FLOOR
+        energy = spectrum.square().sum(1, keepdim=True).clamp_min(self.FLOOR)
         return spectrum * energy ** ((exponent - 1) / 2)
