@@ -1,18 +1,17 @@
-"""Inputs and outputs of the command line: files, folders, the standard streams, and the bars that show progress."""
+"""Inputs and outputs of the command line: files, folders, the standard streams, and the line that shows progress."""
 
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
-
-from tqdm import tqdm
 
 from spectok.config import require
 from spectok.errors import InputError
 from spectok.files import why
 
-PROGRESS_SECONDS = 30  # shorter audio needs no progress bar of its own
+PROGRESS_SECONDS = 30  # shorter audio needs no line of its own
 PROGRESS_FILES = 8  # neither do fewer files
 
 Place = str | BinaryIO  # a path or a standard stream
@@ -26,14 +25,29 @@ def standard(path: str, mode: str) -> Place:
     return sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
 
 
+@contextmanager
+def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told how many of how many are done: a terminal shows it on one line, which vanishes at the end."""
+    shown = sys.stderr.isatty() and not hidden
+
+    def show(done: int, total: int) -> None:
+        if shown:
+            print(f"\r{what}: {done}/{total} {unit}\033[K", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        if shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 def blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterator[Any]:
-    """Blocks of some seconds, behind a progress bar if there are many."""
-    hidden, total = len(values) < PROGRESS_SECONDS * per_second, len(values) // per_second
-    # Below the bar over files this one vanishes when it is done.
-    with tqdm(total=total, unit="s", desc=name, disable=hidden, leave=None, file=sys.stderr) as bar:
+    """Blocks of some seconds, whose progress is shown if there are many."""
+    total = len(values) // per_second
+    with progress(name, "s", hidden=total < PROGRESS_SECONDS) as show:
         for start in range(0, len(values), seconds * per_second):
+            show(start // per_second, total)
             yield values[start : start + seconds * per_second]
-            bar.update(min(seconds, total - start // per_second))
 
 
 def check_output(path: str, force: bool) -> None:
@@ -65,19 +79,21 @@ def for_each(
     found = pairs(inputs, output, suffix, find)
     several = len(inputs) > 1 or os.path.isdir(inputs[0])
     failures = []
-    for source, destination in tqdm(found, unit="file", disable=len(found) < PROGRESS_FILES, file=sys.stderr):
-        try:
-            check_output(destination, force)
-            write = convert(standard(source, "rb"))
-            if several:
-                Path(destination).parent.mkdir(parents=True, exist_ok=True)
-            write(standard(destination, "wb"))
-        except InputError as error:
-            failures.append(str(error))
-        except BrokenPipeError:  # who reads has gone: no fault of the input
-            raise
-        except OSError as error:
-            failures.append(f"cannot write {destination}: {why(error)}")
+    with progress("files", "done", hidden=len(found) < PROGRESS_FILES) as show:
+        for number, (source, destination) in enumerate(found):
+            show(number, len(found))
+            try:
+                check_output(destination, force)
+                write = convert(standard(source, "rb"))
+                if several:
+                    Path(destination).parent.mkdir(parents=True, exist_ok=True)
+                write(standard(destination, "wb"))
+            except InputError as error:
+                failures.append(str(error))
+            except BrokenPipeError:  # who reads has gone: no fault of the input
+                raise
+            except OSError as error:
+                failures.append(f"cannot write {destination}: {why(error)}")
     if failures:
         raise InputError("\nspectok: ".join(failures))
 

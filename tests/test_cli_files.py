@@ -14,6 +14,7 @@ from spectok.cli_files import PROGRESS_FILES, blocks
 from spectok.container import read_codes
 
 MISSING = "No such file or directory"
+ERASE = "\033[K"
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,15 @@ def write(path, length=500, rate=16000):
     soundfile.write(path, 0.2 * np.random.default_rng(0).standard_normal(length), rate)
 
 
-def bars(text):
-    """What progress bars said, one line for each time they were drawn."""
-    return [line for line in text.replace("\r", "\n").splitlines() if line.strip()]
+@pytest.fixture
+def terminal(capsys, monkeypatch):
+    """Make standard error a terminal."""
+    monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True)
+
+
+def shown(text):
+    """What stood on the line of progress, one after another."""
+    return [line.removesuffix(ERASE) for line in text.split("\r")[1:]]
 
 
 @pytest.mark.parametrize("length", [4801, 9600, 9605])
@@ -52,15 +59,15 @@ def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny, length):
     np.testing.assert_array_equal(samples, np.rint(32768 * heard).clip(-32768, 32767).astype(np.int16))
 
 
-def test_many_files_show_a_bar_over_files(tiny, capsys):
+def test_many_files_are_counted(tiny, terminal, capsys):
     for i in range(PROGRESS_FILES):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
-    last = bars(capsys.readouterr().err)[-1]
-    assert f"{PROGRESS_FILES}/{PROGRESS_FILES}" in last and "100%" in last
+    counted = [f"files: {i}/{PROGRESS_FILES} done" for i in range(PROGRESS_FILES)]
+    assert shown(capsys.readouterr().err) == [*counted, ""]
 
 
-def test_few_short_files_show_none(tiny, capsys):
+def test_few_short_files_are_not(tiny, terminal, capsys):
     for i in range(PROGRESS_FILES - 1):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
@@ -68,15 +75,18 @@ def test_few_short_files_show_none(tiny, capsys):
 
 
 @pytest.mark.parametrize("extra", [0, 7])
-@pytest.mark.parametrize("seconds", [30, 35])
-def test_a_bar_over_seconds_ends_at_their_number(capsys, seconds, extra):
-    values = np.arange(100 * seconds + extra)
+def test_the_seconds_of_long_audio_are_counted(terminal, capsys, extra):
+    values = np.arange(3500 + extra)
     np.testing.assert_array_equal(np.concatenate(list(blocks(values, 100, "speech.wav"))), values)
-    last = bars(capsys.readouterr().err)[-1]
-    assert last.startswith("speech.wav: 100%") and f" {seconds}/{seconds} " in last
+    assert shown(capsys.readouterr().err) == [*(f"speech.wav: {i}/35 s" for i in (0, 10, 20, 30)), ""]
 
 
-def test_short_audio_shows_no_bar(capsys):
+def test_where_nobody_looks_nothing_is_shown(capsys):
+    assert sum(len(block) for block in blocks(np.zeros(3500), 100, "speech.wav")) == 3500
+    assert capsys.readouterr().err == ""
+
+
+def test_the_seconds_of_short_audio_are_not_counted(terminal, capsys):
     assert [len(block) for block in blocks(np.zeros(2999), 100, "speech.wav")] == [1000, 1000, 999]
     assert capsys.readouterr().err == ""
 
