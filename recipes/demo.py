@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
@@ -56,7 +55,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="(default: %(default)s)")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
     np.set_printoptions(linewidth=100)
     for model in pretrained.names():
         tokenizer = Tokenizer.from_pretrained(model)

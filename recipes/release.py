@@ -1,20 +1,18 @@
-"""Turn a finished run into a released model: `pretrained/<name>/` and its line in `pretrained/index.toml`.
+"""Turn a finished run into a released model: `pretrained/<name>/` and its files in `pretrained/index.toml`.
 
     python recipes/release.py runs/4k --data PREPARED
 
 The name is the configuration's. The averaged weights are taken, with a constant gain that brings the median level of
-training files back to that of the originals, and their hash goes into the index. What the run was (its recipe, seconds,
-steps, learning curve), the runs before it, whose weights it began with, the gain, and how the codebook is used over the
-whole training split go into `training.json`, from which the model card is written by `recipes/cards.py`.
+training files back to that of the originals, and exported. What the run was (its recipe, seconds, steps, learning
+curve), the runs before it, whose weights it began with, the gain, and how the codebook is used over the whole training
+split go into `training.json`, from which the model card is written by `recipes/cards.py`.
 """
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import os
 import sys
-import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,9 @@ from numpy.typing import NDArray
 from tqdm import trange
 
 from spectok import pretrained
+from spectok.audio import read_audio
 from spectok.errors import InputError
+from spectok.evaluation.agreement import export_verified
 from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.files import atomic_write
 from spectok.model.codec import Codec
@@ -36,6 +36,7 @@ from spectok.training.history import history
 from spectok.training.validation import reconstruct
 
 LEVEL_FILES, LEVEL_SECONDS = 400, 6  # that the gain is measured on
+SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # that the export is verified with
 
 
 def histogram(folder: Path, corpus: Corpus, first: int, step: int) -> NDArray[np.int64]:
@@ -79,21 +80,15 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
         "gain_db": round(decibels, 3),
         "codebook": count_codes(run / "release", corpus),
     }
-    folder, index = root / name, root / "index.toml"
+    folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "model.safetensors", codec.state_dict(), {"format": "pt"})
-    hashes = {}
-    if index.exists():
-        hashes = {key: entry["sha256"] for key, entry in tomllib.loads(index.read_text(encoding="utf-8")).items()}
-    hashes[name] = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    texts = {
-        folder / "config.json": model.config.to_json(),
-        folder / "training.json": json.dumps(facts, indent=1) + "\n",
-        index: "\n".join(f'["{key}"]\nsha256 = "{sha256}"\n' for key, sha256 in sorted(hashes.items())),
-    }
-    for path, text in texts.items():
-        with atomic_write(path) as temporary:
+    for file, text in (("config.json", model.config.to_json()), ("training.json", json.dumps(facts, indent=1) + "\n")):
+        with atomic_write(folder / file) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    speech, _ = read_audio(SPEECH, model.config.sample_rate)
+    export_verified(pretrained.find(folder), speech, folder)
+    pretrained.write_index(root, name)
     return name
 
 

@@ -1,7 +1,8 @@
 """What runs the network. Above this line everything is numpy; an engine's states are its own business.
 
-`Engine` is the boundary: sessions and tokenizer know nothing else. `TorchEngine` runs the codec in PyTorch, which is
-imported when one is made and not before.
+`Engine` is the boundary: sessions and tokenizer know nothing else. `OnnxEngine` runs the graphs beside the weights in
+ONNX Runtime, and is what there is without PyTorch; `TorchEngine` runs the codec in PyTorch. Either library is imported
+when its engine is made and not before.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -10,9 +11,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.config import CodecConfig
+from spectok.config import CodecConfig, require
 from spectok.errors import InputError
 from spectok.pretrained import Model
+
+ENGINES = ("onnx", "torch")
 
 
 class CodecState(NamedTuple):
@@ -29,6 +32,10 @@ class Engine(Protocol):
     def config(self) -> CodecConfig:
         """The codec's configuration."""
 
+    @property
+    def name(self) -> str:
+        """What runs on what, for reports."""
+
     def init_state(self, batch: int) -> CodecState:
         """Zero states for `batch` rows."""
 
@@ -39,22 +46,143 @@ class Engine(Protocol):
         """Codes `[B, N]`, N a multiple of tokens_per_frame, to audio `[B, T]`."""
 
 
+def load_engine(model: Model, name: str | None = None, device: str = "cpu", threads: int | None = None) -> Engine:
+    """The engine of a model.
+
+    Args:
+        model: configuration and weights on disk.
+        name: "onnx" or "torch"; by default onnx, but torch on another device, or where a folder has no graphs.
+        device: "cpu", or for torch also "cuda" or "cuda:1".
+        threads: of the processor; by default 1 for onnx, and for torch what PyTorch thinks right.
+
+    Raises:
+        InputError: there is no such engine or device, what the engine needs is not installed, or the model is damaged.
+    """
+    require(name is None or name in ENGINES, f"there is no engine '{name}'; known are {', '.join(ENGINES)}")
+    require(threads is None or threads > 0, f"the number of threads is {threads}, but must be positive")
+    if name == "torch" or (name is None and (device != "cpu" or not model.has_graphs)):
+        return TorchEngine(model, device, threads)
+    require(device == "cpu", f"the engine onnx runs on the device cpu, not on '{device}'; torch does")
+    return OnnxEngine(model, threads or 1)
+
+
+class OnnxEngine:
+    """The graphs that `spectok export` made, in ONNX Runtime on the CPU.
+
+    A state is a dictionary of arrays by the names of the graph's inputs; an empty one stands for zeros. Each graph is
+    loaded when it is first needed: whoever only encodes does not wait for the decoder.
+
+    Args:
+        model: a model with graphs.
+        threads: of the processor.
+    """
+
+    def __init__(self, model: Model, threads: int = 1) -> None:
+        self._model, self._threads = model, threads
+        self._sessions: dict[str, Any] = {}
+        require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
+
+    @property
+    def config(self) -> CodecConfig:
+        """The codec's configuration."""
+        return self._model.config
+
+    @property
+    def name(self) -> str:
+        """What runs on what, for reports."""
+        return f"onnx on {self._threads} thread{'s' * (self._threads > 1)}"
+
+    def init_state(self, batch: int) -> CodecState:
+        """Zero states for any number of rows."""
+        return CodecState({}, {})
+
+    def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
+        """Audio `[B, T]` to codes `[B, N]`."""
+        return self._run("encoder", np.ascontiguousarray(audio, np.float32), state)
+
+    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+        """Codes `[B, N]` to audio `[B, T]`."""
+        return self._run("decoder", np.ascontiguousarray(codes, np.int64), state)
+
+    def facts(self, side: str) -> dict[str, str]:
+        """What the file of one graph, "encoder" or "decoder", says of itself."""
+        facts: dict[str, str] = self._session(side).get_modelmeta().custom_metadata_map
+        return facts
+
+    def _run(self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], Any]:
+        session = self._session(side)
+        first, *states = session.get_inputs()
+        if not state:
+            state = {item.name: np.zeros((len(chunk), *item.shape[1:]), np.float32) for item in states}
+        output, *after = session.run(None, {first.name: chunk, **state})
+        return output, dict(zip(state, after, strict=True))
+
+    def _session(self, side: str) -> Any:
+        if side not in self._sessions:
+            self._sessions[side] = self._load(side)
+        return self._sessions[side]
+
+    def _load(self, side: str) -> Any:
+        import onnxruntime
+
+        file, path = f"{side}.onnx", self._model.folder / f"{side}.onnx"
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # done by the export
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(self._model.read(file), options, providers=["CPUExecutionProvider"])
+        except InputError:
+            raise
+        except Exception as error:  # ONNX Runtime has many, without a common base
+            raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        made_from = session.get_modelmeta().custom_metadata_map.get("weights")
+        require(
+            made_from == self._model.sha256,
+            f"{path} was made from other weights than model.safetensors beside it; spectok export makes it anew",
+        )
+        return session
+
+
+def model_size(model: Model) -> tuple[int, dict[str, float]]:
+    """Learnable numbers of a model, and multiply-accumulates per second of audio of its "encoder" and "decoder".
+
+    The graphs tell; without them the codec is built and counted (`Codec.macs_per_second`).
+
+    Raises:
+        InputError: there are neither graphs nor PyTorch.
+    """
+    if not model.has_graphs:
+        codec = TorchEngine(model).codec
+        return codec.num_parameters, codec.macs_per_second()
+    engine = OnnxEngine(model)
+    facts = {side: engine.facts(side) for side in ("encoder", "decoder")}
+    macs = {side: float(fact["macs_per_second"]) for side, fact in facts.items()}
+    return int(facts["encoder"]["parameters"]), macs
+
+
 class TorchEngine:
     """The codec in PyTorch.
 
     Args:
         model: configuration and weights on disk.
         device: "cpu", "cuda" or "cuda:1".
+        threads: of the processor, for all that PyTorch does; by default they are left as they are.
 
     Raises:
-        InputError: the weights do not fit the configuration, or the device does not exist here.
+        InputError: PyTorch is missing, the weights do not fit the configuration, or the device does not exist here.
     """
 
-    def __init__(self, model: Model, device: str = "cpu") -> None:
-        import torch
+    def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
+        try:
+            import torch
 
-        from spectok.model.codec import Codec
-        from spectok.model.weights import load_weights
+            from spectok.model.codec import Codec
+            from spectok.model.weights import load_weights
+        except ModuleNotFoundError as error:
+            raise InputError(f"the engine torch needs PyTorch: pip install 'spectok[torch]' ({error})") from error
+        if threads is not None:
+            torch.set_num_threads(threads)
 
         self.codec = Codec(model.config)
         load_weights(self.codec, model)
@@ -69,6 +197,18 @@ class TorchEngine:
     def config(self) -> CodecConfig:
         """The codec's configuration."""
         return self.codec.config
+
+    @property
+    def name(self) -> str:
+        """What runs on what, for reports."""
+        import torch
+
+        threads = torch.get_num_threads()
+        return (
+            f"torch on {threads} thread{'s' * (threads > 1)}"
+            if self.device.type == "cpu"
+            else f"torch on {self.device}"
+        )
 
     def init_state(self, batch: int) -> CodecState:
         """Zero states for `batch` rows."""

@@ -1,34 +1,63 @@
 """From a name or a folder to a configuration and weights.
 
-A model is a folder with `config.json` and `model.safetensors`. Released ones are inside the package, listed in
-`index.toml` with the SHA-256 of their weights; nothing is ever downloaded and nothing is unpickled.
+A model is a folder with `config.json`, the weights `model.safetensors`, and the same weights in the graphs of
+`encoder.onnx` and `decoder.onnx`, where `spectok export` has made them. Released ones are inside the package, listed in
+`index.toml` with the SHA-256 of these files; nothing is ever downloaded and nothing is unpickled.
 """
 
 import hashlib
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from spectok.config import CodecConfig
 from spectok.errors import InputError
+from spectok.files import atomic_write, why
 
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
+FILES = ("model.safetensors", "encoder.onnx", "decoder.onnx")  # that the index names
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model on disk whose weights have been verified."""
+    """A model on disk."""
 
     config: CodecConfig
-    weights: Path  # model.safetensors
-    sha256: str  # of the weights, 64 hexadecimal digits
+    folder: Path
+    sha256: str  # of model.safetensors, 64 hexadecimal digits: which weights these are
+    index: dict[str, str] = field(default_factory=dict)  # SHA-256 of each file; empty if the model is not released
+
+    @property
+    def weights(self) -> Path:
+        """Where the weights are."""
+        return self.folder / "model.safetensors"
 
     @property
     def weight_hash(self) -> str:
         """The first 16 hexadecimal digits of the hash: what a .spt file records."""
         return self.sha256[:16]
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether there are `encoder.onnx` and `decoder.onnx`."""
+        return all((self.folder / f"{side}.onnx").is_file() for side in ("encoder", "decoder"))
+
+    def read(self, file: str) -> bytes:
+        """The content of one of `FILES`.
+
+        Raises:
+            InputError: it cannot be read, or it is not the one that the index names.
+        """
+        path = self.folder / file
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {why(error)}") from error
+        if self.index and hashlib.sha256(content).hexdigest() != self.index.get(file):
+            raise InputError(f"the file {path} is damaged: its SHA-256 is not the one that index.toml names")
+        return content
 
 
 def root() -> Path:
@@ -38,7 +67,7 @@ def root() -> Path:
 
 def names() -> list[str]:
     """Names of the released models."""
-    return sorted(_index())
+    return sorted(read_index(root()))
 
 
 def find(name_or_folder: str | Path = DEFAULT) -> Model:
@@ -47,7 +76,7 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     Raises:
         InputError: there is no such model, a file is missing, or the weights are not the ones the index names.
     """
-    index = _index()
+    index = read_index(root())
     released = str(name_or_folder) in index
     folder = root() / str(name_or_folder) if released else Path(name_or_folder)
     if not folder.is_dir():
@@ -55,19 +84,27 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
             f"there is no model '{name_or_folder}'; known are {', '.join(sorted(index))}, or give a folder"
         )
     config = CodecConfig.load(folder / "config.json")
-    weights = folder / "model.safetensors"
-    try:
-        sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read the weights {weights}: {error.strerror}") from error
-    if released and sha256 != index[str(name_or_folder)]:
-        raise InputError(f"the weights {weights} are damaged: their SHA-256 is not the one that index.toml names")
-    return Model(config, weights, sha256)
+    model = Model(config, folder, "", index[str(name_or_folder)] if released else {})
+    weights = model.read("model.safetensors")
+    return replace(model, sha256=model.index.get("model.safetensors") or hashlib.sha256(weights).hexdigest())
 
 
-def _index() -> dict[str, str]:
+def read_index(folder: Path) -> dict[str, dict[str, str]]:
+    """The SHA-256 of the files of each released model in a folder; empty where there is no index."""
     try:
-        table = tomllib.loads((root() / "index.toml").read_text(encoding="utf-8"))
+        index: dict[str, dict[str, str]] = tomllib.loads((folder / "index.toml").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return {name: entry["sha256"] for name, entry in table.items()}
+    return index
+
+
+def write_index(folder: Path, name: str) -> None:
+    """Bring one model's line of the index up to date with its files."""
+    index = read_index(folder)
+    paths = [path for path in (folder / name / file for file in FILES) if path.is_file()]
+    index[name] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    lines = []
+    for model, hashes in sorted(index.items()):
+        lines += [f'["{model}"]', *(f'"{file}" = "{sha256}"' for file, sha256 in hashes.items()), ""]
+    with atomic_write(folder / "index.toml") as temporary:
+        temporary.write_text("\n".join(lines), encoding="utf-8")

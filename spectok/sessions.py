@@ -21,7 +21,7 @@ from spectok.config import require
 from spectok.engine import Engine
 
 Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
-BLOCK_SECONDS = 20  # long pushes run in blocks of this length: constant memory, the same answer
+BLOCK_SECONDS = 2  # long pushes run in blocks of this length, which stay in the caches: the same answer
 
 
 class _Session:

@@ -20,7 +20,7 @@ from spectok import audio as audio_files
 from spectok import pretrained
 from spectok.config import CodecConfig, require
 from spectok.container import Header
-from spectok.engine import Engine, TorchEngine
+from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
 from spectok.sessions import StreamDecoder, StreamEncoder
@@ -40,14 +40,26 @@ class Tokenizer:
         self.engine, self.weight_hash = engine, weight_hash
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path = pretrained.DEFAULT, device: str = "cpu") -> "Tokenizer":
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path = pretrained.DEFAULT,
+        device: str = "cpu",
+        engine: str | None = None,
+        threads: int | None = None,
+    ) -> "Tokenizer":
         """Load a released model by name, or any model from its folder.
 
+        Args:
+            name_or_folder: which.
+            device: "cpu", or with PyTorch "cuda" or "cuda:1".
+            engine: "onnx" or "torch"; by default onnx, but torch on another device, or where a folder has no graphs.
+            threads: of the processor; by default 1 for onnx, and for torch what PyTorch thinks right.
+
         Raises:
-            InputError: there is no such model or device, or the weights are damaged.
+            InputError: there is no such model, engine or device, or the weights are damaged.
         """
         model = pretrained.find(name_or_folder)
-        return cls(TorchEngine(model, device), model.weight_hash)
+        return cls(load_engine(model, engine, device, threads), model.weight_hash)
 
     @property
     def config(self) -> CodecConfig:

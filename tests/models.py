@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
 from spectok.model.weights import save_tensors
 from spectok.packets import pack_header
+from spectok.pretrained import Model
 from spectok.tokenizer import Tokenizer
 
 TINY = {"query": QUERY, "flat": FLAT, "vq": VQ}
@@ -41,7 +41,7 @@ class RandomEngine:
     """A random codec in a precision of choice; counts the frames of its longest step."""
 
     def __init__(self, config: CodecConfig, dtype: torch.dtype = torch.float64) -> None:
-        self.config, self.dtype, self.longest = config, dtype, 0
+        self.config, self.dtype, self.longest, self.name = config, dtype, 0, "random"
         self.codec = random_codec(config).to(dtype)
 
     def init_state(self, batch):
@@ -102,38 +102,38 @@ def echo_engine(name: str) -> EchoEngine:
 
 
 @functools.cache
-def released(name: str) -> Tokenizer:
+def released(name: str, engine: str = "onnx") -> Tokenizer:
     """A released model, loaded once."""
-    return Tokenizer.from_pretrained(name)
+    return Tokenizer.from_pretrained(name, engine=engine)
 
 
 class DoubleEngine(RandomEngine):
     """A released codec in float64, where no rounding comes near a decision boundary."""
 
     def __init__(self, codec):
-        self.config, self.dtype, self.longest = codec.config, torch.float64, 0
+        self.config, self.dtype, self.longest, self.name = codec.config, torch.float64, 0, "double"
         self.codec = copy.deepcopy(codec).double()
 
 
 @functools.cache
 def in_double_precision(name: str) -> Tokenizer:
     """A released model in float64."""
-    return Tokenizer(DoubleEngine(released(name).engine.codec), released(name).weight_hash)
+    return Tokenizer(DoubleEngine(released(name, "torch").engine.codec), released(name).weight_hash)
 
 
-def write_model(folder, config: CodecConfig) -> str:
-    """Write a random model into its folder; returns the SHA-256 of its weights."""
+def write_model(folder, config: CodecConfig) -> Model:
+    """Write a random model, without graphs, into its folder."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
     save_tensors(folder / "model.safetensors", random_codec(config).state_dict(), {})
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    return pretrained.find(folder)
 
 
 def write_root(root) -> None:
     """Write an index of two released models, `tiny-query` and `tiny-flat`, as `pretrained/` has it."""
-    hashes = {config.name: write_model(root / config.name, config) for config in (QUERY, FLAT)}
-    lines = [f'[{name}]\nsha256 = "{sha256}"\n' for name, sha256 in hashes.items()]
-    (root / "index.toml").write_text("\n".join(lines), encoding="utf-8")
+    for config in (QUERY, FLAT):
+        write_model(root / config.name, config)
+        pretrained.write_index(root, config.name)
 
 
 def use_root(monkeypatch, root) -> None:

@@ -251,7 +251,7 @@ def test_info_of_a_file(tiny, capsys):
 def test_info_of_a_model(capsys, by_folder):
     name = "spectok-16k-800"
     assert main(["info", str(pretrained.root() / name) if by_folder else name]) == 0
-    facts, codec = table(capsys.readouterr().out), released(name).engine.codec
+    facts, codec = table(capsys.readouterr().out), released(name, "torch").engine.codec
     assert facts["model"] == name
     assert facts["codes"] == "50 frames/s of 1 tokens, one codebook of 65536"
     assert (facts["sample rate"], facts["bitrate"]) == ("16000 Hz", "800 bits/s")

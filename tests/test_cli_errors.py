@@ -267,7 +267,7 @@ def test_chunks_of_no_length(fails, milliseconds):
 
 @pytest.mark.parametrize("arguments", [["stream", "good.wav", "out.wav"], ["eval", "."]])
 def test_no_threads(fails, arguments):
-    assert fails(*arguments, "--threads=0") == "--threads is 0, but must be positive"
+    assert fails(*arguments, "--threads=0") == "the number of threads is 0, but must be positive"
 
 
 def test_eval_of_nothing(fails):

@@ -1,5 +1,6 @@
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ class HalfRateTokenizer:
 
     sample_rate, frame_rate, token_rate, tokens_per_frame, codebook_size, bitrate = 8000, 8000, 8000, 1, 256, 64000
     weight_hash = "0123456789abcdef"
+    engine = SimpleNamespace(name="a table")
 
     def encode(self, audio):
         return np.clip(np.floor((audio + 1) * 128), 0, 255).astype(np.int64)
@@ -54,6 +56,7 @@ def test_spectok_is_measured_through_its_container_and_at_its_own_rate():
         "codebook_size": 256,
         "bitrate": 64000,
         "weight_hash": "0123456789abcdef",
+        "engine": "a table",
     }
 
 

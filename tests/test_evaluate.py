@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
@@ -154,7 +153,6 @@ def test_bits_per_second_and_rtf_are_ratios_of_totals(results):
     assert four_bits["groups"]["*"]["bits_per_second"] == 64000.0
     assert through["rtf"] == {"encode": pytest.approx(1.5 / 4.5), "decode": pytest.approx(0.75 / 4.5)}
     assert four_bits["rtf"] == {"encode": pytest.approx(0.3 / 4.5), "decode": pytest.approx(0.6 / 4.5)}
-    assert results["machine"]["torch_threads"] == torch.get_num_threads()
 
 
 def test_bits_and_rtf_of_files_have_their_intervals(results):

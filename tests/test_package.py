@@ -19,7 +19,7 @@ def test_the_wheel_holds_every_released_model(tmp_path):
         assert "spectok/cli.py" in archive.namelist()
     assert held["spectok/_pretrained/index.toml"] == (ROOT / "pretrained" / "index.toml").read_bytes()
     for name in pretrained.names():
-        for file in ("config.json", "model.safetensors", "README.md"):
+        for file in ("config.json", *pretrained.FILES, "README.md"):
             assert held[f"spectok/_pretrained/{name}/{file}"] == (ROOT / "pretrained" / name / file).read_bytes()
     assert [name for name in held if name.endswith((".pt", ".pkl", ".bin"))] == []
 

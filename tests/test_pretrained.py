@@ -46,11 +46,14 @@ def test_the_released_models_are_these():
 
 
 @every_model
-def test_the_index_names_the_weights(name):
-    index = tomllib.loads((pretrained.root() / "index.toml").read_text(encoding="utf-8"))
+def test_the_index_names_the_files(name):
+    index = tomllib.loads((pretrained.root() / "index.toml").read_text(encoding="utf-8"))[name]
     model = pretrained.find(name)
     assert model.weights == pretrained.root() / name / "model.safetensors"
-    assert hashlib.sha256(model.weights.read_bytes()).hexdigest() == index[name]["sha256"] == model.sha256
+    assert tuple(index) == pretrained.FILES
+    for file, sha256 in index.items():
+        assert hashlib.sha256((model.folder / file).read_bytes()).hexdigest() == sha256, file
+    assert model.sha256 == index["model.safetensors"]
     assert released(name).weight_hash == model.weight_hash == model.sha256[:16]
     assert model.config == released(name).config
 
@@ -58,7 +61,7 @@ def test_the_index_names_the_weights(name):
 @every_model
 def test_weights_are_those_of_the_codec_and_no_more(name):
     stored, _ = load_tensors(pretrained.find(name).weights)
-    codec = released(name).engine.codec
+    codec = released(name, "torch").engine.codec
     assert stored.keys() == codec.state_dict().keys()
     for key, value in codec.state_dict().items():
         assert torch.equal(value, stored[key]), key
@@ -67,7 +70,7 @@ def test_weights_are_those_of_the_codec_and_no_more(name):
 
 @every_model
 def test_budgets(name):
-    config, codec, budget = released(name).config, released(name).engine.codec, BUDGETS[name]
+    config, codec, budget = released(name).config, released(name, "torch").engine.codec, BUDGETS[name]
     assert config.name == name
     assert (config.sample_rate, config.frame_rate, config.bitrate) == (16000, 50, budget["bitrate"])
     assert config.quantizer.tokens_per_frame == budget["tokens"]
@@ -201,17 +204,21 @@ def flip(path, position):
 def test_a_flipped_byte_is_found(root, position):
     assert pretrained.find("tiny-query").config.name == "tiny-query"
     flip(root / "tiny-query" / "model.safetensors", position)
-    with refuses(r"^the weights .*tiny-query.* are damaged: their SHA-256 is not the one that index\.toml names$"):
+    with refuses(
+        r"^the file .*tiny-query.*model.safetensors is damaged: its SHA-256 is not the one that index\.toml names$"
+    ):
         Tokenizer.from_pretrained("tiny-query")
     assert pretrained.find("tiny-flat").config.name == "tiny-flat"
 
 
-def test_a_flipped_byte_in_a_copy_of_the_release(tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", pretrained.FILES)
+def test_a_flipped_byte_in_a_copy_of_the_release(file, tmp_path, monkeypatch):
     shutil.copytree(pretrained.root(), tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
-    flip(tmp_path / "pretrained" / pretrained.DEFAULT / "model.safetensors", -1)
-    with refuses(r"^the weights .* are damaged: their SHA-256 is not the one that index\.toml names$"):
-        Tokenizer.from_pretrained()
+    flip(tmp_path / "pretrained" / pretrained.DEFAULT / file, -1)
+    with refuses(rf"^the file .*{file} is damaged: its SHA-256 is not the one that index\.toml names$"):
+        tokenizer = Tokenizer.from_pretrained()
+        tokenizer.decode(tokenizer.encode(np.zeros(1000, np.float32)))
 
 
 def test_an_unknown_model_is_refused_by_name(root):

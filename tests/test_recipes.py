@@ -52,7 +52,7 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
 
     assert release_recipe.release(run, Corpus(prepared, "train"), tmp_path / "root") == "tiny"
     released = pretrained.find(tmp_path / "root" / "tiny")
-    assert f'["tiny"]\nsha256 = "{released.sha256}"' in (tmp_path / "root" / "index.toml").read_text()
+    assert pretrained.read_index(tmp_path / "root")["tiny"]["model.safetensors"] == released.sha256
     facts = json.loads((tmp_path / "root" / "tiny" / "training.json").read_text())
     assert [(run["step"], [point["pesq"] for point in run["curve"]]) for run in facts["runs"]] == [
         (2, [entries[1]["pesq"]])

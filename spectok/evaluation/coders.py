@@ -70,6 +70,7 @@ class SpectokCoder:
         return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
 
     def facts(self) -> dict[str, Any]:
-        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; which weights they are."""
+        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; which weights ran on what."""
         names = ("sample_rate", "frame_rate", "token_rate", "tokens_per_frame", "codebook_size", "bitrate")
-        return {name: getattr(self.tokenizer, name) for name in (*names, "weight_hash")}
+        facts = {name: getattr(self.tokenizer, name) for name in (*names, "weight_hash")}
+        return facts | {"engine": self.tokenizer.engine.name}

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from spectok.audio import list_audio, read_audio
 from spectok.errors import InputError
@@ -253,9 +252,8 @@ def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]]) -> 
 
 
 def _machine() -> dict[str, Any]:
-    versions = {package: version(package) for package in ("pesq", "pystoi", "numpy", "torch")}
-    threads = torch.get_num_threads()
-    return {"torch_threads": threads, "cores": os.cpu_count(), "processor": platform.machine(), "versions": versions}
+    versions = {package: version(package) for package in ("pesq", "pystoi", "numpy", "onnxruntime")}
+    return {"cores": os.cpu_count(), "processor": platform.machine(), "versions": versions}
 
 
 def _plain(value: Any) -> Any:

@@ -62,10 +62,12 @@ def write_report(results: Results, out_folder: str | Path) -> None:
 def _preamble(results: Results) -> str:
     machine = results["machine"]
     tools = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
+    engines = sorted({coder["facts"]["engine"] for coder in results["coders"].values() if "engine" in coder["facts"]})
+    ran = f"spectok ran on {' and '.join(engines)}" if engines else "the coders ran"
     return (
         "Mean ± half the width of its 95 % interval (Student's t), at 16 kHz mono; n is said where a metric is not "
         "defined for all files. Bits per second come from the bytes on disk, header included. rtf is compute seconds "
-        f"per audio second (lower is better); torch had {machine['torch_threads']} of {machine['cores']} cores "
+        f"per audio second (lower is better); {ran} of a machine of {machine['cores']} cores "
         f"({machine['processor']}). Measured with {tools}."
     )
 

@@ -58,7 +58,7 @@ class BandMerge(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Unfold every band and add up."""
-        y = x.new_zeros(len(x), len(self.share), x.shape[2])
+        y = x.new_zeros(x.shape[0], len(self.share), x.shape[2])
         for band, (start, end), layer in zip(x.unbind(1), self.edges, self.layers, strict=True):
             level = rms(band, (1,))
             y[:, start:end] += (layer(band / level) * level).unflatten(1, (end - start, -1))
@@ -94,7 +94,7 @@ class BandConvolution(PaddedBands):
     def forward(self, x: Tensor) -> Tensor:
         """Gather the bands, convolve, mix."""
         gathered = (x[:, self.places] * self.inside).transpose(2, 3).flatten(1, 2)  # [N, K * C, width]
-        y: Tensor = self.mix(self.conv(gathered).reshape(len(x), -1, x.shape[2]))
+        y: Tensor = self.mix(self.conv(gathered).reshape(x.shape[0], -1, x.shape[2]))
         return y
 
 
@@ -113,8 +113,8 @@ class BandTransposed(PaddedBands):
     def forward(self, x: Tensor) -> Tensor:
         """Mix, spread over the bands, add up."""
         count, width = self.places.shape
-        spread = self.conv(self.mix(x).flatten(1).unsqueeze(2)).reshape(len(x), count, -1, width).transpose(2, 3)
-        y = x.new_zeros(len(x), len(self.share), x.shape[2])
+        spread = self.conv(self.mix(x).flatten(1).unsqueeze(2)).reshape(x.shape[0], count, -1, width).transpose(2, 3)
+        y = x.new_zeros(x.shape[0], len(self.share), x.shape[2])
         return y.index_add(1, self.places.flatten(), (spread * self.inside).flatten(1, 2)) * self.share
 
 

@@ -161,7 +161,7 @@ class QueryAttention(nn.Module):
     def attention(self, tokens: Tensor) -> Tensor:
         """Where each query looks: `[N, tokens, width]` to weights `[N, heads, queries, tokens]` that sum to 1."""
         if not self.adaptive:
-            return torch.softmax(self.bias(), dim=-1).expand(len(tokens), -1, -1, -1)
+            return torch.softmax(self.bias(), dim=-1).expand(tokens.shape[0], -1, -1, -1)
         query = self._split(self.to_query(self.query_norm(self.queries))[None])  # [1, heads, queries, d]
         key = self._split(self.to_key(self.key_norm(tokens)))
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + self.bias()
@@ -202,6 +202,6 @@ class QueryScan(nn.Module):
         """`[N, tokens, width]` to `[N, queries, width]`."""
         level = rms(tokens, (1, 2))
         with_silence = nn.functional.pad(tokens / level, (0, 0, 0, 0, 0, 1))
-        sequence = torch.cat([with_silence, self.queries.expand(len(with_silence), -1, -1)], dim=1)[:, self.order]
+        sequence = torch.cat([with_silence, self.queries.expand(with_silence.shape[0], -1, -1)], dim=1)[:, self.order]
         answers = self.scan(sequence)[:, self.kept]
         return (answers[:-1] - answers[-1:]) * level

@@ -202,7 +202,7 @@ class Codec(nn.Module):
 
     def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
         """Codes `[B, N]`, N a multiple of tokens_per_frame, to audio `[B, N / K * frame_length]`."""
-        frames = codes.unflatten(1, (-1, self.config.quantizer.tokens_per_frame))
+        frames = codes.reshape(codes.shape[0], -1, self.config.quantizer.tokens_per_frame)
         return self.decoder.step(self.quantizer.decode(frames), state)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:

@@ -70,7 +70,7 @@ class GRU(nn.GRU):
             (x, inward, recurrent, torch.cat(biases, dim=1), None, state),
             {"hidden_size": hidden, "linear_before_reset": 1},
             dtypes=(x.dtype, x.dtype),
-            shapes=((len(x), 1, rows, hidden), (1, rows, hidden)),
+            shapes=((x.shape[0], 1, rows, hidden), (1, rows, hidden)),
         )
         return y.squeeze(1), state
 

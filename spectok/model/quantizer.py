@@ -40,9 +40,17 @@ class FSQuantizer(nn.Module):
 
     def encode(self, latent: Tensor) -> Tensor:
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`."""
-        levels, basis = self.fsq._levels, self.fsq._basis
-        digits = torch.floor((torch.tanh(latent) + 1) / 2 * (levels - 1) + 0.5)
-        return (digits * basis).sum(-1).long()
+        digits = torch.floor(self._scaled(latent) + 0.5)  # what the library does, in a third of its operations
+        return (digits * self.fsq._basis).sum(-1).long()
+
+    def margin(self, latent: Tensor) -> Tensor:
+        """How far each latent is from another code, in steps of the grid: `[B, F, K]`, at most 0.5."""
+        scaled = self._scaled(latent)
+        return (scaled - torch.floor(scaled) - 0.5).abs().amin(-1)
+
+    def _scaled(self, latent: Tensor) -> Tensor:
+        """In steps of the grid, from 0 to the number of levels less 1."""
+        return (torch.tanh(latent) + 1) / 2 * (self.fsq._levels - 1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""
@@ -96,13 +104,19 @@ class VectorQuantizer(nn.Module):
 
     def encode(self, latent: Tensor) -> Tensor:
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`: the nearest entry, the lowest code of equally near ones."""
+        return self._distances(latent).argmin(1).view(latent.shape[:3])
+
+    def margin(self, latent: Tensor) -> Tensor:
+        """How far each latent is from another code: `[B, F, K]`, half of what the second nearest entry is further."""
+        nearest = self._distances(latent).topk(2, largest=False).values
+        return ((nearest[:, 1] - nearest[:, 0]) / 2).view(latent.shape[:3])
+
+    def _distances(self, latent: Tensor) -> Tensor:
+        if torch.onnx.is_in_onnx_export():  # which has no cdist; squared, and without what all entries share
+            return self.codebook.embed[0].square().sum(1) - 2 * latent.flatten(0, 2) @ self.codebook.embed[0].T
         # Without the matrix product the distances do not depend on how many latents are looked up at once.
         mode = "donot_use_mm_for_euclid_dist"
-        return (
-            torch.cdist(latent.flatten(0, 2), self.codebook.embed[0], compute_mode=mode)
-            .argmin(1)
-            .view(latent.shape[:3])
-        )
+        return torch.cdist(latent.flatten(0, 2), self.codebook.embed[0], compute_mode=mode)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""

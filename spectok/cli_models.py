@@ -1,0 +1,114 @@
+"""What the command line tells of files and models, and makes of them: info, inspect, eval and export."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from spectok import audio as audio_files
+from spectok import container, pretrained
+from spectok.cli_files import check_output, progress
+from spectok.config import require
+from spectok.engine import model_size
+from spectok.errors import InputError
+from spectok.tokenizer import Tokenizer
+
+
+def info(args: argparse.Namespace) -> None:
+    """What a .spt file or a model is."""
+    target = Path(args.target)
+    named_as_file = target.suffix == ".spt" or os.sep in args.target  # if it is missing, no model was meant
+    if target.is_file() or (named_as_file and not target.exists()):
+        header, codes = container.read_codes(args.target)
+        assert header.num_samples is not None
+        seconds, size = header.num_samples / header.sample_rate, target.stat().st_size
+        facts: dict[str, Any] = {
+            "model": f"{header.model}, weights {header.weight_hash}",
+            "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
+            "codes": f"{len(codes)} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
+            "size": f"{size} bytes" + (f", {8 * size / seconds:.0f} bits/s" if seconds else ""),
+        }
+    else:
+        model = pretrained.find(args.target)
+        config, (parameters, macs) = model.config, model_size(model)
+        facts = {
+            "model": config.name,
+            "weights": f"{model.weights.stat().st_size / 1e6:.1f} MB, SHA-256 {model.sha256}",
+            "sample rate": f"{config.sample_rate} Hz",
+            "codes": f"{config.frame_rate:g} frames/s of {config.quantizer.tokens_per_frame} tokens, "
+            f"one codebook of {config.quantizer.codebook_size}",
+            "bitrate": f"{config.bitrate:g} bits/s",
+            "latency": f"{config.latency_samples} samples = {1000 * config.latency_samples / config.sample_rate:g} ms",
+            "parameters": f"{parameters:,}",
+            "MACs": f"{macs['encoder'] / 1e6:.0f} M/s encoder, {macs['decoder'] / 1e6:.0f} M/s decoder",
+            "licence": "CC BY 4.0 for released weights; see the model card beside them",
+        }
+    for name, value in facts.items():
+        print(f"{name:<12}{value}")
+
+
+def inspect(args: argparse.Namespace) -> None:
+    """A picture of what a model looks at."""
+    from spectok.model.codec import Codec
+    from spectok.model.weights import load_weights
+
+    try:
+        from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection
+        from spectok.evaluation.inspection import inspect as run
+    except ModuleNotFoundError as error:
+        raise _missing("inspect", error) from error
+    require(Path(args.output).suffix == ".png", f"cannot write {args.output}: its name must end in .png")
+    check_output(args.output, args.force)
+    model = pretrained.find(args.model)
+    codec = Codec(model.config).eval()
+    load_weights(codec, model)
+    audio, sample_rate = audio_files.read_audio(args.input)
+    seen = run(codec, audio_files.resample(audio, sample_rate, model.config.sample_rate))
+    title = f"{model.config.name}: {Path(args.input).name}"
+    title += f", the first {MAX_SECONDS:g} s" if len(audio) > MAX_SECONDS * sample_rate else ""
+    draw_inspection(args.output, seen, model.config.sample_rate, title)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Quality, bits and speed over a folder or manifest."""
+    try:
+        from spectok.evaluation.coders import Coder, SpectokCoder
+        from spectok.evaluation.evaluate import evaluate as run
+        from spectok.evaluation.evaluate import load_items
+        from spectok.evaluation.report import markdown, write_report
+        from spectok.evaluation.rivals import rival
+    except ModuleNotFoundError as error:
+        raise _missing("eval", error) from error
+    options = (args.device, args.engine, args.threads)
+    tokenizers = [Tokenizer.from_pretrained(model, *options) for model in args.model or pretrained.names()]
+    coders: list[Coder] = [SpectokCoder(tokenizer, tokenizer.config.name) for tokenizer in tokenizers]
+    coders += [rival(name) for name in args.rival]
+    items = load_items(args.source, args.split)
+    with progress("files", "scored") as show:
+        results = run(items, coders, show, args.jobs)
+    if args.out:
+        write_report(results, args.out)
+    print(markdown(results))
+
+
+def export(args: argparse.Namespace) -> None:
+    """The graphs of a model."""
+    try:
+        from spectok.evaluation.agreement import export_verified
+    except ModuleNotFoundError as error:
+        raise _missing("export", error) from error
+    model = pretrained.find(args.model)
+    folder = Path(args.out) if args.out else model.folder
+    require(
+        args.out or not model.index, f"{args.model} is released with its graphs; --out writes them into another folder"
+    )
+    require(folder.is_dir(), f"cannot write into {folder}: it is no folder")
+    for side in ("encoder", "decoder"):
+        check_output(str(folder / f"{side}.onnx"), args.force)
+    audio, sample_rate = audio_files.read_audio(args.speech)
+    export_verified(model, audio_files.resample(audio, sample_rate, model.config.sample_rate), folder)
+
+
+def _missing(command: str, error: ModuleNotFoundError) -> InputError:
+    extra = "export" if command == "export" else "eval"
+    return InputError(f"spectok {command} needs more packages: pip install 'spectok[{extra}]' ({error})")

@@ -1,0 +1,140 @@
+"""Whether an engine gives the codec's codes, however a stream is cut, and how near a miss those were that differ.
+
+The canonical answer is that of float64 arithmetic, which no cut, batch or processor changes (`Reference`). In float32
+the last bits depend on how many frames and rows a step has, and a latent within a millionth of a decision boundary may
+fall to either side.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from spectok.config import require
+from spectok.engine import Engine, OnnxEngine
+from spectok.files import atomic_write
+from spectok.model.codec import Codec
+from spectok.model.export import export
+from spectok.model.weights import load_weights
+from spectok.pretrained import Model
+from spectok.sessions import StreamDecoder, StreamEncoder
+
+Audio = NDArray[np.float32]
+Codes = NDArray[np.int64]
+MARGIN = 1e-4  # steps of the grid: what an engine may get wrong in float32
+DIFFERENCE = 1e-4  # of full scale: by how much its audio may differ
+
+
+class Reference:
+    """A codec in float64."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = copy.deepcopy(codec).double().eval()
+
+    @torch.inference_mode()
+    def encode(self, audio: Audio) -> tuple[Codes, NDArray[np.float64]]:
+        """Audio `[T]` to codes `[N]`, and how far the latent of each is from another code (`quantizer.margin`)."""
+        config = self.codec.config
+        padded = np.zeros(config.num_frames(len(audio)) * config.frame_length)
+        padded[: len(audio)] = audio
+        latent = self.codec.encoder(torch.from_numpy(padded)[None])
+        return self.codec.quantizer.encode(latent).flatten().numpy(), self.codec.quantizer.margin(
+            latent
+        ).flatten().numpy()
+
+    @torch.inference_mode()
+    def decode(self, codes: Codes) -> NDArray[np.float64]:
+        """Codes `[N]` to all the audio that they hold, `[T]`."""
+        audio, _ = self.codec.decode_step(torch.from_numpy(codes)[None], self.codec.init_state(1)[1])
+        held: NDArray[np.float64] = audio[0, self.codec.config.synthesis_delay :].numpy()
+        return held
+
+
+def at_once(engine: Engine, audio: Audio) -> Codes:
+    """Codes `[N]` of audio `[T]` as `spectok encode` makes them: in blocks of some seconds."""
+    session = StreamEncoder(engine)
+    return np.concatenate([session.push(audio), session.flush()])
+
+
+def frame_by_frame(engine: Engine, audio: Audio) -> Codes:
+    """The same, one frame in each push."""
+    session, step = StreamEncoder(engine), engine.config.frame_length
+    codes = [session.push(audio[start : start + step]) for start in range(0, len(audio), step)]
+    return np.concatenate([*codes, session.flush()])
+
+
+def in_a_batch(engine: Engine, audio: Audio) -> Codes:
+    """The same, as the second row of three, the others being other audio."""
+    rows = np.stack([audio[::-1], audio, 0.5 * np.roll(audio, len(audio) // 2)])
+    session = StreamEncoder(engine, batch=len(rows))
+    return np.concatenate([session.push(rows), session.flush()], axis=1)[1]
+
+
+CUTS: dict[str, Callable[[Engine, Audio], Codes]] = {
+    "at once": at_once,
+    "frame by frame": frame_by_frame,
+    "in a batch": in_a_batch,
+}
+
+
+@dataclass
+class Agreement:
+    """Codes that were compared, and the margin of each that differed."""
+
+    codes: int = 0
+    margins: list[float] = field(default_factory=list)
+
+    def add(self, codes: Codes, expected: Codes, margins: NDArray[np.float64]) -> None:
+        """Compare the codes of one more file."""
+        self.codes += len(expected)
+        self.margins += margins[codes != expected].tolist()
+
+
+def audio_difference(engine: Engine, reference: Reference, codes: Codes) -> float:
+    """The largest absolute difference of an engine's audio from the reference's, decoding the same codes."""
+    return float(np.abs(StreamDecoder(engine).push(codes) - reference.decode(codes)).max())
+
+
+def export_verified(model: Model, speech: Audio, folder: Path) -> None:
+    """Write `encoder.onnx` and `decoder.onnx` into a folder, if they do to speech what the codec does.
+
+    Args:
+        model: what to export.
+        speech: `[T]` at the codec's sample rate.
+        folder: is there already; it may be the model's own.
+
+    Raises:
+        InputError: the graphs are not the codec, or cannot be written.
+    """
+    codec = Codec(model.config).eval()
+    load_weights(codec, model)
+    macs = codec.macs_per_second()
+    with tempfile.TemporaryDirectory() as trial:
+        for side in ("encoder", "decoder"):
+            facts = {"weights": model.sha256, "parameters": codec.num_parameters, "macs_per_second": round(macs[side])}
+            graph = export(codec, side, {key: str(value) for key, value in facts.items()})
+            (Path(trial) / f"{side}.onnx").write_bytes(graph)
+        _verify(OnnxEngine(Model(model.config, Path(trial), model.sha256)), Reference(codec), speech)
+        for side in ("encoder", "decoder"):
+            with atomic_write(folder / f"{side}.onnx") as temporary:
+                temporary.write_bytes((Path(trial) / f"{side}.onnx").read_bytes())
+
+
+def _verify(engine: Engine, reference: Reference, speech: Audio) -> None:
+    silence = np.zeros(3 * engine.config.frame_length, np.float32)
+    speech = np.concatenate([speech, silence, np.roll(speech, 1)[: len(silence)]])
+    expected, margins = reference.encode(speech)
+    for cut, encode in CUTS.items():
+        agreement = Agreement()
+        agreement.add(encode(engine, speech), expected, margins)
+        wrong = sum(margin > MARGIN for margin in agreement.margins)
+        require(wrong == 0, f"the export is not the codec: {wrong} of {agreement.codes} codes differ, encoded {cut}")
+    difference = audio_difference(engine, reference, expected)
+    require(
+        difference < DIFFERENCE, f"the export is not the codec: its audio differs by {difference:.1e} of full scale"
+    )

@@ -1,0 +1,139 @@
+"""Which engine runs, and that the package needs no PyTorch."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUERY
+from models import released, write_model
+
+from spectok import InputError, Tokenizer, pretrained
+from spectok.engine import OnnxEngine, TorchEngine, load_engine, model_size
+
+ROOT = Path(__file__).parent.parent
+SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
+NOT_IN_THE_CORE = ("torch", "safetensors", "vector_quantize_pytorch", "onnx", "scipy", "matplotlib", "tqdm", "pesq")
+
+
+def refuses(sentence):
+    return pytest.raises(InputError, match=sentence)
+
+
+def test_onnx_runs_what_has_graphs_and_torch_the_rest(tmp_path):
+    model, bare = pretrained.find(), write_model(tmp_path / "tiny", QUERY)
+    assert isinstance(load_engine(model), OnnxEngine)
+    assert isinstance(load_engine(model, "torch"), TorchEngine)
+    assert isinstance(load_engine(bare), TorchEngine)
+    with refuses("^the device 'nonsense' cannot be used here: "):  # which only torch can tell
+        load_engine(model, device="nonsense")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"name": "jax"}, "^there is no engine 'jax'; known are onnx, torch$"),
+        ({"name": "onnx", "device": "cuda"}, "^the engine onnx runs on the device cpu, not on 'cuda'; torch does$"),
+        ({"threads": 0}, "^the number of threads is 0, but must be positive$"),
+    ],
+)
+def test_engines_that_cannot_be(options, sentence):
+    with refuses(sentence):
+        load_engine(pretrained.find(), **options)
+
+
+def test_onnx_needs_graphs(tmp_path):
+    bare = write_model(tmp_path / "tiny", QUERY)
+    with refuses(r"tiny has no encoder\.onnx and decoder\.onnx; spectok export makes them$"):
+        load_engine(bare, "onnx")
+
+
+def test_engines_say_what_they_are():
+    assert load_engine(pretrained.find()).name == "onnx on 1 thread"
+    assert load_engine(pretrained.find(), threads=2).name == "onnx on 2 threads"
+    assert load_engine(pretrained.find(), "torch").name == "torch on 1 thread"
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_engines_agree_on_speech(name, speech):
+    """No code differs and the audio is within a millionth of full scale."""
+    onnx, torch = released(name), released(name, "torch")
+    codes = onnx.encode(speech)
+    np.testing.assert_array_equal(codes, torch.encode(speech))
+    np.testing.assert_allclose(onnx.decode(codes), torch.decode(codes), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_the_graphs_tell_the_size_of_the_codec(name):
+    codec = released(name, "torch").engine.codec
+    parameters, macs = model_size(pretrained.find(name))
+    assert parameters == codec.num_parameters
+    assert macs == {side: round(count) for side, count in codec.macs_per_second().items()}
+
+
+def test_an_engine_keeps_nothing_of_a_stream(speech):
+    engine = Tokenizer.from_pretrained().engine
+    audio, zero = speech[None, :6400], engine.init_state(1).encoder
+    codes, after = engine.encode_step(audio, zero)
+    kept = {name: value.copy() for name, value in after.items()}
+    engine.encode_step(speech[None, 6400:12800], after)
+    assert zero == {}
+    np.testing.assert_array_equal(engine.encode_step(audio, zero)[0], codes)
+    for name, value in after.items():
+        np.testing.assert_array_equal(value, kept[name])
+
+
+def without(modules, *arguments):
+    """Run the command line in a process where some modules cannot be imported."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({list(modules)})); from spectok.cli import main; "
+    return subprocess.run(
+        [sys.executable, "-c", code + f"sys.exit(main({[str(a) for a in arguments]}))"], capture_output=True, text=True
+    )
+
+
+def test_the_core_needs_no_torch(tmp_path):
+    codes, heard = tmp_path / "a.spt", tmp_path / "a.wav"
+    for arguments in (
+        ("encode", SPEECH, codes),
+        ("decode", codes, heard),
+        ("stream", SPEECH, tmp_path / "b.wav"),
+        ("info", codes),
+        ("info", pretrained.DEFAULT),
+    ):
+        done = without(NOT_IN_THE_CORE, *arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    np.testing.assert_array_equal(Tokenizer.from_pretrained().encode(SPEECH), released_codes(codes))
+
+
+def released_codes(path):
+    from spectok.container import read_codes
+
+    return read_codes(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("encode", SPEECH, "{}/a.spt", "--engine=torch"),
+            r"the engine torch needs PyTorch: pip install 'spectok\[torch\]' .*",
+        ),
+        (("eval", SPEECH.parent), r"spectok eval needs more packages: pip install 'spectok\[eval\]' .*"),
+        (("export", "{}", SPEECH), r"spectok export needs more packages: pip install 'spectok\[export\]' .*"),
+    ],
+    ids=["torch", "eval", "export"],
+)
+def test_what_needs_more_says_so(arguments, sentence, tmp_path):
+    done = without(NOT_IN_THE_CORE, *(str(argument).format(tmp_path) for argument in arguments))
+    assert done.returncode == 2
+    assert re.fullmatch(f"spectok: {sentence}\n", done.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_core_is_four_packages():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {re.match(r"[a-z-]+", requirement).group() for requirement in project["dependencies"]}
+    assert names == {"numpy", "soundfile", "soxr", "onnxruntime"}

@@ -1,0 +1,189 @@
+"""The graphs are the codec: every member of the family, however the stream is cut, and what is refused."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import FLAT, QUERY, VQ
+from models import write_model
+
+from spectok import InputError, pretrained
+from spectok.cli import main
+from spectok.engine import OnnxEngine, TorchEngine
+from spectok.evaluation.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
+from spectok.model.codec import Codec
+from spectok.model.weights import load_weights
+from spectok.pretrained import Model
+
+SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
+
+
+def bottleneck(**changes):
+    return dataclasses.replace(QUERY, bottleneck=dataclasses.replace(QUERY.bottleneck, **changes))
+
+
+FAMILY = {
+    "query": QUERY,
+    "not adaptive": bottleneck(adaptive=False),
+    "mamba": bottleneck(kind="mamba"),
+    "band split": bottleneck(kind="band_split"),
+    "band convolution": bottleneck(kind="band_conv"),
+    "flat": FLAT,
+    "vq": VQ,
+    "one token": dataclasses.replace(QUERY, quantizer=dataclasses.replace(QUERY.quantizer, tokens_per_frame=1)),
+}
+
+
+@pytest.fixture(scope="module")
+def clip(speech):
+    return speech[16000:24000]
+
+
+@pytest.fixture(scope="module")
+def exported(clip, tmp_path_factory):
+    """A random model with its graphs."""
+    model = write_model(tmp_path_factory.mktemp("exported") / "tiny", QUERY)
+    export_verified(model, clip, model.folder)
+    return model
+
+
+@pytest.fixture
+def copied(exported, tmp_path):
+    """The same where a test may change it."""
+    shutil.copytree(exported.folder, tmp_path / "tiny")
+    return pretrained.find(tmp_path / "tiny")
+
+
+def reference_of(model):
+    codec = Codec(model.config)
+    load_weights(codec, model)
+    return Reference(codec)
+
+
+@pytest.mark.parametrize("config", FAMILY.values(), ids=FAMILY.keys())
+def test_the_graphs_are_the_codec(config, clip, tmp_path):
+    model = write_model(tmp_path / "model", config)
+    export_verified(model, clip, model.folder)
+    engine, reference = OnnxEngine(model), reference_of(model)
+    expected, margins = reference.encode(clip)
+    assert len(np.unique(expected)) >= 6
+    for encode in CUTS.values():
+        agreement = Agreement()
+        agreement.add(encode(engine, clip), expected, margins)
+        assert agreement.codes == len(expected)
+        assert max(agreement.margins, default=0.0) < 1e-5
+    assert audio_difference(engine, reference, expected) < 1e-5
+
+
+def test_both_engines_take_the_same_steps(exported, clip):
+    frame, rows = QUERY.frame_length, clip[:7936].reshape(2, -1)
+    results = []
+    for engine in (OnnxEngine(exported), TorchEngine(exported)):
+        encoder, decoder = engine.init_state(2)
+        for start, end in ((0, 1), (1, 60), (60, 124)):
+            codes, encoder = engine.encode_step(rows[:, start * frame : end * frame], encoder)
+            audio, decoder = engine.decode_step(codes, decoder)
+            results.append((codes, audio))
+            assert (codes.dtype, audio.dtype) == (np.int64, np.float32)
+    for (codes, audio), (expected_codes, expected_audio) in zip(results[:3], results[3:], strict=True):
+        np.testing.assert_array_equal(codes, expected_codes)
+        np.testing.assert_allclose(audio, expected_audio, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported, side):
+    graph = onnx.load(exported.folder / f"{side}.onnx").graph
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    before = {name: shape for name, shape in shapes.items() if name.startswith("state.")}
+    after = {name: shape for name, shape in shapes.items() if name.startswith("next.")}
+    assert {name.replace("next.", "state."): shape for name, shape in after.items()} == before
+    streams = {name: shape for name, shape in shapes.items() if name not in before | after}
+    assert streams == {"audio": ["batch", "32*frames"], "codes": ["batch", "2*frames"]}
+    expected = {
+        "encoder": {
+            "state.stft.0": ["batch", 48],
+            "state.tower.0.0": ["batch", 2, 32, 2],
+            "state.tower.1.0.0": ["batch", 1, 32, 4],
+            "state.tower.2.2.0": ["batch", 16, 8],
+            "state.context.0.0": ["batch", 9],
+        },
+        "decoder": {
+            "state.context.0.0": ["batch", 9],
+            "state.tower.0.2.0": ["batch", 16, 8],
+            "state.tower.1.0.0": ["batch", 1, 16, 8],
+            "state.tower.2.0": ["batch", 2, 32, 4],
+            "state.inverse_stft.0": ["batch", 16],
+        },
+    }
+    assert before == expected[side]
+
+
+def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported):
+    codec = Codec(QUERY)
+    for side in ("encoder", "decoder"):
+        content = (exported.folder / f"{side}.onnx").read_bytes()
+        for word in (str(Path(__file__).parent.parent), "site-packages", "File ", ".py"):
+            assert word.encode() not in content
+        assert OnnxEngine(exported).facts(side) == {
+            "weights": exported.sha256,
+            "parameters": str(codec.num_parameters),
+            "macs_per_second": str(round(codec.macs_per_second()[side])),
+        }
+
+
+def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(clip, tmp_path, monkeypatch):
+    model, other = write_model(tmp_path / "a", QUERY), write_model(tmp_path / "b", bottleneck(queries=5))
+    codec = Codec(other.config)
+    load_weights(codec, other)
+    monkeypatch.setattr("spectok.evaluation.agreement.Reference", lambda _: Reference(codec))
+    with pytest.raises(InputError, match=r"^the export is not the codec: \d+ of 514 codes differ, encoded at once$"):
+        export_verified(model, clip, model.folder)
+    assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_agreement_keeps_the_margins_of_what_differed():
+    agreement = Agreement()
+    agreement.add(np.array([1, 2, 3]), np.array([1, 5, 3]), np.array([0.1, 0.2, 0.3]))
+    agreement.add(np.array([7, 8]), np.array([7, 9]), np.array([0.4, 0.5]))
+    assert (agreement.codes, agreement.margins) == (5, [0.2, 0.5])
+
+
+def test_export_on_the_command_line(clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "tiny", QUERY)
+    Path("out").mkdir()
+    assert main(["export", "tiny", str(SPEECH), "--out", "out"]) == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert main(["export", "tiny", str(SPEECH), "--out", "out"]) == 2
+    assert main(["export", "tiny", str(SPEECH), "--out", "nowhere"]) == 2
+    assert main(["export", "tiny", "no.wav"]) == 2
+    assert main(["export", pretrained.DEFAULT, str(SPEECH)]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "spectok: out/encoder.onnx exists already; --force overwrites it",
+        "spectok: cannot write into nowhere: it is no folder",
+        "spectok: cannot read no.wav: No such file or directory",
+        f"spectok: {pretrained.DEFAULT} is released with its graphs; --out writes them into another folder",
+    ]
+    assert sorted(path.name for path in Path("tiny").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_graphs_of_other_weights_are_refused(copied):
+    other = Model(copied.config, copied.folder, "0" * 64)
+    with pytest.raises(InputError, match=r"encoder\.onnx was made from other weights than model\.safetensors beside "):
+        OnnxEngine(other).facts("encoder")
+
+
+@pytest.mark.parametrize("keep", [0, 100, -1])
+def test_a_graph_cut_off_is_refused(copied, keep):
+    path = copied.folder / "decoder.onnx"
+    path.write_bytes(path.read_bytes()[:keep])
+    engine = OnnxEngine(copied)
+    codes, _ = engine.encode_step(np.zeros((1, 32), np.float32), engine.init_state(1).encoder)
+    with pytest.raises(InputError, match=r"^cannot read [^\n]*decoder\.onnx: [^\n]+$"):
+        engine.decode_step(codes, engine.init_state(1).decoder)
