@@ -4,8 +4,9 @@
     python recipes/cards.py pretrained/results/results.json
 
 Every measured figure comes from `results.json` (made by `spectok eval`), from each model's `training.json` (made by
-`recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`) and from `recipes/speed.json` (by the
-script of that name). `--check` writes nothing and fails if a file is stale.
+`recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`), from `recipes/speed.json` (by the
+script of that name) and from what the scripts in `benchmarks/` left there. `--check` writes nothing and fails if a file
+is stale.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tables import page as benchmarks
 from recipes.study import tables
 from spectok import pretrained
 from spectok.config import CodecConfig
@@ -24,7 +26,7 @@ from spectok.model.codec import Codec
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "pretrained" / "results" / "results.json"
-RECIPES = Path(__file__).parent
+RECIPES, BENCHMARKS = Path(__file__).parent, ROOT / "benchmarks"
 BEGIN, END = "<!-- results: written by recipes/cards.py -->\n", "<!-- end of results -->"
 
 LICENCES = {  # of the sources that models were trained on; one that is not here has no card
@@ -242,6 +244,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", body)
     study = RECIPES / "bottlenecks"
     texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
+    texts[BENCHMARKS / "README.md"] = between_marks(BENCHMARKS / "README.md", benchmarks())
     texts[RECIPES / "RESULTS.md"] = between_marks(RECIPES / "RESULTS.md", results_page())
     return texts
 

@@ -1,0 +1,72 @@
+"""Whether every engine gives the same codes for a corpus, however the streams are cut.
+
+    python benchmarks/agreement.py CORPUS/test      # some minutes for a quarter of an hour of speech
+
+Codes are compared with those of float64 arithmetic, the canonical answer (spectok/evaluation/agreement.py). Of every
+code that differs the margin is told: how far its latent was from another code, in steps of the quantizer's grid, where
+neighbouring codes are 1 apart. Writes `agreement.json` beside this file; recipes/cards.py makes the table.
+"""
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from spectok import pretrained
+from spectok.audio import list_audio, read_audio, resample
+from spectok.engine import ENGINES, load_engine
+from spectok.errors import InputError
+from spectok.evaluation.agreement import CUTS, Agreement, Reference
+from spectok.model.codec import Codec
+from spectok.model.weights import load_weights
+
+HERE = Path(__file__).parent
+
+
+def compare(name: str, files: list[Path]) -> list[dict[str, Any]]:
+    """A row for each engine and cut of one model."""
+    model = pretrained.find(name)
+    codec = Codec(model.config)
+    load_weights(codec, model)
+    reference = Reference(codec)
+    engines = {engine: load_engine(model, engine, threads=1) for engine in ENGINES}
+    found = {(engine, cut): Agreement() for engine in engines for cut in CUTS}
+    nearest = 1.0
+    for path in files:
+        audio, rate = read_audio(path)
+        audio = resample(audio, rate, model.config.sample_rate)
+        expected, margins = reference.encode(audio)
+        nearest = min(nearest, float(margins.min()))
+        for engine, cut in found:
+            found[engine, cut].add(CUTS[cut](engines[engine], audio), expected, margins)
+    return [
+        {"model": name, "engine": engine, "cut": cut, "codes": a.codes, "nearest": nearest, "margins": a.margins}
+        for (engine, cut), a in found.items()
+    ]
+
+
+def main() -> int:
+    """Compare, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, help="folder of audio files")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        files = list_audio(str(args.corpus))
+        if not files:
+            raise InputError(f"{args.corpus} holds no audio")
+        with ProcessPoolExecutor(args.jobs) as pool:
+            names = pretrained.names()
+            rows = [row for part in pool.map(compare, names, [files] * len(names)) for row in part]
+    except InputError as error:
+        print(f"agreement: {error}", file=sys.stderr)
+        return 2
+    text = json.dumps({"files": len(files), "rows": rows}, indent=1) + "\n"
+    (HERE / "agreement.json").write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

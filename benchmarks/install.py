@@ -1,0 +1,80 @@
+"""How large codecs are, how long they take to install, and to give the first code of five seconds of speech.
+
+    python benchmarks/install.py          # needs an index of packages, some gigabytes of disk, and minutes
+
+Each package gets a virtual environment of its own, pip without a cache, and then a new process that encodes, three
+times, of which the fastest counts. The others have random weights, for theirs would be downloaded first; the time is
+that of the same network. Writes `install.json` beside this file; recipes/cards.py makes the table.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import soundfile
+
+from spectok.audio import read_audio
+
+ROOT = Path(__file__).parent.parent
+SPEECH = ROOT / "tests" / "data" / "librispeech_84_16k.flac"
+READ = "import soundfile, torch; x = torch.from_numpy(soundfile.read('{}', dtype='float32')[0])[None, None]; "
+CODECS = {  # what pip installs, and what encodes {}
+    "spectok": ([str(ROOT)], "from spectok.cli import main; main(['encode', '{}', '{}.spt', '-f'])"),
+    "encodec": (
+        ["encodec", "soundfile"],
+        READ + "from encodec import EncodecModel; m = EncodecModel.encodec_model_24khz(pretrained=False); m.encode(x)",
+    ),
+    "descript-audio-codec": (
+        ["descript-audio-codec", "soundfile"],
+        READ + "import dac; dac.DAC(sample_rate=16000).encode(x)",
+    ),
+}
+
+
+def measure(name: str, speech: Path, folder: Path) -> dict[str, object]:
+    """Install one codec and run it."""
+    packages, code = CODECS[name]
+    environment = folder / name
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    before = size(environment)
+    python = str(environment / "bin" / "python")
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    began = time.perf_counter()
+    subprocess.run([*pip, "install", "--quiet", "--no-cache-dir", *packages], check=True)
+    seconds = time.perf_counter() - began
+    listed = subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True, text=True).stdout
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([python, "-c", code.replace("{}", str(speech))], check=True, stderr=subprocess.DEVNULL)
+        times.append(time.perf_counter() - began)
+    return {
+        "name": name,
+        "packages": len(json.loads(listed)) - 2,  # pip and setuptools were there
+        "megabytes": (size(environment) - before) / 1e6,
+        "install_seconds": seconds,
+        "first_code_seconds": min(times),
+    }
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def main() -> None:
+    """Measure all, one after another."""
+    with tempfile.TemporaryDirectory() as folder:
+        speech = Path(folder) / "speech.wav"
+        audio, _ = read_audio(SPEECH, 16000)
+        soundfile.write(speech, [*audio, *audio][: 5 * 16000], 16000)
+        rows = [measure(name, speech, Path(folder)) for name in CODECS]
+    text = json.dumps(rows, indent=1) + "\n"
+    (Path(__file__).parent / "install.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What the benchmarks found, as Markdown; recipes/cards.py puts it into the pages."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BARS = {  # what must hold of each released model in ONNX Runtime
+    "rtf of a stream": 0.03,
+    "p99 of a chunk, ms": 5.0,
+    "rtf at once": 0.015,
+    "cold spectok encode of 5 s, s": 1.0,
+    "one more stream, MB": 2.0,
+}
+
+
+def load(file: str) -> Any:
+    """One of the results beside this file."""
+    return json.loads((HERE / file).read_text(encoding="utf-8"))
+
+
+def page() -> str:
+    """All tables."""
+    speed = load("results.json")
+    return "\n".join([bars(speed), timings(speed), agreement(load("agreement.json")), install(load("install.json"))])
+
+
+def of(rows: list[dict[str, Any]], model: str, engine: str, what: str) -> dict[str, Any]:
+    """The row of one benchmark."""
+    wanted = {"model": model, "engine": engine, "what": what}
+    return next(row for row in rows if wanted.items() <= row.items())
+
+
+def rtf(row: dict[str, Any]) -> float:
+    """Compute seconds per second of audio."""
+    return float(row["mean"] / row["audio_seconds"])
+
+
+def reached(speed: dict[str, Any], model: str) -> dict[str, float]:
+    """The figures of `BARS` of one model."""
+    rows = speed["rows"]
+    chunk = of(rows, model, "onnx", "encoding and decoding a chunk of 20 ms")
+    sides = [of(rows, model, "onnx", f"{side} 30 s at once") for side in ("encoding", "decoding")]
+    return {
+        "rtf of a stream": rtf(chunk),
+        "p99 of a chunk, ms": 1000 * chunk["p99"],
+        "rtf at once": sum(map(rtf, sides)),
+        "cold spectok encode of 5 s, s": of(rows, model, "onnx", "spectok encode of 5 s, cold")["p50"],
+        "one more stream, MB": of(rows, model, "onnx", "one more stream, three chunks")["bytes"] / 1e6,
+    }
+
+
+def floors(speed: dict[str, Any]) -> dict[str, float]:
+    """The rtf of each model if nothing but its multiply-accumulates took time, at the core's measured peak."""
+    peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
+    macs = {row["model"]: row["macs"] for row in speed["rows"] if row["what"] == "arithmetic"}
+    return {model: count * peak["p50"] / peak["macs"] for model, count in macs.items()}
+
+
+def bars(speed: dict[str, Any]) -> str:
+    """What was promised and what is reached."""
+    models = list(floors(speed))
+    found = {model: reached(speed, model) for model in models}
+    lines = [f"| ONNX Runtime, one core | bar | {' | '.join(models)} |", f"|---|---:|{'---:|' * len(models)}"]
+    for name, limit in BARS.items():
+        lines.append(f"| {name} | {limit:g} | {' | '.join(f'{found[model][name]:.3g}' for model in models)} |")
+    floor = [f"{rate:.4f}, x {found[model]['rtf of a stream'] / rate:.1f}" for model, rate in floors(speed).items()]
+    lines.append(f"| floor of the rtf, and the stream's multiple of it | | {' | '.join(floor)} |")
+    return "\n".join(lines) + "\n"
+
+
+def timings(speed: dict[str, Any]) -> str:
+    """Every benchmark."""
+    peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
+    versions = ", ".join(f"{name} {number}" for name, number in speed["versions"].items())
+    lines = [
+        f"One pinned core of: {speed['processor']}; Python {speed['python']}, {versions}. The core's peak, a float32 "
+        f"matrix product of numpy: {peak['macs'] / peak['p50'] / 1e9:.0f} GMAC/s.\n",
+        "| model | engine | what | p50 ms | p95 ms | p99 ms | rtf |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for row in speed["rows"]:
+        if "audio_seconds" in row:
+            cells = (row["model"], row["engine"], row["what"], *(f"{1000 * row[q]:.2f}" for q in ("p50", "p95", "p99")))
+            lines.append(f"| {' | '.join(cells)} | {rtf(row):.4f} |")
+    lines += [
+        "",
+        "| model | engine | streams on a core, in turn | in step | one more stream |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in speed["rows"]:
+        if "bytes" in row:
+            kind = (row["model"], row["engine"])
+            streams = [1 / rtf(of(speed["rows"], *kind, what)) for what in ("50 streams in turn", "16 streams in step")]
+            lines.append(f"| {' | '.join(kind)} | {streams[0]:.0f} | {streams[1]:.0f} | {row['bytes'] / 1e6:.2f} MB |")
+    return "\n".join(lines) + "\n"
+
+
+def agreement(found: dict[str, Any]) -> str:
+    """How many codes differ from the canonical ones."""
+    lines = [
+        f"### Codes\n\nAgainst float64, {found['files']} files, float32 in both engines.\n",
+        "| model | engine | encoded | codes | differ | their margins | smallest margin of all codes |",
+        "|---|---|---|---:|---:|---|---:|",
+    ]
+    for row in found["rows"]:
+        margins = ", ".join(f"{margin:.1e}" for margin in row["margins"]) or "-"
+        facts = (row["model"], row["engine"], row["cut"], f"{row['codes']:,}", str(len(row["margins"])), margins)
+        lines.append(f"| {' | '.join(facts)} | {row['nearest']:.1e} |")
+    return "\n".join(lines) + "\n"
+
+
+def install(found: list[dict[str, Any]]) -> str:
+    """What the packages take to install and to give their first code."""
+    lines = [
+        "### Install and cold start\n",
+        "| package | packages | MB on disk | s to install | s to the first code, cold |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        cells = (row["name"], str(row["packages"]), f"{row['megabytes']:,.0f}", f"{row['install_seconds']:.0f}")
+        lines.append(f"| {' | '.join(cells)} | {row['first_code_seconds']:.2f} |")
+    return "\n".join(lines) + "\n"

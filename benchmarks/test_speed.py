@@ -1,0 +1,127 @@
+"""How long things take on one core. Every benchmark says in `extra_info` what its seconds are to be divided by."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from spectok.engine import model_size
+from spectok.pretrained import find
+from spectok.sessions import StreamDecoder, StreamEncoder
+
+CHUNK = 320  # 20 ms
+CHUNKS = 2000
+STREAMS = 50
+
+
+def facts(benchmark, tokenizer, **more):
+    """Which model ran on what, for the report."""
+    benchmark.extra_info.update(model=tokenizer.config.name, engine=tokenizer.engine.name.split()[0], **more)
+
+
+def chunks_of(speech):
+    """Chunks of 20 ms, for ever."""
+    while True:
+        yield from speech[: len(speech) // CHUNK * CHUNK].reshape(-1, CHUNK)
+
+
+@pytest.mark.parametrize("side", ["encoding and decoding", "encoding", "decoding"])
+def test_chunk(benchmark, tokenizer, speech, side):
+    """One chunk of 20 ms through the sessions of one stream."""
+    facts(benchmark, tokenizer, what=f"{side} a chunk of 20 ms", audio_seconds=CHUNK / 16000)
+    source, codes = chunks_of(speech), iter(())
+    encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
+    if side == "decoding":
+        codes = iter(tokenizer.encode(speech).reshape(-1, tokenizer.tokens_per_frame))
+    steps = {
+        "encoding and decoding": lambda: decoder.push(encoder.push(next(source))),
+        "encoding": lambda: encoder.push(next(source)),
+        "decoding": lambda: decoder.push(next(codes)),
+    }
+    rounds = CHUNKS if side != "decoding" else len(speech) // CHUNK - 100
+    benchmark.pedantic(steps[side], rounds=rounds, warmup_rounds=50)
+
+
+@pytest.mark.parametrize("side", ["encoding", "decoding"])
+def test_block(benchmark, tokenizer, speech, side):
+    """Half a minute at once."""
+    facts(benchmark, tokenizer, what=f"{side} 30 s at once", audio_seconds=len(speech) / 16000)
+    codes = tokenizer.encode(speech)
+    step = {"encoding": lambda: tokenizer.encode(speech), "decoding": lambda: tokenizer.decode(codes)}[side]
+    benchmark.pedantic(step, rounds=10, warmup_rounds=1)
+
+
+def test_streams_in_turn(benchmark, tokenizer, speech):
+    """A chunk of each of fifty streams of their own: what one stream left in the caches another has pushed out."""
+    facts(benchmark, tokenizer, what=f"{STREAMS} streams in turn", audio_seconds=STREAMS * CHUNK / 16000)
+    source = chunks_of(speech)
+    sessions = [(tokenizer.stream_encoder(), tokenizer.stream_decoder()) for _ in range(STREAMS)]
+
+    def turn():
+        chunk = next(source)
+        for encoder, decoder in sessions:
+            decoder.push(encoder.push(chunk))
+
+    benchmark.pedantic(turn, rounds=40, warmup_rounds=2)
+
+
+def test_streams_in_step(benchmark, tokenizer, speech):
+    """A chunk of each of sixteen streams that wait for one another and run as a batch."""
+    facts(benchmark, tokenizer, what="16 streams in step", audio_seconds=16 * CHUNK / 16000)
+    source = chunks_of(speech)
+    encoder, decoder = StreamEncoder(tokenizer.engine, batch=16), StreamDecoder(tokenizer.engine, batch=16)
+    benchmark.pedantic(lambda: decoder.push(encoder.push(np.tile(next(source), (16, 1)))), rounds=200, warmup_rounds=5)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_of_a_stream(benchmark, tokenizer, speech):
+    """Five hundred streams, each after three chunks; the seconds are those of making one and pushing."""
+    sessions = []
+
+    def another():
+        encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
+        for chunk in speech[16000 : 16000 + 3 * CHUNK].reshape(-1, CHUNK):
+            decoder.push(encoder.push(chunk))
+        sessions.append((encoder, decoder))
+
+    for _ in range(200):  # what earlier benchmarks have freed is used up
+        another()
+    before = resident()
+    benchmark.pedantic(another, rounds=500)
+    facts(benchmark, tokenizer, what="one more stream, three chunks", audio_seconds=3 * CHUNK / 16000)
+    benchmark.extra_info["bytes"] = (resident() - before) / 500
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_cold_start(benchmark, model, engine, speech, tmp_path):
+    """A new process that encodes five seconds of speech."""
+    source, out = tmp_path / "in.wav", tmp_path / "out.spt"
+    soundfile.write(source, speech[: 5 * 16000], 16000)
+    command = [sys.executable, "-m", "spectok", "encode", str(source), str(out), "--force"]
+    command += ["--model", model, "--engine", engine]
+    benchmark.extra_info.update(model=model, engine=engine, what="spectok encode of 5 s, cold", audio_seconds=5)
+    benchmark.pedantic(lambda: subprocess.run(command, check=True), rounds=10, warmup_rounds=1)
+
+
+def test_matrix_product(benchmark):
+    """The peak: large float32 matrices, as fast as the core multiplies them."""
+    size = 768
+    a, b = (np.random.default_rng(seed).standard_normal((size, size), dtype=np.float32) for seed in (0, 1))
+    benchmark.extra_info.update(what="matrix product", macs=size**3)
+    benchmark.pedantic(lambda: a @ b, rounds=30, warmup_rounds=3)
+
+
+def test_arithmetic(benchmark, model):
+    """What a second of audio costs in multiply-accumulates; the seconds are those of asking."""
+    _, macs = model_size(find(model))
+    benchmark.extra_info.update(what="arithmetic", model=model, macs=sum(macs.values()))
+    benchmark.pedantic(lambda: None, rounds=1)
