@@ -5,7 +5,7 @@
     tokenizer = spectok.Tokenizer.from_pretrained("spectok-16k-4k")
     codes = tokenizer.encode("speech.wav")
 
-Importing it does not import torch; making a `Tokenizer` does.
+Importing it imports neither onnxruntime nor torch; making a `Tokenizer` imports the one that runs it.
 """
 
 from importlib.metadata import version

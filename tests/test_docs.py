@@ -70,7 +70,7 @@ def test_what_quotes_the_results_is_up_to_date():
 
 
 def test_links_lead_somewhere():
-    for document in ("README.md", "CONTRIBUTING.md", "recipes/README.md"):
+    for document in ("README.md", "CONTRIBUTING.md", "recipes/README.md", "benchmarks/README.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         targets = re.findall(r"\]\(([^)#]+)\)", text)
         missing = [t for t in targets if "://" not in t and not (ROOT / document).parent.joinpath(t).exists()]

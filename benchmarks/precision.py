@@ -1,0 +1,116 @@
+"""What weights of 8 bits would bring: ONNX Runtime's dynamic quantization of the matrix products, beside float32.
+
+    python benchmarks/precision.py CORPUS/test --every 4
+
+Milliseconds of a chunk of 20 ms, the two in turn on one thread; PESQ-WB file by file and the difference of pairs, from
+codes to audio (the codes being float32's) and for encoder and decoder together; and the share of codes that change.
+Writes `precision.json` beside this file; recipes/cards.py makes the table.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectok import pretrained
+from spectok.audio import list_audio, read_audio, resample
+from spectok.engine import OnnxEngine
+from spectok.errors import InputError
+from spectok.evaluation.metrics import interval, pesq_wb
+from spectok.pretrained import Model
+from spectok.tokenizer import Tokenizer
+
+HERE = Path(__file__).parent
+ROUNDS = 300
+
+
+def quantized(model: Model, folder: Path) -> Model:
+    """A copy of a model whose matrix products have weights of 8 bits."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    for side in ("encoder", "decoder"):
+        source, target = model.folder / f"{side}.onnx", folder / f"{side}.onnx"
+        options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
+        quantize_dynamic(
+            source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8, extra_options=options
+        )
+        facts = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+        graph = onnx.load(target)
+        onnx.helper.set_model_props(graph, facts)
+        onnx.save(graph, target)
+    shutil.copy(model.weights, folder)
+    return replace(model, folder=folder, index={})
+
+
+def compare(name: str, files: list[Path]) -> dict[str, Any]:
+    """One model in both precisions."""
+    model = pretrained.find(name)
+    with tempfile.TemporaryDirectory() as folder:
+        small = quantized(model, Path(folder))
+        sizes = [sum((m.folder / f"{s}.onnx").stat().st_size for s in ("encoder", "decoder")) for m in (model, small)]
+        full, short = (Tokenizer(OnnxEngine(m), m.weight_hash) for m in (model, small))
+        decoded, both, changed, total = [], [], 0, 0
+        for path in files:
+            audio = resample(*read_audio(path), full.sample_rate)
+            codes, other = full.encode(audio), short.encode(audio)
+            before = pesq_wb(audio, full.decode(codes, len(audio)))
+            decoded.append(pesq_wb(audio, short.decode(codes, len(audio))) - before)
+            both.append(pesq_wb(audio, short.decode(other, len(audio))) - before)
+            changed, total = changed + int((codes != other).sum()), total + len(codes)
+        times = chunks((full, short))
+    return {
+        "model": name,
+        "files": len(files),
+        "megabytes": [size / 1e6 for size in sizes],
+        "chunk_ms": times,
+        "codes_changed": changed / total,
+        "pesq_decoder": interval(decoded).as_dict(),
+        "pesq_both": interval(both).as_dict(),
+    }
+
+
+def chunks(tokenizers: tuple[Tokenizer, ...]) -> list[float]:
+    """Median milliseconds of encoding and decoding a chunk of 20 ms, in turn."""
+    sessions = [(tokenizer.stream_encoder(), tokenizer.stream_decoder()) for tokenizer in tokenizers]
+    times: list[list[float]] = [[] for _ in sessions]
+    noise = 0.1 * np.random.default_rng(0).standard_normal((ROUNDS, 320)).astype(np.float32)
+    for chunk in noise:
+        for kept, (encoder, decoder) in zip(times, sessions, strict=True):
+            began = time.perf_counter()
+            decoder.push(encoder.push(chunk))
+            kept.append(1000 * (time.perf_counter() - began))
+    return [float(np.median(kept)) for kept in times]
+
+
+def main() -> int:
+    """Compare, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, help="folder of audio files")
+    parser.add_argument("--every", type=int, default=1, help="take one file of so many (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        files = list_audio(args.corpus)[:: args.every]
+        if not files:
+            raise InputError(f"{args.corpus} holds no audio")
+        with ProcessPoolExecutor(args.jobs) as pool:
+            names = pretrained.names()
+            rows = list(pool.map(compare, names, [files] * len(names)))
+    except InputError as error:
+        print(f"precision: {error}", file=sys.stderr)
+        return 2
+    (HERE / "precision.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

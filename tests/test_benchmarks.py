@@ -1,0 +1,75 @@
+"""What the benchmarks left in the repository meets the bars, and their scripts find what there is to find."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import QUERY
+from models import write_model
+
+from benchmarks import agreement, tables
+from spectok import pretrained
+from spectok.audio import write_audio
+from spectok.evaluation.agreement import export_verified
+
+SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(encoding="utf-8"))
+CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("model", pretrained.names())
+@pytest.mark.parametrize("bar", tables.BARS)
+def test_the_committed_results_meet_the_bars(model, bar):
+    assert 0 < tables.reached(SPEED, model)[bar] <= tables.BARS[bar]
+
+
+def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary():
+    """At most 1 in 50,000, each nearer to its boundary than 1e-5 of a step; every engine, cut and model is there."""
+    assert len(CODES["rows"]) == len(pretrained.names()) * 2 * 3
+    for row in CODES["rows"]:
+        assert row["codes"] > 30000
+        assert len(row["margins"]) <= row["codes"] / 50000
+        assert max(row["margins"], default=0.0) < 1e-5
+
+
+def test_agreement_compares_every_engine_and_cut(speech, tmp_path):
+    model = write_model(tmp_path / "tiny", QUERY)
+    export_verified(model, speech[16000:20000], model.folder)
+    for number in range(2):
+        write_audio(tmp_path / f"{number}.wav", speech[4000 * number : 4000 * (number + 1)], 16000)
+    rows = agreement.compare(str(tmp_path / "tiny"), [tmp_path / "0.wav", tmp_path / "1.wav"])
+    assert {(row["engine"], row["cut"]) for row in rows} == {
+        (engine, cut) for engine in ("onnx", "torch") for cut in ("at once", "frame by frame", "in a batch")
+    }
+    for row in rows:
+        assert row["codes"] == 2 * 126 * 2  # 4,000 samples and 16 of overlap in frames of 32, two codes each
+        assert max(row["margins"], default=0.0) < 1e-5
+        assert 0 < row["nearest"] < 0.5
+
+
+def test_figures_by_hand():
+    seconds = {"mean": 0.001, "p50": 0.0009, "p95": 0.002, "p99": 0.004}
+
+    def row(what, audio_seconds, **more):
+        return {"model": "m", "engine": "onnx", "what": what, "audio_seconds": audio_seconds, **seconds, **more}
+
+    rows = [
+        row("encoding and decoding a chunk of 20 ms", 0.02),
+        row("encoding 30 s at once", 30),
+        row("decoding 30 s at once", 30),
+        row("spectok encode of 5 s, cold", 5),
+        row("one more stream, three chunks", 0.06, bytes=1.5e6),
+        {"what": "matrix product", "macs": 9e6, **seconds},
+        {"what": "arithmetic", "model": "m", "macs": 2e8},
+    ]
+    assert tables.reached({"rows": rows}, "m") == pytest.approx(
+        {
+            "rtf of a stream": 0.05,
+            "p99 of a chunk, ms": 4.0,
+            "rtf at once": 0.002 / 30,
+            "cold spectok encode of 5 s, s": 0.0009,
+            "one more stream, MB": 1.5,
+        }
+    )
+    assert tables.floors({"rows": rows}) == pytest.approx({"m": 2e8 / 1e10})  # 9 M in 0.9 ms are 10 G a second
+    assert np.isclose(tables.rtf(rows[0]), 0.05)
