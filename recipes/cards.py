@@ -241,7 +241,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
         f"Clean speech, {extent(results, 'clean_*')}, all codecs in one run (mean ± 95 % interval):\n\n"
         f"{table(results, 'clean_*')}\nHard cases, {extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
         f"What the models cost:\n\n{facts_table()}\n"
-        f"How fast they are, and what must hold; [benchmarks/](benchmarks/README.md) says how it was measured:\n\n{bars()}"
+        f"How fast they are ([how it was measured](benchmarks/README.md)):\n\n{bars()}"
     )
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", body)
     study = RECIPES / "bottlenecks"

@@ -12,6 +12,7 @@ from torch import nn
 
 from spectok.config import BottleneckConfig
 from spectok.errors import InputError
+from spectok.model.band_mixers import _runs
 from spectok.model.bands import bands, membership, positional_bias
 from spectok.model.bottleneck import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
 from spectok.model.streaming import Serial
@@ -251,14 +252,53 @@ def test_queries_are_scanned_at_the_middles_of_their_bands():
 def test_a_band_is_split_from_its_own_positions():
     layer = wake_(compression(MEMBERS["band_split, mel"]).mixer).double()
     x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
+    sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
+    gains, biases, weights = (
+        torch.cat([getattr(run, name) for run in layer.runs]).split(sizes) for name in ("gain", "bias", "weight")
+    )
+    offsets = torch.cat([run.offset for run in layer.runs])
     for k, (start, end) in enumerate(EDGES.tolist()):
+        gain, bias, weight, offset = gains[k], biases[k], weights[k], offsets[k]
         band = x[:, start:end].reshape(3, -1)
-        norm, mix = layer.layers[k]
         scaled = band / band.square().mean(1, keepdim=True).sqrt()
         centred = scaled - scaled.mean(1, keepdim=True)
-        normed = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt() * norm.weight + norm.bias
-        expected = (normed @ mix.weight.T + mix.bias) * band.square().mean(1, keepdim=True).sqrt()
+        normed = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt() * gain + bias
+        expected = (normed @ weight + offset) * band.square().mean(1, keepdim=True).sqrt()
         torch.testing.assert_close(layer(x)[:, k], expected, rtol=0, atol=1e-10)
+
+
+def test_bands_are_merged_into_their_own_positions():
+    layer = wake_(expansion(MEMBERS["band_split, mel"]).mixer).double()
+    z = torch.randn(3, QUERIES, CHANNELS, dtype=torch.float64)
+    sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
+    of_rows = {
+        name: torch.cat([getattr(run, name) for run in layer.runs]).split(sizes)
+        for name in ("value", "value_bias", "gate", "gate_bias")
+    }
+    of_bands = {
+        name: torch.cat([getattr(run, name) for run in layer.runs])
+        for name in ("gain", "bias", "hidden", "hidden_bias")
+    }
+    expected = torch.zeros(3, POSITIONS, CHANNELS, dtype=torch.float64)
+    for k, (start, end) in enumerate(EDGES.tolist()):
+        gain, bias, hidden, hidden_bias = (tensors[k] for tensors in of_bands.values())
+        value, value_bias, gate, gate_bias = (tensors[k] for tensors in of_rows.values())
+        level = z[:, k].square().mean(1, keepdim=True).sqrt()
+        normed = nn.functional.layer_norm(z[:, k] / level, (CHANNELS,)) * gain + bias
+        h = torch.tanh(normed @ hidden + hidden_bias)
+        out = (h @ value.T + value_bias) * torch.sigmoid(h @ gate.T + gate_bias) * level
+        expected[:, start:end] += out.reshape(3, -1, CHANNELS)
+    share = membership(EDGES, POSITIONS).sum(0) ** -0.5
+    torch.testing.assert_close(layer(z), expected * torch.from_numpy(share)[:, None], rtol=0, atol=1e-6)
+
+
+def test_bands_of_like_width_run_together():
+    runs = _runs(bands("mel", 16, 80, 16000))
+    assert [(run[:, 1] - run[:, 0]).tolist() for run in runs] == [
+        [3, 3, 4, 5, 6, 6, 6],
+        [8, 9, 10, 12, 14, 15],
+        [17, 21, 23],
+    ]
 
 
 @pytest.mark.parametrize("kind", ["band_split", "band_conv"])

@@ -9,6 +9,63 @@ from torch import Tensor, nn
 from spectok.model.bands import Edges, membership
 from spectok.model.layers import linear, rms, unit_gain_
 
+EPSILON = 1e-5  # of the norms, as in nn.LayerNorm
+
+
+class PaddedBands(nn.Module):
+    """Bands of one width, so that one product serves them all: narrower ones than the widest are padded."""
+
+    def __init__(self, edges: Edges, positions: int) -> None:
+        super().__init__()
+        places = edges[:, :1] + np.arange((edges[:, 1] - edges[:, 0]).max())
+        inside = torch.from_numpy(places < edges[:, 1:]).unsqueeze(2)
+        self.register_buffer("places", torch.from_numpy(places.clip(max=positions - 1)), persistent=False)
+        self.register_buffer("inside", inside, persistent=False)
+        self.places: Tensor  # the positions of each band, [K, widest]
+        self.inside: Tensor  # whether they are, [K, widest, 1]
+
+
+class OwnRows(PaddedBands):
+    """Bands with parameters for each of their own positions and channels: `[rows, *]`, the bands one after another."""
+
+    def __init__(self, edges: Edges, positions: int, channels: int) -> None:
+        super().__init__(edges, positions)
+        widths = torch.from_numpy(edges[:, 1] - edges[:, 0])
+        self.rows = int(widths.sum()) * channels
+        self.register_buffer("sizes", (widths * channels).float(), persistent=False)
+        self.sizes: Tensor  # rows of each band, [K]
+        inside = self.inside.expand(-1, -1, channels).flatten(1)  # [K, widest * C]
+        index = torch.full(inside.shape, self.rows)
+        index[inside] = torch.arange(self.rows)
+        self.register_buffer("index", index, persistent=False)
+        self.index: Tensor  # the row of each padded place; one row too many where there is none
+
+    def padded(self, parameter: Tensor) -> Tensor:
+        """`[rows, *]` to `[K, widest * C, *]`, zero where a band has no row."""
+        return torch.cat([parameter, torch.zeros_like(parameter[:1])])[self.index]
+
+
+class _Split(OwnRows):
+    """`BandSplit` of neighbouring bands."""
+
+    def __init__(self, edges: Edges, positions: int, channels: int) -> None:
+        super().__init__(edges, positions, channels)
+        self.gain, self.bias = nn.Parameter(torch.ones(self.rows)), nn.Parameter(torch.zeros(self.rows))
+        fan_in = torch.repeat_interleave(self.sizes, self.sizes.long())
+        self.weight = nn.Parameter(torch.randn(self.rows, channels) * fan_in.rsqrt().unsqueeze(1))
+        self.offset = nn.Parameter(torch.zeros(len(edges), channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The norm is folded into the layer: with rms 1 the variance is 1 less the squared mean."""
+        band = (x[:, self.places] * self.inside).flatten(2)  # [N, K, widest * C]
+        sizes = self.sizes.unsqueeze(1)
+        level = (band.square().sum(2, keepdim=True) / sizes).clamp_min(1e-12).sqrt()
+        mean = band.sum(2, keepdim=True) / sizes
+        weight = self.padded(self.gain.unsqueeze(1) * self.weight)
+        offset = (self.padded(self.bias).unsqueeze(1) @ self.padded(self.weight)).squeeze(1) + self.offset
+        y = (band.transpose(0, 1) @ weight).transpose(0, 1) - mean * weight.sum(1)
+        return y * torch.rsqrt(1 - (mean / level).square() + EPSILON) + level * offset
+
 
 class BandSplit(nn.Module):
     """A norm and a linear layer for each band: `[N, Q, C]` to `[N, K, C]` (Band-Split RNN, section III-A).
@@ -18,20 +75,42 @@ class BandSplit(nn.Module):
 
     def __init__(self, edges: Edges, positions: int, channels: int) -> None:
         super().__init__()
-        self.edges = edges.tolist()
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm((end - start) * channels), linear((end - start) * channels, channels))
-            for start, end in self.edges
-        )
+        runs = [_Split(run, positions, channels) for run in _runs(edges)]
+        self.runs, self.weights = nn.ModuleList(runs), channels * sum(run.rows for run in runs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the positions and channels of every band."""
-        outputs = []
-        for (start, end), layer in zip(self.edges, self.layers, strict=True):
-            band = x[:, start:end].flatten(1)
-            level = rms(band, (1,))
-            outputs.append(layer(band / level) * level)
-        return torch.stack(outputs, dim=1)
+        return torch.cat([run(x) for run in self.runs], dim=1)
+
+    def macs(self, frames: int, tokens: int) -> int:
+        """Multiply-accumulates of the bands' own layers, padding left out, for `frames` frames."""
+        return frames * self.weights
+
+
+class _Merge(OwnRows):
+    """`BandMerge` of neighbouring bands, before they are added up."""
+
+    def __init__(self, edges: Edges, positions: int, channels: int) -> None:
+        super().__init__(edges, positions, channels)
+        count = len(edges)
+        self.gain, self.bias = nn.Parameter(torch.ones(count, channels)), nn.Parameter(torch.zeros(count, channels))
+        self.hidden = nn.Parameter(torch.randn(count, channels, channels) / math.sqrt(channels))
+        self.hidden_bias = nn.Parameter(torch.zeros(count, channels))
+        self.value, self.gate = (
+            nn.Parameter(2 * torch.randn(self.rows, channels) / math.sqrt(channels)) for _ in range(2)
+        )
+        self.value_bias, self.gate_bias = (nn.Parameter(torch.zeros(self.rows)) for _ in range(2))
+
+    def forward(self, band: Tensor) -> Tensor:
+        """`[N, K, C]` to `[N, K * widest, C]`, zero where a band is padded."""
+        level = rms(band, (2,))
+        normed = nn.functional.layer_norm(band / level, band.shape[2:], eps=EPSILON) * self.gain + self.bias
+        hidden = torch.tanh((normed.transpose(0, 1) @ self.hidden).transpose(0, 1) + self.hidden_bias).transpose(0, 1)
+        value, gate = (
+            (hidden @ self.padded(weight).transpose(1, 2)).transpose(0, 1) + self.padded(bias)
+            for weight, bias in ((self.value, self.value_bias), (self.gate, self.gate_bias))
+        )
+        return (value * torch.sigmoid(gate) * level).unflatten(2, (-1, band.shape[2])).flatten(1, 2)
 
 
 class BandMerge(nn.Module):
@@ -42,40 +121,45 @@ class BandMerge(nn.Module):
 
     def __init__(self, edges: Edges, positions: int, channels: int) -> None:
         super().__init__()
-        self.edges = edges.tolist()
-        self.layers = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(channels),
-                linear(channels, channels),
-                nn.Tanh(),
-                linear(channels, 2 * (end - start) * channels, gain=2.0),
-                nn.GLU(),
-            )
-            for start, end in self.edges
-        )
-        self.register_buffer("share", _share(edges, positions), persistent=False)
-        self.share: Tensor
+        runs = [_Merge(run, positions, channels) for run in _runs(edges)]
+        self.runs, self.counts = nn.ModuleList(runs), [len(run.places) for run in runs]
+        self.weights = channels * (2 * sum(run.rows for run in runs) + len(edges) * channels)
+        places = torch.cat([run.places.flatten() for run in runs])
+        inside = torch.cat([run.inside.flatten() for run in runs])
+        slots = [((places == q) & inside).nonzero()[:, 0] for q in range(positions)]
+        most = max(map(len, slots))
+        share = _share(edges, positions)
+        self.register_buffer("slots", torch.stack([_filled(s, most) for s in slots]), persistent=False)
+        shares = [share[q] * (torch.arange(most) < len(s)) for q, s in enumerate(slots)]
+        self.register_buffer("shares", torch.stack(shares).unsqueeze(2), persistent=False)
+        self.slots: Tensor  # where the bands' outputs for each position are, [Q, most]
+        self.shares: Tensor  # what each counts, [Q, most, 1]
 
     def forward(self, x: Tensor) -> Tensor:
         """Unfold every band and add up."""
-        y = x.new_zeros(x.shape[0], len(self.share), x.shape[2])
-        for band, (start, end), layer in zip(x.unbind(1), self.edges, self.layers, strict=True):
-            level = rms(band, (1,))
-            y[:, start:end] += (layer(band / level) * level).unflatten(1, (end - start, -1))
-        return y * self.share
+        bands = x.split(self.counts, dim=1)
+        spread = torch.cat([run(band) for run, band in zip(self.runs, bands, strict=True)], dim=1)
+        return (spread[:, self.slots] * self.shares).sum(2)
+
+    def macs(self, frames: int, tokens: int) -> int:
+        """Multiply-accumulates of the bands' own layers, padding left out, for `frames` frames."""
+        return frames * self.weights
 
 
-class PaddedBands(nn.Module):
-    """Bands of one width, so that one grouped convolution serves them all: narrower ones than the widest are padded."""
+def _runs(edges: Edges) -> list[Edges]:
+    """Neighbouring bands of like width together: a run ends where the next band is twice as wide as its narrowest."""
+    runs, first = [], 0
+    widths = edges[:, 1] - edges[:, 0]
+    for k in range(len(edges)):
+        if widths[k] > 2 * widths[first:k].min(initial=widths[k]):
+            runs.append(edges[first:k])
+            first = k
+    return [*runs, edges[first:]]
 
-    def __init__(self, edges: Edges, positions: int) -> None:
-        super().__init__()
-        places = edges[:, :1] + np.arange((edges[:, 1] - edges[:, 0]).max())
-        inside = torch.from_numpy(places < edges[:, 1:]).unsqueeze(2)
-        self.register_buffer("places", torch.from_numpy(places.clip(max=positions - 1)), persistent=False)
-        self.register_buffer("inside", inside, persistent=False)
-        self.places: Tensor  # the positions of each band, [K, widest]
-        self.inside: Tensor  # whether they are, [K, widest, 1]
+
+def _filled(slots: Tensor, length: int) -> Tensor:
+    """As many as `length`; the first again where there are fewer."""
+    return torch.cat([slots, slots[:1].expand(length - len(slots))])
 
 
 class BandConvolution(PaddedBands):

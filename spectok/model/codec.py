@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
+from spectok.model.band_mixers import BandMerge, BandSplit
 from spectok.model.bottleneck import Compression, Expansion, QueryAttention
 from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
 from spectok.model.mamba import Mamba
@@ -266,7 +267,7 @@ class Codec(nn.Module):
         return {side: count * self.config.frame_rate / frames for side, count in counts.items()}
 
 
-COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GRU, QueryAttention, Mamba)
+COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GRU, QueryAttention, Mamba, BandSplit, BandMerge)
 
 
 def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
@@ -274,7 +275,7 @@ def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
         return y.numel() * module.in_features
     if isinstance(module, nn.GRU):
         return 3 * x.shape[0] * x.shape[1] * module.hidden_size * (module.input_size + module.hidden_size)
-    if isinstance(module, (QueryAttention, Mamba)):
+    if isinstance(module, (QueryAttention, Mamba, BandSplit, BandMerge)):
         return module.macs(x.shape[0], x.shape[1])
     assert isinstance(module, (nn.Conv1d, nn.Conv2d))
     return y.numel() * module.weight[0].numel()
