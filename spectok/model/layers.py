@@ -111,7 +111,7 @@ class CausalConv2d(Streaming):
         """Convolve the past and the chunk; keep the tail of both."""
         if self.context:
             x = torch.cat([state[0], x], dim=1)
-            state = (x[:, x.shape[1] - self.context :],)
+            state = (x[:, -self.context :],)
         return self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), state
 
 

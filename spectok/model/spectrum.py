@@ -7,10 +7,11 @@ A long past sharpens the frequency resolution, a short synthesis window keeps th
 `synthesis_length - hop_length` samples. The product of both windows is a Hann window, which overlap-adds to one.
 """
 
+import functools
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectok.config import SpectrumConfig
 from spectok.model.streaming import State, Streaming
@@ -78,11 +79,11 @@ class STFT(Streaming):
         """Consume a multiple of hop_length samples."""
         audio = torch.cat([state[0], x], dim=-1)
         hops = audio.unflatten(-1, (-1, self.hop_length))  # [B, F + hops - 1, hop_length]
-        count = hops.shape[1] - self.hops + 1
-        frames = torch.cat([hops[:, i : i + count] for i in range(self.hops)], dim=-1)
+        ends = [*range(1 - self.hops, 0), None]
+        frames = torch.cat([hops[:, i:end] for i, end in enumerate(ends)], dim=-1)
         frames = frames[..., self.hops * self.hop_length - self.n_fft :]
         spectrum = _transform(frames, self.matrix).unflatten(-1, (2, -1)).transpose(1, 2)  # [B, 2, F, Q]
-        return spectrum, (audio[:, x.shape[-1] :],)
+        return spectrum, (audio[:, -state[0].shape[1] :],)
 
 
 class InverseSTFT(Streaming):
@@ -104,13 +105,14 @@ class InverseSTFT(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return hop_length finished samples for each."""
         frames = _transform(x.transpose(1, 2).flatten(2), self.matrix)
-        batch, count, _ = frames.shape
         # Each frame is cut into hops; hop number i of frame f belongs to the output hop f + i.
-        hops = frames.reshape(batch, count, -1, self.hop_length).unbind(2)
-        audio = torch.nn.functional.pad(state[0], (0, count * self.hop_length)).reshape(batch, -1, self.hop_length)
-        later = len(hops) - 1
-        audio = audio + sum(torch.nn.functional.pad(hop, (0, 0, i, later - i)) for i, hop in enumerate(hops))
-        return audio[:, :count].reshape(batch, -1), (audio[:, count:].reshape(batch, -1),)
+        hops = frames.unflatten(2, (-1, self.hop_length)).unbind(2)
+        tail = self.overlap - self.hop_length
+        starts = range(0, self.overlap, self.hop_length)
+        shifted = [nn.functional.pad(hop.flatten(1), (i, tail - i)) for i, hop in zip(starts, hops, strict=True)]
+        audio = functools.reduce(torch.add, shifted)
+        audio = torch.cat([audio[:, :tail] + state[0], audio[:, tail:]], dim=1)
+        return audio[:, :-tail], (audio[:, -tail:],)
 
 
 class PowerLaw:
