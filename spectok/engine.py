@@ -79,7 +79,7 @@ class OnnxEngine:
 
     def __init__(self, model: Model, threads: int = 1) -> None:
         self._model, self._threads = model, threads
-        self._sessions: dict[str, Any] = {}
+        self._graphs: dict[str, _Graph] = {}
         require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
 
     @property
@@ -106,23 +106,21 @@ class OnnxEngine:
 
     def facts(self, side: str) -> dict[str, str]:
         """What the file of one graph, "encoder" or "decoder", says of itself."""
-        facts: dict[str, str] = self._session(side).get_modelmeta().custom_metadata_map
-        return facts
+        return self._graph(side).facts
 
     def _run(self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], Any]:
-        session = self._session(side)
-        first, *states = session.get_inputs()
+        graph = self._graph(side)
         if not state:
-            state = {item.name: np.zeros((len(chunk), *item.shape[1:]), np.float32) for item in states}
-        output, *after = session.run(None, {first.name: chunk, **state})
+            state = {name: np.zeros((len(chunk), *shape), np.float32) for name, shape in graph.states.items()}
+        output, *after = graph.run(None, {graph.stream: chunk, **state})
         return output, dict(zip(state, after, strict=True))
 
-    def _session(self, side: str) -> Any:
-        if side not in self._sessions:
-            self._sessions[side] = self._load(side)
-        return self._sessions[side]
+    def _graph(self, side: str) -> "_Graph":
+        if side not in self._graphs:
+            self._graphs[side] = self._load(side)
+        return self._graphs[side]
 
-    def _load(self, side: str) -> Any:
+    def _load(self, side: str) -> "_Graph":
         import onnxruntime
 
         file, path = f"{side}.onnx", self._model.folder / f"{side}.onnx"
@@ -136,12 +134,22 @@ class OnnxEngine:
             raise
         except Exception as error:  # ONNX Runtime has many, without a common base
             raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-        made_from = session.get_modelmeta().custom_metadata_map.get("weights")
+        facts = session.get_modelmeta().custom_metadata_map
         require(
-            made_from == self._model.sha256,
+            facts.get("weights") == self._model.sha256,
             f"{path} was made from other weights than model.safetensors beside it; spectok export makes it anew",
         )
-        return session
+        first, *states = session.get_inputs()
+        return _Graph(session.run, first.name, {item.name: tuple(item.shape[1:]) for item in states}, facts)
+
+
+class _Graph(NamedTuple):
+    """A loaded graph, and what need not be asked of it at every step."""
+
+    run: Any  # (None, inputs by name) to outputs
+    stream: str  # the input that is no state
+    states: dict[str, tuple[int, ...]]  # shapes without the batch, in the order of the outputs
+    facts: dict[str, str]
 
 
 def model_size(model: Model) -> tuple[int, dict[str, float]]:
