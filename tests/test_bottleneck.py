@@ -345,3 +345,10 @@ def test_heads_must_divide_the_width(kind):
     for free in ("mamba", "band_split"):
         bottleneck = BottleneckConfig(kind=free, queries=4, heads=3)
         assert dataclasses.replace(conftest.QUERY, bottleneck=bottleneck).bottleneck.heads == 3
+
+
+@members
+def test_buffers_can_be_written_to_as_a_resumed_run_does(config):
+    for layer in (compression(config), expansion(config)):
+        for buffer in layer.buffers():
+            buffer.copy_(buffer.clone())  # which fails where elements share memory

@@ -106,7 +106,7 @@ class PositionalBias(nn.Module):
         if kind == "matrix":
             self.matrix = nn.Parameter(start.expand(heads, -1, -1).clone())
         else:
-            self.register_buffer("matrix", start.expand(heads, -1, -1), persistent=False)
+            self.register_buffer("matrix", start.expand(heads, -1, -1).clone(), persistent=False)
 
     def forward(self) -> Tensor:
         """The bias."""
