@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spectok.audio import check_audio
 from spectok.config import require
 from spectok.engine import Engine
+from spectok.errors import InputError
 
 Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
 BLOCK_SECONDS = 2  # long pushes run in blocks of this length, which stay in the caches: the same answer
@@ -35,6 +36,8 @@ class _Session:
     def __init__(self, engine: Engine, batch: int | None = None) -> None:
         self._engine, self._batch = engine, batch
         self.config = engine.config
+        self._frame_length, self._tokens = engine.config.frame_length, engine.config.quantizer.tokens_per_frame
+        self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
         self.reset()
 
     @property
@@ -50,22 +53,26 @@ class _Session:
     def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
         """A chunk as rows `[B, *]`."""
         rows = np.asarray(chunk)
-        expected = [self._batch, axis] if self._batch else [axis]
-        fits = rows.ndim == len(expected) and (not self._batch or len(rows) == self._batch)
-        require(fits, f"{what} must have the shape [{', '.join(map(str, expected))}], not {list(rows.shape)}")
-        return rows if self._batch else rows[None]
+        if not self._batch and rows.ndim == 1:
+            return rows[None]
+        if not self._batch or rows.ndim != 2 or len(rows) != self._batch:
+            expected = f"[{self._batch}, {axis}]" if self._batch else f"[{axis}]"
+            raise InputError(f"{what} must have the shape {expected}, not {list(rows.shape)}")
+        return rows
 
     def _run(self, step: Step, rows: NDArray[Any], frame: int, empty: NDArray[Any]) -> NDArray[Any]:
         """Step through the whole frames, of `frame` values each, of what waited and `rows`; the rest waits on."""
-        self._waiting = np.concatenate([self._waiting.astype(rows.dtype), rows], axis=1)
-        whole = self._waiting.shape[1] // frame * frame
-        block = max(1, round(BLOCK_SECONDS * self.config.frame_rate)) * frame
-        outputs = [np.repeat(empty[None], self._batch or 1, axis=0)]
+        if self._waiting.shape[1]:
+            rows = np.concatenate([self._waiting, rows], axis=1)
+        whole, block = rows.shape[1] // frame * frame, self._block * frame
+        outputs = []
         for start in range(0, whole, block):
-            output, self._state = step(self._waiting[:, start : min(start + block, whole)], self._state)
+            output, self._state = step(rows[:, start : min(start + block, whole)], self._state)
             outputs.append(output)
-        self._waiting = self._waiting[:, whole:].copy()
-        return np.concatenate(outputs, axis=1)
+        self._waiting = rows[:, whole:].copy()
+        if len(outputs) == 1:  # as in a live stream, where it has to be quick
+            return outputs[0]
+        return np.concatenate(outputs, axis=1) if outputs else np.repeat(empty[None], len(rows), axis=0)
 
 
 class StreamEncoder(_Session):
@@ -95,7 +102,7 @@ class StreamEncoder(_Session):
             InputError: the shape or type is wrong, or a sample is not finite.
         """
         rows = check_audio(self._rows(audio, "audio", "T"), dims=(2,), allow_empty=True)
-        codes = self._run(self._engine.encode_step, rows, self.config.frame_length, np.zeros(0, np.int64))
+        codes = self._run(self._engine.encode_step, rows, self._frame_length, np.zeros(0, np.int64))
         self.num_samples += rows.shape[1]
         return codes if self._batch else codes[0]
 
@@ -136,11 +143,14 @@ class StreamDecoder(_Session):
             InputError: the shape is wrong, or a code is not in the codebook.
         """
         rows = self._rows(codes, "codes", "N")
-        size, tokens = self.config.quantizer.codebook_size, self.config.quantizer.tokens_per_frame
         if rows.size:
-            require(np.issubdtype(rows.dtype, np.integer), f"codes must be integers, not {rows.dtype}")
-            require(bool(rows.min() >= 0 and rows.max() < size), f"codes must be from 0 to {size - 1}")
-        audio = self._run(self._engine.decode_step, rows.astype(np.int64), tokens, np.zeros(0, np.float32))
+            if rows.dtype.kind not in "iu":
+                raise InputError(f"codes must be integers, not {rows.dtype}")
+            size = self.config.quantizer.codebook_size
+            if rows.min() < 0 or rows.max() >= size:
+                raise InputError(f"codes must be from 0 to {size - 1}")
+        rows = rows.astype(np.int64, copy=False)
+        audio = self._run(self._engine.decode_step, rows, self._tokens, np.zeros(0, np.float32))
         dropped = min(self._to_drop, audio.shape[1])
         self._to_drop -= dropped
         return audio[:, dropped:] if self._batch else audio[0, dropped:]
