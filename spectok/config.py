@@ -58,6 +58,7 @@ class TowerConfig:
     time_strides: tuple[int, ...] = (2,)
     input_kernel: tuple[int, int] = (3, 3)  # (time, frequency) of the convolution next to the spectrum
     kernel: tuple[int, int] = (3, 4)  # (time, frequency) of each strided convolution
+    activation: Literal["snake", "silu"] = "snake"  # silu costs a stream least
     residual: bool = True  # a path around each RNN2d, which then starts as the identity; the paper draws none
 
     def __post_init__(self) -> None:
@@ -169,9 +170,7 @@ class CodecConfig:
                 f"{side} frequency strides {tower.frequency_strides} do not divide the {positions} positions of n_fft "
                 f"{self.spectrum.n_fft}",
             )
-            if self.bottleneck.kind == "flat":
-                require(left == 1, f"{side} strides {tower.frequency_strides} leave {left} positions; flat needs 1")
-            else:
+            if self.bottleneck.kind != "flat":
                 width = tower.channels[-1]
                 heads, queries = self.bottleneck.heads, self.bottleneck.queries
                 if self.bottleneck.kind in ("query", "band_conv"):

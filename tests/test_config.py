@@ -145,7 +145,6 @@ IMPOSSIBLE = [
         {"spectrum": {"n_fft": 322}},
         "encoder frequency strides (2,) do not divide the 161 positions of n_fft 322",
     ),
-    (CodecConfig, {"bottleneck": {"kind": "flat"}}, "encoder strides (2,) leave 80 positions; flat needs 1"),
     (CodecConfig, {"bottleneck": {"heads": 5}}, "encoder width 32 is not a multiple of 5 heads"),
     (CodecConfig, {"bottleneck": {"queries": 81}}, "81 queries are more than the 80 positions of the encoder"),
     (CodecConfig, {"decoder": {"channels": [8, 18]}}, "decoder width 18 is not a multiple of 4 heads"),

@@ -10,7 +10,7 @@ another, so none has a state. Each keeps loudness: a louder frame gives the same
 | mamba | `QueryScan`: queries among the positions of a two-way selective scan | the same |
 | band_split | `BandSplit`, `BandMerge`: a linear layer for each band | Band-Split RNN, arXiv 2209.15174 |
 | band_conv | `BandConvolution`, `BandTransposed`: a grouped convolution over the bands | |
-| flat | none: the tower's strides leave one position | SpecTokenizer |
+| flat | none: the positions are laid end to end and projected | SpecTokenizer, whose strides leave but one |
 """
 
 import math
@@ -31,7 +31,7 @@ class Compression(nn.Module):
     def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
         super().__init__()
         self.mixer = _mixer(config, channels, positions, sample_rate, inverse=False)
-        self.project = _projection(_count(config) * channels, latent_dim)
+        self.project = _projection(_count(config, positions) * channels, latent_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compress every frame on its own."""
@@ -47,7 +47,7 @@ class Expansion(nn.Module):
 
     def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
         super().__init__()
-        self.project = _projection(latent_dim, _count(config) * channels)
+        self.project = _projection(latent_dim, _count(config, positions) * channels)
         self.mixer = _mixer(config, channels, positions, sample_rate, inverse=True)
         self.channels = channels
 
@@ -58,8 +58,8 @@ class Expansion(nn.Module):
         return self.mixer(tokens).reshape(batch, frames, -1, self.channels)
 
 
-def _count(config: BottleneckConfig) -> int:
-    return 1 if config.kind == "flat" else config.queries
+def _count(config: BottleneckConfig, positions: int) -> int:
+    return positions if config.kind == "flat" else config.queries
 
 
 def _projection(inputs: int, outputs: int) -> nn.Module:

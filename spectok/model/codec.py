@@ -76,7 +76,7 @@ class DenseSynthesis(nn.Module):
 
 
 def _rnn(channels: int, positions: int, tower: TowerConfig) -> Streaming:
-    layer = RNN2d(channels, positions)
+    layer = RNN2d(channels, positions, tower.activation)
     return layer.as_residual() if tower.residual else layer
 
 
@@ -91,7 +91,8 @@ class Encoder(Streaming):
         self.power_law = PowerLaw(config.spectrum.power)
         layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
         for i, stride in enumerate(zip(tower.time_strides, tower.frequency_strides, strict=True)):
-            layers.append(FrequencyDown(tower.channels[i], tower.channels[i + 1], tower.kernel, positions, stride))
+            width = tower.channels[i : i + 2]
+            layers.append(FrequencyDown(*width, tower.kernel, positions, stride, tower.activation))
             positions //= stride[1]
             layers.append(_rnn(tower.channels[i + 1], positions, tower))
         self.tower = Serial(*layers)
@@ -144,7 +145,8 @@ class Decoder(Streaming):
         for i in reversed(range(len(tower.time_strides))):
             stride = (tower.time_strides[i], tower.frequency_strides[i])
             layers.append(_rnn(tower.channels[i + 1], positions, tower))
-            layers.append(FrequencyUp(tower.channels[i + 1], tower.channels[i], tower.kernel, positions, stride))
+            width = tower.channels[i + 1], tower.channels[i]
+            layers.append(FrequencyUp(*width, tower.kernel, positions, stride, tower.activation))
             positions *= stride[1]
         output = CausalConv2d(tower.channels[0], 2, tower.input_kernel, positions)
         layers.append(output)

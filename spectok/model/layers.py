@@ -133,6 +133,11 @@ class Snake2d(nn.Module):
         return torch.addcmul(x, torch.sin(self.alpha * x).square(), 1 / (self.alpha + 1e-9))
 
 
+def activation(kind: str, channels: int) -> nn.Module:
+    """What follows a layer of the tower: "snake", or "silu", which is one operation instead of five."""
+    return Snake2d(channels) if kind == "snake" else nn.SiLU()
+
+
 class FrameNorm(nn.LayerNorm):
     """Mean and variance over frequency and channels of one frame, then a gain and bias per position and channel.
 
@@ -166,15 +171,15 @@ class FrequencyGRU(Streaming):
 
 
 class RNN2d(Serial):
-    """FrameNorm -> tanh -> GRU along time -> 1x1 convolution -> Snake2d (SpecTokenizer's RNN2D)."""
+    """FrameNorm -> tanh -> GRU along time -> 1x1 convolution -> activation (SpecTokenizer's RNN2D)."""
 
-    def __init__(self, channels: int, positions: int) -> None:
+    def __init__(self, channels: int, positions: int, kind: str = "snake") -> None:
         super().__init__(
             FrameNorm(channels, positions),
             nn.Tanh(),
             FrequencyGRU(channels, positions),
             linear(channels, channels),  # which is what a 1x1 convolution is, channels last
-            Snake2d(channels),
+            activation(kind, channels),
         )
 
     def as_residual(self) -> Residual:
@@ -186,12 +191,19 @@ class RNN2d(Serial):
 
 
 class FrequencyDown(Serial):
-    """Strided causal convolution -> Snake2d (SpecTokenizer's F_down)."""
+    """Strided causal convolution -> activation (SpecTokenizer's F_down)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: tuple[int, int], positions: int, stride: tuple[int, int]
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        positions: int,
+        stride: tuple[int, int],
+        kind: str = "snake",
     ) -> None:
-        super().__init__(CausalConv2d(in_channels, out_channels, kernel, positions, stride), Snake2d(out_channels))
+        conv = CausalConv2d(in_channels, out_channels, kernel, positions, stride)
+        super().__init__(conv, activation(kind, out_channels))
 
 
 class DepthToSpace(nn.Module):
@@ -210,7 +222,7 @@ class DepthToSpace(nn.Module):
 
 
 class FrequencyUp(Serial):
-    """Causal convolution -> depth to space -> Snake2d (SpecTokenizer's F_up, sub-pixel form).
+    """Causal convolution -> depth to space -> activation (SpecTokenizer's F_up, sub-pixel form).
 
     With 2 taps along an axis this is the transposed convolution of kernel `2 * stride`, with one stateful primitive and
     no overlap-add. A frequency kernel wider than the stride reaches its neighbours by a depthwise convolution over the
@@ -222,10 +234,17 @@ class FrequencyUp(Serial):
         kernel: (time, frequency) of the transposed convolution that this stands for.
         positions: Q of the input.
         stride: (time, frequency).
+        kind: of the activation.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: tuple[int, int], positions: int, stride: tuple[int, int]
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: tuple[int, int],
+        positions: int,
+        stride: tuple[int, int],
+        kind: str = "snake",
     ) -> None:
         taps = math.ceil(kernel[0] / stride[0])
         layers: list[nn.Module] = [
@@ -237,4 +256,4 @@ class FrequencyUp(Serial):
             smooth = CausalConv2d(out_channels, out_channels, (1, width), positions * stride[1], groups=out_channels)
             nn.init.dirac_(smooth.conv.weight, groups=out_channels)
             layers.append(smooth)
-        super().__init__(*layers, Snake2d(out_channels))
+        super().__init__(*layers, activation(kind, out_channels))
