@@ -33,16 +33,12 @@ members = pytest.mark.parametrize("config", MEMBERS.values(), ids=MEMBERS.keys()
 EDGES = bands("mel", QUERIES, POSITIONS, 16000)
 
 
-def positions_of(config):
-    return 1 if config.kind == "flat" else POSITIONS
-
-
 def compression(config=QUERY):
-    return Compression(config, CHANNELS, positions_of(config), LATENT, 16000)
+    return Compression(config, CHANNELS, POSITIONS, LATENT, 16000)
 
 
 def expansion(config=QUERY):
-    return Expansion(config, CHANNELS, positions_of(config), LATENT, 16000)
+    return Expansion(config, CHANNELS, POSITIONS, LATENT, 16000)
 
 
 def wake_(module):
@@ -54,7 +50,7 @@ def wake_(module):
 
 
 def spectrum_frames(config=QUERY, frames=5):
-    return torch.randn(2, frames, positions_of(config), CHANNELS)
+    return torch.randn(2, frames, POSITIONS, CHANNELS)
 
 
 @members
@@ -66,7 +62,7 @@ def test_members_keep_the_contract(config):
 @members
 def test_frames_become_vectors_and_vectors_frames(config):
     assert compression(config)(spectrum_frames(config)).shape == (2, 5, LATENT)
-    assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, 5, positions_of(config), CHANNELS)
+    assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, 5, POSITIONS, CHANNELS)
 
 
 @members
@@ -100,11 +96,10 @@ def test_the_signal_survives_the_start(config):
 
     Queries without a bias start with an average over all positions, which leaves half of it.
     """
-    positions = 1 if config.kind == "flat" else 80
     config = dataclasses.replace(config, queries=16)
     outputs = (
-        Compression(config, 32, positions, 192, 16000)(torch.randn(2, 100, positions, 32)).flatten(0, 1),
-        Expansion(config, 32, positions, 192, 16000)(torch.randn(2, 100, 192)).flatten(0, 1).flatten(1),
+        Compression(config, 32, 80, 192, 16000)(torch.randn(2, 100, 80, 32)).flatten(0, 1),
+        Expansion(config, 32, 80, 192, 16000)(torch.randn(2, 100, 192)).flatten(0, 1).flatten(1),
     )
     for rows in outputs:
         assert float(rows.var(0).mean() / rows.square().mean()) > 0.85
@@ -129,7 +124,7 @@ def test_positions_reach_the_latent_and_the_latent_all_positions(config):
     assert bool((x.grad[0, 2] != 0).all())
 
 
-def test_flat_drops_and_restores_the_frequency_axis():
+def test_flat_drops_and_restores_a_frequency_axis_of_one_position():
     flat, x = MEMBERS["flat"], torch.randn(2, 5, 1, 8)
     down, up = Compression(flat, 8, 1, 8, 16000), Expansion(flat, 8, 1, 8, 16000)
     assert torch.equal(down(x), x[:, :, 0])

@@ -321,7 +321,7 @@ def encoder_stages(encoder, audio):
     for i, layer in enumerate(encoder.context.layers):
         frames = layer(frames)
         stages[f"context {i}"] = frames
-    stages["latent"] = encoder.limit(encoder.project(frames).unflatten(-1, encoder.slots))
+    stages["latent"] = encoder.limit(encoder.project(frames))
     return stages
 
 

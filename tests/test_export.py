@@ -25,6 +25,7 @@ def bottleneck(**changes):
     return dataclasses.replace(QUERY, bottleneck=dataclasses.replace(QUERY.bottleneck, **changes))
 
 
+FRAMEWISE = dataclasses.replace(QUERY.encoder, input_kernel=(1, 3), kernel=(2, 4), activation="silu")
 FAMILY = {
     "query": QUERY,
     "not adaptive": bottleneck(adaptive=False),
@@ -33,6 +34,7 @@ FAMILY = {
     "band convolution": bottleneck(kind="band_conv"),
     "flat": FLAT,
     "vq": VQ,
+    "no time in the convolutions": dataclasses.replace(QUERY, encoder=FRAMEWISE, decoder=FRAMEWISE),
     "one token": dataclasses.replace(QUERY, quantizer=dataclasses.replace(QUERY.quantizer, tokens_per_frame=1)),
 }
 

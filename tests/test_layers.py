@@ -77,7 +77,7 @@ def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(kernel, stride)
 
 @pytest.mark.parametrize(
     "layer",
-    [RNN2d(4, 6), RNN2d(4, 6).as_residual(), FrequencyGRU(4, 6), Serial(FrameNorm(4, 6)), Serial(Snake2d(4))],
+    [RNN2d(4, 6), RNN2d(4, 6, "silu").as_residual(), FrequencyGRU(4, 6), Serial(FrameNorm(4, 6)), Serial(Snake2d(4))],
     ids=["RNN2d", "residual RNN2d", "FrequencyGRU", "FrameNorm", "Snake2d"],
 )
 def test_layers_that_keep_the_shape_keep_the_contract(layer):

@@ -90,11 +90,12 @@ def test_contract(config):
 
 
 @configs
-def test_states_are_the_past_samples_and_the_overlap(config):
+def test_states_are_the_past_samples_and_frames(config):
     stft, inverse = STFT(config), InverseSTFT(config)
     past = -(-config.n_fft // config.hop_length) * config.hop_length - config.hop_length
     assert stft.init_state(3)[0].shape == (3, past)
-    assert inverse.init_state(3)[0].shape == (3, config.synthesis_length - config.hop_length)
+    before = config.synthesis_length // config.hop_length - 1
+    assert inverse.init_state(3)[0].shape == (3, before, config.synthesis_length)
     audio = torch.randn(3, 5 * config.hop_length)
     assert torch.equal(stft.step(audio, stft.init_state(3))[1][0], audio[:, -past:])
 

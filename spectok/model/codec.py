@@ -40,7 +40,7 @@ class LatentGRU(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run along time."""
         y, hidden = self.gru(self.norm(x).transpose(0, 1), state[0][None])
-        return self.out(y.transpose(0, 1)), (hidden[0],)
+        return self.out(y.transpose(0, 1)), (hidden.squeeze(0),)
 
 
 class DenseAnalysis(nn.Module):
@@ -109,7 +109,7 @@ class Encoder(Streaming):
         )
         self.slots = (quantizer.tokens_per_frame, quantizer.codebook_dim)
         self.project = linear(latent_dim, math.prod(self.slots))
-        self.limit = SoftLimit()
+        self.limit = SoftLimit(math.prod(self.slots))
 
     def init_state(self, batch: int) -> State:
         """States of STFT, tower and latent GRUs."""
@@ -124,7 +124,7 @@ class Encoder(Streaming):
         if self.dense is not None:
             frames = frames + self.dense(spectrum)
         frames, context_state = self.context.step(frames, state[2])
-        latent = self.limit(self.project(frames).unflatten(-1, self.slots))
+        latent = self.limit(self.project(frames)).unflatten(-1, self.slots)
         return latent, (stft_state, tower_state, context_state)
 
 

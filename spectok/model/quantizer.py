@@ -41,7 +41,7 @@ class FSQuantizer(nn.Module):
     def encode(self, latent: Tensor) -> Tensor:
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`."""
         digits = torch.floor(self._scaled(latent) + 0.5)  # what the library does, in a third of its operations
-        return (digits * self.fsq._basis).sum(-1).long()
+        return (digits @ self.fsq._basis.to(digits.dtype)).long()
 
     def margin(self, latent: Tensor) -> Tensor:
         """How far each latent is from another code, in steps of the grid: `[B, F, K]`, at most 0.5."""
@@ -142,17 +142,18 @@ class VectorQuantizer(nn.Module):
 
 
 class SoftLimit(nn.Module):
-    """Keep a frame's latent within the quantizer's reach: `x / sqrt(1 + rms² / limit²)`, rms over the frame.
+    """Keep a frame's latent within the quantizer's reach: `x / sqrt(1 + rms² / limit²)`, rms over the last axis.
 
     Quiet frames stay quiet, so loudness passes; a plain normalisation would erase it. Without a bound the latent grows
     until the quantizer's tanh saturates and training stands still.
     """
 
-    def __init__(self, limit: float = 1.5) -> None:
+    def __init__(self, width: int, limit: float = 1.5) -> None:
         super().__init__()
-        self.limit = limit
+        self.register_buffer("limit", torch.full((width,), limit), persistent=False)
+        self.limit: Tensor
+        self.power = limit**2
 
     def forward(self, latent: Tensor) -> Tensor:
-        """`[B, F, K, D]` to the same shape, rms below `limit`."""
-        power = latent.square().mean(dim=(2, 3), keepdim=True)
-        return latent * torch.rsqrt(1 + power / self.limit**2)
+        """`[..., width]` to the same shape, rms below `limit`: what a normalisation with a large epsilon is."""
+        return nn.functional.rms_norm(latent.to(self.limit.dtype), self.limit.shape, self.limit, self.power)

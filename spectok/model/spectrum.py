@@ -11,7 +11,7 @@ import functools
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectok.config import SpectrumConfig
 from spectok.model.streaming import State, Streaming
@@ -99,20 +99,18 @@ class InverseSTFT(Streaming):
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
-        """The overlap-add tail, `[B, synthesis_length - hop_length]`."""
-        return (self.zeros(batch, self.overlap - self.hop_length),)
+        """The frames that reach into the next hop: `[B, synthesis_length / hop_length - 1, synthesis_length]`."""
+        return (self.zeros(batch, self.overlap // self.hop_length - 1, self.overlap),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return hop_length finished samples for each."""
-        frames = _transform(x.transpose(1, 2).flatten(2), self.matrix)
-        # Each frame is cut into hops; hop number i of frame f belongs to the output hop f + i.
-        hops = frames.unflatten(2, (-1, self.hop_length)).unbind(2)
-        tail = self.overlap - self.hop_length
-        starts = range(0, self.overlap, self.hop_length)
-        shifted = [nn.functional.pad(hop.flatten(1), (i, tail - i)) for i, hop in zip(starts, hops, strict=True)]
-        audio = functools.reduce(torch.add, shifted)
-        audio = torch.cat([audio[:, :tail] + state[0], audio[:, tail:]], dim=1)
-        return audio[:, :-tail], (audio[:, -tail:],)
+        frames = torch.cat([state[0], _transform(x.transpose(1, 2).flatten(2), self.matrix)], dim=1)
+        past = state[0].shape[1]
+        count = frames.shape[1] - past
+        # Each frame is cut into hops; a finished hop is the last of the oldest frame, the one before of the next, ...
+        hops = frames.unflatten(2, (-1, self.hop_length))
+        audio = functools.reduce(torch.add, (hops[:, i : i + count, past - i] for i in range(past + 1)))
+        return audio.flatten(1), (frames[:, -past:],)
 
 
 class PowerLaw:
