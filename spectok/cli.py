@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("eval", evaluate, "measure quality, bits and speed over a folder or manifest")
     sub.add_argument("source", metavar="FOLDER|MANIFEST")
     sub.add_argument("--model", action="append", default=[], help="may be repeated (default: every released model)")
-    sub.add_argument("--rival", action="append", default=[], help="codec2-3200, -2400, -1200 or -700C; may be repeated")
+    sub.add_argument("--rival", action="append", default=[], help="another codec, such as opus-6; may be repeated")
     sub.add_argument("--split", help="of the manifest (default: test)")
     sub.add_argument("--out", type=Path, help="folder for results.json and results.md")
     sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")

@@ -1,4 +1,4 @@
-import shutil
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,13 +12,10 @@ from spectok.errors import InputError
 from spectok.evaluation import realtime
 from spectok.evaluation.coders import SpectokCoder
 from spectok.evaluation.metrics import score
-from spectok.evaluation.rivals import CODEC2_MODES, Codec2, rival
+from spectok.evaluation.rivals import RIVALS, lc3_frames, ogg_packets, rival
 from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
-needs_codec2 = pytest.mark.skipif(
-    shutil.which("c2enc") is None or shutil.which("c2dec") is None, reason="the programs c2enc and c2dec are missing"
-)
 
 
 class HalfRateTokenizer:
@@ -71,30 +68,78 @@ def test_the_end_of_a_stream_counts_in_the_rtf_but_is_no_chunk(monkeypatch):
 
 
 def test_an_unknown_rival_is_met_with_one_sentence():
-    with pytest.raises(InputError, match="no rival opus-6; there are codec2-3200, codec2-2400"):
-        rival("opus-6")
-    with pytest.raises(InputError, match="Codec2 has no mode 9600; there are 3200, 2400, 1200, 700C"):
-        rival("codec2-9600")
+    with pytest.raises(InputError, match=r"no rival opus-7; there are codec2-3200, codec2-2400, .*, lc3-16"):
+        rival("opus-7")
 
 
-def test_a_missing_codec2_names_its_package(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(InputError, match="c2enc, which comes with Debian's package codec2"):
-        rival("codec2-3200")
-
-
-@needs_codec2
 @pytest.mark.parametrize(
-    ("mode", "num_bytes", "bitrate", "floor"),
-    [("3200", 1608, 3200, 0.84), ("2400", 1206, 2400, 0.82), ("1200", 606, 1200, 0.79), ("700C", 354, 700, 0.68)],
+    ("name", "sentence"),
+    [
+        ("codec2-3200", "codec2-3200 needs the program c2enc, which comes with Debian's package codec2"),
+        ("opus-6", "opus-6 needs the program opusenc, which comes with Debian's package opus-tools"),
+        ("speex-4", "speex-4 needs the program speexenc, which comes with Debian's package speex"),
+        ("lc3-16", "lc3-16 needs the program elc3, which comes with Debian's package liblc3-tools"),
+    ],
 )
-def test_codec2_is_in_step_with_its_original(mode, num_bytes, bitrate, floor):
+def test_a_missing_rival_names_its_package(name, sentence, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=f"^{sentence}$"):
+        rival(name)
+
+
+def test_a_program_that_fails_is_named(tmp_path, monkeypatch):
+    for program, script in (("elc3", "echo no such rate >&2; exit 3"), ("dlc3", "exit 0")):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(InputError, match=r"^elc3 failed: no such rate$"):
+        rival("lc3-16").code(np.zeros(800, np.float32))
+
+
+def test_the_packets_of_an_ogg_file_are_counted_across_its_pages():
+    def page(*segments):
+        return bytes(26) + bytes([len(segments), *segments]) + bytes(sum(segments))
+
+    # Two headers, one of 300 bytes; then packets of 255, 7 and, over two pages, 255 + 255 + 3 bytes.
+    content = page(19) + page(255, 45) + page(255, 0, 7, 255) + page(255, 3)
+    assert ogg_packets(content) == [255, 7, 513]
+
+
+def test_the_frames_of_an_lc3_file_are_counted_without_their_lengths():
+    header = b"\x1c\xcc" + (18).to_bytes(2, "little") + bytes(14)
+    assert lc3_frames(header + b"\x14\0" + bytes(20) + b"\x28\0" + bytes(40)) == [20, 40]
+
+
+@pytest.mark.parametrize(
+    ("name", "num_bytes", "floor"),
+    [
+        ("codec2-3200", 1608, 0.87),
+        ("codec2-2400", 1206, 0.85),
+        ("codec2-1200", 606, 0.82),
+        ("codec2-700C", 354, 0.68),
+        ("opus-6", None, 0.88),
+        ("opus-8", None, 0.94),
+        ("opus-12", None, 0.96),
+        ("speex-4", 2000, 0.81),
+        ("speex-6", 3000, 0.83),
+        ("speex-8", 4000, 0.88),
+        ("speex-10", 5000, 0.90),
+        ("speex-13", 6400, 0.94),
+        ("lc3-16", 399 * 20, 0.94),
+    ],
+)
+def test_a_rival_is_in_step_with_its_original(name, num_bytes, floor):
+    """And costs what it promises: 63,840 samples are 199.5 frames of 20 ms."""
+    if sentence := RIVALS[name].missing:
+        pytest.skip(sentence)
     audio = read_audio(SPEECH, 16000)[0]
     assert len(audio) == 63840
-    coded = rival(f"codec2-{mode}").code(audio)
+    coded = rival(name).code(audio)
     assert coded.audio.shape == audio.shape and coded.audio.dtype == np.float32
-    assert coded.num_bytes == num_bytes
+    assert coded.num_bytes == (num_bytes or coded.num_bytes)
+    assert 8 * coded.num_bytes / 3.99 == pytest.approx(RIVALS[name].bitrate, rel=0.08)
     assert coded.codes is None
-    assert score(audio, coded.audio)["stoi"] > floor
-    assert Codec2(mode).facts()["bitrate"] == bitrate
-    assert Codec2(mode).facts()["delay_samples"] == CODEC2_MODES[mode].delay
+    assert floor < score(audio, coded.audio)["stoi"] < floor + 0.03
+    facts = rival(name).facts()
+    assert facts["bitrate"] == RIVALS[name].bitrate
+    assert re.fullmatch(rf"{RIVALS[name].package} \S*\d\S*|.* of unknown version", facts["package"])

@@ -1,7 +1,15 @@
-"""Codecs to stand beside spectok: Codec2, through the programs of Debian's package `codec2`.
+"""Codecs to stand beside spectok, through the command-line programs of Debian's packages.
 
-Codec2 (D. Rowe) is narrow-band: audio goes from 16 kHz to 8 kHz and back. `c2enc` drops a last part of a frame, and the
-decoded audio comes late, so silence is added to the end before and the delay is cut from the start after.
+| rival | package | codec |
+|---|---|---|
+| codec2-3200, -2400, -1200, -700C | codec2 | Codec2 (D. Rowe), narrow-band |
+| opus-6, -8, -12 | opus-tools | Opus (RFC 6716) at its defaults, target in kbit/s |
+| speex-4, -6, -8, -10, -13 | speex | Speex in wide-band at its qualities 0 to 4, about as many kbit/s |
+| lc3-16 | liblc3-tools | LC3 (Bluetooth LE Audio) in frames of 10 ms at the least of its rates |
+
+A rival's bytes are those of its bare frames or packets, without any file's or page's header, which flatters it; its
+timings hold the start of a process each. Programs that let the decoded audio come late have a fixed delay: as much
+silence is added to the end before, and cut from the start after.
 """
 
 import math
@@ -9,100 +17,196 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from spectok.audio import fit_length, resample
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.metrics import SAMPLE_RATE
 
-CODEC2_SAMPLE_RATE = 8000
-
 
 @dataclass(frozen=True)
-class Codec2Mode:
-    """One mode of Codec2: frame length in samples at 8 kHz, bits per frame, delay in samples at 16 kHz."""
+class Rival:
+    """A codec of two programs as a coder. In their commands `IN`, `CODED` and `OUT` stand for files."""
 
-    frame_length: int
-    frame_bits: int
-    delay: int
-
-
-# PESQ aligns time itself, STOI does not, so each mode gets the fixed delay that is best for its STOI: the highest mean
-# over ten clean utterances that are in no test set, searched from 0 to 1,280 in steps of 80, then around the best of
-# these in steps of 16 (1 ms). The optimum is flat: 2 ms to either side cost at most .004 of STOI, and no single
-# utterance is best more than 3 ms away. Without it STOI would fall by .17 to .24.
-CODEC2_MODES = {
-    "3200": Codec2Mode(160, 64, 320),
-    "2400": Codec2Mode(160, 48, 320),
-    "1200": Codec2Mode(320, 48, 320),
-    "700C": Codec2Mode(320, 28, 480),
-}
-
-
-class Codec2:
-    """A mode of Codec2 as a coder: "3200", "2400", "1200" or "700C".
-
-    Its timings hold the start of a process each; its bytes are the bare frames, without header and without the 4 bits
-    that `c2enc` adds to each frame of 700C.
-    """
-
-    def __init__(self, mode: str) -> None:
-        if mode not in CODEC2_MODES:
-            raise InputError(f"Codec2 has no mode {mode}; there are {', '.join(CODEC2_MODES)}")
-        missing = [program for program in ("c2enc", "c2dec") if shutil.which(program) is None]
-        if missing:
-            raise InputError(f"Codec2 needs the program {missing[0]}, which comes with Debian's package codec2")
-        self.mode = mode
-        self.name = f"codec2-{mode}"
+    name: str
+    package: str  # of Debian
+    encoder: str  # command line
+    decoder: str
+    bitrate: float  # nominal bits per second
+    payload: Callable[[bytes, int], float]  # bytes of the bare frames in a coded file, as many as are needed
+    sample_rate: int = SAMPLE_RATE  # that the programs work at
+    frame_length: int = 320  # samples at that rate: the input is padded to whole frames
+    least_frames: int = 0  # and to as many as these, which do not count
+    # PESQ aligns time itself, STOI does not, so each codec gets the fixed delay that is best for its STOI: the highest
+    # mean over ten clean utterances that are in no test set, searched from 0 to 1,280 in steps of 80, then around the
+    # best of these in steps of 16 (1 ms). The optimum is flat: 2 ms to either side cost Codec2 at most .004 of STOI,
+    # and no single utterance is best more than 3 ms away. Without it Codec2's STOI would fall by .17 to .24.
+    delay: int = 0  # samples at 16 kHz
 
     def code(self, audio: Audio) -> Coded:
-        """Encode and decode audio [T] at 16 kHz; what comes back has no content above 4 kHz.
+        """Encode and decode audio [T] at 16 kHz.
 
         Raises:
             InputError: one of the two programs fails.
         """
-        facts = CODEC2_MODES[self.mode]
-        narrow = resample(audio, SAMPLE_RATE, CODEC2_SAMPLE_RATE)
-        needed = math.ceil((len(audio) + facts.delay) * CODEC2_SAMPLE_RATE / SAMPLE_RATE)
-        frames = math.ceil(needed / facts.frame_length)
-        samples = np.clip(np.rint(fit_length(narrow, frames * facts.frame_length) * 32768.0), -32768, 32767)
+        narrow = resample(audio, SAMPLE_RATE, self.sample_rate)
+        needed = math.ceil((len(audio) + self.delay) * self.sample_rate / SAMPLE_RATE)
+        frames = math.ceil(needed / self.frame_length)
+        padded = fit_length(narrow, max(frames, self.least_frames) * self.frame_length)
+        samples = np.clip(np.rint(padded * 32768.0), -32768, 32767).astype("<i2")
         with tempfile.TemporaryDirectory() as folder:
-            raw, bits, heard = (Path(folder, name) for name in ("in.raw", "bits.bin", "out.raw"))
-            raw.write_bytes(samples.astype("<i2").tobytes())
-            encode_seconds = self._run("c2enc", raw, bits)
-            decode_seconds = self._run("c2dec", bits, heard)
-            decoded = np.frombuffer(heard.read_bytes(), "<i2").astype(np.float32) / 32768.0
-        wide = resample(decoded, CODEC2_SAMPLE_RATE, SAMPLE_RATE)
-        num_bytes = math.ceil(frames * facts.frame_bits / 8)
-        return Coded(fit_length(wide[facts.delay :], len(audio)), num_bytes, encode_seconds, decode_seconds)
-
-    def _run(self, program: str, source: Path, destination: Path) -> float:
-        start = time.perf_counter()
-        done = subprocess.run([program, self.mode, str(source), str(destination)], capture_output=True, check=False)
-        seconds = time.perf_counter() - start
-        if done.returncode != 0 or not destination.is_file():
-            raise InputError(f"{program} failed in mode {self.mode}: {done.stderr.decode(errors='replace').strip()}")
-        return seconds
+            files = {"IN": Path(folder, "in.wav"), "CODED": Path(folder, "coded"), "OUT": Path(folder, "out.wav")}
+            if raw := self.package == "codec2":
+                files["IN"].write_bytes(samples.tobytes())
+            else:
+                soundfile.write(files["IN"], samples, self.sample_rate)
+            encode_seconds = _run(self.encoder, files, "CODED")
+            decode_seconds = _run(self.decoder, files, "OUT")
+            num_bytes = math.ceil(self.payload(files["CODED"].read_bytes(), frames))
+            heard = np.fromfile(files["OUT"], "<i2") if raw else soundfile.read(files["OUT"], dtype="int16")[0]
+        wide = resample(heard.astype(np.float32) / 32768.0, self.sample_rate, SAMPLE_RATE)
+        return Coded(fit_length(wide[self.delay :], len(audio)), num_bytes, encode_seconds, decode_seconds)
 
     def facts(self) -> dict[str, Any]:
-        """Sample rate in Hz, nominal bits per second, and the delay taken off, in samples at 16 kHz."""
-        mode = CODEC2_MODES[self.mode]
-        bitrate = mode.frame_bits * CODEC2_SAMPLE_RATE / mode.frame_length
-        return {"sample_rate": CODEC2_SAMPLE_RATE, "bitrate": bitrate, "delay_samples": mode.delay}
+        """Sample rate in Hz, nominal bits per second, the delay taken off in samples at 16 kHz, and the package."""
+        return {
+            "sample_rate": self.sample_rate,
+            "bitrate": self.bitrate,
+            "delay_samples": self.delay,
+            "package": f"{self.package} {_version(self.package)}",
+        }
+
+    @property
+    def missing(self) -> str | None:
+        """A sentence on what is not installed."""
+        programs = [command.split()[0] for command in (self.encoder, self.decoder)]
+        lacking = [program for program in programs if shutil.which(program) is None]
+        sentence = f"{self.name} needs the program {{}}, which comes with Debian's package {self.package}"
+        return sentence.format(lacking[0]) if lacking else None
 
 
-def rival(name: str) -> Codec2:
-    """The rival of that name: "codec2-3200", "codec2-2400", "codec2-1200" or "codec2-700C".
+def rival(name: str) -> Rival:
+    """The rival of that name.
 
     Raises:
         InputError: there is no such rival, or its programs are not installed.
     """
-    family, _, mode = name.partition("-")
-    if family != "codec2":
-        raise InputError(f"there is no rival {name}; there are {', '.join(f'codec2-{mode}' for mode in CODEC2_MODES)}")
-    return Codec2(mode)
+    if name not in RIVALS:
+        raise InputError(f"there is no rival {name}; there are {', '.join(RIVALS)}")
+    if sentence := RIVALS[name].missing:
+        raise InputError(sentence)
+    return RIVALS[name]
+
+
+def _run(command: str, files: dict[str, Path], made: str) -> float:
+    words = [str(files.get(word, word)) for word in command.split()]
+    start = time.perf_counter()
+    done = subprocess.run(words, capture_output=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode != 0 or not files[made].is_file():
+        raise InputError(f"{words[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+    return seconds
+
+
+def _version(package: str) -> str:
+    """What dpkg says, where there is one."""
+    if shutil.which("dpkg-query") is None:
+        return "of unknown version"
+    asked = subprocess.run(["dpkg-query", "-W", "-f=${Version}", package], capture_output=True, text=True, check=False)
+    return asked.stdout or "of unknown version"
+
+
+def ogg_packets(content: bytes) -> list[int]:
+    """Bytes of each packet in an Ogg file (RFC 3533) but the first two, which are headers."""
+    packets, position = [0], 0
+    while position < len(content):
+        count = content[position + 26]
+        lengths = content[position + 27 : position + 27 + count]
+        for length in lengths:
+            packets[-1] += length
+            if length < 255:
+                packets.append(0)
+        position += 27 + count + sum(lengths)
+    return packets[2:-1]
+
+
+def lc3_frames(content: bytes) -> list[int]:
+    """Bytes of each frame in a file of `elc3`: two before each say its length, and after the mark the header's."""
+    frames, position = [], int.from_bytes(content[2:4], "little")
+    while position < len(content):
+        frames.append(int.from_bytes(content[position : position + 2], "little"))
+        position += 2 + frames[-1]
+    return frames
+
+
+def _codec2(mode: str, frame_length: int, frame_bits: int, delay: int) -> Rival:
+    """A mode of Codec2; `c2enc` fills each frame up to whole bytes, which do not count."""
+    return Rival(
+        name=f"codec2-{mode}",
+        package="codec2",
+        encoder=f"c2enc {mode} IN CODED",
+        decoder=f"c2dec {mode} CODED OUT",
+        bitrate=frame_bits * 8000 / frame_length,
+        payload=lambda content, frames: frames * frame_bits / 8,
+        sample_rate=8000,
+        frame_length=frame_length,
+        delay=delay,
+    )
+
+
+def _opus(kbps: int) -> Rival:
+    return Rival(
+        name=f"opus-{kbps}",
+        package="opus-tools",
+        encoder=f"opusenc --quiet --bitrate {kbps} IN CODED",
+        decoder=f"opusdec --quiet --rate {SAMPLE_RATE} CODED OUT",
+        bitrate=1000.0 * kbps,
+        payload=lambda content, _: sum(ogg_packets(content)),
+        frame_length=1,
+    )
+
+
+def _speex(quality: int, bitrate: float) -> Rival:
+    """A quality of Speex; `speexdec` takes its delay off only where there is a second Ogg page, of 255 packets each."""
+    return Rival(
+        name=f"speex-{bitrate / 1000:.0f}",
+        package="speex",
+        encoder=f"speexenc -w --quality {quality} IN CODED",
+        decoder="speexdec CODED OUT",
+        bitrate=bitrate,
+        payload=lambda content, frames: sum(ogg_packets(content)[:frames]),
+        least_frames=300,
+    )
+
+
+def _lc3(kbps: int) -> Rival:
+    return Rival(
+        name=f"lc3-{kbps}",
+        package="liblc3-tools",
+        encoder=f"elc3 -b {1000 * kbps} -m 10 IN CODED",
+        decoder="dlc3 CODED OUT",
+        bitrate=1000.0 * kbps,
+        payload=lambda content, frames: sum(lc3_frames(content)[:frames]),
+        frame_length=160,
+    )
+
+
+RIVALS = {
+    rival.name: rival
+    for rival in (
+        _codec2("3200", 160, 64, 320),
+        _codec2("2400", 160, 48, 320),
+        _codec2("1200", 320, 48, 320),
+        _codec2("700C", 320, 28, 480),
+        *(_opus(kbps) for kbps in (6, 8, 12)),
+        *(_speex(quality, rate) for quality, rate in enumerate((3950.0, 5750.0, 7750.0, 9800.0, 12800.0))),
+        _lc3(16),
+    )
+}
