@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spectok import pretrained
 from spectok.cli_codec import decode, encode, live, stream
-from spectok.cli_models import evaluate, export, info, inspect
+from spectok.cli_models import bench, evaluate, export, info, inspect
 from spectok.engine import ENGINES
 from spectok.errors import InputError
 from spectok.files import why
@@ -76,6 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")
     sub.add_argument("--threads", type=int, default=1, help="CPU threads of the codec (default: %(default)s)")
     engine_options(sub)
+
+    sub = command("bench", bench, "spectok beside every rival that is installed, on one page; goes on where it stopped")
+    sub.add_argument("source", metavar="FOLDER|MANIFEST")
+    sub.add_argument(
+        "--out", type=Path, required=True, help="folder for report.html, abx.html and all that is measured"
+    )
+    sub.add_argument("--split", help="of the manifest (default: test)")
+    sub.add_argument("--files", type=int, help="only the first so many (default: all)")
+    sub.add_argument("--clips", type=int, default=6, help="to be listened to in the pages (default: %(default)s)")
+    sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")
+    sub.add_argument("--no-judges", dest="judges", action="store_false", help="leave out the models that judge speech")
 
     sub = command("export", export, "make encoder.onnx and decoder.onnx of a trained model")
     sub.add_argument("model", metavar="MODEL", help="folder of the model, or a released name")

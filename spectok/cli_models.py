@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def evaluate(args: argparse.Namespace) -> None:
     try:
         from spectok.evaluation.coders import Coder, SpectokCoder
         from spectok.evaluation.evaluate import evaluate as run
-        from spectok.evaluation.evaluate import load_items
+        from spectok.evaluation.items import load_items
         from spectok.evaluation.report import markdown, write_report
         from spectok.evaluation.rivals import rival
     except ModuleNotFoundError as error:
@@ -89,6 +90,41 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.out:
         write_report(results, args.out)
     print(markdown(results))
+
+
+def bench(args: argparse.Namespace) -> None:
+    """Spectok beside every rival that is installed, on one page."""
+    try:
+        from spectok.evaluation.bench import bench as run
+        from spectok.evaluation.bench import clips_of
+        from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
+        from spectok.evaluation.items import load_items
+        from spectok.evaluation.page import write_pages
+        from spectok.evaluation.report import write_report
+        from spectok.evaluation.rivals import RIVALS
+
+        judged: dict[str, str] = {}
+        if args.judges:
+            from spectok.evaluation.judges import JUDGED as judged
+    except ModuleNotFoundError as error:
+        raise _missing("bench", error) from error
+    coders: list[Coder] = []
+    for name in pretrained.names():
+        parameters, macs = model_size(pretrained.find(name))
+        size = {"parameters": parameters, "macs": sum(macs.values())}
+        coders.append(SpectokCoder(Tokenizer.from_pretrained(name), name, size))
+    for rival in RIVALS.values():
+        if rival.missing:
+            print(f"left out: {rival.missing}", file=sys.stderr)
+        else:
+            coders.append(rival)
+    coders.append(Uncoded())
+    items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
+    with progress("steps", "done") as show:
+        results = run(items, coders, out, judged, args.jobs, lambda what, done, total: show(done, total))
+    write_report(results, out)
+    write_pages(results, clips_of(items, coders, out, args.clips), out)
+    print(out / "report.html")
 
 
 def export(args: argparse.Namespace) -> None:
@@ -110,5 +146,5 @@ def export(args: argparse.Namespace) -> None:
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> InputError:
-    extra = "export" if command == "export" else "eval"
+    extra = command if command in ("bench", "export") else "eval"
     return InputError(f"spectok {command} needs more packages: pip install 'spectok[{extra}]' ({error})")

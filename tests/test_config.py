@@ -70,7 +70,7 @@ def test_configurations_cannot_be_changed(query_config):
     ("data", "sentence"),
     [
         ({"hidden": 3}, "file has the unknown key 'hidden'; known are bottleneck, decoder, "),
-        ({"encoder": {"stride": [2]}}, "file: encoder has the unknown key 'stride'; known are channels, "),
+        ({"encoder": {"stride": [2]}}, "file: encoder has the unknown key 'stride'; known are activation, channels"),
         ({"bitrate": 4000}, "file has the unknown key 'bitrate'"),
         ({"sample_rate": 16000.0}, "file: sample_rate is 16000.0, but must be of type int"),
         ({"sample_rate": True}, "file: sample_rate is True, but must be of type int"),

@@ -8,7 +8,8 @@ import pytest
 from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Coded
-from spectok.evaluation.evaluate import Item, evaluate, load_items
+from spectok.evaluation.evaluate import evaluate
+from spectok.evaluation.items import Item, load_items
 from spectok.evaluation.metrics import METRICS, score
 from spectok.evaluation.report import markdown, write_report
 

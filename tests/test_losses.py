@@ -105,6 +105,15 @@ def test_only_what_exceeds_costs_its_logarithm(losses, noise):
     assert float(losses(0 * noise, noise)["overshoot"]) == 0.0
 
 
+def test_the_level_counts_from_its_share_of_the_budget_on(noise):
+    late = Losses(LossConfig(level_weight=1.0, level_start=0.5), 16000)
+    early, later = late(noise, -2 * noise, 0.49), late(noise, -2 * noise, 0.5)
+    assert set(later) - set(early) == {"level"}
+    assert all(torch.equal(early[name], later[name]) for name in early)
+    with pytest.raises(InputError, match=r"level_start is -0\.1, but must be from 0 to 1"):
+        LossConfig(level_start=-0.1)
+
+
 def test_long_windows_have_the_level_of_their_loudest_part(noise):
     # A click 60 dB above the rest decides the level of the one long window, and of one or two in thirty short ones.
     real = 0.01 * noise

@@ -5,8 +5,10 @@ are those on disk, header included; its seconds are those of a wall clock.
 """
 
 import io
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -47,13 +49,21 @@ class Coder(Protocol):
     def facts(self) -> dict[str, Any]:
         """What the report should say about the coder; `codebook_size` is needed where `code` gives codes."""
 
+    def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
+        """The command lines that encode a wav file at 16 kHz and decode what came of it, in processes of their own."""
+
 
 class SpectokCoder:
-    """A `Tokenizer` as a coder; its bytes are those of the .spt file, resampling is left out of its timings."""
+    """A `Tokenizer` as a coder; its bytes are those of the .spt file, resampling is left out of its timings.
 
-    def __init__(self, tokenizer: "Tokenizer", name: str = "spectok") -> None:
-        self.tokenizer = tokenizer
-        self.name = name
+    Args:
+        tokenizer: what codes.
+        name: in the report.
+        more: facts to tell besides the tokenizer's own, such as `parameters` and `macs` per second.
+    """
+
+    def __init__(self, tokenizer: "Tokenizer", name: str = "spectok", more: dict[str, Any] | None = None) -> None:
+        self.tokenizer, self.name, self._more = tokenizer, name, more or {}
 
     def code(self, audio: Audio) -> Coded:
         """Encode and decode audio [T] at 16 kHz, at the tokenizer's own sample rate in between."""
@@ -73,4 +83,27 @@ class SpectokCoder:
         """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; which weights ran on what."""
         names = ("sample_rate", "frame_rate", "token_rate", "tokens_per_frame", "codebook_size", "bitrate")
         facts = {name: getattr(self.tokenizer, name) for name in (*names, "weight_hash")}
-        return facts | {"engine": self.tokenizer.engine.name}
+        return facts | {"engine": self.tokenizer.engine.name} | self._more
+
+    def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
+        """The command line, by the model's name."""
+        spectok, model = [sys.executable, "-m", "spectok"], ["--model", self.tokenizer.config.name]
+        return [*spectok, "encode", str(source), f"{coded}.spt", *model], [*spectok, "decode", f"{coded}.spt", str(out)]
+
+
+class Uncoded:
+    """The original itself, at 16 bits a sample: what metrics without an original say of it."""
+
+    name = "original"
+
+    def code(self, audio: Audio) -> Coded:
+        """Audio [T], untouched."""
+        return Coded(audio, 2 * len(audio), 0.0, 0.0)
+
+    def facts(self) -> dict[str, Any]:
+        """Sample rate in Hz and bits per second."""
+        return {"sample_rate": SAMPLE_RATE, "bitrate": 16.0 * SAMPLE_RATE}
+
+    def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
+        """Copies."""
+        return ["cp", str(source), str(coded)], ["cp", str(coded), str(out)]

@@ -7,26 +7,22 @@ coders take turns on each file, and no metric is computed meanwhile. A group is 
 """
 
 import contextlib
-import csv
 import itertools
 import math
 import multiprocessing
 import os
 import platform
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from spectok.audio import list_audio, read_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coded, Coder, Codes
+from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, codebook_use, interval, jackknife, score
 
 GROUPS = ("clean_*", "hard_*", "*")
@@ -35,69 +31,6 @@ BATCH_FILES = 32  # coded, then scored, before the next: memory stays bounded an
 Row = dict[str, Any]
 Histogram = npt.NDArray[np.int64]
 ScoreAll = Callable[[list[Audio], list[Audio]], Iterable[dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One file to be coded, and the category it is counted under."""
-
-    path: Path
-    category: str
-
-
-def load_items(source: str | Path, split: str | None = None) -> list[Item]:
-    """The files to evaluate, from a folder or from a manifest.csv with the columns `file` and `category`.
-
-    A folder that holds a manifest.csv is read through it; paths in it are relative to its folder. `split` picks the
-    rows whose `split` column says so; without it these are the `test` rows, or all where there are none. In any other
-    folder the category is part of the file's name (`000_clean_en_vctk16k.flac` is `clean_en_vctk16k`), else its
-    sub-folder's name, else `all`.
-
-    Raises:
-        InputError: there is no such source, no file in it, no such split, or the manifest is not as described.
-    """
-    source = Path(source)
-    if source.is_dir() and (source / "manifest.csv").is_file():
-        source = source / "manifest.csv"
-    if source.is_file():
-        return _items_of_manifest(source, split)
-    if not source.is_dir():
-        raise InputError(f"{source} is neither a folder nor a manifest")
-    if split is not None:
-        raise InputError(f"{source} has no manifest.csv, so there is no split {split} to choose")
-    items = [Item(path, _category(path.relative_to(source))) for path in map(Path, list_audio(source))]
-    if not items:
-        raise InputError(f"{source} holds no audio files")
-    return items
-
-
-def _category(path: Path) -> str:
-    named = re.fullmatch(r"\d+_((?:clean|hard)_.+)", path.stem)
-    if named:
-        return named[1]
-    return path.parts[0] if len(path.parts) > 1 else "all"
-
-
-def _items_of_manifest(manifest: Path, split: str | None) -> list[Item]:
-    try:
-        with manifest.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"cannot read {manifest} as a CSV file: {error}") from error
-    if not rows or not rows[0].get("file"):
-        raise InputError(f"{manifest} has no rows with a column named file")
-    if split is None and any(row.get("split") == "test" for row in rows):
-        split = "test"
-    chosen = [row for row in rows if split is None or row.get("split") == split]
-    if not chosen:
-        raise InputError(f"{manifest} has no rows of the split {split}")
-    items = []
-    for row in chosen:
-        path = manifest.parent / (row["file"] or "")
-        if not path.is_file():
-            raise InputError(f"{manifest} names {row['file']}, but there is no such file")
-        items.append(Item(path, row.get("category") or _category(Path(row["file"]))))
-    return items
 
 
 def evaluate(
@@ -127,7 +60,7 @@ def evaluate(
     facts = {coder.name: coder.facts() for coder in coders}
     histograms: dict[str, list[Histogram]] = {name: [] for name in names}
     for coder in coders:
-        coder.code(_read(items[0])[:SAMPLE_RATE])
+        coder.code(read_item(items[0])[:SAMPLE_RATE])
     with _scorer(jobs) as score_all:
         for start in range(0, len(items), BATCH_FILES):
             batch = [entry for item in items[start : start + BATCH_FILES] for entry in _code(item, coders)]
@@ -135,16 +68,23 @@ def evaluate(
             for (name, _, coded, row), scored in zip(batch, scores, strict=True):
                 rows[name].append({**row, **scored})
                 if coded.codes is not None:
-                    histograms[name].append(_histogram(name, coded.codes, int(facts[name]["codebook_size"])))
+                    histograms[name].append(histogram(name, coded.codes, int(facts[name]["codebook_size"])))
                 if progress is not None:
                     progress(sum(map(len, rows.values())), len(items) * len(coders))
+    return assemble(rows, facts, histograms, METRICS)
+
+
+def assemble(
+    rows: dict[str, list[Row]], facts: dict[str, Any], histograms: dict[str, list[Histogram]], metrics: dict[str, str]
+) -> dict[str, Any]:
+    """Sum up the rows of every coder, which hold a value for each of the metrics, as `evaluate` does."""
     results = {
-        "conventions": {"sample_rate": SAMPLE_RATE, "interval": "95 %, Student's t", "metrics": METRICS},
+        "conventions": {"sample_rate": SAMPLE_RATE, "interval": "95 %, Student's t", "metrics": metrics},
         "machine": _machine(),
-        "coders": {name: _summary(rows[name], facts[name], histograms[name]) for name in names},
+        "coders": {name: _summary(rows[name], facts[name], histograms[name], metrics) for name in rows},
         "paired": [
-            _paired(first, second, group, rows)
-            for first, second in itertools.combinations(names, 2)
+            _paired(first, second, group, rows, metrics)
+            for first, second in itertools.combinations(rows, 2)
             for group in GROUPS
             if _members(rows[first], group)
         ],
@@ -161,32 +101,39 @@ def _scorer(jobs: int) -> Iterator[ScoreAll]:
         yield lambda reals, fakes: pool.map(score, reals, fakes)
 
 
-def _read(item: Item) -> Audio:
-    return read_audio(item.path, SAMPLE_RATE)[0]
-
-
 def _code(item: Item, coders: Sequence[Coder]) -> list[tuple[str, Audio, Coded, Row]]:
     """The file through each coder in turn: the coder's name, the original, what came back, and the row begun."""
-    real, entries = _read(item), []
-    for coder in coders:
-        coded = coder.code(real)
-        if coded.audio.shape != real.shape:
-            raise ValueError(f"{coder.name} made {coded.audio.shape} samples of the {real.shape} in {item.path.name}")
-        if not np.isfinite(coded.audio).all():
-            raise ValueError(f"{coder.name} made samples that are not finite of {item.path.name}")
-        row = {
-            "file": item.path.name,
-            "category": item.category,
-            "seconds": len(real) / SAMPLE_RATE,
-            "num_bytes": coded.num_bytes,
-            "encode_seconds": coded.encode_seconds,
-            "decode_seconds": coded.decode_seconds,
-        }
-        entries.append((coder.name, real, coded, row))
-    return entries
+    real = read_item(item)
+    return [(coder.name, real, *code_item(item, real, coder)) for coder in coders]
 
 
-def _histogram(name: str, codes: Codes, size: int) -> Histogram:
+def code_item(item: Item, real: Audio, coder: Coder) -> tuple[Coded, Row]:
+    """A file through one coder: what came back, and the row begun.
+
+    Raises:
+        ValueError: what came back is of another length, or not finite.
+    """
+    coded = coder.code(real)
+    if coded.audio.shape != real.shape:
+        raise ValueError(f"{coder.name} made {coded.audio.shape} samples of the {real.shape} in {item.path.name}")
+    if not np.isfinite(coded.audio).all():
+        raise ValueError(f"{coder.name} made samples that are not finite of {item.path.name}")
+    return coded, {
+        "file": item.path.name,
+        "category": item.category,
+        "seconds": len(real) / SAMPLE_RATE,
+        "num_bytes": coded.num_bytes,
+        "encode_seconds": coded.encode_seconds,
+        "decode_seconds": coded.decode_seconds,
+    }
+
+
+def histogram(name: str, codes: Codes, size: int) -> Histogram:
+    """How often each entry of a coder's codebook is among the codes.
+
+    Raises:
+        ValueError: a code is not in the codebook.
+    """
     counts = np.bincount(codes, minlength=size) if not len(codes) or codes.min() >= 0 else np.zeros(0, np.int64)
     if len(counts) != size:
         raise ValueError(f"{name} gave codes from {codes.min()} to {codes.max()} for a codebook of {size} entries")
@@ -204,9 +151,9 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def _group(rows: list[Row]) -> dict[str, Any]:
+def _group(rows: list[Row], metrics: Iterable[str]) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in rows)
-    means = {metric: interval([row[metric] for row in rows]).as_dict() for metric in METRICS}
+    means = {metric: interval([row[metric] for row in rows]).as_dict() for metric in metrics}
     bits = 8 * sum(row["num_bytes"] for row in rows)
     of_file = {
         "file_bits_per_second": [_ratio(8 * row["num_bytes"], row["seconds"]) for row in rows],
@@ -231,22 +178,24 @@ def _codebook(histograms: list[Histogram]) -> dict[str, Any] | None:
     }
 
 
-def _summary(rows: list[Row], facts: dict[str, Any], histograms: list[Histogram]) -> dict[str, Any]:
+def _summary(
+    rows: list[Row], facts: dict[str, Any], histograms: list[Histogram], metrics: Iterable[str]
+) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in rows)
     rtf = {side: _ratio(sum(row[f"{side}_seconds"] for row in rows), seconds) for side in ("encode", "decode")}
     groups = {}
     for group in (*GROUPS, *sorted({row["category"] for row in rows})):
         members = _members(rows, group)
         if members:
-            groups[group] = _group([rows[index] for index in members])
+            groups[group] = _group([rows[index] for index in members], metrics)
     return {"facts": facts, "rtf": rtf, "codebook": _codebook(histograms), "groups": groups, "files": rows}
 
 
-def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]]) -> dict[str, Any]:
+def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], metrics: Iterable[str]) -> dict[str, Any]:
     members = _members(rows[first], group)
     differences = {
         metric: interval([rows[first][index][metric] - rows[second][index][metric] for index in members]).as_dict()
-        for metric in METRICS
+        for metric in metrics
     }
     return {"first": first, "second": second, "group": group, "files": len(members), **differences}
 

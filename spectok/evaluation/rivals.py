@@ -83,6 +83,11 @@ class Rival:
             "package": f"{self.package} {_version(self.package)}",
         }
 
+    def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
+        """The programs' command lines."""
+        files = {"IN": source, "CODED": coded, "OUT": out}
+        return _words(self.encoder, files), _words(self.decoder, files)
+
     @property
     def missing(self) -> str | None:
         """A sentence on what is not installed."""
@@ -105,8 +110,12 @@ def rival(name: str) -> Rival:
     return RIVALS[name]
 
 
+def _words(command: str, files: dict[str, Path]) -> list[str]:
+    return [str(files.get(word, word)) for word in command.split()]
+
+
 def _run(command: str, files: dict[str, Path], made: str) -> float:
-    words = [str(files.get(word, word)) for word in command.split()]
+    words = _words(command, files)
     start = time.perf_counter()
     done = subprocess.run(words, capture_output=True, check=False)
     seconds = time.perf_counter() - start

@@ -60,7 +60,8 @@ class GRU(nn.GRU):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run along time."""
         if not torch.onnx.is_in_onnx_export():
-            return _recur(self, x, state)
+            y, state = super().forward(x, state)  # type: ignore[has-type]
+            return y, state
         gates = [parameter.chunk(3) for parameter in self.parameters()]
         inward, recurrent, *biases = (torch.cat([update, reset, new])[None] for reset, update, new in gates)
         rows, hidden = x.shape[1], self.hidden_size
@@ -72,13 +73,6 @@ class GRU(nn.GRU):
             shapes=((x.shape[0], 1, rows, hidden), (1, rows, hidden)),
         )
         return y.squeeze(1), state
-
-
-@torch.compiler.disable
-def _recur(layer: nn.GRU, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """PyTorch's own kernel: a compiler that sees into it unrolls every frame, and needs minutes."""
-    y, after = nn.GRU.forward(layer, x, state)
-    return y, after
 
 
 class CausalConv2d(Streaming):

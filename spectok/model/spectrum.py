@@ -106,11 +106,10 @@ class InverseSTFT(Streaming):
         """Consume frames; return hop_length finished samples for each."""
         frames = torch.cat([state[0], _transform(x.transpose(1, 2).flatten(2), self.matrix)], dim=1)
         past = state[0].shape[1]
-        count = frames.shape[1] - past
         # Each frame is cut into hops; a finished hop is the last of the oldest frame, the one before of the next, ...
-        hops = frames.unflatten(2, (-1, self.hop_length))
-        audio = functools.reduce(torch.add, (hops[:, i : i + count, past - i] for i in range(past + 1)))
-        return audio.flatten(1), (frames[:, -past:],)
+        hops = frames.split(self.hop_length, dim=2)
+        parts = (hops[past - i][:, i : i - past or None] for i in range(past + 1))
+        return functools.reduce(torch.add, parts).flatten(1), (frames[:, -past:],)
 
 
 class PowerLaw:

@@ -29,6 +29,7 @@ class LossConfig:
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
     stft_weight: float = 0.0  # mean absolute error of the log magnitudes at several resolutions
     level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over short windows
+    level_start: float = 0.0  # share of the budget after which it counts: until then it slows the others
     overshoot_weight: float = 0.0  # mean natural-log excess of the magnitude, where it exceeds
     adversarial_weight: float = 0.0  # of the discriminators' verdict
     feature_weight: float = 0.0  # of what the discriminators see on the way
@@ -54,10 +55,8 @@ class LossConfig:
         for n_fft, n_mels in zip(self.mel_n_fft, self.n_mels, strict=True):
             require(0 < n_mels <= n_fft / 8, f"n_mels {n_mels} must be from 1 to an eighth of its mel_n_fft {n_fft}")
         require(self.power >= 1, f"power is {self.power}, but must be at least 1")
-        require(
-            0 <= self.adversarial_start <= 1,
-            f"adversarial_start is {self.adversarial_start}, but must be from 0 to 1",
-        )
+        for name, share in (("adversarial_start", self.adversarial_start), ("level_start", self.level_start)):
+            require(0 <= share <= 1, f"{name} is {share}, but must be from 0 to 1")
         require(
             bool(self.level_windows) and min(self.level_windows) >= 2,
             f"level_windows are {self.level_windows}, but must be windows of at least 2 samples",
@@ -103,14 +102,14 @@ class Losses(nn.Module):
         # are those of a Hann window: 2e-3 is about 70 dB below a full-scale sine.
         self.log_stft = MultiResolutionSTFTLoss(list(STFT_WINDOWS), w_sc=0.0, eps=2e-3)
 
-    def forward(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """All reconstruction losses that weigh something, by name, unweighted scalars."""
+    def forward(self, real: Tensor, fake: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
+        """All reconstruction losses that weigh something at this share of the budget, by name, unweighted scalars."""
         losses = {name: loss for name, loss in self.spectral(real, fake).items() if self.config.weights[name]}
         if self.config.mel_weight:
             losses["mel"] = self.mel(real, fake)
         if self.config.stft_weight:
             losses["stft"] = self.log_stft(fake[:, None], real[:, None])
-        if self.config.level_weight:
+        if self.config.level_weight and progress >= self.config.level_start:
             losses["level"] = self.level(real, fake)
         if self.config.overshoot_weight:
             losses["overshoot"] = self.overshoot(real, fake)

@@ -91,7 +91,7 @@ class Trainer:
             output, quantized = self.network(audio)
         real, scored = self._aligned(audio, output.float())
         fake = scored.detach().requires_grad_()
-        losses = self.losses(real, fake)
+        losses = self.losses(real, fake, self.progress)
         adversarial, error = self._judge(real, fake)
         gradient, lengths = self.balancer.combine(losses | adversarial, fake)
         inner_losses = self._inner_losses(quantized, audio)
@@ -289,5 +289,5 @@ class Trainer:
 def compiled(codec: Codec) -> Callable[[Tensor], tuple[Tensor, Quantized]]:
     """The codec through `torch.compile`; on a CPU its GRUs are unrolled too, which takes minutes and then pays."""
     torch._dynamo.config.allow_rnn = next(codec.parameters()).device.type == "cpu"
-    network: Callable[[Tensor], tuple[Tensor, Quantized]] = torch.compile(codec)
+    network: Callable[[Tensor], tuple[Tensor, Quantized]] = torch.compile(codec, dynamic=False)
     return network

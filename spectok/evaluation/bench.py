@@ -1,0 +1,208 @@
+"""The benchmark: every codec over the same files, measured by everything there is. What is measured is kept.
+
+    OUT/work/CODEC/facts.json        what the codec was; when that changes, it is measured anew
+                   FILE.json         bytes, seconds and scores of a file
+                   FILE.flac         what came back, which is what the metrics hear
+                   FILE.npy          its codes, where the codec has a codebook
+                   costs.json        time, memory and delay
+
+A file goes by its name and a checksum of its samples. A run that is killed goes on where it stopped, and two runs over
+the same files give the same quality.
+"""
+
+import itertools
+import json
+import multiprocessing
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from spectok.evaluation.coders import Audio, Coded, Coder
+from spectok.evaluation.costs import cold, latency, timings
+from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram
+from spectok.evaluation.items import Item, read_item
+from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, score
+from spectok.files import atomic_write
+
+COSTS_SECONDS = 20.0  # of audio that timings are taken over: the first files, joined
+COLD_SECONDS = 5.0
+Progress = Callable[[str, int, int], None]  # what is done, how many are, of how many
+
+
+class Store:
+    """What has been measured of one codec."""
+
+    def __init__(self, out: Path, name: str, facts: dict[str, Any]) -> None:
+        self.folder = out / "work" / name
+        if self._read("facts") != json.loads(json.dumps(facts)):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            self.write("facts", facts)
+
+    def _read(self, name: str) -> Any:
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def read(self, name: str) -> dict[str, Any]:
+        """What is known under that name; nothing is an empty dictionary."""
+        return self._read(name) or {}
+
+    def write(self, name: str, facts: dict[str, Any]) -> None:
+        """Keep facts under that name, all or none of them."""
+        with atomic_write(self.folder / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def audio_path(self, key: str) -> Path:
+        """Where the decoded audio of a file is."""
+        return self.folder / f"{key}.flac"
+
+    def keep(self, key: str, coded: Coded, row: Row) -> None:
+        """Keep what a codec made of a file; the row comes last, for it says that all is there."""
+        with atomic_write(self.audio_path(key)) as temporary:
+            soundfile.write(temporary, coded.audio.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        if coded.codes is not None:
+            with atomic_write(self.folder / f"{key}.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, coded.codes)
+        self.write(key, row)
+
+    def histogram(self, key: str, name: str, size: int) -> Histogram:
+        """How often each entry of the codebook is among a file's codes."""
+        return histogram(name, np.load(self.folder / f"{key}.npy"), size)
+
+
+def bench(
+    items: Sequence[Item],
+    coders: Sequence[Coder],
+    out: Path,
+    judged: dict[str, str],
+    jobs: int = 1,
+    progress: Progress = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Measure what is not measured yet, and sum everything up as `evaluate` does.
+
+    Args:
+        items: the files.
+        coders: whose names differ; the first is the one that timings are quoted against.
+        out: the folder where everything is kept.
+        judged: `JUDGED` of judges.py, if its models are to score too, which takes the extra `bench`; or nothing.
+        jobs: processes that score; codecs run one at a time.
+        progress: is told of every step.
+
+    Returns:
+        What `assemble` returns, and for each coder `costs`: the rtf on one core with its ratio to the first coder's,
+        seconds and megabytes of cold processes, and the delay in samples.
+    """
+    facts = {coder.name: coder.facts() for coder in coders}
+    stores = {name: Store(out, name, known) for name, known in facts.items()}
+    keys = _code(items, coders, stores, progress)
+    metrics = METRICS | judged
+    _score(items, keys, stores, list(metrics), jobs, progress)
+    _cost(items, coders, stores, progress)
+    rows = {name: [store.read(key) for key in keys] for name, store in stores.items()}
+    histograms = {
+        name: [store.histogram(key, name, facts[name]["codebook_size"]) for key in keys]
+        if "codebook_size" in facts[name]
+        else []
+        for name, store in stores.items()
+    }
+    results = assemble(rows, facts, histograms, metrics)
+    reference = stores[coders[0].name].read("costs")["rtf"]
+    for name, store in stores.items():
+        costs = store.read("costs")
+        for side, value in costs.get("rtf", {}).items():
+            costs[f"rtf_{side}_ratio"] = value / reference[side]
+        results["coders"][name]["costs"] = costs
+    return results
+
+
+def clips_of(
+    items: Sequence[Item], coders: Sequence[Coder], out: Path, count: int, seconds: float = 6.0
+) -> dict[str, dict[str, Audio]]:
+    """The first seconds of some files, one of each category in turn, as every codec gave them back; for the pages."""
+    kinds: dict[str, list[Item]] = {}
+    for item in items:
+        kinds.setdefault(item.category, []).append(item)
+    turns = (item for turn in itertools.zip_longest(*kinds.values()) for item in turn if item is not None)
+    clips = {}
+    for item in itertools.islice(turns, count):
+        key, length = _key(item, read_item(item)), int(seconds * SAMPLE_RATE)
+        clips[item.path.stem] = {
+            coder.name: soundfile.read(out / "work" / coder.name / f"{key}.flac", length, dtype="float32")[0]
+            for coder in coders
+        }
+    return clips
+
+
+def _key(item: Item, real: Audio) -> str:
+    return f"{item.path.stem}-{zlib.crc32(np.ascontiguousarray(real).tobytes()):08x}"
+
+
+def _code(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Store], progress: Progress) -> list[str]:
+    """Every file through every codec; returns the files' keys."""
+    keys = []
+    for number, item in enumerate(items):
+        real = read_item(item)
+        keys.append(_key(item, real))
+        for coder in coders:
+            store = stores[coder.name]
+            if not store.read(keys[-1]):
+                store.keep(keys[-1], *code_item(item, real, coder))
+        progress("coded", number + 1, len(items))
+    return keys
+
+
+def _score(
+    items: Sequence[Item],
+    keys: Sequence[str],
+    stores: dict[str, Store],
+    metrics: list[str],
+    jobs: int,
+    progress: Progress,
+) -> None:
+    """Every decoded file by every metric that it has no value of."""
+    waiting = []
+    for item, key in zip(items, keys, strict=True):
+        names = [name for name, store in stores.items() if not set(metrics) <= set(store.read(key))]
+        if names:
+            waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], metrics))
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for number, (key, scores) in enumerate(pool.map(_score_file, waiting)):
+            for name, values in scores.items():
+                stores[name].write(key, stores[name].read(key) | values)
+            progress("scored", number + 1, len(waiting))
+
+
+def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tuple[str, dict[str, dict[str, float]]]:
+    item, key, names, paths, metrics = task
+    real = read_item(item)
+    fakes = [soundfile.read(path, dtype="float32")[0] for path in paths]
+    scores = [score(real, fake) for fake in fakes]
+    if not set(metrics) <= set(METRICS):
+        from spectok.evaluation.judges import judge
+
+        scores = [given | more for given, more in zip(scores, judge(real, fakes), strict=True)]
+    return key, dict(zip(names, scores, strict=True))
+
+
+def _cost(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Store], progress: Progress) -> None:
+    """Time, memory and delay of every codec, one codec at a time; all anew if one is missing, for they take turns."""
+    if all(store.read("costs") for store in stores.values()):
+        return
+    joined: list[Audio] = []
+    for item in items:
+        joined.append(read_item(item))
+        if sum(map(len, joined)) >= COSTS_SECONDS * SAMPLE_RATE:
+            break
+    audio = np.concatenate(joined)[: int(COSTS_SECONDS * SAMPLE_RATE)]
+    rtf = timings(coders, audio)
+    for number, coder in enumerate(coders):
+        costs = {"rtf": rtf[coder.name], "latency": latency(coder)}
+        costs["cold"] = cold(coder, audio[: int(COLD_SECONDS * SAMPLE_RATE)])
+        stores[coder.name].write("costs", costs)
+        progress("timed", number + 1, len(coders))

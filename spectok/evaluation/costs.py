@@ -1,0 +1,101 @@
+"""What a coder costs besides bits: time on one core, a cold process and its memory, and the delay nobody can avoid."""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from spectok.errors import InputError
+from spectok.evaluation.coders import Audio, Coder
+from spectok.evaluation.metrics import SAMPLE_RATE
+
+PHASES, PHASE_STEP = 32, 20  # where a frame of up to 40 ms is probed, and every how many samples
+CHANGE = 1e-4  # of full scale, about 3 steps of 16 bits: what rounding and a resampler's ringing stay below
+
+
+@contextlib.contextmanager
+def pinned() -> Iterator[None]:
+    """Keep this process and its children to one core, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(allowed)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def timings(coders: Sequence[Coder], audio: Audio, rounds: int = 5) -> dict[str, dict[str, float]]:
+    """Real-time factors of "encode" and "decode": medians over rounds in which all coders take turns on one core."""
+    seconds: dict[str, list[tuple[float, float]]] = {coder.name: [] for coder in coders}
+    with pinned():
+        for coder in coders:
+            coder.code(audio[:SAMPLE_RATE])
+        for _ in range(rounds):
+            for coder in coders:
+                coded = coder.code(audio)
+                seconds[coder.name].append((coded.encode_seconds, coded.decode_seconds))
+    length = len(audio) / SAMPLE_RATE
+    return {
+        name: {
+            side: statistics.median(taken) / length
+            for side, taken in zip(("encode", "decode"), zip(*pairs, strict=True), strict=True)
+        }
+        for name, pairs in seconds.items()
+    }
+
+
+def latency(coder: Coder) -> int:
+    """Samples at 16 kHz by which a coder must wait: how long before an impulse what comes back begins to change.
+
+    Codings of a noise with and without an impulse are compared; the impulse comes at every phase of a frame, and the
+    earliest change counts. Waiting for the rest of the frame is in it, the time of the arithmetic is not. The answer
+    is exact to within 20 samples.
+    """
+    audio = 0.05 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32)
+    before = coder.code(audio).audio
+    longest = 0
+    for phase in range(PHASES):
+        at = SAMPLE_RATE + phase * PHASE_STEP
+        changed = audio.copy()
+        changed[at] = 0.9
+        different = np.flatnonzero(np.abs(coder.code(changed).audio - before) > CHANGE)
+        longest = max(longest, at - int(different[0]) if len(different) else 0)
+    return longest
+
+
+# A process starts out with the peak of the one it is forked from, so that one has to be small.
+CHILD = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+print(code, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+def cold(coder: Coder, audio: Audio) -> dict[str, Any]:
+    """Seconds and peak memory in MB of new processes that encode, then decode, the audio [T] at 16 kHz.
+
+    Memory below that of an empty Python, some 10 MB, cannot be told.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, coded, heard = (Path(folder, name) for name in ("in.wav", "coded", "out.wav"))
+        soundfile.write(source, audio, SAMPLE_RATE, subtype="PCM_16")
+        found = {}
+        for side, command in zip(("encode", "decode"), coder.commands(source, coded, heard), strict=True):
+            child = [sys.executable, "-S", "-c", CHILD, *command]
+            code, seconds, kilobytes = subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()
+            if code != "0":
+                raise InputError(f"{command[0]} failed with exit code {code}")
+            found[side] = {"seconds": float(seconds), "megabytes": float(kilobytes) / 1000}
+    return found

@@ -1,0 +1,187 @@
+"""The benchmark's pages: `report.html`, which holds its pictures and sounds, and `abx.html`, to listen blindly."""
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import soundfile
+
+from spectok.evaluation.coders import Audio
+from spectok.evaluation.figures import TITLES, categories, quality_cost, rate_quality, shown_group
+from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.evaluation.picture import canvas, show_spectrogram
+from spectok.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Results = dict[str, Any]
+Clips = dict[str, dict[str, Audio]]  # decoded audio by codec, "original" among them, by the clip's name
+ASSETS = files("spectok.evaluation") / "assets"
+DIGITS = {"pitch_cents": 0, "si_sdr": 1, "pesq": 2, "dnsmos": 2, "distillmos": 2, "mel_distance": 2}  # others: 3
+
+
+def write_pages(results: Results, clips: Clips, out: Path) -> None:
+    """Write both pages, each whole or not at all."""
+    coded = {
+        clip: {codec: _uri("audio/flac", _flac(audio)) for codec, audio in sounds.items()}
+        for clip, sounds in clips.items()
+    }
+    listening = [{"clip": clip, "sounds": sounds} for clip, sounds in coded.items()]
+    abx = (ASSETS / "abx.html").read_text(encoding="utf-8").replace("/*CLIPS*/[]", json.dumps(listening))
+    for name, text in (("report.html", _report(results, clips, coded)), ("abx.html", abx)):
+        with atomic_write(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) -> str:
+    group, coders = shown_group(results), results["coders"]
+    groups = next(iter(coders.values()))["groups"]
+    ours = [name for name in coders if name.startswith("spectok")]
+    extent = f"{groups[group]['files']} files of speech, {groups[group]['seconds'] / 60:.1f} minutes"
+    sections = [
+        f"<h1>spectok beside its rivals</h1><p>{extent}, every codec over the same files in one run; mean ± half of "
+        "the 95 % interval.</p>",
+        '<nav><a href="#quality">Quality</a><a href="#cost">Cost</a><a href="#differences">Differences</a>'
+        '<a href="#listen">Listen</a><a href="abx.html">Listen blindly</a></nav>',
+        '<h2 id="quality">Quality for its bits</h2>',
+        _figure(rate_quality(results), "Every metric against bits on disk"),
+        _quality_table(results, group),
+        '<h2 id="cost">Quality for its cost</h2>',
+        _figure(quality_cost(results), "PESQ-WB against time and operations"),
+        _cost_table(results),
+        '<h2 id="differences">Differences file by file</h2>',
+        _pair_table(results, group, ours),
+    ]
+    if sum(not kind.endswith("*") for kind in groups) > 1:
+        chosen = [*ours, *[name for name in coders if name not in (*ours, "original")][:2]]
+        sections += ["<h2>By category</h2>", _figure(categories(results, chosen), "PESQ-WB by category")]
+    sections += ['<h2 id="listen">Listen</h2>', *(_clip(name, clips[name], coded[name]) for name in clips)]
+    sections += ["<h2>How it was measured</h2>", _measured(results)]
+    style = (ASSETS / "report.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>spectok beside its rivals</title>\n'
+        f"<style>\n{style}</style>\n<body>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], identity: str) -> str:
+    cells = "".join(f"<th>{html.escape(title)}</th>" for title in head)
+    lines = [
+        f"<tr{' class=ours' if name.startswith('spectok') else ''}><td>{html.escape(name)}</td>"
+        + "".join(f"<td>{html.escape(value)}</td>" for value in values)
+        + "</tr>"
+        for name, values in rows
+    ]
+    body = "\n".join(lines)
+    return (
+        f'<div class="wide"><table id="{identity}"><thead><tr>{cells}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    )
+
+
+def _value(summary: dict[str, Any], metric: str) -> str:
+    if summary["mean"] is None:
+        return "-"
+    digits = DIGITS.get(metric, 3)
+    half = "" if summary["half_width_95"] is None else f" ± {summary['half_width_95']:.{digits}f}"
+    return f"{summary['mean']:.{digits}f}{half}"
+
+
+def _metrics(results: Results) -> list[str]:
+    return [metric for metric in TITLES if metric in results["conventions"]["metrics"]]
+
+
+def _quality_table(results: Results, group: str) -> str:
+    metrics = _metrics(results)
+    rows = []
+    for name, coder in results["coders"].items():
+        values = coder["groups"][group]
+        cells = [f"{values['bits_per_second']:,.0f}", *(_value(values[metric], metric) for metric in metrics)]
+        rows.append((name, cells))
+    return _table(["codec", "bits/s", *(TITLES[metric].split(" (")[0] for metric in metrics)], rows, "quality-table")
+
+
+def _cost_table(results: Results) -> str:
+    head = ["codec", "rtf encode", "ratio", "rtf decode", "ratio", "delay, ms", "cold encode, s", "peak memory, MB"]
+    rows = []
+    for name, coder in results["coders"].items():
+        costs, facts = coder["costs"], coder["facts"]
+        cells = []
+        for side in ("encode", "decode"):
+            cells += [f"{costs['rtf'][side]:.4f}", f"x {costs[f'rtf_{side}_ratio']:.2f}"]
+        cells += [f"{1000 * costs['latency'] / SAMPLE_RATE:.0f}", f"{costs['cold']['encode']['seconds']:.2f}"]
+        cells.append(f"{max(side['megabytes'] for side in costs['cold'].values()):.0f}")
+        for key, form in (("parameters", "{:,}"), ("macs", "{:,.0f}")):
+            value = facts.get(key)
+            cells.append("-" if value is None else form.format(value / (1e6 if key == "macs" else 1)))
+        rows.append((name, cells))
+    return _table([*head, "parameters", "MMAC/s"], rows, "cost-table")
+
+
+def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:
+    metrics = _metrics(results)
+    rows = []
+    for pair in results["paired"]:
+        if pair["group"] == group and pair["first"] in ours and pair["second"] != "original":
+            rows.append(
+                (f"{pair['first']} minus {pair['second']}", [_value(pair[metric], metric) for metric in metrics])
+            )
+    return _table(["difference", *(TITLES[metric].split(" (")[0] for metric in metrics)], rows, "difference-table")
+
+
+def _clip(name: str, sounds: dict[str, Audio], coded: dict[str, str]) -> str:
+    shown = "".join(
+        f"<figure>{_image(_spectrogram(audio), f'{codec}, {name}')}<figcaption>{html.escape(codec)}</figcaption>"
+        f'<audio controls preload="none" src="{coded[codec]}"></audio></figure>\n'
+        for codec, audio in sounds.items()
+    )
+    return f'<h3>{html.escape(name)}</h3>\n<div class="clips">{shown}</div>\n'
+
+
+def _spectrogram(audio: Audio) -> "Figure":
+    figure = canvas((3.2, 1.5))
+    axis = figure.subplots()
+    show_spectrogram(axis, audio, SAMPLE_RATE)
+    axis.set_ylabel("")
+    axis.tick_params(labelsize=6)
+    return figure
+
+
+def _measured(results: Results) -> str:
+    machine = results["machine"]
+    tools = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
+    every = [coder["facts"] for coder in results["coders"].values()]
+    packages = ", ".join(sorted({facts["package"] for facts in every if "package" in facts}))
+    meanings = "".join(f"<li>{html.escape(meaning)}</li>" for meaning in results["conventions"]["metrics"].values())
+    return (
+        f"<ul>{meanings}</ul><p>At 16 kHz mono. Bits come from bytes on disk: spectok's with its file's header, the "
+        "rivals' as bare frames. The rtf is compute seconds per second of audio, all codecs in turn on one pinned core "
+        f"of {machine['cores']} ({html.escape(machine['processor'])}); programs' times hold the start of a process. "
+        "The delay is measured: how long before an impulse the output changes. "
+        f"{html.escape(packages)}; {html.escape(tools)}.</p>"
+    )
+
+
+def _figure(figure: "Figure", text: str) -> str:
+    return f"<figure>{_image(figure, text)}</figure>"
+
+
+def _image(figure: "Figure", text: str) -> str:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return f'<img alt="{html.escape(text)}" src="{_uri("image/png", content.getvalue())}">'
+
+
+def _flac(audio: Audio) -> bytes:
+    content = io.BytesIO()
+    soundfile.write(content, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return content.getvalue()
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,185 @@
+"""spectok bench: what is measured is kept, costs are measured, and the pages hold everything."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectok.audio import write_audio
+from spectok.cli import main
+from spectok.evaluation import costs
+from spectok.evaluation.bench import bench, clips_of
+from spectok.evaluation.coders import Coded, Uncoded
+from spectok.evaluation.items import Item
+from spectok.evaluation.metrics import METRICS
+from spectok.evaluation.page import write_pages
+from spectok.evaluation.rivals import RIVALS
+
+
+class Coarse(Uncoded):
+    """Rounds to steps, and counts what it codes; `wait` samples are looked ahead, in whole frames of 320."""
+
+    def __init__(self, name, steps, bitrate=8000.0, wait=0):
+        self.name, self.steps, self.bitrate, self.wait, self.coded = name, steps, bitrate, wait, 0
+
+    def code(self, audio):
+        self.coded += 1
+        peaks = [audio[start : start + 320 + self.wait].max() for start in range(0, len(audio), 320)]
+        loud = np.repeat(np.array(peaks) > 0.8, 320)[: len(audio)]  # a frame hears of itself, and of what follows it
+        heard = np.round(audio * self.steps) / self.steps + 0.01 * loud
+        return Coded(heard.astype(np.float32), len(audio) // 16, 0.01, 0.02, np.full(3, self.steps))
+
+    def facts(self):
+        return {"bitrate": self.bitrate, "codebook_size": 100, "macs": 1e6 * self.steps}
+
+
+@pytest.fixture
+def items(speech, tmp_path):
+    made = [Item(tmp_path / f"{number}.wav", kind) for number, kind in enumerate(("clean_a", "clean_b", "hard_c"))]
+    for number, item in enumerate(made):
+        write_audio(item.path, speech[8000 * number : 8000 * (number + 2)], 16000)
+    return made
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Costs without the many codings that they take."""
+    monkeypatch.setattr("spectok.evaluation.bench.latency", lambda coder: 480)
+
+
+def coders():
+    return [Coarse("spectok-fine", 90), Coarse("opus-rough", 10), Uncoded()]
+
+
+def quality(results):
+    return {
+        name: [[row[metric] for metric in METRICS] for row in coder["files"]]
+        for name, coder in results["coders"].items()
+    }
+
+
+def test_what_is_measured_is_not_measured_again(items, tmp_path, quick):
+    first, again = coders(), coders()
+    results = bench(items, first, tmp_path / "out", {})
+    assert [coder.coded for coder in first[:2]] == [3 + 6, 3 + 6]  # each file, then the timings
+    told = []
+    repeated = bench(items, again, tmp_path / "out", {}, progress=lambda *step: told.append(step))
+    assert [coder.coded for coder in again[:2]] == [0, 0]
+    assert repeated == results
+    assert told == [("coded", number, 3) for number in (1, 2, 3)]
+    np.testing.assert_array_equal(results["coders"]["original"]["groups"]["*"]["si_sdr"]["mean"], 100.0)
+
+
+def test_a_run_goes_on_where_it_was_killed(items, tmp_path, quick, monkeypatch):
+    whole = bench(items, coders(), tmp_path / "whole", {})
+    killed = coders()
+    code = killed[1].code
+    monkeypatch.setattr(killed[1], "code", lambda audio: code(audio) if killed[1].coded < 2 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        bench(items, killed, tmp_path / "out", {})
+    resumed = coders()
+    results = bench(items, resumed, tmp_path / "out", {})
+    assert [coder.coded for coder in resumed[:2]] == [0 + 6, 1 + 6]
+    assert quality(results) == quality(whole)
+
+
+def test_another_codec_of_the_same_name_is_measured_anew(items, tmp_path, quick):
+    bench(items, coders(), tmp_path, {})
+    changed = [Coarse("spectok-fine", 90), Coarse("opus-rough", 12, bitrate=9000.0), Uncoded()]
+    bench(items, changed, tmp_path, {})
+    assert [coder.coded for coder in changed[:2]] == [0 + 6, 3 + 6]  # and timings are taken in turns, so all anew
+
+
+def test_a_file_that_changed_is_measured_anew(items, tmp_path, quick, speech):
+    bench(items, coders(), tmp_path / "out", {})
+    write_audio(items[0].path, speech[4000:20000], 16000)
+    changed = coders()
+    bench(items, changed, tmp_path / "out", {})
+    assert [coder.coded for coder in changed[:2]] == [1, 1]
+
+
+def test_costs_are_quoted_against_the_first(items, tmp_path, quick):
+    results = bench(items, coders(), tmp_path, {})
+    found = results["coders"]["opus-rough"]["costs"]
+    length = 3 * 16000 / 16000
+    assert found["rtf"] == pytest.approx({"encode": 0.01 / length, "decode": 0.02 / length})
+    assert (found["rtf_encode_ratio"], found["rtf_decode_ratio"]) == (1.0, 1.0)
+    assert found["latency"] == 480
+    for side in ("encode", "decode"):
+        assert 0 < found["cold"][side]["seconds"] < 10
+        assert 5 < found["cold"][side]["megabytes"] < 60
+
+
+@pytest.mark.parametrize("wait", [0, 160])
+def test_the_delay_is_a_whole_frame_and_what_is_looked_ahead(wait):
+    assert costs.latency(Coarse("frames", 90, wait=wait)) == pytest.approx(319 + wait, abs=20)
+
+
+def test_a_coder_that_changes_nothing_has_no_delay():
+    assert costs.latency(Uncoded()) == 0
+
+
+class Page(HTMLParser):
+    """What a page holds: rows by table, pictures, players."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.pictures, self.players, self._table = {}, [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        if tag == "table":
+            self._table = found["id"]
+            self.rows[self._table] = -1  # the head
+        elif tag == "tr":
+            self.rows[self._table] += 1
+        elif tag == "img":
+            self.pictures.append(found)
+        elif tag == "audio":
+            self.players.append(found["src"])
+
+
+def test_the_pages_hold_every_row_picture_and_player(items, tmp_path, quick):
+    measured = coders()
+    results = bench(items, measured, tmp_path, {})
+    write_pages(results, clips_of(items, measured, tmp_path, 2), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.rows == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
+    assert len(page.players) == 2 * 3
+    assert len(page.pictures) == 3 + 2 * 3  # rate and quality, cost, categories; a spectrogram for every player
+    assert all(picture["alt"] and picture["src"].startswith("data:image/png;base64,") for picture in page.pictures)
+    assert all(source.startswith("data:audio/flac;base64,") for source in page.players)
+    assert not re.search(r'(?:src|href)="(?:https?:|/)', text)
+    abx = (tmp_path / "abx.html").read_text(encoding="utf-8")
+    clips = json.loads(re.search(r"const CLIPS = (.*);", abx)[1])
+    assert [clip["clip"] for clip in clips] == ["0", "1"]
+    assert all(set(clip["sounds"]) == {coder.name for coder in measured} for clip in clips)
+
+
+def test_clips_come_from_all_categories_in_turn(items, tmp_path, quick):
+    doubled = [items[0], Item(items[1].path, "clean_a"), items[2]]
+    measured = coders()
+    bench(doubled, measured, tmp_path, {})
+    assert list(clips_of(doubled, measured, tmp_path, 2, seconds=0.5)) == ["0", "2"]
+    assert len(clips_of(doubled, measured, tmp_path, 1, seconds=0.5)["0"]["original"]) == 8000
+
+
+def test_rivals_that_are_missing_are_named_and_break_nothing(items, tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(
+        "spectok.evaluation.bench.cold",
+        lambda coder, audio: {side: {"seconds": 1.0, "megabytes": 1.0} for side in ("encode", "decode")},
+    )
+    folder = Path(items[0].path).parent
+    assert main(["bench", str(folder), "--out", str(tmp_path / "out"), "--files", "1", "--no-judges"]) == 0
+    printed = capsys.readouterr()
+    for name, rival in RIVALS.items():
+        assert f"left out: {name} needs the program" in printed.err, rival
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert list(results["coders"]) == ["spectok-16k-4k", "spectok-16k-800", "original"]
+    assert printed.out.strip() == str(tmp_path / "out" / "report.html")

@@ -1,0 +1,74 @@
+"""Models that judge speech: known answers on a recording, tones and silence."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spectok.audio import read_audio
+from spectok.evaluation import judges
+
+SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
+WORDS = "but in less than 5 minutes the staircase groaned beneath an extraordinary weight"
+pytestmark = pytest.mark.filterwarnings("ignore")  # of what other packages will change
+
+
+@pytest.fixture(scope="module")
+def speech():
+    return read_audio(SPEECH, 16000)[0]
+
+
+def tone(hertz):
+    """A second of a voice-like tone: all harmonics, each half as loud as the one below."""
+    time = np.arange(16000) / 16000
+    return sum(0.5**k * 0.2 * np.sin(2 * np.pi * k * hertz * time) for k in range(1, 9)).astype(np.float32)
+
+
+def test_speech_is_judged_against_itself_and_against_noisier_speech(speech):
+    noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    same, worse = judges.judge(speech, [speech, speech + 0.02 * noise])
+    assert set(same) == set(worse) == set(judges.JUDGED)
+    assert same["dnsmos"] == pytest.approx(3.177, abs=0.01)
+    assert same["distillmos"] == pytest.approx(4.369, abs=0.02)
+    assert same["speaker"] == pytest.approx(1.0, abs=1e-5)
+    assert (same["pitch_cents"], same["wer"]) == (0.0, 0.0)
+    assert worse["dnsmos"] < same["dnsmos"] - 0.3
+    assert worse["distillmos"] < same["distillmos"] - 0.3
+    assert worse["speaker"] < 0.97
+    assert 0.0 < worse["pitch_cents"] < 100.0
+
+
+def test_two_runs_give_the_same_figures(speech):
+    assert judges.judge(speech[:32000], [speech[:32000]]) == judges.judge(speech[:32000], [speech[:32000]])
+
+
+def test_words_are_heard_and_their_language(speech):
+    words = judges.transcript(speech)
+    assert (words, words.language) == (WORDS, "en")
+
+
+def test_wrong_words_are_counted_against_the_original():
+    assert judges.word_error_rate("a b c d", "a x c") == pytest.approx(0.5)
+    assert judges.word_error_rate("a b", "a b") == 0.0
+    assert math.isnan(judges.word_error_rate("", "a"))
+
+
+def test_the_pitch_of_a_tone_is_its_frequency():
+    low, high = judges.pitch_of(tone(200.0)), judges.pitch_of(tone(210.0))
+    assert np.nanmedian(low) == pytest.approx(200.0, rel=0.01)
+    assert judges.pitch_error(low, high) == pytest.approx(1200 * math.log2(1.05), abs=10)
+
+
+def test_pitch_errors_need_a_pitch_and_have_a_bottom():
+    voiced, silent = np.full(20, 100.0), np.full(20, math.nan)
+    assert judges.pitch_error(voiced, 2 ** (1 / 12) * voiced) == pytest.approx(100.0)
+    assert judges.pitch_error(voiced, 8 * voiced) == judges.WORST_CENTS
+    assert judges.pitch_error(voiced, silent) == judges.WORST_CENTS
+    assert math.isnan(judges.pitch_error(silent, voiced))
+
+
+def test_silence_has_no_speaker_and_no_pitch(speech):
+    silence = np.zeros(16000, np.float32)
+    assert not judges.embedding(silence).any()
+    assert np.isnan(judges.pitch_of(silence)).all()
