@@ -68,8 +68,6 @@ def bars() -> str:
         lines.append(f"| {name} | {limit:g} | {' | '.join(f'{found[model][name]:.3g}' for model in models)} |")
     floor = [f"{rate:.4f}, x {found[model]['rtf of a stream'] / rate:.1f}" for model, rate in floors(speed).items()]
     lines.append(f"| floor of the rtf, and the stream's multiple of it | | {' | '.join(floor)} |")
-    operators = [str(row["operators"]) for row in speed["rows"] if row["what"] == "arithmetic"]
-    lines.append(f"| operators that a chunk starts | | {' | '.join(operators)} |")
     return "\n".join(lines) + "\n"
 
 

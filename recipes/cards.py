@@ -244,8 +244,8 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
         f"How fast they are ([how it was measured](benchmarks/README.md)):\n\n{bars()}"
     )
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", body)
-    study = RECIPES / "bottlenecks"
-    texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
+    for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
+        texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
     texts[BENCHMARKS / "README.md"] = between_marks(BENCHMARKS / "README.md", benchmarks())
     texts[RECIPES / "RESULTS.md"] = between_marks(RECIPES / "RESULTS.md", results_page())
     return texts
