@@ -10,21 +10,25 @@ import logging
 import math
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import distillmos
 import jiwer
 import numpy as np
 import numpy.typing as npt
 import torch
-import torchcrepe
-from faster_whisper import WhisperModel
-from resemblyzer import VoiceEncoder, normalize_volume
-from speechmos import dnsmos
 
 from spectok.evaluation.metrics import SAMPLE_RATE
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what these packages use and others will drop
+    import distillmos
+    import torchcrepe
+    from faster_whisper import WhisperModel
+    from resemblyzer import VoiceEncoder, normalize_volume
+    from speechmos import dnsmos
 
 JUDGED = {
     "dnsmos": "DNSMOS P.835, overall quality as listeners rate it, 1 to 5, higher is better",

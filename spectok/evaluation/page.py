@@ -70,10 +70,10 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], identity: str) -> str:
+def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], identity: str, ours: str = "") -> str:
     cells = "".join(f"<th>{html.escape(title)}</th>" for title in head)
     lines = [
-        f"<tr{' class=ours' if name.startswith('spectok') else ''}><td>{html.escape(name)}</td>"
+        f"<tr{' class=ours' if ours and name.startswith(ours) else ''}><td>{html.escape(name)}</td>"
         + "".join(f"<td>{html.escape(value)}</td>" for value in values)
         + "</tr>"
         for name, values in rows
@@ -103,7 +103,9 @@ def _quality_table(results: Results, group: str) -> str:
         values = coder["groups"][group]
         cells = [f"{values['bits_per_second']:,.0f}", *(_value(values[metric], metric) for metric in metrics)]
         rows.append((name, cells))
-    return _table(["codec", "bits/s", *(TITLES[metric].split(" (")[0] for metric in metrics)], rows, "quality-table")
+    return _table(
+        ["codec", "bits/s", *(TITLES[metric].split(" (")[0] for metric in metrics)], rows, "quality-table", "spectok"
+    )
 
 
 def _cost_table(results: Results) -> str:
@@ -120,7 +122,7 @@ def _cost_table(results: Results) -> str:
             value = facts.get(key)
             cells.append("-" if value is None else form.format(value / (1e6 if key == "macs" else 1)))
         rows.append((name, cells))
-    return _table([*head, "parameters", "MMAC/s"], rows, "cost-table")
+    return _table([*head, "parameters", "MMAC/s"], rows, "cost-table", "spectok")
 
 
 def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:

@@ -1,0 +1,142 @@
+"""The benchmark's pages in a headless browser: everything is there, loads and works, and nothing complains."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from spectok.evaluation.bench import bench, clips_of
+from spectok.evaluation.coders import Coded, Uncoded
+from spectok.evaluation.items import Item
+from spectok.evaluation.page import write_pages
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the program chromium is missing")
+LISTEN = """<script>
+window.complaints = [];
+const complain = (event) => complaints.push(event.message || event.target.outerHTML.slice(0, 60));
+window.addEventListener("error", complain, true);
+console.error = console.warn = (...words) => complaints.push(words.join(" "));
+</script>"""
+REPORT = """
+const metadata = (player) => new Promise((resolve) => {
+  player.onloadedmetadata = () => resolve(player.duration);
+  player.onerror = () => resolve(null);
+  player.preload = "metadata";
+  player.load();
+});
+const players = await Promise.all([...document.querySelectorAll("audio")].map(metadata));
+const pictures = [...document.images].map((picture) => picture.complete && picture.naturalWidth > 0);
+const rows = [...document.querySelectorAll("table")].map((table) => [table.id, table.tBodies[0].rows.length]);
+return { players, pictures, rows: Object.fromEntries(rows) };
+"""
+LISTENING = """
+const buttons = () => [...document.querySelectorAll("button")];
+const press = (text) => buttons().find((button) => button.textContent.startsWith(text)).click();
+HTMLMediaElement.prototype.play = function () { (window.played ??= []).push(this.src); return Promise.resolve(); };
+let saved;
+URL.createObjectURL = (blob) => { saved = blob; return "#"; };
+press("KIND");
+let trials = 0;
+while (!document.getElementById("done") && trials < 20) {
+  trials += 1;
+  press("KIND" === "Rate" ? "Reference" : "X");
+  for (const slider of document.querySelectorAll("input[type=range]")) {
+    slider.value = 40;
+    slider.dispatchEvent(new Event("input"));
+  }
+  press("KIND" === "Rate" ? "Next" : "X is A");
+}
+press("Download");
+return { trials, played: window.played.length, report: JSON.parse(await saved.text()) };
+"""
+
+
+class Rough(Uncoded):
+    name = "opus-rough"
+
+    def code(self, audio):
+        return Coded(np.round(10 * audio).astype(np.float32) / 10, len(audio) // 16, 0.01, 0.02)
+
+
+class Fine(Rough):
+    name = "spectok-fine"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    speech = np.random.default_rng(0).standard_normal((2, 16000)).astype(np.float32) / 10
+    items = []
+    for name, audio in zip("ab", speech, strict=True):
+        np.save(folder / f"{name}.npy", audio)
+        items.append(Item(folder / f"{name}.wav", f"clean_{name}"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spectok.evaluation.bench.read_item", lambda item: np.load(item.path.with_suffix(".npy")))
+        patch.setattr("spectok.evaluation.bench.latency", lambda coder: 480)
+        patch.setattr("spectok.evaluation.bench._score_file", score)
+        patch.setattr("spectok.evaluation.bench.ProcessPoolExecutor", Here)
+        coders = [Fine(), Rough(), Uncoded()]
+        write_pages(bench(items, coders, folder, {}), clips_of(items, coders, folder, 2), folder)
+    return folder
+
+
+class Here:
+    """A pool that works here and now."""
+
+    def __init__(self, jobs, mp_context):
+        self.map = map
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+
+def score(task):
+    _, key, names, _, metrics = task
+    return key, {name: {metric: 1.0 + len(name) / 10 for metric in metrics} for name in names}
+
+
+def browse(page, script):
+    """Run JavaScript at the end of a page; what it returns, and what the page complained of."""
+    text = page.read_text(encoding="utf-8")
+    answer = f"<script>(async () => {{ {script} }})().catch((error) => String(error)).then((found) => "
+    answer += "document.body.innerHTML = `<pre>${btoa(JSON.stringify({ found, complaints }))}</pre>`);</script>"
+    copy = page.with_name(f"tested-{page.name}")
+    copy.write_text(text.replace("<meta", LISTEN + "<meta", 1).replace("</html>", answer + "</html>"), encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
+    done = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, check=True, timeout=120)
+    encoded = re.search("<pre>(.*?)</pre>", done.stdout)[1]
+    told = json.loads(base64.b64decode(encoded))
+    assert told["complaints"] == []
+    return told["found"]
+
+
+def test_the_report_shows_every_row_picture_and_player(pages):
+    found = browse(pages / "report.html", REPORT)
+    assert found["rows"] == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
+    assert found["pictures"] == [True] * (3 + 2 * 3)
+    assert found["players"] == [pytest.approx(1.0, abs=0.01)] * 6
+
+
+@pytest.mark.parametrize(("kind", "name", "trials"), [("Rate", "mushra", 2), ("Tell", "abx", 4)])
+def test_listening_gives_its_answers_as_json(pages, kind, name, trials):
+    found = browse(pages / "abx.html", LISTENING.replace("KIND", kind))
+    assert (found["trials"], found["played"]) == (trials, trials)
+    report = found["report"]
+    assert report["kind"] == name
+    assert sorted({answer["clip"] for answer in report["answers"]}) == ["a", "b"]
+    if name == "mushra":
+        assert all(
+            answer["scores"] == dict.fromkeys(("spectok-fine", "opus-rough", "original"), 40)
+            for answer in report["answers"]
+        )
+    else:
+        assert sorted(answer["codec"] for answer in report["answers"]) == ["opus-rough"] * 2 + ["spectok-fine"] * 2
+        assert all(isinstance(answer["correct"], bool) for answer in report["answers"])
