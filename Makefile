@@ -5,16 +5,18 @@ BIN    := $(VENV)/bin
 
 .PHONY: demo test check format clean
 
-# The environment is rebuilt when pyproject.toml changes. A folder without pip is half of one, which Debian leaves if
-# python3-venv is missing. uv is quicker than pip, and pip does where it fails.
-$(BIN)/.ready: pyproject.toml
+# The environment is rebuilt when pyproject.toml changes; the demo does without most of it, PyTorch too. A folder without
+# pip is half of one, which Debian leaves if python3-venv is missing. uv is quicker than pip, and pip does where it fails.
+$(BIN)/.ready: EXTRA = dev
+$(BIN)/.demo: EXTRA = eval
+$(BIN)/.ready $(BIN)/.demo: pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	{ $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5" \
-		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[dev]"; } \
-		|| $(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]"
+		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[$(EXTRA)]"; } \
+		|| $(BIN)/python -m pip install --disable-pip-version-check -e ".[$(EXTRA)]"
 	touch $@
 
-demo: $(BIN)/.ready  ## encode and decode real speech with the bundled weights
+demo: $(BIN)/.demo  ## encode and decode real speech with the bundled weights
 	$(BIN)/python recipes/demo.py
 
 test: $(BIN)/.ready  ## every test

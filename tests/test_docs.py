@@ -70,21 +70,29 @@ def test_what_quotes_the_results_is_up_to_date():
 
 
 def test_links_lead_somewhere():
-    for document in ("README.md", "CONTRIBUTING.md", "recipes/README.md", "benchmarks/README.md"):
+    for document in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "recipes/README.md",
+        "recipes/streaming/README.md",
+        "benchmarks/README.md",
+    ):
         text = (ROOT / document).read_text(encoding="utf-8")
         targets = re.findall(r"\]\(([^)#]+)\)", text)
         missing = [t for t in targets if "://" not in t and not (ROOT / document).parent.joinpath(t).exists()]
         assert missing == [], document
 
 
-def make(folder, python):
+def make(folder, python, stamp=".ready"):
     """Run make for the environment in `folder`, with a stand-in for python3 that runs a line of shell."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
     (folder / "python3").write_text(f"#!/bin/sh\n{python}\n", encoding="utf-8")
     (folder / "python3").chmod(0o755)
     variables = [f"VENV={folder}/venv", f"PYTHON={folder}/python3"]
-    return subprocess.run(["make", "-C", ROOT, *variables, f"{folder}/venv/bin/.ready"], capture_output=True).returncode
+    return subprocess.run(
+        ["make", "-C", ROOT, *variables, f"{folder}/venv/bin/{stamp}"], capture_output=True
+    ).returncode
 
 
 def test_half_an_environment_is_not_taken_for_a_whole_one(tmp_path):
@@ -94,15 +102,16 @@ def test_half_an_environment_is_not_taken_for_a_whole_one(tmp_path):
         assert not (tmp_path / "venv").exists()
 
 
+@pytest.mark.parametrize(("stamp", "extra"), [(".ready", "dev"), (".demo", "eval")])
 @pytest.mark.parametrize("uv_fails", [False, True])
-def test_pip_installs_where_uv_fails(tmp_path, uv_fails):
+def test_pip_installs_where_uv_fails(tmp_path, uv_fails, stamp, extra):
     bin, log = tmp_path / "venv" / "bin", tmp_path / "log"
     bin.mkdir(parents=True)
     for name, code in {"python": 0, "pip": 0, "uv": int(uv_fails)}.items():
         (bin / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {log}\nexit {code}\n', encoding="utf-8")
         (bin / name).chmod(0o755)
-    assert make(tmp_path, "exit 1") == 0
+    assert make(tmp_path, "exit 1", stamp) == 0
     lines = log.read_text(encoding="utf-8").splitlines()
     assert [line.split()[0] for line in lines] == ["python", "uv"] + ["python"] * uv_fails
-    assert re.fullmatch(r"(uv pip|python -m pip) install .*-e \.\[dev\]", lines[-1])
-    assert (bin / ".ready").exists()
+    assert re.fullmatch(rf"(uv pip|python -m pip) install .*-e \.\[{extra}\]", lines[-1])
+    assert (bin / stamp).exists()
