@@ -204,7 +204,7 @@ BUDGETS = {  # what the presets promise
 def test_presets_keep_their_budgets(name):
     codec, config, budget = built(name), config_of(name), BUDGETS[name]
     assert codec.num_parameters == sum(p.numel() for p in codec.parameters()) <= budget["parameters"]
-    assert 0.5 * budget["macs"] < sum(codec.macs_per_second().values()) <= budget["macs"]
+    assert 0.4 * budget["macs"] < sum(codec.macs_per_second().values()) <= budget["macs"]
     assert config.latency_samples <= 480
     assert (config.bitrate, config.frame_rate, config.token_rate) == (budget["bitrate"], 50, budget["token_rate"])
 
@@ -321,7 +321,7 @@ def encoder_stages(encoder, audio):
     for i, layer in enumerate(encoder.context.layers):
         frames = layer(frames)
         stages[f"context {i}"] = frames
-    stages["latent"] = encoder.limit(encoder.project(frames))
+    stages["latent"] = encoder.limit(encoder.project(frames)).unflatten(-1, encoder.slots)
     return stages
 
 

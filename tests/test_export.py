@@ -120,7 +120,7 @@ def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported, side)
             "state.tower.0.2.0": ["batch", 16, 8],
             "state.tower.1.0.0": ["batch", 1, 16, 8],
             "state.tower.2.0": ["batch", 2, 32, 4],
-            "state.inverse_stft.0": ["batch", 16],
+            "state.inverse_stft.0": ["batch", 1, 32],
         },
     }
     assert before == expected[side]

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
+from spectok.audio import read_audio, write_audio
 from spectok.evaluation.coders import Audio, Coded, Coder
 from spectok.evaluation.costs import cold, latency, timings
 from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram
@@ -64,8 +64,7 @@ class Store:
 
     def keep(self, key: str, coded: Coded, row: Row) -> None:
         """Keep what a codec made of a file; the row comes last, for it says that all is there."""
-        with atomic_write(self.audio_path(key)) as temporary:
-            soundfile.write(temporary, coded.audio.clip(-1, 1), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+        write_audio(self.audio_path(key), coded.audio, SAMPLE_RATE)
         if coded.codes is not None:
             with atomic_write(self.folder / f"{key}.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, coded.codes)
@@ -133,8 +132,7 @@ def clips_of(
     for item in itertools.islice(turns, count):
         key, length = _key(item, read_item(item)), int(seconds * SAMPLE_RATE)
         clips[item.path.stem] = {
-            coder.name: soundfile.read(out / "work" / coder.name / f"{key}.flac", length, dtype="float32")[0]
-            for coder in coders
+            coder.name: read_audio(out / "work" / coder.name / f"{key}.flac")[0][:length] for coder in coders
         }
     return clips
 
@@ -181,7 +179,7 @@ def _score(
 def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tuple[str, dict[str, dict[str, float]]]:
     item, key, names, paths, metrics = task
     real = read_item(item)
-    fakes = [soundfile.read(path, dtype="float32")[0] for path in paths]
+    fakes = [read_audio(path)[0] for path in paths]
     scores = [score(real, fake) for fake in fakes]
     if not set(metrics) <= set(METRICS):
         from spectok.evaluation.judges import judge

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
+from spectok.audio import write_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coder
 from spectok.evaluation.metrics import SAMPLE_RATE
@@ -90,7 +90,7 @@ def cold(coder: Coder, audio: Audio) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         source, coded, heard = (Path(folder, name) for name in ("in.wav", "coded", "out.wav"))
-        soundfile.write(source, audio, SAMPLE_RATE, subtype="PCM_16")
+        write_audio(source, audio, SAMPLE_RATE)
         found = {}
         for side, command in zip(("encode", "decode"), coder.commands(source, coded, heard), strict=True):
             child = [sys.executable, "-S", "-c", CHILD, *command]

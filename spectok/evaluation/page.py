@@ -4,13 +4,13 @@ import base64
 import html
 import io
 import json
+import tempfile
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import soundfile
-
+from spectok.audio import write_audio
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.figures import TITLES, categories, quality_cost, rate_quality, shown_group
 from spectok.evaluation.metrics import SAMPLE_RATE
@@ -180,9 +180,10 @@ def _image(figure: "Figure", text: str) -> str:
 
 
 def _flac(audio: Audio) -> bytes:
-    content = io.BytesIO()
-    soundfile.write(content, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return content.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.flac"
+        write_audio(path, audio, SAMPLE_RATE)
+        return path.read_bytes()
 
 
 def _uri(kind: str, content: bytes) -> str:

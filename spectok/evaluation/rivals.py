@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from spectok.audio import fit_length, resample
+from spectok.audio import check_audio, fit_length, read_audio, resample, write_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.metrics import SAMPLE_RATE
@@ -60,18 +59,18 @@ class Rival:
         needed = math.ceil((len(audio) + self.delay) * self.sample_rate / SAMPLE_RATE)
         frames = math.ceil(needed / self.frame_length)
         padded = fit_length(narrow, max(frames, self.least_frames) * self.frame_length)
-        samples = np.clip(np.rint(padded * 32768.0), -32768, 32767).astype("<i2")
         with tempfile.TemporaryDirectory() as folder:
             files = {"IN": Path(folder, "in.wav"), "CODED": Path(folder, "coded"), "OUT": Path(folder, "out.wav")}
             if raw := self.package == "codec2":
+                samples = np.clip(np.rint(padded * 32768.0), -32768, 32767).astype("<i2")
                 files["IN"].write_bytes(samples.tobytes())
             else:
-                soundfile.write(files["IN"], samples, self.sample_rate)
+                write_audio(files["IN"], padded, self.sample_rate)
             encode_seconds = _run(self.encoder, files, "CODED")
             decode_seconds = _run(self.decoder, files, "OUT")
             num_bytes = math.ceil(self.payload(files["CODED"].read_bytes(), frames))
-            heard = np.fromfile(files["OUT"], "<i2") if raw else soundfile.read(files["OUT"], dtype="int16")[0]
-        wide = resample(heard.astype(np.float32) / 32768.0, self.sample_rate, SAMPLE_RATE)
+            heard = check_audio(np.fromfile(files["OUT"], "<i2")) if raw else read_audio(files["OUT"])[0]
+        wide = resample(heard, self.sample_rate, SAMPLE_RATE)
         return Coded(fit_length(wide[self.delay :], len(audio)), num_bytes, encode_seconds, decode_seconds)
 
     def facts(self) -> dict[str, Any]:

@@ -91,8 +91,8 @@ class Encoder(Streaming):
         self.power_law = PowerLaw(config.spectrum.power)
         layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
         for i, stride in enumerate(zip(tower.time_strides, tower.frequency_strides, strict=True)):
-            width = tower.channels[i : i + 2]
-            layers.append(FrequencyDown(*width, tower.kernel, positions, stride, tower.activation))
+            before, after = tower.channels[i : i + 2]
+            layers.append(FrequencyDown(before, after, tower.kernel, positions, stride, tower.activation))
             positions //= stride[1]
             layers.append(_rnn(tower.channels[i + 1], positions, tower))
         self.tower = Serial(*layers)
@@ -145,8 +145,8 @@ class Decoder(Streaming):
         for i in reversed(range(len(tower.time_strides))):
             stride = (tower.time_strides[i], tower.frequency_strides[i])
             layers.append(_rnn(tower.channels[i + 1], positions, tower))
-            width = tower.channels[i + 1], tower.channels[i]
-            layers.append(FrequencyUp(*width, tower.kernel, positions, stride, tower.activation))
+            after, before = tower.channels[i : i + 2]
+            layers.append(FrequencyUp(before, after, tower.kernel, positions, stride, tower.activation))
             positions *= stride[1]
         output = CausalConv2d(tower.channels[0], 2, tower.input_kernel, positions)
         layers.append(output)
