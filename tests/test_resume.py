@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+
 from runs import ADVERSARIAL, FSQ, PLAIN, VQ, differing, recipe, state, trainer_of
+from spectok.model.weights import load_tensors
 
 QUANTIZERS = pytest.mark.parametrize("quantizer", [FSQ, VQ], ids=["fsq", "vq"])
 LOSSES = pytest.mark.parametrize("loss", [PLAIN, ADVERSARIAL], ids=["plain", "adversarial"])
@@ -69,3 +71,10 @@ def test_the_seconds_go_on(prepared, tmp_path):
     second = trainer_of(prepared)
     second.resume(tmp_path)
     assert second.seconds == second.seconds_before == 0.1 + 0.2
+
+
+@pytest.mark.parametrize(("quantizer", "kept"), [(FSQ, []), (VQ, ["pool", "pooled"])], ids=["fsq", "vq"])
+def test_a_checkpoint_holds_no_constants_that_a_later_form_of_the_codec_may_lack(prepared, tmp_path, quantizer, kept):
+    trainer_of(prepared, recipe(quantizer), steps=1).save(tmp_path)
+    tensors, _ = load_tensors(tmp_path / "checkpoint.safetensors")
+    assert sorted(name for name in tensors if name.startswith("buffer.")) == [f"buffer.quantizer.{n}" for n in kept]

@@ -29,6 +29,8 @@ class FSQuantizer(nn.Module):
     so an rms of about 1.2 uses four levels evenly.
     """
 
+    PASSING = ()  # buffers that change in training, and that no release needs
+
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         self.fsq = FSQ(list(config.levels), preserve_symmetry=True)
@@ -72,6 +74,8 @@ class VectorQuantizer(nn.Module):
     for the first time, training passes latents through unquantized. The factorised lookup, a few dimensions wide, is
     the projection before and after the quantizer.
     """
+
+    PASSING = ("pool", "pooled")
 
     def __init__(self, config: QuantizerConfig) -> None:
         from vector_quantize_pytorch.vector_quantize_pytorch import Codebook

@@ -258,8 +258,8 @@ class Trainer:
 
     def _passing_buffers(self) -> dict[str, Tensor]:
         """What training needs and a release does not: the quantizer's pool of recent latents."""
-        kept = self.codec.state_dict()
-        return {name: buffer for name, buffer in self.codec.named_buffers() if name not in kept}
+        quantizer = self.codec.quantizer
+        return {f"quantizer.{name}": getattr(quantizer, name) for name in quantizer.PASSING}
 
     def _set_learning_rate(self) -> float:
         optim = self.config.optim
