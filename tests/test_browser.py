@@ -79,23 +79,9 @@ def pages(tmp_path_factory):
         patch.setattr("spectok.evaluation.bench.read_item", lambda item: np.load(item.path.with_suffix(".npy")))
         patch.setattr("spectok.evaluation.bench.latency", lambda coder: 480)
         patch.setattr("spectok.evaluation.bench._score_file", score)
-        patch.setattr("spectok.evaluation.bench.ProcessPoolExecutor", Here)
         coders = [Fine(), Rough(), Uncoded()]
         write_pages(bench(items, coders, folder, {}), clips_of(items, coders, folder, 2), folder)
     return folder
-
-
-class Here:
-    """A pool that works here and now."""
-
-    def __init__(self, jobs, mp_context):
-        self.map = map
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        return None
 
 
 def score(task):

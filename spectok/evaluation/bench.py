@@ -12,11 +12,9 @@ the same files give the same quality.
 
 import itertools
 import json
-import multiprocessing
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ import numpy as np
 from spectok.audio import read_audio, write_audio
 from spectok.evaluation.coders import Audio, Coded, Coder
 from spectok.evaluation.costs import cold, latency, timings
-from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram
+from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram, workers
 from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, score
 from spectok.files import atomic_write
@@ -169,8 +167,8 @@ def _score(
         names = [name for name, store in stores.items() if not set(metrics) <= set(store.read(key))]
         if names:
             waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], metrics))
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for number, (key, scores) in enumerate(pool.map(_score_file, waiting)):
+    with workers(jobs) as run:
+        for number, (key, scores) in enumerate(run(_score_file, waiting)):
             for name, values in scores.items():
                 stores[name].write(key, stores[name].read(key) | values)
             progress("scored", number + 1, len(waiting))

@@ -30,7 +30,6 @@ BATCH_FILES = 32  # coded, then scored, before the next: memory stays bounded an
 
 Row = dict[str, Any]
 Histogram = npt.NDArray[np.int64]
-ScoreAll = Callable[[list[Audio], list[Audio]], Iterable[dict[str, float]]]
 
 
 def evaluate(
@@ -61,10 +60,10 @@ def evaluate(
     histograms: dict[str, list[Histogram]] = {name: [] for name in names}
     for coder in coders:
         coder.code(read_item(items[0])[:SAMPLE_RATE])
-    with _scorer(jobs) as score_all:
+    with workers(jobs) as run:
         for start in range(0, len(items), BATCH_FILES):
             batch = [entry for item in items[start : start + BATCH_FILES] for entry in _code(item, coders)]
-            scores = score_all([real for _, real, _, _ in batch], [coded.audio for _, _, coded, _ in batch])
+            scores = run(score, [real for _, real, _, _ in batch], [coded.audio for _, _, coded, _ in batch])
             for (name, _, coded, row), scored in zip(batch, scores, strict=True):
                 rows[name].append({**row, **scored})
                 if coded.codes is not None:
@@ -93,12 +92,13 @@ def assemble(
 
 
 @contextlib.contextmanager
-def _scorer(jobs: int) -> Iterator[ScoreAll]:
+def workers(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` that runs in so many processes, or here for one."""
     if jobs <= 1:
-        yield lambda reals, fakes: map(score, reals, fakes)
+        yield map
         return
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda reals, fakes: pool.map(score, reals, fakes)
+        yield pool.map
 
 
 def _code(item: Item, coders: Sequence[Coder]) -> list[tuple[str, Audio, Coded, Row]]:
