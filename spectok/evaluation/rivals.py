@@ -43,10 +43,11 @@ class Rival:
     sample_rate: int = SAMPLE_RATE  # that the programs work at
     frame_length: int = 320  # samples at that rate: the input is padded to whole frames
     least_frames: int = 0  # and to as many as these, which do not count
-    # PESQ aligns time itself, STOI does not, so each codec gets the fixed delay that is best for its STOI: the highest
-    # mean over ten clean utterances that are in no test set, searched from 0 to 1,280 in steps of 80, then around the
-    # best of these in steps of 16 (1 ms). The optimum is flat: 2 ms to either side cost Codec2 at most .004 of STOI,
-    # and no single utterance is best more than 3 ms away. Without it Codec2's STOI would fall by .17 to .24.
+    # PESQ aligns time itself, STOI does not, so Codec2 gets the fixed delay that is best for its STOI: the highest mean
+    # over ten clean utterances that are in no test set, searched from 0 to 1,280 in steps of 80, then around the best
+    # of these in steps of 16 (1 ms). The optimum is flat: 2 ms to either side cost at most .004 of STOI, and no single
+    # utterance is best more than 3 ms away. Without it STOI would fall by .17 to .24. The others' decoders take their
+    # delay off; two utterances were tried with up to 2 ms (all but Opus 12) and gained at most .004.
     delay: int = 0  # samples at 16 kHz
 
     def code(self, audio: Audio) -> Coded:
