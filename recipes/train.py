@@ -27,7 +27,7 @@ from spectok.config import from_dict, require
 from spectok.errors import InputError
 from spectok.model.weights import load_tensors
 from spectok.training import distributed
-from spectok.training.checkpoint import with_prefix
+from spectok.training.checkpoint import initial_weights, with_prefix
 from spectok.training.data import Corpus
 from spectok.training.history import history
 from spectok.training.loop import fit
@@ -116,10 +116,9 @@ def run(args: argparse.Namespace) -> int:
         trainer.resume(args.out)
     elif args.init:
         model = pretrained.find(args.init)
-        require(model.config == config.codec, f"the model {args.init} has another configuration than the recipe")
         run = model.weights.parent.parent / "checkpoint.safetensors"  # of the run whose release/ this is, if it is one
         discriminators = with_prefix(load_tensors(run)[0], "discriminators.") if run.exists() else None
-        trainer.start_from(load_tensors(model.weights)[0], discriminators)
+        trainer.start_from(initial_weights(model, trainer.codec), discriminators)
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
     return fit(trainer, valid, args.out, args.quiet, time.process_time if args.cpu_clock else time.monotonic)

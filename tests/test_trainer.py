@@ -6,10 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import QUERY
+from models import write_model
 from runs import ADVERSARIAL, DISCRIMINATOR, VQ, bad_batch, differing, recipe, state, trainer_of
 
 from recipes import train as train_recipe
 from spectok.errors import InputError
+from spectok.model.codec import Codec
+from spectok.model.weights import load_tensors
+from spectok.training.checkpoint import initial_weights
 from spectok.training.data import Corpus, DataConfig
 from spectok.training.losses import decorrelation
 from spectok.training.recipe import Budget
@@ -44,6 +49,33 @@ def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared):
     cosine = [0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in range(9)]
     warmup = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]
     assert rates == pytest.approx([a * b for a, b in zip(cosine, warmup, strict=True)], abs=1e-12)
+
+
+def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
+    model = write_model(tmp_path / "model", dataclasses.replace(QUERY, name="tiny"))
+    shorter = dataclasses.replace(QUERY.encoder, input_kernel=(1, 3), kernel=(2, 4))
+    codec = Codec(dataclasses.replace(model.config, encoder=shorter, decoder=shorter))
+    before, after = load_tensors(model.weights)[0], initial_weights(model, codec)
+    codec.load_state_dict(after)
+    changed = {name for name, tensor in after.items() if tensor.shape != before[name].shape}
+    assert changed == {
+        "encoder.tower.layers.0.conv.weight",  # of 3 taps, 1 is left
+        "encoder.tower.layers.1.layers.0.conv.weight",  # of 3, 2
+        "decoder.tower.layers.1.layers.0.conv.weight",  # of 2, 1
+        "decoder.tower.layers.2.conv.weight",  # of 3, 1
+    }
+    for name in after:
+        if name in changed:  # what does not change along time gives the same
+            torch.testing.assert_close(after[name].sum(2), before[name].sum(2), rtol=0, atol=1e-6)
+            taps = after[name].shape[2]
+            assert torch.equal(after[name][:, :, 1:], before[name][:, :, -taps + 1 or before[name].shape[2] :])
+        else:
+            assert torch.equal(after[name], before[name])
+    with pytest.raises(InputError, match=r"^the model tiny has another configuration than the recipe$"):
+        initial_weights(model, Codec(dataclasses.replace(model.config, latent_dim=13)))
+    longer = dataclasses.replace(QUERY.encoder, kernel=(4, 4))
+    with pytest.raises(InputError, match=r"^the model tiny has another configuration than the recipe$"):
+        initial_weights(model, Codec(dataclasses.replace(model.config, encoder=longer)))
 
 
 def test_a_start_may_bring_its_discriminators_along(prepared):

@@ -1,7 +1,14 @@
-"""The optimiser as named tensors, so that a checkpoint is one safetensors file and nothing is pickled."""
+"""What a run begins with or goes on from: weights of a model, and the optimiser as named tensors. No pickle."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
+
+from spectok.config import CodecConfig, TowerConfig, require
+from spectok.model.codec import Codec
+from spectok.model.weights import load_tensors
+from spectok.pretrained import Model
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -25,3 +32,33 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
 def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
+    """A model's weights for a codec of the same configuration, but for convolutions that may reach less far back.
+
+    The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel.
+
+    Raises:
+        InputError: the configurations differ in more than that, or the file is damaged.
+    """
+    complaint = f"the model {model.config.name} has another configuration than the recipe"
+    require(_with_kernels_of(codec.config, model.config) == codec.config, complaint)
+    weights, shapes = load_tensors(model.weights)[0], {name: t.shape for name, t in codec.state_dict().items()}
+    for name, kernel in weights.items():
+        if kernel.dim() == 4:  # [out, in, time, frequency]
+            lost = kernel.shape[2] - shapes[name][2]
+            require(lost >= 0, complaint)
+            oldest = kernel[:, :, : lost + 1].sum(2, keepdim=True)
+            weights[name] = torch.cat([oldest, kernel[:, :, lost + 1 :]], dim=2)
+    return weights
+
+
+def _with_kernels_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
+    """`other`, but for how far back its convolutions reach, which is as in `config`."""
+
+    def tower(mine: TowerConfig, its: TowerConfig) -> TowerConfig:
+        input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
+        return replace(its, input_kernel=input_kernel, kernel=kernel)
+
+    return replace(other, encoder=tower(config.encoder, other.encoder), decoder=tower(config.decoder, other.decoder))
