@@ -112,7 +112,7 @@ class OnnxEngine:
         graph = self._graph(side)
         if not state:
             state = {name: np.zeros((len(chunk), *shape), np.float32) for name, shape in graph.states.items()}
-        output, *after = graph.run(None, {graph.stream: chunk, **state})
+        output, *after = graph.run(graph.outputs, {graph.stream: chunk, **state})
         return output, dict(zip(state, after, strict=True))
 
     def _graph(self, side: str) -> "_Graph":
@@ -140,13 +140,15 @@ class OnnxEngine:
             f"{path} was made from other weights than model.safetensors beside it; spectok export makes it anew",
         )
         first, *states = session.get_inputs()
-        return _Graph(session.run, first.name, {item.name: tuple(item.shape[1:]) for item in states}, facts)
+        outputs = [item.name for item in session.get_outputs()]
+        return _Graph(session.run, outputs, first.name, {item.name: tuple(item.shape[1:]) for item in states}, facts)
 
 
 class _Graph(NamedTuple):
     """A loaded graph, and what need not be asked of it at every step."""
 
-    run: Any  # (None, inputs by name) to outputs
+    run: Any  # (outputs, inputs by name) to arrays
+    outputs: list[str]
     stream: str  # the input that is no state
     states: dict[str, tuple[int, ...]]  # shapes without the batch, in the order of the outputs
     facts: dict[str, str]

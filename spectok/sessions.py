@@ -37,6 +37,7 @@ class _Session:
         self._engine, self._batch = engine, batch
         self.config = engine.config
         self._frame_length, self._tokens = engine.config.frame_length, engine.config.quantizer.tokens_per_frame
+        self._nothing = np.zeros((batch or 1, 0))
         self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
         self.reset()
 
@@ -48,7 +49,7 @@ class _Session:
     def reset(self) -> None:
         """Forget the stream."""
         self._state: Any = None
-        self._waiting: NDArray[Any] = np.zeros((self._batch or 1, 0))
+        self._waiting: NDArray[Any] = self._nothing
 
     def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
         """A chunk as rows `[B, *]`."""
@@ -60,19 +61,22 @@ class _Session:
             raise InputError(f"{what} must have the shape {expected}, not {list(rows.shape)}")
         return rows
 
-    def _run(self, step: Step, rows: NDArray[Any], frame: int, empty: NDArray[Any]) -> NDArray[Any]:
+    def _run(self, step: Step, rows: NDArray[Any], frame: int, dtype: type) -> NDArray[Any]:
         """Step through the whole frames, of `frame` values each, of what waited and `rows`; the rest waits on."""
         if self._waiting.shape[1]:
             rows = np.concatenate([self._waiting, rows], axis=1)
-        whole, block = rows.shape[1] // frame * frame, self._block * frame
-        outputs = []
+        length, block = rows.shape[1], self._block * frame
+        whole = length // frame * frame
+        if 0 < whole == length <= block:  # a live stream's chunk, which has to be quick
+            output, self._state = step(rows, self._state)
+            self._waiting = self._nothing
+            return output
+        outputs: list[NDArray[Any]] = [np.zeros((len(rows), 0), dtype)]
         for start in range(0, whole, block):
             output, self._state = step(rows[:, start : min(start + block, whole)], self._state)
             outputs.append(output)
         self._waiting = rows[:, whole:].copy()
-        if len(outputs) == 1:  # as in a live stream, where it has to be quick
-            return outputs[0]
-        return np.concatenate(outputs, axis=1) if outputs else np.repeat(empty[None], len(rows), axis=0)
+        return np.concatenate(outputs, axis=1)
 
 
 class StreamEncoder(_Session):
@@ -102,7 +106,7 @@ class StreamEncoder(_Session):
             InputError: the shape or type is wrong, or a sample is not finite.
         """
         rows = check_audio(self._rows(audio, "audio", "T"), dims=(2,), allow_empty=True)
-        codes = self._run(self._engine.encode_step, rows, self._frame_length, np.zeros(0, np.int64))
+        codes = self._run(self._engine.encode_step, rows, self._frame_length, np.int64)
         self.num_samples += rows.shape[1]
         return codes if self._batch else codes[0]
 
@@ -143,14 +147,12 @@ class StreamDecoder(_Session):
             InputError: the shape is wrong, or a code is not in the codebook.
         """
         rows = self._rows(codes, "codes", "N")
-        if rows.size:
-            if rows.dtype.kind not in "iu":
-                raise InputError(f"codes must be integers, not {rows.dtype}")
-            size = self.config.quantizer.codebook_size
-            if rows.min() < 0 or rows.max() >= size:
-                raise InputError(f"codes must be from 0 to {size - 1}")
-        rows = rows.astype(np.int64, copy=False)
-        audio = self._run(self._engine.decode_step, rows, self._tokens, np.zeros(0, np.float32))
+        if rows.size and rows.dtype.kind not in "iu":
+            raise InputError(f"codes must be integers, not {rows.dtype}")
+        rows, size = rows.astype(np.int64, copy=False), self.config.quantizer.codebook_size
+        if rows.size and rows.view(np.uint64).max() >= size:  # where negative numbers are the largest
+            raise InputError(f"codes must be from 0 to {size - 1}")
+        audio = self._run(self._engine.decode_step, rows, self._tokens, np.float32)
         dropped = min(self._to_drop, audio.shape[1])
         self._to_drop -= dropped
         return audio[:, dropped:] if self._batch else audio[0, dropped:]

@@ -153,10 +153,17 @@ class QueryAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[N, tokens, width]` to `[N, queries, width]`."""
-        mixed = (self.attention(tokens) @ self._split(self.to_value(tokens))).transpose(1, 2).flatten(2)
-        attended = self.to_out(mixed)
+        attended = self.to_out(self._mixed(tokens))
         y: Tensor = attended + self.feed(self.feed_norm(attended))
         return y
+
+    def _mixed(self, tokens: Tensor) -> Tensor:
+        if self.adaptive and torch.onnx.is_in_onnx_export():  # one operator for ten
+            query = self.to_query(self.query_norm(self.queries)).expand(tokens.shape[0], -1, -1)
+            key, value, heads = self.to_key(self.key_norm(tokens)), self.to_value(tokens), self.bias.heads
+            mixed, *_ = torch.onnx.ops.attention(query, key, value, self.bias(), q_num_heads=heads, kv_num_heads=heads)
+            return mixed
+        return (self.attention(tokens) @ self._split(self.to_value(tokens))).transpose(1, 2).flatten(2)
 
     def attention(self, tokens: Tensor) -> Tensor:
         """Where each query looks: `[N, tokens, width]` to weights `[N, heads, queries, tokens]` that sum to 1."""

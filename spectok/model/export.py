@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,6 +74,7 @@ def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         traced, optimised = Path(folder) / "traced.onnx", Path(folder) / "optimised.onnx"
         _trace(_Step(codec, side), traced)
+        _fix_shapes(traced)
         _optimise(traced, optimised)
         model = onnx.load(optimised)
     for node in model.graph.node:  # where in the source it came from, on which machine
@@ -116,11 +118,61 @@ def _trace(step: _Step, path: Path) -> None:
     program.save(path)
 
 
+def _fix_shapes(path: Path) -> None:
+    """Give every Reshape and Expand a constant shape, with 0 for an axis that stays and -1 for one that is left over.
+
+    The trace computes them from the inputs' shapes, which is a third of all operators. Where that leaves two axes open,
+    the first is asked of another tensor that begins with it; without one, the shape stays as it is.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    graph, make = model.graph, onnx.helper.make_node
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.value_info, *graph.input, *graph.output)
+    }
+    constants = {item.name for item in graph.initializer}
+    squeezed = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Squeeze"}
+    first = {shapes[value.name][0]: value.name for value in graph.input}  # a tensor for each first axis
+    nodes = []
+    for node in graph.node:
+        before, after = (shapes.get(name, []) for name in (node.input[0], node.output[0]))
+        if node.op_type in ("Reshape", "Expand") and len(after) > 1 and node.input[1] not in constants:
+            is_kept = [node.op_type == "Reshape" and before[i : i + 1] == after[i : i + 1] for i in range(len(after))]
+            shape = [
+                axis if isinstance(axis, int) else 0 if kept else -1 for axis, kept in zip(after, is_kept, strict=True)
+            ]
+            asked, name = shape.count(-1) > (node.op_type == "Reshape"), f"{node.output[0]}.shape"
+            if shape[asked:].count(-1) <= 1 and (not asked or after[0] in first):
+                if asked:
+                    length = make("Shape", [first[after[0]]], [f"{name}.first"], start=0, end=1)
+                    nodes += [length, make("Concat", [f"{name}.first", f"{name}.rest"], [name], axis=0)]
+                constant = onnx.numpy_helper.from_array(np.array(shape[asked:]), f"{name}.rest" if asked else name)
+                graph.initializer.append(constant)
+                node.input[1] = name
+                del node.attribute[:]  # of which allowzero would take 0 at its word
+                if shape[0] == 0 and 0 not in shape[1:]:  # only the first axis is the same before the squeezing
+                    node.input[0] = squeezed.get(node.input[0], node.input[0])
+        if node.op_type == "Reshape" and after:
+            first.setdefault(after[0], node.output[0])
+        nodes.append(node)
+    needed, kept = {value.name for value in graph.output}, []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    onnx.save(model, path)
+
+
 def _optimise(source: Path, destination: Path) -> None:
     """Let ONNX Runtime fuse what it can, short of layouts that belong to one kind of processor."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3  # it tells of constants that it takes away
     options.optimized_model_filepath = os.fspath(destination)
     onnxruntime.InferenceSession(os.fspath(source), options, providers=["CPUExecutionProvider"])

@@ -58,8 +58,7 @@ class FSQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""
-        vectors: Tensor = self.fsq.implicit_codebook[codes]
-        return vectors
+        return nn.functional.embedding(codes, self.fsq.implicit_codebook)
 
     def update_(self, latent: Tensor, codes: Tensor) -> None:
         """The grid never changes."""
@@ -126,8 +125,7 @@ class VectorQuantizer(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""
-        entries: Tensor = self.codebook.embed[0][codes]
-        return entries
+        return nn.functional.embedding(codes, self.codebook.embed[0])
 
     @torch.no_grad()
     def update_(self, latent: Tensor, codes: Tensor) -> None:

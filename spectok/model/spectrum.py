@@ -115,11 +115,11 @@ class InverseSTFT(Streaming):
 class PowerLaw:
     """Compression `|s|^(1/p)` and expansion `|s|^p` with the phase kept (SpecTokenizer's DRC and DRE, equation 1).
 
-    Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the power keeps the gradients
+    Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the magnitude keeps the gradients
     finite at silence, where `|s|^(1/p)` has none; from 1e-6 of full scale up nothing is changed by it.
     """
 
-    FLOOR = 1e-12
+    FLOOR = 1e-6
 
     def __init__(self, power: float) -> None:
         self.power = power
@@ -133,5 +133,5 @@ class PowerLaw:
         return self._scale(spectrum, self.power)
 
     def _scale(self, spectrum: Tensor, exponent: float) -> Tensor:
-        energy = spectrum.square().sum(1, keepdim=True).clamp_min(self.FLOOR)
-        return spectrum * energy ** ((exponent - 1) / 2)
+        magnitude = torch.linalg.vector_norm(spectrum, dim=1, keepdim=True).clamp_min(self.FLOOR)
+        return spectrum * magnitude ** (exponent - 1)
