@@ -86,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--files", type=int, help="only the first so many (default: all)")
     sub.add_argument("--clips", type=int, default=6, help="to be listened to in the pages (default: %(default)s)")
     sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")
+    sub.add_argument("--rival", action="append", metavar="NAME", help="only this one (again for more; default: all)")
+    sub.add_argument(
+        "--judge-files", type=int, metavar="N", help="how many files the models that judge score (default: all)"
+    )
     sub.add_argument("--no-judges", dest="judges", action="store_false", help="leave out the models that judge speech")
 
     sub = command("export", export, "make encoder.onnx and decoder.onnx of a trained model")

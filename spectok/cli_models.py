@@ -99,9 +99,10 @@ def bench(args: argparse.Namespace) -> None:
         from spectok.evaluation.bench import clips_of
         from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
         from spectok.evaluation.items import load_items
+        from spectok.evaluation.neural import NEURAL, NeuralRival
         from spectok.evaluation.page import write_pages
         from spectok.evaluation.report import write_report
-        from spectok.evaluation.rivals import RIVALS
+        from spectok.evaluation.rivals import RIVALS, Rival
 
         judged: dict[str, str] = {}
         if args.judges:
@@ -109,19 +110,32 @@ def bench(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
     coders: list[Coder] = []
+    weightless: list[Coder] = []
+    everyone: list[Rival | NeuralRival] = [*RIVALS.values(), *NEURAL.values()]
     for name in pretrained.names():
-        parameters, macs = model_size(pretrained.find(name))
-        size = {"parameters": parameters, "macs": sum(macs.values())}
+        model = pretrained.find(name)
+        parameters, macs = model_size(model)
+        graphs = sum(path.stat().st_size for path in model.folder.glob("*.onnx"))
+        size = {"parameters": parameters, "macs": sum(macs.values()), "weight_megabytes": graphs / 1e6}
         coders.append(SpectokCoder(Tokenizer.from_pretrained(name), name, size))
-    for rival in RIVALS.values():
+    known = ", ".join(rival.name for rival in everyone)
+    unknown = set(args.rival or ()) - {rival.name for rival in everyone}
+    require(not unknown, f"there is no rival {', '.join(sorted(unknown))}; there are {known}")
+    for rival in everyone:
+        if args.rival and rival.name not in args.rival:
+            continue
         if rival.missing:
             print(f"left out: {rival.missing}", file=sys.stderr)
+        elif rival.without_weights:
+            print(f"measured without its quality: {rival.without_weights}", file=sys.stderr)
+            weightless.append(rival)
         else:
             coders.append(rival)
     coders.append(Uncoded())
     items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     with progress("steps", "done") as show:
-        results = run(items, coders, out, judged, args.jobs, lambda what, done, total: show(done, total))
+        tell = lambda what, done, total: show(done, total)  # noqa: E731
+        results = run(items, coders, out, judged, args.jobs, tell, weightless, args.judge_files)
     write_report(results, out)
     write_pages(results, clips_of(items, coders, out, args.clips), out)
     print(out / "report.html")

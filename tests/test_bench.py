@@ -101,6 +101,52 @@ def test_a_file_that_changed_is_measured_anew(items, tmp_path, quick, speech):
     assert [coder.coded for coder in changed[:2]] == [1, 1]
 
 
+def test_a_codec_without_weights_has_costs_and_no_quality(items, tmp_path, quick):
+    measured, bare = coders(), Coarse("mimi-1.1", 30, bitrate=1100.0)
+    results = bench(items, measured, tmp_path, {}, weightless=[bare])
+    assert bare.coded == 4  # a warm-up and three rounds
+    assert list(results["coders"]) == ["spectok-fine", "opus-rough", "original"]
+    assert list(results["weightless"]) == ["mimi-1.1"]
+    found = results["weightless"]["mimi-1.1"]
+    assert (found["facts"]["macs"], found["costs"]["rtf_decode_ratio"]) == (3e7, 1.0)
+    write_pages(results, clips_of(items, measured, tmp_path, 1), tmp_path)
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.rows == {"quality-table": 3, "cost-table": 4, "difference-table": 1}
+    repeated = bench(items, coders(), tmp_path, {}, weightless=[bare])
+    assert (bare.coded, repeated) == (4, results)
+
+
+def test_the_models_that_judge_may_hear_some_files_only(items, tmp_path, quick, monkeypatch):
+    heard = []
+
+    def judge(real, fakes):
+        heard.append(len(real))
+        return [{"taste": 3.0}] * len(fakes)
+
+    monkeypatch.setattr("spectok.evaluation.judges.judge", judge)
+    results = bench(items, coders(), tmp_path, {"taste": "of one"}, judge_files=2)
+    assert len(heard) == 2  # the first and the last of three
+    assert [row["taste"] for row in results["coders"]["opus-rough"]["files"]] == [3.0, None, 3.0]
+    whole = bench(items, coders(), tmp_path, {"taste": "of one"})
+    assert len(heard) == 3
+    assert whole["coders"]["opus-rough"]["groups"]["*"]["taste"]["n"] == 3
+
+
+def test_what_is_installed_is_weighed_with_what_it_needs():
+    class Of(Uncoded):
+        def facts(self):
+            return {"package": "soundfile 0.13"}
+
+    sizes = costs._python("soundfile")
+    assert {"soundfile", "numpy", "cffi", "pycparser"} <= set(sizes)
+    assert all(size > 1e4 for size in sizes.values())
+    assert costs.installed(Of()) == {"megabytes": sum(sizes.values()) / 1e6, "packages": len(sizes)}
+    ours = costs._python("spectok")
+    assert "torch" not in ours and {"onnxruntime", "soxr", "soundfile", "numpy"} <= set(ours)
+    assert ours["spectok"] > 15e6  # its weights
+    assert costs.installed(Uncoded()) == {}
+
+
 def test_costs_are_quoted_against_the_first(items, tmp_path, quick):
     results = bench(items, coders(), tmp_path, {})
     found = results["coders"]["opus-rough"]["costs"]
@@ -176,7 +222,8 @@ def test_rivals_that_are_missing_are_named_and_break_nothing(items, tmp_path, qu
         lambda coder, audio: {side: {"seconds": 1.0, "megabytes": 1.0} for side in ("encode", "decode")},
     )
     folder = Path(items[0].path).parent
-    assert main(["bench", str(folder), "--out", str(tmp_path / "out"), "--files", "1", "--no-judges"]) == 0
+    only = [word for name in RIVALS for word in ("--rival", name)]
+    assert main(["bench", str(folder), "--out", str(tmp_path / "out"), "--files", "1", "--no-judges", *only]) == 0
     printed = capsys.readouterr()
     for name, rival in RIVALS.items():
         assert f"left out: {name} needs the program" in printed.err, rival

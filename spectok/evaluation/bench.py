@@ -12,6 +12,7 @@ the same files give the same quality.
 
 import itertools
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ import numpy as np
 
 from spectok.audio import read_audio, write_audio
 from spectok.evaluation.coders import Audio, Coded, Coder
-from spectok.evaluation.costs import cold, latency, timings
+from spectok.evaluation.costs import cold, installed, latency, timings
 from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram, workers
 from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, score
@@ -80,6 +81,8 @@ def bench(
     judged: dict[str, str],
     jobs: int = 1,
     progress: Progress = lambda what, done, total: None,
+    weightless: Sequence[Coder] = (),
+    judge_files: int | None = None,
 ) -> dict[str, Any]:
     """Measure what is not measured yet, and sum everything up as `evaluate` does.
 
@@ -90,32 +93,38 @@ def bench(
         judged: `JUDGED` of judges.py, if its models are to score too, which takes the extra `bench`; or nothing.
         jobs: processes that score; codecs run one at a time.
         progress: is told of every step.
+        weightless: coders of the right size and speed, whose quality means nothing.
+        judge_files: how many files, spread evenly over all, the models of `judged` score; by default all.
 
     Returns:
         What `assemble` returns, and for each coder `costs`: the rtf on one core with its ratio to the first coder's,
-        seconds and megabytes of cold processes, and the delay in samples.
+        seconds and megabytes of cold processes, the delay in samples, and megabytes and packages that it takes to
+        install. `weightless` holds facts and costs of those; their delay is left out.
     """
-    facts = {coder.name: coder.facts() for coder in coders}
+    facts = {coder.name: coder.facts() for coder in (*coders, *weightless)}
     stores = {name: Store(out, name, known) for name, known in facts.items()}
     keys = _code(items, coders, stores, progress)
     metrics = METRICS | judged
-    _score(items, keys, stores, list(metrics), jobs, progress)
-    _cost(items, coders, stores, progress)
-    rows = {name: [store.read(key) for key in keys] for name, store in stores.items()}
+    count = min(len(items), judge_files or len(items))
+    chosen = {round(index) for index in np.linspace(0, len(items) - 1, count)}
+    wanted = [list(metrics if number in chosen else METRICS) for number in range(len(items))]
+    _score(items, keys, wanted, stores, jobs, progress)
+    _cost(items, coders, weightless, stores, progress)
+    sized = {
+        coder.name: {"facts": facts[coder.name], "costs": stores.pop(coder.name).read("costs")} for coder in weightless
+    }
+    unjudged = dict.fromkeys(metrics, math.nan)
+    rows = {name: [unjudged | store.read(key) for key in keys] for name, store in stores.items()}
     histograms = {
         name: [store.histogram(key, name, facts[name]["codebook_size"]) for key in keys]
         if "codebook_size" in facts[name]
         else []
         for name, store in stores.items()
     }
-    results = assemble(rows, facts, histograms, metrics)
-    reference = stores[coders[0].name].read("costs")["rtf"]
+    results = assemble(rows, {name: facts[name] for name in stores}, histograms, metrics)
     for name, store in stores.items():
-        costs = store.read("costs")
-        for side, value in costs.get("rtf", {}).items():
-            costs[f"rtf_{side}_ratio"] = value / reference[side]
-        results["coders"][name]["costs"] = costs
-    return results
+        results["coders"][name]["costs"] = store.read("costs")
+    return results | {"weightless": sized}
 
 
 def clips_of(
@@ -156,15 +165,16 @@ def _code(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Stor
 def _score(
     items: Sequence[Item],
     keys: Sequence[str],
+    wanted: Sequence[list[str]],
     stores: dict[str, Store],
-    metrics: list[str],
     jobs: int,
     progress: Progress,
 ) -> None:
-    """Every decoded file by every metric that it has no value of."""
+    """Every decoded file by every metric wanted of it that it has no value of."""
     waiting = []
-    for item, key in zip(items, keys, strict=True):
-        names = [name for name, store in stores.items() if not set(metrics) <= set(store.read(key))]
+    for item, key, metrics in zip(items, keys, wanted, strict=True):
+        coded = [name for name, store in stores.items() if store.read(key)]
+        names = [name for name in coded if not set(metrics) <= set(stores[name].read(key))]
         if names:
             waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], metrics))
     with workers(jobs) as run:
@@ -186,7 +196,13 @@ def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tup
     return key, dict(zip(names, scores, strict=True))
 
 
-def _cost(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Store], progress: Progress) -> None:
+def _cost(
+    items: Sequence[Item],
+    coders: Sequence[Coder],
+    weightless: Sequence[Coder],
+    stores: dict[str, Store],
+    progress: Progress,
+) -> None:
     """Time, memory and delay of every codec, one codec at a time; all anew if one is missing, for they take turns."""
     if all(store.read("costs") for store in stores.values()):
         return
@@ -196,9 +212,17 @@ def _cost(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Stor
         if sum(map(len, joined)) >= COSTS_SECONDS * SAMPLE_RATE:
             break
     audio = np.concatenate(joined)[: int(COSTS_SECONDS * SAMPLE_RATE)]
-    rtf = timings(coders, audio)
-    for number, coder in enumerate(coders):
-        costs = {"rtf": rtf[coder.name], "latency": latency(coder)}
-        costs["cold"] = cold(coder, audio[: int(COLD_SECONDS * SAMPLE_RATE)])
-        stores[coder.name].write("costs", costs)
-        progress("timed", number + 1, len(coders))
+    short = audio[: int(COLD_SECONDS * SAMPLE_RATE)]
+    reference = coders[0]
+    for turns, rtf in (
+        (coders, timings(coders, audio)),
+        (weightless, timings([reference, *weightless], short, rounds=3) if weightless else {}),
+    ):
+        for number, coder in enumerate(turns):
+            seconds = rtf[coder.name]
+            costs: dict[str, Any] = {"rtf": seconds, "cold": cold(coder, short), "install": installed(coder)}
+            costs |= {f"rtf_{side}_ratio": value / rtf[reference.name][side] for side, value in seconds.items()}
+            if turns is coders:
+                costs["latency"] = latency(coder)
+            stores[coder.name].write("costs", costs)
+            progress("timed", number + 1, len(turns))

@@ -1,7 +1,10 @@
-"""What a coder costs besides bits: time on one core, a cold process and its memory, and the delay nobody can avoid."""
+"""What a coder costs besides bits: time on one core, a cold process and its memory, an unavoidable delay, and disk."""
 
 import contextlib
+import importlib.metadata
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -12,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coder
 from spectok.evaluation.metrics import SAMPLE_RATE
 
+PACKAGE = Path(__file__).parent.parent
 PHASES, PHASE_STEP = 32, 20  # where a frame of up to 40 ms is probed, and every how many samples
 CHANGE = 1e-4  # of full scale, about 3 steps of 16 bits: what rounding and a resampler's ringing stay below
 
@@ -98,4 +103,65 @@ def cold(coder: Coder, audio: Audio) -> dict[str, Any]:
             if code != "0":
                 raise InputError(f"{command[0]} failed with exit code {code}")
             found[side] = {"seconds": float(seconds), "megabytes": float(kilobytes) / 1000}
+    return found
+
+
+def installed(coder: Coder) -> dict[str, float]:
+    """Megabytes on disk and number of the packages that a coder is and depends on, as they are installed here.
+
+    A coder's fact `package` says whose it is, of Debian or of PyPI; spectok is weighed without its extras. The C
+    library is in the former, Python itself not in the latter. Empty where it cannot be told.
+    """
+    package = coder.facts().get("package", "spectok" if "weight_hash" in coder.facts() else "").split(" ")[0]
+    sizes = _debian(package) or _python(package) if package else {}
+    return {"megabytes": sum(sizes.values()) / 1e6, "packages": len(sizes)} if sizes else {}
+
+
+def _debian(package: str) -> dict[str, float]:
+    """Bytes of a package of Debian and of all that it depends on, by name; empty if it is not installed."""
+    if shutil.which("dpkg-query") is None:
+        return {}
+    form = "${Package}\t${Installed-Size}\t${Pre-Depends}, ${Depends}\t${db:Status-Status}\n"
+    lines = subprocess.run(["dpkg-query", "-W", f"-f={form}"], capture_output=True, text=True, check=True).stdout
+    known = {
+        name: (1024.0 * float(size or 0), needs)
+        for name, size, needs, status in map(_fields, lines.splitlines())
+        if status == "installed"
+    }
+    found: dict[str, float] = {}
+    waiting = [package]
+    while waiting:
+        name = waiting.pop()
+        if name in known and name not in found:
+            found[name], needs = known[name]
+            waiting += re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9.+-]*)", needs)
+    return found
+
+
+def _fields(line: str) -> list[str]:
+    return line.split("\t")
+
+
+def _python(package: str) -> dict[str, float]:
+    """The same of PyPI."""
+    from packaging.requirements import Requirement
+
+    found: dict[str, float] = {}
+    waiting = [package]
+    while waiting:
+        name = waiting.pop().lower().replace("_", "-")
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if name in found:
+            continue
+        paths = [Path(str(file.locate())) for file in distribution.files or ()]
+        if name == "spectok":  # which may be installed as a link to its source
+            paths = [path for folder in (PACKAGE, pretrained.root()) for path in folder.rglob("*")]
+        found[name] = sum(path.stat().st_size for path in set(paths) if path.is_file() and path.suffix != ".pyc")
+        for line in distribution.requires or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
     return found

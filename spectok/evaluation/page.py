@@ -25,6 +25,14 @@ Clips = dict[str, dict[str, Audio]]  # decoded audio by codec, "original" among 
 ASSETS = files("spectok.evaluation") / "assets"
 DIGITS = {"pitch_cents": 0, "si_sdr": 1, "pesq": 2, "dnsmos": 2, "distillmos": 2, "mel_distance": 2}  # others: 3
 
+COSTS = (
+    ("install", "megabytes", "{:,.0f}"),
+    ("install", "packages", "{:.0f}"),
+    ("facts", "weight_megabytes", "{:,.1f}"),
+    ("facts", "parameters", "{:,}"),
+    ("facts", "macs", "{:,.0f}"),
+)
+
 
 def write_pages(results: Results, clips: Clips, out: Path) -> None:
     """Write both pages, each whole or not at all."""
@@ -111,18 +119,21 @@ def _quality_table(results: Results, group: str) -> str:
 def _cost_table(results: Results) -> str:
     head = ["codec", "rtf encode", "ratio", "rtf decode", "ratio", "delay, ms", "cold encode, s", "peak memory, MB"]
     rows = []
-    for name, coder in results["coders"].items():
+    weightless = {f"{name} (random weights)": each for name, each in results.get("weightless", {}).items()}
+    for name, coder in (results["coders"] | weightless).items():
         costs, facts = coder["costs"], coder["facts"]
         cells = []
         for side in ("encode", "decode"):
             cells += [f"{costs['rtf'][side]:.4f}", f"x {costs[f'rtf_{side}_ratio']:.2f}"]
-        cells += [f"{1000 * costs['latency'] / SAMPLE_RATE:.0f}", f"{costs['cold']['encode']['seconds']:.2f}"]
+        cells.append(f"{1000 * costs['latency'] / SAMPLE_RATE:.0f}" if "latency" in costs else "-")
+        cells.append(f"{costs['cold']['encode']['seconds']:.2f}")
         cells.append(f"{max(side['megabytes'] for side in costs['cold'].values()):.0f}")
-        for key, form in (("parameters", "{:,}"), ("macs", "{:,.0f}")):
-            value = facts.get(key)
+        for place, key, form in COSTS:
+            value = (costs["install"] if place == "install" else facts).get(key)
             cells.append("-" if value is None else form.format(value / (1e6 if key == "macs" else 1)))
         rows.append((name, cells))
-    return _table([*head, "parameters", "MMAC/s"], rows, "cost-table", "spectok")
+    titles = [*head, "install, MB", "packages", "weights, MB", "parameters", "MMAC/s"]
+    return _table(titles, rows, "cost-table", "spectok")
 
 
 def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:
@@ -164,7 +175,9 @@ def _measured(results: Results) -> str:
         f"<ul>{meanings}</ul><p>At 16 kHz mono. Bits come from bytes on disk: spectok's with its file's header, the "
         "rivals' as bare frames. The rtf is compute seconds per second of audio, all codecs in turn on one pinned core "
         f"of {machine['cores']} ({html.escape(machine['processor'])}); programs' times hold the start of a process. "
-        "The delay is measured: how long before an impulse the output changes. "
+        "The delay is measured: how long before an impulse the output changes. An installed package is weighed with "
+        "all that it depends on, the C library included, Python itself not. Where weights are random, theirs are not on "
+        "this disk: size and speed are those of the codec, and it has no quality. "
         f"{html.escape(packages)}; {html.escape(tools)}.</p>"
     )
 

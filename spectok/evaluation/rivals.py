@@ -88,6 +88,8 @@ class Rival:
         files = {"IN": source, "CODED": coded, "OUT": out}
         return _words(self.encoder, files), _words(self.decoder, files)
 
+    without_weights = None  # it has none
+
     @property
     def missing(self) -> str | None:
         """A sentence on what is not installed."""

@@ -1,0 +1,77 @@
+"""Neural rivals: of the right size with random weights, and with their own where those are on disk."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from spectok.audio import resample
+from spectok.evaluation import neural
+from spectok.evaluation.neural import NEURAL
+
+TINY = {"num_filters": 4, "codebook_dim": 32, "hidden_size": 32, "num_lstm_layers": 1}
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """No model stays in memory from one test to the next."""
+    monkeypatch.setattr(neural, "folder_of", lambda weights: None)
+    torch.set_num_threads(1)
+    yield
+    for rival in NEURAL.values():
+        vars(rival).pop("model", None)
+
+
+# Parameters in millions and GMAC/s as they were counted for these codecs elsewhere, by hooks on their modules.
+@pytest.mark.parametrize(
+    ("name", "millions", "gmacs"),
+    [("encodec-6", 14.85, 3.06), ("dac-6", 74.1, 40.0), ("mimi-1.1", 79.3, 5.45), ("snac-1", 19.8, 7.45)],
+)
+def test_random_weights_have_the_right_size(name, millions, gmacs):
+    facts = NEURAL[name].facts()
+    assert facts["parameters"] / 1e6 == pytest.approx(millions, rel=0.005)
+    assert facts["macs"] / 1e9 == pytest.approx(gmacs, rel=0.01)
+    assert facts["weight_megabytes"] == pytest.approx(4 * facts["parameters"] / 1e6)
+    sentence = f"{name} needs its weights, {NEURAL[name].weights}, in the cache of Hugging Face's hub"
+    assert (NEURAL[name].missing, NEURAL[name].without_weights) == (None, sentence)
+
+
+@pytest.mark.parametrize("name", ["encodec-1.5", "mimi-1.1", "snac-1"])
+def test_audio_comes_back_as_long_as_it_was_and_bytes_are_those_of_the_rate(name, speech):
+    rival = NEURAL[name]
+    coded = rival.code(speech[:16001])
+    assert coded.audio.shape == (16001,) and coded.audio.dtype == np.float32
+    assert rival.bitrate / 8 <= coded.num_bytes <= 1.08 * rival.bitrate / 8  # whole frames
+    assert coded.encode_seconds > 0 and coded.decode_seconds > 0
+
+
+def test_weights_on_disk_are_taken(tmp_path, monkeypatch, speech):
+    from transformers import EncodecConfig, EncodecModel
+
+    torch.manual_seed(1)
+    model = EncodecModel(EncodecConfig(**TINY))
+    model.save_pretrained(tmp_path / "weights")
+    monkeypatch.setattr(neural, "folder_of", lambda weights: tmp_path / "weights")
+    rival = NEURAL["encodec-6"]
+    assert rival.without_weights is None
+    assert rival.facts()["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    coded = rival.code(speech[:16000])
+    soundfile.write(tmp_path / "in.wav", speech[:16000], 16000, subtype="FLOAT")
+    (_, _, *encode), (_, _, *decode) = rival.commands(tmp_path / "in.wav", tmp_path / "coded", tmp_path / "out.wav")
+    for words in (encode, decode):
+        assert words.pop(0) == "spectok.evaluation.neural"
+        neural.main(*words)
+    heard, rate = soundfile.read(tmp_path / "out.wav", dtype="float32")
+    assert (rate, len(heard)) == (24000, 24000)
+    np.testing.assert_allclose(resample(heard, 24000, 16000), coded.audio, rtol=0, atol=1e-4)  # written with 16 bits
+
+
+def test_what_is_not_in_the_cache_is_not_asked_of_the_net(monkeypatch, tmp_path):
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    assert neural.folder_of("nobody/nothing") is None
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert NEURAL["snac-1"].missing == "snac-1 needs the package snac: pip install 'spectok[neural]'"
