@@ -1,23 +1,26 @@
 """Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md and under recipes/.
 
-    spectok eval CORPUS/test --rival codec2-3200 --rival codec2-700C --out pretrained/results
-    python recipes/cards.py pretrained/results/results.json
+    spectok bench CORPUS/test --out REPORT
+    python recipes/cards.py --report REPORT
 
-Every measured figure comes from `results.json` (made by `spectok eval`), from each model's `training.json` (made by
+Every measured figure comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it and
+`results.md` from there), from each model's `training.json` (made by
 `recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`), from `recipes/speed.json` (by the
-script of that name) and from what the scripts in `benchmarks/` left there. `--check` writes nothing and fails if a file
-is stale.
+script of that name) and from what the scripts in `benchmarks/` left there. The pictures beside the results hold the
+SHA-256 of the results that they show. `--check` writes nothing and fails if a file is stale.
 """
 
 import argparse
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tables import bars
 from benchmarks.tables import page as benchmarks
+from recipes.quality import RESULTS, draw, extent, pictures_stale, table, worst_level
 from recipes.study import tables
 from spectok import pretrained
 from spectok.config import CodecConfig
@@ -26,7 +29,6 @@ from spectok.files import atomic_write
 from spectok.model.codec import Codec
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "pretrained" / "results" / "results.json"
 RECIPES, BENCHMARKS = Path(__file__).parent, ROOT / "benchmarks"
 BEGIN, END = "<!-- results: written by recipes/cards.py -->\n", "<!-- end of results -->"
 
@@ -54,22 +56,6 @@ def sources(hours: dict[str, float]) -> str:
     )
 
 
-def table(results: dict[str, Any], group: str) -> str:
-    """The coders over one group of files, as Markdown."""
-    lines = [
-        "| codec | bits/s on disk | PESQ-WB | STOI | ESTOI | SI-SDR, dB | level, dB |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, coder in results["coders"].items():
-        values = coder["groups"][group]
-        cells = [f"{values['bits_per_second']:.0f}"]
-        for metric, digits in (("pesq", 2), ("stoi", 3), ("estoi", 3), ("si_sdr", 1), ("level_db", 1)):
-            summary = values[metric]
-            cells.append(f"{summary['mean']:.{digits}f} ± {summary['half_width_95']:.{digits}f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def facts_table() -> str:
     """What the released models are and cost, as Markdown."""
     lines = [
@@ -93,12 +79,6 @@ def codes(config: CodecConfig) -> str:
     """The rate of the codes in words."""
     quantizer = config.quantizer
     return f"{config.frame_rate:g} Hz x {quantizer.tokens_per_frame} of {quantizer.codebook_size:,}"
-
-
-def extent(results: dict[str, Any], group: str) -> str:
-    """How much speech the figures are over."""
-    values = next(iter(results["coders"].values()))["groups"][group]
-    return f"{values['files']} files, {values['seconds'] / 60:.1f} minutes"
 
 
 def training(name: str) -> dict[str, Any]:
@@ -130,12 +110,6 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
         )
     commands = "".join(f"    {command}\n" for run in runs for command in run["commands"])
     return "\n".join(lines) + "\n\n" + commands
-
-
-def worst_level(results: dict[str, Any], name: str, group: str) -> float:
-    """The largest difference of level, output to input, of any file whose category begins so, in dB."""
-    files = [row for row in results["coders"][name]["files"] if row["category"].startswith(group[:-1])]
-    return max((row["level_db"] for row in files if row["level_db"] is not None), key=abs)
 
 
 def card(name: str, results: dict[str, Any]) -> str:
@@ -237,9 +211,12 @@ def between_marks(path: Path, body: str) -> str:
 def documents(results: dict[str, Any]) -> dict[Path, str]:
     """Every file that quotes the results, with its right contents."""
     texts = {pretrained.CHECKOUT / name / "README.md": card(name, results) for name in pretrained.names()}
+    folder = RESULTS.parent.relative_to(ROOT)
     body = (
+        f"![Every metric against bits on disk]({folder}/rate_quality.png)\n\n"
         f"Clean speech, {extent(results, 'clean_*')}, all codecs in one run (mean ± 95 % interval):\n\n"
         f"{table(results, 'clean_*')}\nHard cases, {extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
+        f"![PESQ-WB against time and operations]({folder}/quality_cost.png)\n\n"
         f"What the models cost:\n\n{facts_table()}\n"
         f"How fast they are ([how it was measured](benchmarks/README.md)):\n\n{bars()}"
     )
@@ -254,18 +231,25 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
 def main() -> int:
     """Parse the arguments and write, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, nargs="?", default=RESULTS, help="(default: %(default)s)")
+    parser.add_argument("--report", type=Path, help="folder of spectok bench, whose results become the released ones")
     parser.add_argument("--check", action="store_true", help="fail if a file is not what the results say")
     args = parser.parse_args()
-    stale = []
-    for path, text in documents(json.loads(args.results.read_text(encoding="utf-8"))).items():
+    if args.report:
+        for name in ("results.json", "results.md"):
+            shutil.copy(args.report / name, RESULTS.with_name(name))
+    content = RESULTS.read_bytes()
+    stale = [RESULTS.with_name(f"{name}.png") for name in pictures_stale(content)]
+    if not args.check:
+        draw(content, [path.stem for path in stale])
+    for path, text in documents(json.loads(content)).items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        stale.append(path.relative_to(ROOT))
+        stale.append(path)
         if not args.check:
             with atomic_write(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    print("\n".join(f"{'stale' if args.check else 'written'}: {path}" for path in stale) or "all up to date")
+    told = "stale" if args.check else "written"
+    print("\n".join(f"{told}: {path.relative_to(ROOT)}" for path in stale) or "all up to date")
     return 1 if stale and args.check else 0
 
 

@@ -230,3 +230,12 @@ def test_rivals_that_are_missing_are_named_and_break_nothing(items, tmp_path, qu
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert list(results["coders"]) == ["spectok-16k-4k", "spectok-16k-800", "original"]
     assert printed.out.strip() == str(tmp_path / "out" / "report.html")
+
+
+def test_a_rival_that_nobody_knows_is_refused(items, tmp_path, capsys):
+    folder = Path(items[0].path).parent
+    assert main(["bench", str(folder), "--out", str(tmp_path / "out"), "--rival", "opus-7"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("spectok: there is no rival opus-7; there are codec2-3200, ")
+    assert sentence.endswith(", mimi-1.1, snac-1")
+    assert not (tmp_path / "out").exists()

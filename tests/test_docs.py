@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.cards import RESULTS, documents
+from recipes.cards import documents
+from recipes.quality import RESULTS, pictures_stale
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,7 +67,11 @@ def test_what_quotes_the_results_is_up_to_date():
         for path, text in documents(json.loads(RESULTS.read_text(encoding="utf-8"))).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
-    assert stale == [], "run recipes/cards.py"
+    assert stale + pictures_stale(RESULTS.read_bytes()) == [], "run recipes/cards.py"
+
+
+def test_a_picture_of_other_results_is_stale():
+    assert pictures_stale(RESULTS.read_bytes() + b" ") == ["rate_quality", "quality_cost", "categories"]
 
 
 def test_links_lead_somewhere():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from recipes.cards import RESULTS, training
+from recipes.cards import training
+from recipes.quality import RESULTS
 from spectok import pretrained
 
 

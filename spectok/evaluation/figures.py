@@ -42,6 +42,20 @@ def shown_group(results: Results) -> str:
     return "clean_*" if "clean_*" in groups else "*"
 
 
+def pictures(results: Results) -> dict[str, tuple["Figure", str]]:
+    """Every picture of the results by the name of its file, and what it shows in words."""
+    names = list(results["coders"])
+    ours = [name for name in names if name.startswith("spectok")]
+    shown = {
+        "rate_quality": (rate_quality(results), "Every metric against bits on disk"),
+        "quality_cost": (quality_cost(results), "PESQ-WB against time and operations"),
+    }
+    if sum(not kind.endswith("*") for kind in results["coders"][names[0]]["groups"]) > 1:
+        chosen = [*ours, *[name for name in names if name not in (*ours, "original")][:2]]
+        shown["categories"] = (categories(results, chosen), "PESQ-WB by category")
+    return shown
+
+
 def rate_quality(results: Results) -> "Figure":
     """Every metric against bits per second on disk, with 95 % intervals; the original is a dashed line."""
     metrics = [metric for metric in TITLES if metric in results["conventions"]["metrics"]]

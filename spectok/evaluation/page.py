@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectok.audio import write_audio
 from spectok.evaluation.coders import Audio
-from spectok.evaluation.figures import TITLES, categories, quality_cost, rate_quality, shown_group
+from spectok.evaluation.figures import TITLES, pictures, shown_group
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.picture import canvas, show_spectrogram
 from spectok.files import atomic_write
@@ -51,6 +51,7 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
     group, coders = shown_group(results), results["coders"]
     groups = next(iter(coders.values()))["groups"]
     ours = [name for name in coders if name.startswith("spectok")]
+    drawn = {name: _figure(figure, text) for name, (figure, text) in pictures(results).items()}
     extent = f"{groups[group]['files']} files of speech, {groups[group]['seconds'] / 60:.1f} minutes"
     sections = [
         f"<h1>spectok beside its rivals</h1><p>{extent}, every codec over the same files in one run; mean ± half of "
@@ -58,17 +59,16 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
         '<nav><a href="#quality">Quality</a><a href="#cost">Cost</a><a href="#differences">Differences</a>'
         '<a href="#listen">Listen</a><a href="abx.html">Listen blindly</a></nav>',
         '<h2 id="quality">Quality for its bits</h2>',
-        _figure(rate_quality(results), "Every metric against bits on disk"),
+        drawn["rate_quality"],
         _quality_table(results, group),
         '<h2 id="cost">Quality for its cost</h2>',
-        _figure(quality_cost(results), "PESQ-WB against time and operations"),
+        drawn["quality_cost"],
         _cost_table(results),
         '<h2 id="differences">Differences file by file</h2>',
         _pair_table(results, group, ours),
     ]
-    if sum(not kind.endswith("*") for kind in groups) > 1:
-        chosen = [*ours, *[name for name in coders if name not in (*ours, "original")][:2]]
-        sections += ["<h2>By category</h2>", _figure(categories(results, chosen), "PESQ-WB by category")]
+    if "categories" in drawn:
+        sections += ["<h2>By category</h2>", drawn["categories"]]
     sections += ['<h2 id="listen">Listen</h2>', *(_clip(name, clips[name], coded[name]) for name in clips)]
     sections += ["<h2>How it was measured</h2>", _measured(results)]
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
@@ -176,8 +176,8 @@ def _measured(results: Results) -> str:
         "rivals' as bare frames. The rtf is compute seconds per second of audio, all codecs in turn on one pinned core "
         f"of {machine['cores']} ({html.escape(machine['processor'])}); programs' times hold the start of a process. "
         "The delay is measured: how long before an impulse the output changes. An installed package is weighed with "
-        "all that it depends on, the C library included, Python itself not. Where weights are random, theirs are not on "
-        "this disk: size and speed are those of the codec, and it has no quality. "
+        "all that it depends on, the C library included, Python itself not. Where weights are random, theirs are not "
+        "on this disk: size and speed are those of the codec, and it has no quality. "
         f"{html.escape(packages)}; {html.escape(tools)}.</p>"
     )
 

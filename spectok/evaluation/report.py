@@ -7,6 +7,7 @@ from typing import Any
 
 from spectok.errors import InputError
 from spectok.evaluation.evaluate import GROUPS
+from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.files import atomic_write, why
 
 COLUMNS = (("pesq", "PESQ-WB", 2), ("stoi", "STOI", 3), ("estoi", "ESTOI", 3))
@@ -15,7 +16,13 @@ MORE_COLUMNS = (
     ("level_db", "level, dB", 1),
     ("overshoot_db", "overshoot, dB", 2),
     ("mel_distance", "mel distance", 3),
+    ("dnsmos", "DNSMOS", 2),
+    ("distillmos", "DistillMOS", 2),
+    ("speaker", "speaker", 3),
+    ("pitch_cents", "pitch, cents", 0),
+    ("wer", "WER", 3),
 )
+Columns = Sequence[tuple[str, str, int]]  # metric, title, digits
 Results = dict[str, Any]
 
 
@@ -25,19 +32,22 @@ def markdown(results: Results) -> str:
     Groups without files have no table; where no category is named `clean_*` or `hard_*`, one table covers all files.
     """
     coders = results["coders"]
+    columns = [column for column in COLUMNS + MORE_COLUMNS if column[0] in results["conventions"]["metrics"]]
     present = next(iter(coders.values()))["groups"]
     shown = [group for group in ("clean_*", "hard_*") if group in present] or ["*"]
     parts = ["# Results", _preamble(results)]
     for group in shown:
-        parts += [f"## {_title(group)}: {_extent(present[group])}", _group_table(coders, group)]
+        parts += [f"## {_title(group)}: {_extent(present[group])}", _group_table(coders, group, columns)]
     parts += ["## Rates and cost, over all files", _cost_table(coders)]
+    if "costs" in next(iter(coders.values())):
+        parts += ["## Costs, one core", _bench_table(coders | results.get("weightless", {}))]
     categories = [group for group in present if group not in GROUPS]
     if len(categories) > 1:
         for metric, title, digits in COLUMNS[:2]:
             parts += [f"## {title} by category", _category_table(coders, categories, metric, digits)]
     pairs = [pair for pair in results["paired"] if pair["group"] == shown[0]]
     if pairs:
-        parts += [f"## Differences file by file, {_title(shown[0])}", _pair_table(pairs)]
+        parts += [f"## Differences file by file, {_title(shown[0])}", _pair_table(pairs, columns)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,13 +109,37 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _group_table(coders: dict[str, Any], group: str) -> str:
+def _group_table(coders: dict[str, Any], group: str, columns: Columns) -> str:
     rows = []
     for name, coder in coders.items():
         values = coder["groups"][group]
-        metrics = [_value(values[metric], values["files"], digits) for metric, _, digits in COLUMNS + MORE_COLUMNS]
+        metrics = [_value(values[metric], values["files"], digits) for metric, _, digits in columns]
         rows.append([name, _number(values["bits_per_second"], 0), *metrics])
-    return _table(["coder", "bits/s", *(title for _, title, _ in COLUMNS + MORE_COLUMNS)], rows)
+    return _table(["coder", "bits/s", *(title for _, title, _ in columns)], rows)
+
+
+def _bench_table(coders: dict[str, Any]) -> str:
+    """What `bench` adds: time in turns, new processes, delay, and disk."""
+    rows = []
+    for name, coder in coders.items():
+        costs, facts = coder["costs"], coder["facts"]
+        delay = 1000 * costs["latency"] / SAMPLE_RATE if "latency" in costs else None
+        sides = [cell for side in ("encode", "decode") for cell in (costs["rtf"][side], costs[f"rtf_{side}_ratio"])]
+        seconds, install = costs["cold"]["encode"]["seconds"], costs["install"].get("megabytes")
+        macs = None if facts.get("macs") is None else facts["macs"] / 1e6
+        numbers = zip((*sides, delay, seconds, install, macs), (4, 2, 4, 2, 0, 2, 0, 0), strict=True)
+        rows.append([name, *(_number(value, digits) for value, digits in numbers)])
+    head = [
+        "rtf encode",
+        "ratio",
+        "rtf decode",
+        "ratio",
+        "delay, ms",
+        "cold encode of 5 s, s",
+        "installed, MB",
+        "MMAC/s",
+    ]
+    return _table(["coder", *head], rows)
 
 
 def _cost_table(coders: dict[str, Any]) -> str:
@@ -134,9 +168,9 @@ def _category_table(coders: dict[str, Any], categories: Sequence[str], metric: s
     return _table(["category", "n", *coders], rows)
 
 
-def _pair_table(pairs: Sequence[dict[str, Any]]) -> str:
+def _pair_table(pairs: Sequence[dict[str, Any]], columns: Columns) -> str:
     rows = []
     for pair in pairs:
-        values = [_value(pair[metric], pair["files"], digits) for metric, _, digits in COLUMNS + MORE_COLUMNS]
+        values = [_value(pair[metric], pair["files"], digits) for metric, _, digits in columns]
         rows.append([f"{pair['first']} minus {pair['second']}", str(pair["files"]), *values])
-    return _table(["difference", "n", *(title for _, title, _ in COLUMNS + MORE_COLUMNS)], rows)
+    return _table(["difference", "n", *(title for _, title, _ in columns)], rows)

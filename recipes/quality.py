@@ -1,0 +1,82 @@
+"""How good the released models are and what stands beside them: tables and pictures of `pretrained/results`."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from spectok import pretrained
+from spectok.evaluation.figures import pictures
+
+RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.json"
+PICTURES = ("rate_quality", "quality_cost", "categories")
+JUDGED = ("dnsmos", "distillmos", "speaker", "wer")
+QUALITY = (  # of the tables: metric, title, digits
+    ("pesq", "PESQ-WB", 2),
+    ("stoi", "STOI", 3),
+    ("si_sdr", "SI-SDR, dB", 1),
+    ("level_db", "level, dB", 1),
+    ("dnsmos", "DNSMOS", 2),
+    ("distillmos", "DistillMOS", 2),
+    ("speaker", "speaker", 2),
+    ("wer", "WER", 2),
+)
+
+
+def table(results: dict[str, Any], group: str) -> str:
+    """The coders over one group of files, as Markdown."""
+    columns = [column for column in QUALITY if column[0] in results["conventions"]["metrics"]]
+    titles = ["codec", "bits/s on disk", *(title for _, title, _ in columns)]
+    lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
+    for name, coder in results["coders"].items():
+        values = coder["groups"][group]
+        cells = [f"{values['bits_per_second']:.0f}"]
+        for metric, _, digits in columns:
+            summary = values[metric]
+            half = "" if summary["half_width_95"] is None else f" ± {summary['half_width_95']:.{digits}f}"
+            cells.append("-" if summary["mean"] is None else f"{summary['mean']:.{digits}f}{half}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    judged = {
+        results["coders"][name]["groups"][group][metric]["n"]
+        for name in pretrained.names()
+        for metric in JUDGED
+        if metric in results["conventions"]["metrics"]
+    }
+    note = (
+        f"\nDNSMOS, DistillMOS, speaker similarity and word error rate are over {max(judged)} of the files.\n"
+        if judged
+        else ""
+    )
+    return "\n".join(lines) + "\n" + note
+
+
+def extent(results: dict[str, Any], group: str) -> str:
+    """How much speech the figures are over."""
+    values = next(iter(results["coders"].values()))["groups"][group]
+    return f"{values['files']} files, {values['seconds'] / 60:.1f} minutes"
+
+
+def worst_level(results: dict[str, Any], name: str, group: str) -> float:
+    """The largest difference of level, output to input, of any file whose category begins so, in dB."""
+    files = [row for row in results["coders"][name]["files"] if row["category"].startswith(group[:-1])]
+    return max((row["level_db"] for row in files if row["level_db"] is not None), key=abs)
+
+
+def pictures_stale(content: bytes) -> list[str]:
+    """The names of the pictures that do not show these results."""
+    from PIL import Image
+
+    digest, stale = hashlib.sha256(content).hexdigest(), []
+    for name in PICTURES:
+        path = RESULTS.with_name(f"{name}.png")
+        if not path.exists() or Image.open(path).info.get("Results") != digest:
+            stale.append(name)
+    return stale
+
+
+def draw(content: bytes, names: list[str]) -> None:
+    """Draw pictures of the results, each with their SHA-256."""
+    for name, (figure, _) in pictures(json.loads(content)).items():
+        if name in names:
+            metadata = {"Results": hashlib.sha256(content).hexdigest(), "Software": None}
+            figure.savefig(RESULTS.with_name(f"{name}.png"), dpi=110, metadata=metadata)
