@@ -134,8 +134,16 @@ def bench(args: argparse.Namespace) -> None:
     coders.append(Uncoded())
     items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     with progress("steps", "done") as show:
-        tell = lambda what, done, total: show(done, total)  # noqa: E731
-        results = run(items, coders, out, judged, args.jobs, tell, weightless, args.judge_files)
+        results = run(
+            items,
+            coders,
+            out,
+            judged,
+            args.jobs,
+            lambda what, done, total: show(done, total),
+            weightless,
+            args.judge_files,
+        )
     write_report(results, out)
     write_pages(results, clips_of(items, coders, out, args.clips), out)
     print(out / "report.html")

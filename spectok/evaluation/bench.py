@@ -220,7 +220,8 @@ def _cost(
     ):
         for number, coder in enumerate(turns):
             seconds = rtf[coder.name]
-            costs: dict[str, Any] = {"rtf": seconds, "cold": cold(coder, short), "install": installed(coder)}
+            costs: dict[str, Any] = {"rtf": seconds, "cold": cold(coder, short)}
+            costs["install"] = installed(stores[coder.name].read("facts"))
             costs |= {f"rtf_{side}_ratio": value / rtf[reference.name][side] for side, value in seconds.items()}
             if turns is coders:
                 costs["latency"] = latency(coder)

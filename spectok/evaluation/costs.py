@@ -106,14 +106,17 @@ def cold(coder: Coder, audio: Audio) -> dict[str, Any]:
     return found
 
 
-def installed(coder: Coder) -> dict[str, float]:
+def installed(facts: dict[str, Any]) -> dict[str, float]:
     """Megabytes on disk and number of the packages that a coder is and depends on, as they are installed here.
 
-    A coder's fact `package` says whose it is, of Debian or of PyPI; spectok is weighed without its extras. The C
-    library is in the former, Python itself not in the latter. Empty where it cannot be told.
+    A coder's fact `package` says whose it is, of Debian or of PyPI, and `needs` what it does not say that it needs;
+    spectok is weighed without its extras. The C library is in the former, Python itself not in the latter. Empty where
+    it cannot be told.
     """
-    package = coder.facts().get("package", "spectok" if "weight_hash" in coder.facts() else "").split(" ")[0]
-    sizes = _debian(package) or _python(package) if package else {}
+    package = facts.get("package", "spectok" if "weight_hash" in facts else "").split(" ")[0]
+    sizes = _debian(package) or _python(package)
+    for name in facts.get("needs", ()):
+        sizes |= _python(name)
     return {"megabytes": sum(sizes.values()) / 1e6, "packages": len(sizes)} if sizes else {}
 
 
@@ -123,13 +126,10 @@ def _debian(package: str) -> dict[str, float]:
         return {}
     form = "${Package}\t${Installed-Size}\t${Pre-Depends}, ${Depends}\t${db:Status-Status}\n"
     lines = subprocess.run(["dpkg-query", "-W", f"-f={form}"], capture_output=True, text=True, check=True).stdout
-    known = {
-        name: (1024.0 * float(size or 0), needs)
-        for name, size, needs, status in map(_fields, lines.splitlines())
-        if status == "installed"
-    }
+    fields = [line.split("\t") for line in lines.splitlines()]
+    known = {name: (1024.0 * float(size or 0), needs) for name, size, needs, status in fields if status == "installed"}
     found: dict[str, float] = {}
-    waiting = [package]
+    waiting = [package] if package else []
     while waiting:
         name = waiting.pop()
         if name in known and name not in found:
@@ -138,16 +138,12 @@ def _debian(package: str) -> dict[str, float]:
     return found
 
 
-def _fields(line: str) -> list[str]:
-    return line.split("\t")
-
-
 def _python(package: str) -> dict[str, float]:
     """The same of PyPI."""
     from packaging.requirements import Requirement
 
     found: dict[str, float] = {}
-    waiting = [package]
+    waiting = [package] if package else []
     while waiting:
         name = waiting.pop().lower().replace("_", "-")
         try:

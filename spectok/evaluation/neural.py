@@ -99,6 +99,7 @@ class NeuralRival:
             "sample_rate": self.sample_rate,
             "bitrate": self.bitrate,
             "package": f"{self.package} {importlib.metadata.version(self.package)}",
+            "needs": ["torch"],
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "macs": self.macs_per_second(),
             "weight_megabytes": sum(parameter.nbytes for parameter in self.model.parameters()) / 1e6,
