@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,18 @@ def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported, side)
         },
     }
     assert before == expected[side]
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_graph_computes_hardly_any_shapes(exported, side):
+    graph = onnx.load(exported.folder / f"{side}.onnx").graph
+    counts = Counter(node.op_type for node in graph.node)
+    assert (counts["Attention"], counts["Softmax"]) == (1, 0)
+    assert counts["Shape"] == counts["Expand"] + 1 == 2  # for the queries of each frame, and one where two axes open
+    constants = {item.name for item in graph.initializer}
+    computed = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] not in constants]
+    assert len(computed) == 1
+    assert counts["Unsqueeze"] + counts["Squeeze"] <= 6  # of the GRUs' states and outputs, and of no shapes
 
 
 def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported):
