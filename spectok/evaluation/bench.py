@@ -113,8 +113,11 @@ def bench(
     sized = {
         coder.name: {"facts": facts[coder.name], "costs": stores.pop(coder.name).read("costs")} for coder in weightless
     }
-    unjudged = dict.fromkeys(metrics, math.nan)
-    rows = {name: [unjudged | store.read(key) for key in keys] for name, store in stores.items()}
+    unjudged = [{} if number in chosen else dict.fromkeys(judged, math.nan) for number in range(len(items))]
+    rows = {
+        name: [store.read(key) | blank for key, blank in zip(keys, unjudged, strict=True)]
+        for name, store in stores.items()
+    }
     histograms = {
         name: [store.histogram(key, name, facts[name]["codebook_size"]) for key in keys]
         if "codebook_size" in facts[name]
