@@ -66,12 +66,14 @@ def pictures_stale(content: bytes) -> list[str]:
     """The names of the pictures that do not show these results."""
     from PIL import Image
 
-    digest, stale = hashlib.sha256(content).hexdigest(), []
-    for name in PICTURES:
-        path = RESULTS.with_name(f"{name}.png")
-        if not path.exists() or Image.open(path).info.get("Results") != digest:
-            stale.append(name)
-    return stale
+    digest = hashlib.sha256(content).hexdigest()
+
+    def shown(path: Path) -> Any:
+        with Image.open(path) as image:
+            return image.info.get("Results")
+
+    paths = {name: RESULTS.with_name(f"{name}.png") for name in PICTURES}
+    return [name for name, path in paths.items() if not path.exists() or shown(path) != digest]
 
 
 def draw(content: bytes, names: list[str]) -> None:
