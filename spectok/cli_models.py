@@ -99,19 +99,24 @@ def bench(args: argparse.Namespace) -> None:
         from spectok.evaluation.bench import clips_of
         from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
         from spectok.evaluation.items import load_items
-        from spectok.evaluation.neural import NEURAL, NeuralRival
         from spectok.evaluation.page import write_pages
         from spectok.evaluation.report import write_report
-        from spectok.evaluation.rivals import RIVALS, Rival
+        from spectok.evaluation.rivals import RIVALS
 
         judged: dict[str, str] = {}
         if args.judges:
             from spectok.evaluation.judges import JUDGED as judged
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
+    everyone: list[Any] = list(RIVALS.values())
+    try:
+        from spectok.evaluation.neural import NEURAL
+
+        everyone += NEURAL.values()
+    except ModuleNotFoundError as error:
+        print(f"left out: neural rivals need more packages: pip install 'spectok[neural]' ({error})", file=sys.stderr)
     coders: list[Coder] = []
     weightless: list[Coder] = []
-    everyone: list[Rival | NeuralRival] = [*RIVALS.values(), *NEURAL.values()]
     for name in pretrained.names():
         model = pretrained.find(name)
         parameters, macs = model_size(model)
