@@ -91,7 +91,7 @@ def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
         points = {name: (value, coders[name]["groups"][group][metric]) for name, value in found.items()}
         _curves(axis, points, lines=False)
         axis.set_ylabel(TITLES[metric])
-        _log_scale(axis, label, [value * 10.0**power for power in range(-4, 6) for value in (1, 3)])
+        _log_scale(axis, label, [value * 10.0**power for power in range(-4, 6) for value in (1, 2, 5)])
     _legend(figure, left)
     return figure
 
