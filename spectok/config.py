@@ -32,6 +32,7 @@ class SpectrumConfig:
     hop_length: int = 160  # samples between frames
     synthesis_length: int = 320  # how many of the window's last samples the synthesis uses: less is less latency
     power: float = 2.0  # p of |s|^(1/p); 1 leaves the spectrum as it is
+    random_signs_from: float = 0.0  # Hz from which up the synthesis draws the signs of its bins; 0: from nowhere
 
     def __post_init__(self) -> None:
         n_fft, hop, synthesis = self.n_fft, self.hop_length, self.synthesis_length
@@ -42,6 +43,7 @@ class SpectrumConfig:
             f"synthesis_length is {synthesis}, but must be a multiple of twice the hop {hop} and at most n_fft {n_fft}",
         )
         require(1 <= self.power < math.inf, f"power is {self.power}, but must be at least 1, and finite")
+        require(self.random_signs_from >= 0, f"random_signs_from is {self.random_signs_from}, but must not be negative")
 
     @property
     def positions(self) -> int:
@@ -159,6 +161,11 @@ class CodecConfig:
             f"name is {self.name!r}, but must be 1 to 64 letters, digits, '.', '_' or '-'",
         )
         require(self.sample_rate > 0, f"sample_rate is {self.sample_rate}, but must be positive")
+        require(
+            self.spectrum.random_signs_from < self.sample_rate / 2,
+            f"random_signs_from is {self.spectrum.random_signs_from} Hz, but must be less than half of the sample rate "
+            f"{self.sample_rate}",
+        )
         for name in ("latent_dim", "gru_hidden"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
         for name in ("encoder_dense_rank", "decoder_dense_rank", "encoder_gru_layers", "decoder_gru_layers"):

@@ -20,7 +20,8 @@ FAMILY = {
     kind: dataclasses.replace(QUERY, bottleneck=dataclasses.replace(QUERY.bottleneck, kind=kind))
     for kind in ("query", "mamba", "band_split", "band_conv")
 }
-TINY = FAMILY | {"flat": FLAT, "vq": VQ}
+SIGNS = dataclasses.replace(QUERY, spectrum=dataclasses.replace(QUERY.spectrum, random_signs_from=2000.0))
+TINY = FAMILY | {"flat": FLAT, "vq": VQ, "signs": SIGNS}
 tiny = pytest.mark.parametrize("name", TINY)
 presets = pytest.mark.parametrize("name", PRESETS)
 codecs = pytest.mark.parametrize("name", [*TINY, *PRESETS])

@@ -104,6 +104,7 @@ IMPOSSIBLE = [
         {"n_fft": 512, "synthesis_length": 480},
         "synthesis_length is 480, but must be a multiple of twice",
     ),
+    (SpectrumConfig, {"random_signs_from": -1.0}, "random_signs_from is -1.0, but must not be negative"),
     (SpectrumConfig, {"power": 0.5}, "power is 0.5, but must be at least 1"),
     (SpectrumConfig, {"power": math.nan}, "power is nan, but must be at least 1"),
     (SpectrumConfig, {"power": math.inf}, "power is inf, but must be at least 1, and finite"),

@@ -36,6 +36,7 @@ FAMILY = {
     "flat": FLAT,
     "vq": VQ,
     "no time in the convolutions": dataclasses.replace(QUERY, encoder=FRAMEWISE, decoder=FRAMEWISE),
+    "random signs": dataclasses.replace(QUERY, spectrum=dataclasses.replace(QUERY.spectrum, random_signs_from=2000.0)),
     "one token": dataclasses.replace(QUERY, quantizer=dataclasses.replace(QUERY.quantizer, tokens_per_frame=1)),
 }
 

@@ -41,6 +41,13 @@ def test_phase_counts_in_the_complex_loss_alone(losses, noise):
     assert float(values["mel"]) == pytest.approx(0.0, abs=1e-6)
 
 
+def test_the_complex_loss_may_end_at_a_frequency(noise):
+    values = Losses(LossConfig(complex_below=2000.0), 16000)(10 * noise, -10 * noise)
+    assert float(values["complex"]) == pytest.approx(4.0 / 4, abs=5e-2)  # of white noise, a quarter lies below
+    high = torch.sin(2 * math.pi * 5000 / 16000 * torch.arange(16000))[None]
+    assert float(Losses(LossConfig(complex_below=2000.0), 16000)(high, -high)["complex"]) < 5e-3  # 4 if it counted
+
+
 def test_a_gain_costs_what_the_formulas_say(losses, noise):
     values = losses(10 * noise, 40 * noise)
     # A gain of 4 is a gain of 2 after the square root of the power law: (2 - 1)² of the energy.

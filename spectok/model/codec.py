@@ -4,6 +4,8 @@ Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, 
                           `---> dense spectral path --'
 Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> inverse STFT
                          `---> dense spectral path --'
+
+The decoder draws the signs of high bins itself: RandomSigns.
 """
 
 import math
@@ -17,7 +19,7 @@ from spectok.model.bottleneck import Compression, Expansion, QueryAttention
 from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
 from spectok.model.mamba import Mamba
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
-from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
+from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw, RandomSigns
 from spectok.model.streaming import Residual, Serial, State, Streaming
 
 SPECTRUM_GAIN = 10.0  # brings the power-law spectrum of speech, whose rms is about 0.1, to where the layers work
@@ -157,11 +159,13 @@ class Decoder(Streaming):
             else None
         )
         self.power_law = PowerLaw(config.spectrum.power)
+        first = math.ceil(config.spectrum.random_signs_from * config.spectrum.n_fft / config.sample_rate)
+        self.signs = RandomSigns(first, positions) if first else Serial()
         self.inverse_stft = InverseSTFT(config.spectrum)
 
     def init_state(self, batch: int) -> State:
-        """States of latent GRUs, tower and inverse STFT."""
-        return self.context.init_state(batch), self.tower.init_state(batch), self.inverse_stft.init_state(batch)
+        """States of latent GRUs, tower, signs and inverse STFT."""
+        return tuple(part.init_state(batch) for part in (self.context, self.tower, self.signs, self.inverse_stft))
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return frame_length samples for each."""
@@ -170,9 +174,9 @@ class Decoder(Streaming):
         spectrum = features.permute(0, 3, 1, 2)
         if self.dense is not None:
             spectrum = spectrum + self.dense(frames)
-        spectrum = nn.functional.pad(self.power_law.expand(spectrum / SPECTRUM_GAIN), (0, 1))
-        audio, synthesis_state = self.inverse_stft.step(spectrum, state[2])
-        return audio, (context_state, tower_state, synthesis_state)
+        spectrum, signs_state = self.signs.step(self.power_law.expand(spectrum / SPECTRUM_GAIN), state[2])
+        audio, synthesis_state = self.inverse_stft.step(nn.functional.pad(spectrum, (0, 1)), state[3])
+        return audio, (context_state, tower_state, signs_state, synthesis_state)
 
     @torch.no_grad()
     def amplify_(self, gain: float) -> None:

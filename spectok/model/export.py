@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from spectok.model.codec import Codec
 from spectok.model.streaming import State
 
-PARTS = {"encoder": ("stft", "tower", "context"), "decoder": ("context", "tower", "inverse_stft")}  # of the states
+PARTS = {"encoder": ("stft", "tower", "context"), "decoder": ("context", "tower", "signs", "inverse_stft")}  # of the states
 OPSET = 23  # the first with RMSNormalization
 FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
 

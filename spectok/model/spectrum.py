@@ -10,6 +10,7 @@ A long past sharpens the frequency resolution, a short synthesis window keeps th
 import functools
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,6 +111,36 @@ class InverseSTFT(Streaming):
         hops = frames.split(self.hop_length, dim=2)
         parts = (hops[past - i][:, i : i - past or None] for i in range(past + 1))
         return functools.reduce(torch.add, parts).flatten(1), (frames[:, -past:],)
+
+
+class RandomSigns(Streaming):
+    """The sign of each bin above a frequency drawn anew in every frame, on spectra `[B, 2, F, Q]`; before `InverseSTFT`.
+
+    Codes of a few kbit/s say how loud the high bins are, not in which phase. A network that does not know a phase gives
+    the same one in every frame, and that is heard as a buzz at the frame rate; random ones are heard as breath (as in
+    MPEG-4's perceptual noise substitution, J. Herre and D. Schulz, AES 1998). The signs are one fixed sequence of
+    `PERIOD` frames that every stream begins with, so what comes out depends on the codes alone.
+    """
+
+    PERIOD = 128
+
+    def __init__(self, first: int, positions: int) -> None:
+        super().__init__()
+        self.first = first
+        draws = np.random.RandomState(0).randint(2, size=(self.PERIOD, positions - first))  # the same in every numpy
+        signs = np.concatenate([np.ones((self.PERIOD, first)), 2.0 * draws - 1], axis=1)
+        self.register_buffer("signs", torch.from_numpy(signs).float(), persistent=False)
+        self.signs: Tensor
+
+    def init_state(self, batch: int) -> State:
+        """The number of the next frame in the sequence, `[B, 1]`."""
+        return (self.zeros(batch, 1),)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """Give each frame its signs."""
+        frames = x.shape[2]
+        numbers = (state[0] + torch.arange(frames, dtype=state[0].dtype, device=x.device)) % self.PERIOD
+        return x * self.signs[numbers.long()][:, None], ((state[0] + frames) % self.PERIOD,)
 
 
 class PowerLaw:

@@ -35,7 +35,7 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
-    """A model's weights for a codec of the same configuration, but for convolutions that may reach less far back.
+    """A model's weights for a codec of the same configuration, but for random signs and how far convolutions reach back.
 
     The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel.
 
@@ -43,7 +43,7 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
         InputError: the configurations differ in more than that, or the file is damaged.
     """
     complaint = f"the model {model.config.name} has another configuration than the recipe"
-    require(_with_kernels_of(codec.config, model.config) == codec.config, complaint)
+    require(_with_liberties_of(codec.config, model.config) == codec.config, complaint)
     weights, shapes = load_tensors(model.weights)[0], {name: t.shape for name, t in codec.state_dict().items()}
     for name, kernel in weights.items():
         if kernel.dim() == 4:  # [out, in, time, frequency]
@@ -54,11 +54,12 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     return weights
 
 
-def _with_kernels_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
-    """`other`, but for how far back its convolutions reach, which is as in `config`."""
+def _with_liberties_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
+    """`other`, but for its random signs and how far back its convolutions reach, which are as in `config`."""
 
     def tower(mine: TowerConfig, its: TowerConfig) -> TowerConfig:
         input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
         return replace(its, input_kernel=input_kernel, kernel=kernel)
 
-    return replace(other, encoder=tower(config.encoder, other.encoder), decoder=tower(config.decoder, other.decoder))
+    spectrum = replace(other.spectrum, random_signs_from=config.spectrum.random_signs_from)
+    return replace(other, spectrum=spectrum, encoder=tower(config.encoder, other.encoder), decoder=tower(config.decoder, other.decoder))

@@ -5,6 +5,7 @@ applies them.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +41,7 @@ class LossConfig:
     adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
     balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output
     power: float = 2.0  # p of |s|^(1/p) in complex and magnitude
+    complex_below: float = 0.0  # Hz that complex ends at, where the codec's phases are random above; 0: at none
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
@@ -61,6 +63,7 @@ class LossConfig:
             bool(self.level_windows) and min(self.level_windows) >= 2,
             f"level_windows are {self.level_windows}, but must be windows of at least 2 samples",
         )
+        require(self.complex_below >= 0, f"complex_below is {self.complex_below}, but must not be negative")
         for name, weight in self.weights.items():
             require(weight >= 0, f"{name}_weight is {weight}, but must not be negative")
 
@@ -89,7 +92,7 @@ class Losses(nn.Module):
 
     def __init__(self, config: LossConfig, sample_rate: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.sample_rate = config, sample_rate
         self.floor = 10 ** (config.floor_db / 20)
         for n_fft, n_mels in zip(config.mel_n_fft, config.n_mels, strict=True):
             bank = torchaudio.functional.melscale_fbanks(
@@ -123,7 +126,8 @@ class Losses(nn.Module):
         real_c, real_m = self._power_law(real)
         fake_c, fake_m = self._power_law(fake)
         energy = real_m.square().sum(dim=(1, 2)) + 1e-4 * real_m[0].numel()
-        complex_error = (real_c - fake_c).square().sum(dim=(1, 2, 3))
+        below = math.ceil(self.config.complex_below * self.config.spectral_n_fft / self.sample_rate) or None
+        complex_error = (real_c - fake_c)[:, :below].square().sum(dim=(1, 2, 3))
         magnitude_error = (real_m - fake_m).square().sum(dim=(1, 2))
         return {"complex": (complex_error / energy).mean(), "magnitude": (magnitude_error / energy).mean()}
 
