@@ -162,7 +162,7 @@ def test_random_signs_begin_anew_after_their_period():
 
 
 def test_random_signs_take_the_buzz_from_frames_that_repeat():
-    """What repeats in every hop has all its energy at multiples of the frame rate; with signs that are drawn, hardly any."""
+    """What repeats in every hop has all its energy at multiples of the frame rate; with signs drawn, hardly any."""
     config = SpectrumConfig()
     frame = torch.randn(1, 2, 1, 161, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 400, 1)
 

@@ -71,8 +71,10 @@ def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
             assert torch.equal(after[name][:, :, 1:], before[name][:, :, -taps + 1 or before[name].shape[2] :])
         else:
             assert torch.equal(after[name], before[name])
-    signs = dataclasses.replace(QUERY.spectrum, random_signs_from=2000.0)
-    assert initial_weights(model, Codec(dataclasses.replace(QUERY, name="tiny", spectrum=signs))).keys() == before.keys()
+    signs = Codec(
+        dataclasses.replace(model.config, spectrum=dataclasses.replace(QUERY.spectrum, random_signs_from=2e3))
+    )
+    assert initial_weights(model, signs).keys() == before.keys()
     with pytest.raises(InputError, match=r"^the model tiny has another configuration than the recipe$"):
         initial_weights(model, Codec(dataclasses.replace(model.config, latent_dim=13)))
     longer = dataclasses.replace(QUERY.encoder, kernel=(4, 4))

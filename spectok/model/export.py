@@ -22,7 +22,10 @@ from torch import Tensor, nn
 from spectok.model.codec import Codec
 from spectok.model.streaming import State
 
-PARTS = {"encoder": ("stft", "tower", "context"), "decoder": ("context", "tower", "signs", "inverse_stft")}  # of the states
+PARTS = {  # of the states
+    "encoder": ("stft", "tower", "context"),
+    "decoder": ("context", "tower", "signs", "inverse_stft"),
+}
 OPSET = 23  # the first with RMSNormalization
 FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
 

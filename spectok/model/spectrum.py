@@ -114,7 +114,7 @@ class InverseSTFT(Streaming):
 
 
 class RandomSigns(Streaming):
-    """The sign of each bin above a frequency drawn anew in every frame, on spectra `[B, 2, F, Q]`; before `InverseSTFT`.
+    """The sign of each bin above a frequency drawn anew in every frame, on spectra `[B, 2, F, Q]`.
 
     Codes of a few kbit/s say how loud the high bins are, not in which phase. A network that does not know a phase gives
     the same one in every frame, and that is heard as a buzz at the frame rate; random ones are heard as breath (as in

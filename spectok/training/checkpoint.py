@@ -35,7 +35,7 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
-    """A model's weights for a codec of the same configuration, but for random signs and how far convolutions reach back.
+    """A model's weights for a codec of the same configuration, but for random signs and shorter convolutions.
 
     The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel.
 
@@ -62,4 +62,5 @@ def _with_liberties_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
         return replace(its, input_kernel=input_kernel, kernel=kernel)
 
     spectrum = replace(other.spectrum, random_signs_from=config.spectrum.random_signs_from)
-    return replace(other, spectrum=spectrum, encoder=tower(config.encoder, other.encoder), decoder=tower(config.decoder, other.decoder))
+    encoder, decoder = tower(config.encoder, other.encoder), tower(config.decoder, other.decoder)
+    return replace(other, spectrum=spectrum, encoder=encoder, decoder=decoder)
