@@ -126,7 +126,6 @@ class RandomSigns(Streaming):
 
     def __init__(self, first: int, positions: int) -> None:
         super().__init__()
-        self.first = first
         draws = np.random.RandomState(0).randint(2, size=(self.PERIOD, positions - first))  # the same in every numpy
         signs = np.concatenate([np.ones((self.PERIOD, first)), 2.0 * draws - 1], axis=1)
         self.register_buffer("signs", torch.from_numpy(signs).float(), persistent=False)
