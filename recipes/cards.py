@@ -25,7 +25,7 @@ from recipes.study import tables
 from spectok import pretrained
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.files import atomic_write
+from spectok.files import write_text
 from spectok.model.codec import Codec
 
 ROOT = Path(__file__).parent.parent
@@ -246,8 +246,7 @@ def main() -> int:
             continue
         stale.append(path)
         if not args.check:
-            with atomic_write(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)
     told = "stale" if args.check else "written"
     print("\n".join(f"{told}: {path.relative_to(ROOT)}" for path in stale) or "all up to date")
     return 1 if stale and args.check else 0

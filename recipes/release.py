@@ -27,7 +27,7 @@ from spectok.audio import read_audio
 from spectok.errors import InputError
 from spectok.evaluation.agreement import export_verified
 from spectok.evaluation.metrics import codebook_use, level_db
-from spectok.files import atomic_write
+from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.model.weights import load_weights, save_tensors
 from spectok.tokenizer import Tokenizer
@@ -67,11 +67,6 @@ def missing_level(codec: Codec, corpus: Corpus) -> float:
     return -float(np.nanmedian(levels))
 
 
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def release(run: Path, corpus: Corpus, root: Path) -> str:
     """Write the release form of a run under `root`; returns the model's name."""
     model = pretrained.find(run / "release")
@@ -82,7 +77,7 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "model.safetensors", codec.state_dict(), {"format": "pt"})
-    _write(folder / "config.json", model.config.to_json())
+    write_text(folder / "config.json", model.config.to_json())
     speech, _ = read_audio(SPEECH, model.config.sample_rate)
     export_verified(pretrained.find(folder), speech, folder)
     facts = {
@@ -90,7 +85,7 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
         "gain_db": round(decibels, 3),
         "codebook": count_codes(folder, corpus),  # with the graphs, which take a third of the time
     }
-    _write(folder / "training.json", json.dumps(facts, indent=1) + "\n")
+    write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
     pretrained.write_index(root, name)
     return name
 

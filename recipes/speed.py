@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from spectok.files import atomic_write
+from spectok.files import write_text
 from spectok.training.data import Corpus
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
@@ -83,8 +83,7 @@ def main() -> int:
     hardware = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()}, {args.threads} thread"
     data = TrainConfig().data
     facts = {"hardware": hardware, "torch": torch.__version__, "batch_size": data.batch_size, "variants": rows}
-    with atomic_write(HERE / "speed.json") as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    write_text(HERE / "speed.json", json.dumps(facts, indent=1) + "\n")
     return 0
 
 

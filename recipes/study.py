@@ -22,7 +22,7 @@ from typing import Any
 from spectok.config import CodecConfig, from_dict, require
 from spectok.errors import InputError
 from spectok.evaluation.picture import canvas, save
-from spectok.files import atomic_write
+from spectok.files import write_text
 from spectok.model.codec import Codec
 
 HERE = Path(__file__).parent
@@ -145,8 +145,7 @@ def write(study: Path, groups: list[Group], out: Path) -> None:
         facts = {key: value for key, value in dataclasses.asdict(group).items() if key != "probes"}
         done = [probe for probe in probes(group) if (probe.folder(out) / "done").exists()]
         results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
-    with atomic_write(study / "results.json") as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_text(study / "results.json", json.dumps(results, indent=1) + "\n")
     draw(study / "curves.png", results)
 
 

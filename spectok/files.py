@@ -96,3 +96,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text in UTF-8 as `atomic_write` writes."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.files import atomic_write, why
+from spectok.files import why, write_text
 
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
@@ -106,5 +106,4 @@ def write_index(folder: Path, name: str) -> None:
     lines = []
     for model, hashes in sorted(index.items()):
         lines += [f'["{model}"]', *(f'"{file}" = "{sha256}"' for file, sha256 in hashes.items()), ""]
-    with atomic_write(folder / "index.toml") as temporary:
-        temporary.write_text("\n".join(lines), encoding="utf-8")
+    write_text(folder / "index.toml", "\n".join(lines))

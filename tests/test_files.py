@@ -9,7 +9,7 @@ import pytest
 from spectok.audio import read_audio, write_audio
 from spectok.container import read_codes
 from spectok.errors import InputError
-from spectok.files import atomic_write, check_sample_rate, file_name
+from spectok.files import atomic_write, check_sample_rate, file_name, write_text
 
 
 def test_atomic_write_replaces_at_the_end_or_not_at_all(tmp_path):
@@ -42,6 +42,8 @@ def test_atomic_write_honours_the_umask_and_follows_links(tmp_path):
         temporary.write_bytes(b"through")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "a").read_bytes() == b"through"
+    write_text(tmp_path / "link", "für\n")
+    assert (tmp_path / "a").read_bytes() == b"f\xc3\xbcr\n"
 
 
 def test_atomic_write_replaces_no_device(tmp_path):

@@ -27,7 +27,7 @@ from spectok.evaluation.costs import cold, installed, latency, timings
 from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram, workers
 from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, score
-from spectok.files import atomic_write
+from spectok.files import atomic_write, write_text
 
 COSTS_SECONDS = 20.0  # of audio that timings are taken over: the first files, joined
 COLD_SECONDS = 5.0
@@ -54,8 +54,7 @@ class Store:
 
     def write(self, name: str, facts: dict[str, Any]) -> None:
         """Keep facts under that name, all or none of them."""
-        with atomic_write(self.folder / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_text(self.folder / f"{name}.json", json.dumps(facts, indent=1) + "\n")
 
     def audio_path(self, key: str) -> Path:
         """Where the decoded audio of a file is."""

@@ -15,7 +15,7 @@ from spectok.evaluation.coders import Audio
 from spectok.evaluation.figures import TITLES, pictures, shown_group
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.picture import canvas, show_spectrogram
-from spectok.files import atomic_write
+from spectok.files import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +43,7 @@ def write_pages(results: Results, clips: Clips, out: Path) -> None:
     listening = [{"clip": clip, "sounds": sounds} for clip, sounds in coded.items()]
     abx = (ASSETS / "abx.html").read_text(encoding="utf-8").replace("/*CLIPS*/[]", json.dumps(listening))
     for name, text in (("report.html", _report(results, clips, coded)), ("abx.html", abx)):
-        with atomic_write(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
 
 
 def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) -> str:

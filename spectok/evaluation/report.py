@@ -8,7 +8,7 @@ from typing import Any
 from spectok.errors import InputError
 from spectok.evaluation.evaluate import GROUPS
 from spectok.evaluation.metrics import SAMPLE_RATE
-from spectok.files import atomic_write, why
+from spectok.files import why, write_text
 
 COLUMNS = (("pesq", "PESQ-WB", 2), ("stoi", "STOI", 3), ("estoi", "ESTOI", 3))
 MORE_COLUMNS = (
@@ -65,8 +65,7 @@ def write_report(results: Results, out_folder: str | Path) -> None:
     except OSError as error:
         raise InputError(f"cannot make the folder {out_folder}: {why(error)}") from error
     for name, text in texts.items():
-        with atomic_write(out_folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(out_folder / name, text)
 
 
 def _preamble(results: Results) -> str:
