@@ -13,6 +13,7 @@ from torch import nn
 from recipes.train import load_recipe
 from spectok.model.bands import bands
 from spectok.model.codec import SPECTRUM_GAIN, Codec
+from spectok.model.spectrum import RandomSigns
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PRESETS = ["spectok-16k-4k", "spectok-16k-800"]
@@ -168,6 +169,24 @@ def test_training_sees_what_inference_does(name, speech):
     assert torch.equal(quantized.codes.flatten(1), codes)
     decoded, _ = codec.decode_step(codes, codec.init_state(3)[1])
     torch.testing.assert_close(decoded, output, rtol=0, atol=1e-6)  # FSQ holds its grid in float32
+
+
+def test_draws_differ_in_where_their_signs_begin_and_in_nothing_else(speech):
+    codec = built("signs")
+    audio = rows_of(speech, codec.config)
+    torch.manual_seed(5)
+    output, quantized = codec(audio, draws=2)
+    torch.manual_seed(5)
+    state = codec.decoder.drawn_state(6)
+    (places,) = state[2]
+    assert len(set(places.flatten().tolist())) == 6
+    assert places.min() >= 0 and places.max() < RandomSigns.PERIOD
+    assert torch.equal(places, places.round())
+    assert all(not tensor.any() for tensor in leaves((*state[:2], state[3])))
+    expected, _ = codec.decode_step(quantized.codes.flatten(1).repeat(2, 1), state)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
+    zeroth, _ = codec(audio, draws=1)
+    assert not torch.allclose(zeroth, codec(audio)[0], rtol=0, atol=1e-3)
 
 
 @tiny

@@ -42,10 +42,10 @@ def test_phase_counts_in_the_complex_loss_alone(losses, noise):
 
 
 def test_the_complex_loss_may_end_at_a_frequency(noise):
-    values = Losses(LossConfig(complex_below=2000.0), 16000)(10 * noise, -10 * noise)
+    values = Losses(LossConfig(), 16000, phase_below=2000.0)(10 * noise, -10 * noise)
     assert float(values["complex"]) == pytest.approx(4.0 / 4, abs=5e-2)  # of white noise, a quarter lies below
     high = torch.sin(2 * math.pi * 5000 / 16000 * torch.arange(16000))[None]
-    assert float(Losses(LossConfig(complex_below=2000.0), 16000)(high, -high)["complex"]) < 5e-3  # 4 if it counted
+    assert float(Losses(LossConfig(), 16000, phase_below=2000.0)(high, -high)["complex"]) < 5e-3  # 4 if it counted
 
 
 def test_a_gain_costs_what_the_formulas_say(losses, noise):
@@ -142,6 +142,38 @@ def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(lo
     alone = [losses(noise[row : row + 1], fake[row : row + 1]) for row in range(2)]
     for name in NAMES:
         assert float(together[name]) == pytest.approx(float(alone[0][name] + alone[1][name]) / 2, rel=1e-5)
+
+
+def test_two_draws_cost_half_of_the_energy_distance(losses, noise):
+    draws = 0.1 * torch.randn(2, 2, 16000, generator=torch.Generator().manual_seed(1))
+    together = losses(noise, draws.flatten(0, 1))
+    for name in ("complex", "magnitude"):  # over the energy of the original, also between the draws
+        ratio = float(losses.spectral(noise, 0 * noise)[name] / losses.spectral(draws[0], 0 * noise)[name])
+        assert ratio == pytest.approx(1, abs=0.02)
+    for name in ("mel", "stft", "level"):
+        first, second = (float(losses(noise, draw)[name]) for draw in draws)
+        between = float(losses(draws[0], draws[1])[name])
+        assert float(together[name]) == pytest.approx((first + second - between) / 2, rel=1e-4)
+    single = sum(float(losses(noise, draw)["overshoot"]) for draw in draws) / 2
+    assert float(together["overshoot"]) == pytest.approx(single, rel=1e-6)
+    with pytest.raises(InputError, match=r"draws is 3, but must be 1 or 2"):
+        LossConfig(draws=3)
+
+
+def test_one_draw_rewards_dullness_and_two_reward_what_varies_as_the_original():
+    """Noise against other noise: with one draw the best is too quiet; with two it is as loud as the original."""
+    generator = torch.Generator().manual_seed(0)
+    real, *draws = 0.1 * torch.randn(3, 8, 16000, generator=generator)
+    losses = Losses(LossConfig(), 16000)
+    gains = torch.arange(0.5, 1.5, 0.05)
+
+    def best(*fakes):
+        """The gains that magnitude and mel like best."""
+        values = [losses(real, gain * torch.cat(fakes)) for gain in gains]
+        return [float(gains[int(torch.stack([v[name] for v in values]).argmin())]) for name in ("magnitude", "mel")]
+
+    assert best(draws[0])[0] == pytest.approx(0.85, abs=0.01)
+    assert best(*draws) == pytest.approx([1.0, 1.0], abs=0.01)
 
 
 def test_weights_by_name():

@@ -16,7 +16,7 @@ from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors
 from spectok.training.checkpoint import initial_weights
 from spectok.training.data import Corpus, DataConfig
-from spectok.training.losses import decorrelation
+from spectok.training.losses import Losses, decorrelation
 from spectok.training.recipe import Budget
 from spectok.training.trainer import Trainer
 
@@ -178,6 +178,25 @@ def test_what_a_step_says(prepared):
     weights = FROM_THE_START.weights
     total = sum(weights[name] * values[name] for name in names | inner)
     assert values["total"] == pytest.approx(total, rel=1e-5)  # what the discriminators say has no scale
+
+
+def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared):
+    loss = dataclasses.replace(FROM_THE_START, draws=2)
+    config = recipe(loss=loss)
+    spectrum = dataclasses.replace(config.codec.spectrum, random_signs_from=2000.0)
+    config = dataclasses.replace(config, codec=dataclasses.replace(config.codec, spectrum=spectrum))
+    trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
+    values = trainer.train_step()
+
+    torch.manual_seed(config.seed)
+    audio = other._next_batch()
+    output, _ = other.codec(audio, 2)
+    assert len(output) == 2 * len(audio)
+    real, fake = other._aligned(audio, output)
+    expected = Losses(loss, 16000, phase_below=2000.0)(real, fake.detach())
+    assert values.keys() >= expected.keys() | JUDGED
+    for name, value in expected.items():
+        assert values[name] == pytest.approx(float(value), rel=1e-4), name
 
 
 @pytest.mark.parametrize("name", ["adversarial", "feature"])

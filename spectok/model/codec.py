@@ -167,6 +167,11 @@ class Decoder(Streaming):
         """States of latent GRUs, tower, signs and inverse STFT."""
         return tuple(part.init_state(batch) for part in (self.context, self.tower, self.signs, self.inverse_stft))
 
+    def drawn_state(self, batch: int) -> State:
+        """The zero state, but for signs that begin anywhere in their sequence: what training learns on."""
+        context, tower, signs, synthesis = self.init_state(batch)
+        return context, tower, tuple(torch.randint_like(place, RandomSigns.PERIOD) for place in signs), synthesis
+
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return frame_length samples for each."""
         frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
@@ -212,10 +217,19 @@ class Codec(nn.Module):
         frames = codes.reshape(codes.shape[0], -1, self.config.quantizer.tokens_per_frame)
         return self.decoder.step(self.quantizer.decode(frames), state)
 
-    def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
-        """For training: audio `[B, T]` to its reconstruction, `synthesis_delay` samples late, and the codes."""
+    def forward(self, audio: Tensor, draws: int = 0) -> tuple[Tensor, Quantized]:
+        """For training: audio `[B, T]` to its reconstruction, `synthesis_delay` samples late, and the codes.
+
+        Args:
+            audio: T is a multiple of frame_length.
+            draws: 0 decodes as everywhere else; n decodes n times, each row with signs that begin at a place of their
+                own, to `[n * B, T]`, one whole batch after the other.
+        """
         quantized: Quantized = self.quantizer(self.encoder(audio))
-        return self.decoder(quantized.quantized), quantized
+        if not draws:
+            return self.decoder(quantized.quantized), quantized
+        latent = quantized.quantized.repeat(draws, 1, 1, 1)
+        return self.decoder.step(latent, self.decoder.drawn_state(len(latent)))[0], quantized
 
     @property
     def num_parameters(self) -> int:

@@ -49,7 +49,7 @@ def fit(
     next_validation = trainer.seconds + 60 * config.validate_minutes
     averages = _Averages()
     log = RunLog(folder, config.codec) if is_first else None
-    losses = Losses(config.loss, config.codec.sample_rate)
+    losses = Losses(config.loss, config.codec.sample_rate, config.codec.spectrum.random_signs_from)
     bar = tqdm(total=100.0, disable=quiet or not is_first, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}")
     with _signals() as received, bar:
         stopped = 0

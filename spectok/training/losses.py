@@ -6,6 +6,7 @@ applies them.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,7 +42,7 @@ class LossConfig:
     adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
     balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output
     power: float = 2.0  # p of |s|^(1/p) in complex and magnitude
-    complex_below: float = 0.0  # Hz that complex ends at, where the codec's phases are random above; 0: at none
+    draws: int = 1  # outputs for each clip, with random signs of their own; 2 makes an energy distance of the losses
     spectral_n_fft: int = 512
     mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (20, 40, 64, 80)
@@ -63,7 +64,7 @@ class LossConfig:
             bool(self.level_windows) and min(self.level_windows) >= 2,
             f"level_windows are {self.level_windows}, but must be windows of at least 2 samples",
         )
-        require(self.complex_below >= 0, f"complex_below is {self.complex_below}, but must not be negative")
+        require(self.draws in (1, 2), f"draws is {self.draws}, but must be 1 or 2")
         for name, weight in self.weights.items():
             require(weight >= 0, f"{name}_weight is {weight}, but must not be negative")
 
@@ -88,11 +89,23 @@ class LossConfig:
 
 
 class Losses(nn.Module):
-    """Reconstruction losses between two batches of waveforms `[B, T]`, real and fake."""
+    """Reconstruction losses between waveforms, real `[B, T]` and fake `[B, T]`, or two draws of fake, `[2 * B, T]`.
 
-    def __init__(self, config: LossConfig, sample_rate: int) -> None:
+    What a codec makes up pays, against one original, for every difference from it, and least if it is dull: the same
+    in every frame. With two draws, each loss is `mean(d(real, draw)) - d(draw, draw) / 2`, half of the energy distance
+    of A. Gritsenko et al. (NeurIPS 2020, arXiv 2008.01160, equation 5), least where what is made up varies as the
+    originals do.
+
+    Args:
+        config: weights and resolutions.
+        sample_rate: in Hz.
+        phase_below: Hz from which the codec draws its phases, where the complex loss ends; 0: nowhere.
+    """
+
+    def __init__(self, config: LossConfig, sample_rate: int, phase_below: float = 0.0) -> None:
         super().__init__()
         self.config, self.sample_rate = config, sample_rate
+        self.compared = math.ceil(phase_below * config.spectral_n_fft / sample_rate) or None  # bins of the complex loss
         self.floor = 10 ** (config.floor_db / 20)
         for n_fft, n_mels in zip(config.mel_n_fft, config.n_mels, strict=True):
             bank = torchaudio.functional.melscale_fbanks(
@@ -111,7 +124,7 @@ class Losses(nn.Module):
         if self.config.mel_weight:
             losses["mel"] = self.mel(real, fake)
         if self.config.stft_weight:
-            losses["stft"] = self.log_stft(fake[:, None], real[:, None])
+            losses["stft"] = _between(self.log_stft, real[:, None], fake[:, None])
         if self.config.level_weight and progress >= self.config.level_start:
             losses["level"] = self.level(real, fake)
         if self.config.overshoot_weight:
@@ -126,18 +139,20 @@ class Losses(nn.Module):
         real_c, real_m = self._power_law(real)
         fake_c, fake_m = self._power_law(fake)
         energy = real_m.square().sum(dim=(1, 2)) + 1e-4 * real_m[0].numel()
-        below = math.ceil(self.config.complex_below * self.config.spectral_n_fft / self.sample_rate) or None
-        complex_error = (real_c - fake_c)[:, :below].square().sum(dim=(1, 2, 3))
-        magnitude_error = (real_m - fake_m).square().sum(dim=(1, 2))
-        return {"complex": (complex_error / energy).mean(), "magnitude": (magnitude_error / energy).mean()}
+
+        def error(a: Tensor, b: Tensor) -> Tensor:
+            return ((a - b).square().flatten(1).sum(dim=1) / energy).mean()
+
+        real_c, fake_c = real_c[:, : self.compared], fake_c[:, : self.compared]
+        return {"complex": _between(error, real_c, fake_c), "magnitude": _between(error, real_m, fake_m)}
 
     def mel(self, real: Tensor, fake: Tensor) -> Tensor:
         """Mean absolute difference of natural-log mel magnitudes, averaged over the resolutions."""
         terms = []
         for n_fft in self.config.mel_n_fft:
             bank = self.get_buffer(f"mel_{n_fft}")
-            real_mel, fake_mel = (self._stft(audio, n_fft).abs().transpose(1, 2) @ bank for audio in (real, fake))
-            terms.append((torch.log(real_mel + self.floor) - torch.log(fake_mel + self.floor)).abs().mean())
+            mels = (self._stft(audio, n_fft).abs().transpose(1, 2) @ bank for audio in (real, fake))
+            terms.append(_between(nn.functional.l1_loss, *(torch.log(mel + self.floor) for mel in mels)))
         return torch.stack(terms).mean()
 
     def level(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -148,12 +163,12 @@ class Losses(nn.Module):
         terms = []
         for length in self.config.level_windows:
             energies = (audio.unfold(1, length, length // 2).square().mean(dim=2) for audio in (real, fake))
-            real_level, fake_level = (0.5 * torch.log(energy + self.floor**2) for energy in energies)
-            terms.append((real_level - fake_level).abs().mean())
+            terms.append(_between(nn.functional.l1_loss, *(0.5 * torch.log(e + self.floor**2) for e in energies)))
         return torch.stack(terms).mean()
 
     def overshoot(self, real: Tensor, fake: Tensor) -> Tensor:
         """Mean of relu(ln |fake| / |real|) over the bins that are heard; regression leaves some too loud, as noise."""
+        real = real.repeat(len(fake) // len(real), 1)  # what is too loud is so in each draw
         real, fake = (self._stft(audio, self.config.spectral_n_fft).abs() for audio in (real, fake))
         heard = real > real.amax(dim=(1, 2), keepdim=True) * 10 ** (-self.config.overshoot_range_db / 20)
         excess = torch.where(heard, torch.log(fake.clamp_min(1e-9) / real.clamp_min(1e-9)), 0.0)
@@ -170,6 +185,15 @@ class Losses(nn.Module):
         energy = spectrum.square().sum(-1) + 1e-9
         magnitude = energy ** (0.5 / self.config.power)
         return spectrum * (energy ** ((1 / self.config.power - 1) / 2)).unsqueeze(-1), magnitude
+
+
+def _between(distance: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """The distance of real `[B, ...]` and fake `[B, ...]`; half of the energy distance where fake is two draws."""
+    first, *others = fake.split(len(real))
+    if not others:
+        return distance(first, real)
+    (second,) = others
+    return (distance(first, real) + distance(second, real) - distance(first, second)) / 2
 
 
 def _size(feature_map: Tensor) -> Tensor:

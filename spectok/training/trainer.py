@@ -50,7 +50,7 @@ class Trainer:
         device = self.machine.device
         self.codec = Codec(config.codec).to(device)
         self.network = compiled(self.codec) if self.machine.compile else self.codec
-        self.losses = Losses(config.loss, config.codec.sample_rate).to(device)
+        self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.spectrum.random_signs_from).to(device)
         self.balancer = Balancer(config.loss)
         self.scales = Scales(self.codec).to(device) if config.loss.scales_weight else None
         self.learned = nn.ModuleList(filter(None, [self.codec, self.scales]))
@@ -88,11 +88,11 @@ class Trainer:
         torch.manual_seed(self.config.seed + self.step)
         audio = self._next_batch()
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
-            output, quantized = self.network(audio)
+            output, quantized = self.network(audio, self.config.loss.draws)
         real, scored = self._aligned(audio, output.float())
         fake = scored.detach().requires_grad_()
         losses = self.losses(real, fake, self.progress)
-        adversarial, error = self._judge(real, fake)
+        adversarial, error = self._judge(real, fake[: len(real)])
         gradient, lengths = self.balancer.combine(losses | adversarial, fake)
         inner_losses = self._inner_losses(quantized, audio)
         weights = self.config.loss.weights
@@ -217,7 +217,7 @@ class Trainer:
         if self.config.loss.decorrelation_weight:
             losses["decorrelation"] = decorrelation(quantized.latent)
         if self.scales is not None:
-            losses["scales"] = self.scales(audio, self.first_scored)
+            losses["scales"] = self.scales(audio.repeat(self.config.loss.draws, 1), self.first_scored)
         return losses
 
     def _update_discriminators(self, error: Tensor) -> float:
@@ -286,8 +286,8 @@ class Trainer:
                 self.average[name].copy_(tensor)
 
 
-def compiled(codec: Codec) -> Callable[[Tensor], tuple[Tensor, Quantized]]:
+def compiled(codec: Codec) -> Callable[[Tensor, int], tuple[Tensor, Quantized]]:
     """The codec through `torch.compile`; on a CPU its GRUs are unrolled too, which takes minutes and then pays."""
     torch._dynamo.config.allow_rnn = next(codec.parameters()).device.type == "cpu"
-    network: Callable[[Tensor], tuple[Tensor, Quantized]] = torch.compile(codec, dynamic=False)
+    network: Callable[[Tensor, int], tuple[Tensor, Quantized]] = torch.compile(codec, dynamic=False)
     return network
