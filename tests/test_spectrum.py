@@ -158,6 +158,7 @@ def test_random_signs_begin_anew_after_their_period():
     layer, ones = RandomSigns(1, 40), torch.ones(2, 2, 300, 40)
     signs = layer(ones)
     assert torch.equal(signs[:, :, 128:256], signs[:, :, :128])
+    assert torch.equal(layer.step(ones[:, :, :2], (torch.tensor([[0.0], [126.0]]),))[0][1, 0], signs[0, 0, [126, 127]])
     assert torch.equal(layer.step(ones[:, :, :2], (torch.tensor([[0.0], [127.0]]),))[0][1, 0], signs[0, 0, [127, 0]])
 
 

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectok.config import SpectrumConfig
 from spectok.model.streaming import State, Streaming
@@ -128,18 +128,19 @@ class RandomSigns(Streaming):
         super().__init__()
         draws = np.random.RandomState(0).randint(2, size=(self.PERIOD, positions - first))  # the same in every numpy
         signs = np.concatenate([np.ones((self.PERIOD, first)), 2.0 * draws - 1], axis=1)
+        signs = np.roll(signs, 1, axis=0)  # the first frame comes after place 0
         self.register_buffer("signs", torch.from_numpy(signs).float(), persistent=False)
         self.signs: Tensor
 
     def init_state(self, batch: int) -> State:
-        """The number of the next frame in the sequence, `[B, 1]`."""
+        """The place of the frame before in the sequence, `[B, 1]`."""
         return (self.zeros(batch, 1),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Give each frame its signs."""
-        frames = x.shape[2]
-        numbers = (state[0] + torch.arange(frames, dtype=state[0].dtype, device=x.device)) % self.PERIOD
-        return x * self.signs[numbers.long()][:, None], ((state[0] + frames) % self.PERIOD,)
+        places = (state[0].long() + torch.arange(1, x.shape[2] + 1, device=x.device)) % self.PERIOD
+        signs = nn.functional.embedding(places, self.signs)
+        return x * signs[:, None], (places[:, -1:].to(state[0].dtype),)
 
 
 class PowerLaw:
@@ -164,4 +165,4 @@ class PowerLaw:
 
     def _scale(self, spectrum: Tensor, exponent: float) -> Tensor:
         magnitude = torch.linalg.vector_norm(spectrum, dim=1, keepdim=True).clamp_min(self.FLOOR)
-        return spectrum * magnitude ** (exponent - 1)
+        return spectrum * (magnitude if exponent == 2 else magnitude ** (exponent - 1))
