@@ -47,7 +47,7 @@ class SpectrumConfig:
 
     @property
     def positions(self) -> int:
-        """Frequency positions of the network: the bins without the Nyquist bin."""
+        """Frequency positions of the network: the bins without the Nyquist bin, which carries nothing."""
         return self.n_fft // 2
 
 

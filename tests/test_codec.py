@@ -332,7 +332,7 @@ def test_every_recipe_builds_and_runs(path):
 
 def encoder_stages(encoder, audio):
     """The output of every part of the encoder by name, time on axis 1."""
-    spectrum = encoder.power_law.compress(encoder.stft(audio))[..., :-1] * SPECTRUM_GAIN
+    spectrum = encoder.power_law.compress(encoder.stft(audio)) * SPECTRUM_GAIN
     x, stages = spectrum.permute(0, 2, 3, 1), {}
     for i, layer in enumerate(encoder.tower.layers):
         x = stages[f"tower {i}"] = layer(x)

@@ -83,6 +83,20 @@ def test_stft_is_torch_stft_of_the_audio_after_zeros(config):
 
 
 @configs
+def test_bins_that_are_left_out_are_those_from_the_top_and_count_as_zeros(config):
+    count = config.n_fft // 2
+    audio = torch.randn(2, 12 * config.hop_length)
+    whole, fewer = STFT(config)(audio), STFT(config, count)(audio)
+    torch.testing.assert_close(fewer, whole[..., :count], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        InverseSTFT(config, count)(fewer),
+        InverseSTFT(config)(torch.nn.functional.pad(fewer, (0, 1))),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+@configs
 def test_contract(config):
     hop = config.hop_length
     verify_streaming(STFT(config), torch.randn(2, 7 * hop), stride=hop, time_axis=1, output_time_axis=2)

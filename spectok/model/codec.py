@@ -89,7 +89,7 @@ class Encoder(Streaming):
         super().__init__()
         tower, bottleneck, quantizer = config.encoder, config.bottleneck, config.quantizer
         positions, latent_dim = config.spectrum.positions, config.latent_dim
-        self.stft = STFT(config.spectrum)
+        self.stft = STFT(config.spectrum, positions)
         self.power_law = PowerLaw(config.spectrum.power)
         layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
         for i, stride in enumerate(zip(tower.time_strides, tower.frequency_strides, strict=True)):
@@ -120,7 +120,7 @@ class Encoder(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume a multiple of frame_length samples."""
         spectrum, stft_state = self.stft.step(x, state[0])
-        spectrum = self.power_law.compress(spectrum)[..., :-1] * SPECTRUM_GAIN  # the Nyquist bin carries nothing
+        spectrum = self.power_law.compress(spectrum) * SPECTRUM_GAIN
         features, tower_state = self.tower.step(spectrum.permute(0, 2, 3, 1), state[1])
         frames = self.bottleneck(features)
         if self.dense is not None:
@@ -161,7 +161,7 @@ class Decoder(Streaming):
         self.power_law = PowerLaw(config.spectrum.power)
         first = math.ceil(config.spectrum.random_signs_from * config.spectrum.n_fft / config.sample_rate)
         self.signs = RandomSigns(first, positions) if first else Serial()
-        self.inverse_stft = InverseSTFT(config.spectrum)
+        self.inverse_stft = InverseSTFT(config.spectrum, positions)
 
     def init_state(self, batch: int) -> State:
         """States of latent GRUs, tower, signs and inverse STFT."""
@@ -180,7 +180,7 @@ class Decoder(Streaming):
         if self.dense is not None:
             spectrum = spectrum + self.dense(frames)
         spectrum, signs_state = self.signs.step(self.power_law.expand(spectrum / SPECTRUM_GAIN), state[2])
-        audio, synthesis_state = self.inverse_stft.step(nn.functional.pad(spectrum, (0, 1)), state[3])
+        audio, synthesis_state = self.inverse_stft.step(spectrum, state[3])
         return audio, (context_state, tower_state, signs_state, synthesis_state)
 
     @torch.no_grad()

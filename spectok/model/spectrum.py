@@ -35,20 +35,26 @@ def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
     return analysis * scale, synthesis / scale
 
 
-def matrices(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
+def matrices(config: SpectrumConfig, positions: int | None = None) -> tuple[Tensor, Tensor]:
     """The windowed Fourier transform of a frame and its inverse as matrices, float64.
 
     A few hundred samples times a matrix cost less than to start a fast transform, and a matrix runs everywhere.
 
+    Args:
+        config: lengths of frame and windows.
+        positions: Q, how many bins there are, from 0 Hz up; the others are taken for zeros. By default all,
+            `n_fft // 2 + 1`.
+
     Returns:
-        From samples to real parts, then imaginary parts, `[n_fft, 2 * (n_fft // 2 + 1)]`; and back to the samples of
-        the synthesis window, `[2 * (n_fft // 2 + 1), synthesis_length]`.
+        From samples to real parts, then imaginary parts, `[n_fft, 2 * Q]`; and back to the samples of the synthesis
+        window, `[2 * Q, synthesis_length]`.
     """
     analysis, synthesis = windows(config)
     bins = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64))
-    transform = torch.cat([bins.real, bins.imag], dim=1)
-    inverse = torch.linalg.pinv(transform)[:, config.n_fft - config.synthesis_length :]
-    return analysis[:, None] * transform, inverse * synthesis
+    transform = torch.stack([bins.real, bins.imag], dim=1)
+    inverse = torch.linalg.pinv(transform.flatten(1)).unflatten(0, (2, -1))
+    transform, inverse = transform[..., :positions].flatten(1), inverse[:, :positions].flatten(0, 1)
+    return analysis[:, None] * transform, inverse[:, config.n_fft - config.synthesis_length :] * synthesis
 
 
 def _transform(x: Tensor, matrix: Tensor) -> Tensor:
@@ -60,16 +66,16 @@ def _transform(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 class STFT(Streaming):
-    """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, T / hop_length, n_fft // 2 + 1]`.
+    """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, T / hop_length, Q]`.
 
-    Frame f covers the n_fft samples that end with sample `(f + 1) * hop_length`.
+    Frame f covers the n_fft samples that end with sample `(f + 1) * hop_length`. Q is `positions`, by default all bins.
     """
 
-    def __init__(self, config: SpectrumConfig) -> None:
+    def __init__(self, config: SpectrumConfig, positions: int | None = None) -> None:
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
         self.hops = -(-config.n_fft // config.hop_length)  # that a frame reaches into
-        self.register_buffer("matrix", matrices(config)[0].float(), persistent=False)
+        self.register_buffer("matrix", matrices(config, positions)[0].float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
@@ -88,15 +94,16 @@ class STFT(Streaming):
 
 
 class InverseSTFT(Streaming):
-    """Overlap-add synthesis: spectrum `[B, 2, F, n_fft // 2 + 1]` to audio `[B, F * hop_length]`.
+    """Overlap-add synthesis: spectrum `[B, 2, F, Q]` to audio `[B, F * hop_length]`.
 
-    The output lags `synthesis_length - hop_length` samples behind the input of the `STFT`.
+    Q is `positions`, by default all bins. The output lags `synthesis_length - hop_length` samples behind the input of
+    the `STFT`.
     """
 
-    def __init__(self, config: SpectrumConfig) -> None:
+    def __init__(self, config: SpectrumConfig, positions: int | None = None) -> None:
         super().__init__()
         self.hop_length, self.overlap = config.hop_length, config.synthesis_length
-        self.register_buffer("matrix", matrices(config)[1].float(), persistent=False)
+        self.register_buffer("matrix", matrices(config, positions)[1].float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:

@@ -46,7 +46,7 @@ class Scales(nn.Module):
             first: samples at the start that are not scored.
         """
         with torch.no_grad():
-            spectrum = self.power_law.compress(self.stft(real))[..., :-1] * SPECTRUM_GAIN
+            spectrum = self.power_law.compress(self.stft(real)) * SPECTRUM_GAIN
             magnitude = spectrum.square().sum(1).sqrt()
         errors = []
         for index, (head, step) in enumerate(zip(self.heads, self.steps, strict=True)):
