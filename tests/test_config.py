@@ -146,6 +146,11 @@ IMPOSSIBLE = [
         {"spectrum": {"n_fft": 322}},
         "encoder frequency strides (2,) do not divide the 161 positions of n_fft 322",
     ),
+    (
+        CodecConfig,
+        {"spectrum": {"random_signs_from": 8000}},
+        "random_signs_from is 8000.0 Hz, but must be less than half of the sample rate 16000",
+    ),
     (CodecConfig, {"bottleneck": {"heads": 5}}, "encoder width 32 is not a multiple of 5 heads"),
     (CodecConfig, {"bottleneck": {"queries": 81}}, "81 queries are more than the 80 positions of the encoder"),
     (CodecConfig, {"decoder": {"channels": [8, 18]}}, "decoder width 18 is not a multiple of 4 heads"),
