@@ -134,8 +134,8 @@ CC BY 4.0. The weights were trained on recordings that others made and gave away
 
 {sum(runs[-1]["hours"].values()):.2f} hours of the sources above, mixed to mono and resampled to
 {config.sample_rate} Hz, {"with" if adversarial else "without"} an adversarial stage. Released are the averaged
-weights of the last run, and a gain of {facts.get("gain_db", 0.0):+.2f} dB in the decoder that brings the median level
-of training files back to that of the originals:
+weights of the last run, and a gain of {facts.get("gain_db", 0.0):+.2f} dB in the decoder, measured on training files,
+that keeps the level:
 
 {runs_table(runs)}
 ## Results

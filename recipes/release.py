@@ -2,8 +2,8 @@
 
     python recipes/release.py runs/4k --data PREPARED
 
-The name is the configuration's. The averaged weights are taken, with a constant gain that brings the median level of
-training files back to that of the originals, and exported. What the run was (its recipe, seconds, steps, learning
+The name is the configuration's. The averaged weights are taken, with a constant gain that leaves training files as
+far below the level of their originals as above, and exported. What the run was (its recipe, seconds, steps, learning
 curve), the runs before it, whose weights it began with, the gain, and how the codebook is used over the whole training
 split go into `training.json`, from which the model card is written by `recipes/cards.py`.
 """
@@ -59,12 +59,16 @@ def count_codes(folder: Path, corpus: Corpus) -> dict[str, Any]:
 
 
 def missing_level(codec: Codec, corpus: Corpus) -> float:
-    """By how many decibels the output is too quiet: the median over files all over a split."""
+    """By how many decibels the output is too quiet: the middle of the range over files all over a split.
+
+    The range is that of 98 % of the files, so that the gain makes the worst level as good as a constant can: what is
+    too quiet is so by more than what is too loud.
+    """
     levels = []
     for index in np.linspace(0, len(corpus) - 1, min(LEVEL_FILES, len(corpus))).astype(int):
         real = corpus.clip(index, samples=min(int(corpus.samples[index]), LEVEL_SECONDS * codec.config.sample_rate))
         levels.append(level_db(real, reconstruct(codec, real)[0]))
-    return -float(np.nanmedian(levels))
+    return -float(np.nanpercentile(levels, (1, 99)).mean())
 
 
 def release(run: Path, corpus: Corpus, root: Path) -> str:

@@ -17,7 +17,7 @@ SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(enc
 CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(encoding="utf-8"))
 
 
-MISSED = {("spectok-16k-800", "rtf of a stream"): 0.032}  # what is reached in place of the bar
+MISSED = {("spectok-16k-800", "rtf of a stream"): 0.034}  # what is reached in place of the bar
 
 
 @pytest.mark.parametrize("model", pretrained.names())

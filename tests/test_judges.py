@@ -51,6 +51,7 @@ def test_words_are_heard_and_their_language(speech):
 def test_wrong_words_are_counted_against_the_original():
     assert judges.word_error_rate("a b c d", "a x c") == pytest.approx(0.5)
     assert judges.word_error_rate("a b", "a b") == 0.0
+    assert judges.word_error_rate("a b", "a a a a a a a") == 1.0  # of five too many and one wrong
     assert math.isnan(judges.word_error_rate("", "a"))
 
 

@@ -122,14 +122,14 @@ def test_loudness_passes_and_silence_stays_silent(name, speech):
 def test_what_is_above_3_khz_does_not_repeat_with_the_frames(name, speech):
     """The correlation a code apart is -.06 in the original; models without random signs had .49 and .65, a buzz.
 
-    Half a code apart it is .01 in the original, and .29 in spectok-16k-800.
+    Half a code apart it is .01 in the original; a model that learned to fill every other bin had .29.
     """
     tokenizer = released(name)
     spectrum = np.fft.rfft(tokenizer.decode(tokenizer.encode(speech), len(speech)))
     spectrum[: round(3000 * len(speech) / 16000)] = 0
     high, length = np.fft.irfft(spectrum, len(speech)), tokenizer.config.frame_length
-    for lag, most in ((length, 0.15), (length // 2, 0.35)):
-        assert abs(np.corrcoef(high[lag:], high[:-lag])[0, 1]) < most
+    for lag in (length, length // 2):
+        assert abs(np.corrcoef(high[lag:], high[:-lag])[0, 1]) < 0.15
 
 
 @every_model

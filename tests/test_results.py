@@ -42,11 +42,9 @@ def test_each_model_reaches_its_bars(results, model, pesq, stoi, used):
     assert codebook["used"] >= used
 
 
-@pytest.mark.parametrize(("model", "beyond", "worst"), [("spectok-16k-4k", 0, 2.0), ("spectok-16k-800", 1, 3.3)])
-def test_the_level_is_kept_in_every_clean_file(results, model, beyond, worst):
-    """Within 3 dB; spectok-16k-800 misses that in one file of 102, by .3 dB."""
+@pytest.mark.parametrize(("model", "worst"), [("spectok-16k-4k", 2.0), ("spectok-16k-800", 3.0)])
+def test_the_level_is_kept_in_every_clean_file(results, model, worst):
     files = [row for row in results["coders"][model]["files"] if row["category"].startswith("clean_")]
     levels = [abs(row["level_db"]) for row in files]
     assert len(levels) > 100
-    assert sum(level > 3.0 for level in levels) <= beyond
     assert max(levels) <= worst

@@ -35,7 +35,7 @@ JUDGED = {
     "distillmos": "DistillMOS, quality as listeners rate it, 1 to 5, higher is better",
     "speaker": "cosine of Resemblyzer's embeddings of the speaker, up to 1, higher is better",
     "pitch_cents": "mean absolute error of the pitch where both are voiced, in cents, lower is better",
-    "wer": "word error rate against the transcript of the original, both by Whisper base, lower is better",
+    "wer": "word error rate against the transcript of the original, both by Whisper base, at most 1, lower is better",
 }
 
 PITCH_RANGE = (50.0, 550.0)  # Hz
@@ -133,8 +133,11 @@ def transcript(audio: Audio, language: str | None = None) -> Words:
 
 
 def word_error_rate(real: str, fake: str) -> float:
-    """Words that are wrong, missing or too many, over those of the original; NaN if it has none."""
-    return float(jiwer.wer(real, fake)) if real else math.nan
+    """Words that are wrong, missing or too many, over those of the original; NaN if it has none.
+
+    At most 1: a recogniser that runs away, and says one word a hundred times, has understood nothing, not less.
+    """
+    return min(1.0, float(jiwer.wer(real, fake))) if real else math.nan
 
 
 def _plain(text: str) -> str:
