@@ -222,8 +222,7 @@ class Codec(nn.Module):
 
         Args:
             audio: T is a multiple of frame_length.
-            draws: 0 decodes as everywhere else; n decodes n times, each row with signs that begin at a place of their
-                own, to `[n * B, T]`, one whole batch after the other.
+            draws: 0 decodes as everywhere else; n gives `[n * B, T]`, n whole batches whose rows differ in their signs.
         """
         quantized: Quantized = self.quantizer(self.encoder(audio))
         if not draws:

@@ -93,8 +93,7 @@ class Losses(nn.Module):
 
     What a codec makes up pays, against one original, for every difference from it, and least if it is dull: the same
     in every frame. With two draws, each loss is `mean(d(real, draw)) - d(draw, draw) / 2`, half of the energy distance
-    of A. Gritsenko et al. (NeurIPS 2020, arXiv 2008.01160, equation 5), least where what is made up varies as the
-    originals do.
+    of A. Gritsenko et al. (NeurIPS 2020, arXiv 2008.01160), least where what is made up varies as the originals do.
 
     Args:
         config: weights and resolutions.
