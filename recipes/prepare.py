@@ -1,4 +1,4 @@
-"""Turn a folder of audio into a prepared one for training: `manifest.csv` and one file of int16 samples per split.
+"""Turn a folder of audio into a prepared one for training: `manifest.csv`, and the samples and pitches of each split.
 
     python recipes/prepare.py CORPUS OUT
 
@@ -6,7 +6,7 @@ CORPUS is any folder of audio, of which every fiftieth file (at least one) becom
 speaker; or a folder with a `manifest.csv` whose columns `file` and `split` (train, valid, noise; others are left out)
 say what is what. Where it has a column `kind`, train and valid take `speech` alone. The split noise, which is for
 training with noise, may be missing; `--noise FOLDER` adds all the audio of a folder to it. Files that cannot be read
-are named and left out.
+are named and left out. The pitch of train and valid is tracked by SwiftF0 (L. Nieradzik, arXiv 2508.18440).
 """
 
 import argparse
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from spectok.audio import list_audio, read_audio
 from spectok.config import require
 from spectok.errors import InputError
+from spectok.evaluation.pitch import track_pitch
 from spectok.files import atomic_write
 
 SPLITS = ("train", "valid", "noise")
@@ -72,13 +73,14 @@ def read_manifest(manifest: Path) -> list[Entry]:
     ]
 
 
-def load(path: Path, sample_rate: int) -> NDArray[np.int16] | str:
-    """One file as int16 mono at the given rate, or why it cannot be read."""
+def load(path: Path, sample_rate: int, is_speech: bool) -> tuple[NDArray[np.int16], NDArray[np.float32]] | str:
+    """One file as int16 mono at the given rate and its pitch if it is speech, or why it cannot be read."""
     try:
         audio, _ = read_audio(path, sample_rate)
     except InputError as error:
         return str(error)
-    return np.round(audio.clip(-1, 1) * 32767).astype("<i2")
+    pitch = track_pitch(audio, sample_rate) if is_speech else np.zeros(0, np.float32)
+    return np.round(audio.clip(-1, 1) * 32767).astype("<i2"), pitch.astype("<f4")
 
 
 def write_split(out: Path, split: str, entries: list[Entry], sample_rate: int, pool: Executor) -> list[dict[str, Any]]:
@@ -87,14 +89,24 @@ def write_split(out: Path, split: str, entries: list[Entry], sample_rate: int, p
     start = 0
     paths = [entry.path for entry in entries]
     clips = tqdm(
-        pool.map(load, paths, [sample_rate] * len(paths), chunksize=16), total=len(paths), desc=split, unit="file"
+        pool.map(load, paths, [sample_rate] * len(paths), [split != "noise"] * len(paths), chunksize=16),
+        total=len(paths),
+        desc=split,
+        unit="file",
     )
-    with atomic_write(out / f"{split}.i16") as temporary, open(temporary, "wb") as samples:
-        for entry, clip in zip(entries, clips, strict=True):
-            if isinstance(clip, str):
-                print(f"left out: {clip}", file=sys.stderr)
+    with (
+        atomic_write(out / f"{split}.i16") as samples_path,
+        atomic_write(out / f"{split}.f0") as pitch_path,
+        open(samples_path, "wb") as samples,
+        open(pitch_path, "wb") as pitches,
+    ):
+        for entry, found in zip(entries, clips, strict=True):
+            if isinstance(found, str):
+                print(f"left out: {found}", file=sys.stderr)
                 continue
+            clip, pitch = found
             samples.write(clip.tobytes())
+            pitches.write(pitch.tobytes())
             row = {"file": entry.file, "split": split, "source": entry.source, "start": start, "samples": len(clip)}
             rows.append({**row, "sample_rate": sample_rate})
             start += len(clip)

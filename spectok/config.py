@@ -32,7 +32,6 @@ class SpectrumConfig:
     hop_length: int = 160  # samples between frames
     synthesis_length: int = 320  # how many of the window's last samples the synthesis uses: less is less latency
     power: float = 2.0  # p of |s|^(1/p); 1 leaves the spectrum as it is
-    random_signs_from: float = 0.0  # Hz from which up the synthesis draws the signs of its bins; 0: from nowhere
 
     def __post_init__(self) -> None:
         n_fft, hop, synthesis = self.n_fft, self.hop_length, self.synthesis_length
@@ -43,7 +42,6 @@ class SpectrumConfig:
             f"synthesis_length is {synthesis}, but must be a multiple of twice the hop {hop} and at most n_fft {n_fft}",
         )
         require(1 <= self.power < math.inf, f"power is {self.power}, but must be at least 1, and finite")
-        require(self.random_signs_from >= 0, f"random_signs_from is {self.random_signs_from}, but must not be negative")
 
     @property
     def positions(self) -> int:
@@ -137,6 +135,38 @@ class QuantizerConfig:
 
 
 @dataclass(frozen=True)
+class ExcitationConfig:
+    """What the decoder makes up where the codes do not tell phases (excitation.py)."""
+
+    kind: Literal["none", "signs", "pulses"] = "none"  # none: the codes tell all phases
+    above: float = 1500.0  # Hz: below it the decoded spectrum passes as it is
+    pitch_range: tuple[float, float] = (55.0, 520.0)  # Hz, of pulses
+    pitch_classes: int = 72  # of the pitch head, in equal ratios over the range
+    pitch_hidden: int = 128  # width of the pitch head
+    voicing_hidden: int = 96  # width of the voicing's path from the latent
+    band_limit: float = 7800.0  # Hz: no harmonic of the pulses is above it
+
+    def __post_init__(self) -> None:
+        lowest, highest = self.pitch_range
+        require(self.above >= 0, f"above is {self.above}, but must not be negative")
+        require(
+            0 < lowest < highest <= self.band_limit,
+            f"pitch_range {self.pitch_range} must rise, from above 0 to at most the band_limit {self.band_limit}",
+        )
+        for name, least in (("pitch_classes", 2), ("pitch_hidden", 1), ("voicing_hidden", 1)):
+            require(getattr(self, name) >= least, f"{name} is {getattr(self, name)}, but must be at least {least}")
+
+    @property
+    def phase_below(self) -> float | None:
+        """Hz below which the codes tell phases; None where they tell all."""
+        return None if self.kind == "none" else self.above
+
+    def first_bin(self, n_fft: int, sample_rate: int) -> int:
+        """The lowest bin of the spectrum whose phase the codes do not tell."""
+        return math.ceil(self.above * n_fft / sample_rate)
+
+
+@dataclass(frozen=True)
 class CodecConfig:
     """A whole codec. Zero switches a part off: a dense rank, a number of GRU layers."""
 
@@ -147,6 +177,7 @@ class CodecConfig:
     decoder: TowerConfig = field(default_factory=TowerConfig)
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    excitation: ExcitationConfig = field(default_factory=ExcitationConfig)
     latent_dim: int = 192  # width of a frame between tower and quantizer
     encoder_dense_rank: int = 128  # of the path from the whole frame to the latent
     decoder_dense_rank: int = 192  # of the path from the latent to the whole frame
@@ -162,9 +193,10 @@ class CodecConfig:
         )
         require(self.sample_rate > 0, f"sample_rate is {self.sample_rate}, but must be positive")
         require(
-            self.spectrum.random_signs_from < self.sample_rate / 2,
-            f"random_signs_from is {self.spectrum.random_signs_from} Hz, but must be less than half of the sample rate "
-            f"{self.sample_rate}",
+            self.excitation.kind == "none"
+            or max(self.excitation.above, self.excitation.band_limit) < self.sample_rate / 2,
+            f"excitation: above {self.excitation.above} Hz and band_limit {self.excitation.band_limit} Hz must be less "
+            f"than half of the sample rate {self.sample_rate}",
         )
         for name in ("latent_dim", "gru_hidden"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")

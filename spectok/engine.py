@@ -111,7 +111,7 @@ class OnnxEngine:
     def _run(self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], Any]:
         graph = self._graph(side)
         if not state:
-            state = {name: np.zeros((len(chunk), *shape), np.float32) for name, shape in graph.states.items()}
+            state = {name: np.zeros((len(chunk), *shape), kind) for name, (shape, kind) in graph.states.items()}
         output, *after = graph.run(graph.outputs, {graph.stream: chunk, **state})
         return output, dict(zip(state, after, strict=True))
 
@@ -141,7 +141,9 @@ class OnnxEngine:
         )
         first, *states = session.get_inputs()
         outputs = [item.name for item in session.get_outputs()]
-        return _Graph(session.run, outputs, first.name, {item.name: tuple(item.shape[1:]) for item in states}, facts)
+        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+        zeros = {item.name: (tuple(item.shape[1:]), kinds[item.type]) for item in states}
+        return _Graph(session.run, outputs, first.name, zeros, facts)
 
 
 class _Graph(NamedTuple):
@@ -150,7 +152,7 @@ class _Graph(NamedTuple):
     run: Any  # (outputs, inputs by name) to arrays
     outputs: list[str]
     stream: str  # the input that is no state
-    states: dict[str, tuple[int, ...]]  # shapes without the batch, in the order of the outputs
+    states: dict[str, tuple[tuple[int, ...], type]]  # shapes without the batch and types, in the order of the outputs
     facts: dict[str, str]
 
 

@@ -147,12 +147,13 @@ def _verify_gradients(
     layer: Streaming, x: Tensor, sizes: list[int], axes: tuple[int, int], random: torch.Generator
 ) -> None:
     weights = torch.randn(layer(x).shape, generator=random, dtype=torch.float64)
-    names = ["input", *(name for name, _ in layer.named_parameters())]
+    learned = {name: parameter for name, parameter in layer.named_parameters() if parameter.requires_grad}
+    names = ["input", *learned]
 
     def gradients(chunks: list[int]) -> list[Tensor]:
         source = x.clone().requires_grad_()
         output = layer(source) if not chunks else torch.cat(run(layer, source, chunks, axes[0]), axes[1])
-        return list(torch.autograd.grad((output * weights).sum(), [source, *layer.parameters()]))
+        return list(torch.autograd.grad((output * weights).sum(), [source, *learned.values()]))
 
     for name, offline, streamed in zip(names, gradients([]), gradients(sizes), strict=True):
         largest = float(offline.abs().max())

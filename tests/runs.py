@@ -1,10 +1,11 @@
 """A codec that trains within a test: its recipe, everything that a step may change, and a prepared folder for it."""
 
-import numpy as np
+import math
+
 import torch
 
 from spectok.config import BottleneckConfig, CodecConfig, QuantizerConfig, TowerConfig
-from spectok.training.data import Corpus, DataConfig
+from spectok.training.data import PITCH_RATE, Batch, Corpus, DataConfig
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
 from spectok.training.recipe import Budget, Machine, OptimConfig, TrainConfig
@@ -76,6 +77,7 @@ def state(trainer):
         "optimizer": _entries(trainer.optimizer),
         "balance": trainer.balancer.squares,
     }
+    parts["streams"] = trainer.streams.tensors()
     if trainer.scales:
         parts["scales"] = trainer.scales.state_dict()
     if trainer.discriminators:
@@ -103,4 +105,5 @@ def distances(first, second):
 
 
 def bad_batch(trainer):
-    return torch.from_numpy(np.full((trainer.config.data.batch_size, trainer.crop_samples), np.nan, np.float32))
+    rows, samples = trainer.config.data.batch_size, trainer.crop_samples
+    return Batch(torch.full((rows, samples), math.nan), torch.zeros(rows, samples * PITCH_RATE // 16000))

@@ -1,4 +1,4 @@
-"""What is done to crops, and the batches of a run in their order."""
+"""What is done to passages, and the streams that the batches of a run are made of."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,15 @@ from spectok.training.data import Batches, Corpus, DataConfig
 RATE = 16000
 PLAIN = DataConfig(gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0)
 NOISY = dataclasses.replace(PLAIN, noise_share=1.0, noise_snr_db=(7.0, 7.0))
-EVERYTHING = DataConfig(batch_size=6, speed_share=0.5, noise_share=0.5, silence_share=0.1, gap_share=0.3)
+EVERYTHING = DataConfig(
+    batch_size=6,
+    passage_seconds=0.05,
+    speed_share=0.5,
+    noise_share=0.5,
+    silence_share=0.1,
+    floor_share=0.1,
+    gap_share=0.3,
+)
 
 
 def white(samples, level, seed=0):
@@ -28,8 +36,8 @@ def sine(seconds, frequency=1000):
     return 0.5 * np.sin(2 * np.pi * frequency / RATE * np.arange(round(seconds * RATE)))
 
 
-def write_prepared(folder, sample_rate=RATE, **splits):
-    """A prepared folder of splits that are lists of (source, audio)."""
+def write_prepared(folder, sample_rate=RATE, pitch=None, **splits):
+    """A prepared folder of splits that are lists of (source, audio); the pitch of train, or none."""
     rows = []
     for split, clips in splits.items():
         audio = [np.round(clip * 32767).astype("<i2") for _, clip in clips]
@@ -38,14 +46,22 @@ def write_prepared(folder, sample_rate=RATE, **splits):
             row = {"file": str(start), "split": split, "source": source, "start": start, "samples": len(clip)}
             rows.append({**row, "sample_rate": sample_rate})
         (folder / f"{split}.i16").write_bytes(np.concatenate(audio).tobytes())
+        if pitch is not None and split == "train":
+            (folder / f"{split}.f0").write_bytes(np.asarray(pitch, "<f4").tobytes())
     write_manifest(folder, rows)
     return folder
 
 
 def draw(folder, config, samples, rows=64, step=0):
-    """A batch in float64."""
-    noise = Corpus(folder, "noise") if config.noise_share else None
-    return Corpus(folder, "train").batch(config, samples, 1, step, range(rows), noise).astype(np.float64)
+    """Passages in float64, `[rows, samples]`."""
+    return np.stack([passage.audio for passage in passages(folder, config, samples, rows, step)]).astype(np.float64)
+
+
+def passages(folder, config, samples, rows=64, step=0):
+    corpus, noise = Corpus(folder, "train"), Corpus(folder, "noise") if config.noise_share else None
+    edges = corpus.edges(config, noise)
+    draws = [np.random.default_rng([1, step, row]) for row in range(rows)]
+    return [corpus.passage(config, samples, edges, rng, noise) for rng in draws]
 
 
 def rms(audio):
@@ -136,10 +152,11 @@ def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path, speech_and_noi
     write_prepared(tmp_path / "silent", train=[("a", white(900, 0.2))], noise=[("n", np.zeros(900))])
     assert np.array_equal(draw(tmp_path / "silent", NOISY, 300), draw(tmp_path / "silent", PLAIN, 300))
     interrupted = dataclasses.replace(NOISY, silence_share=0.25, gap_share=0.75)
-    zeros = draw(speech_and_noise, interrupted, 300, rows=2000) == 0
+    zeros = draw(speech_and_noise, interrupted, 4800, rows=2000) == 0
     assert zeros.all(axis=1).mean() == three_sigma(0.25, 2000)
     gaps = zeros[~zeros.all(axis=1)].mean(axis=1)
-    assert gaps.mean() == pytest.approx(1 / 3, abs=3 * np.sqrt(1 / 18 / 1500))  # the distance of two uniform variables
+    # The distance of two uniform variables, here two of thirty hops.
+    assert gaps.mean() == pytest.approx((1 - 1 / 900) / 3, abs=3 * np.sqrt(1 / 18 / 1500))
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 1.23456, 2.0])
@@ -176,36 +193,91 @@ def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path):
         assert crop[length + 80 :] == pytest.approx(0.0, abs=1e-3)
 
 
-def test_rows_depend_on_seed_and_step_and_on_no_other_row(speech_and_noise):
+def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise):
     train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
-    whole = train.batch(EVERYTHING, 400, seed=3, step=7, noise=noise)
-    assert whole.dtype == np.float32
-    assert len(np.unique(whole, axis=0)) == 6
-    assert np.array_equal(train.batch(EVERYTHING, 400, 3, 7, range(4, 6), noise), whole[4:])
-    assert np.array_equal(train.batch(EVERYTHING, 400, 3, 7, range(1), noise), whole[:1])
+    whole = train.batch(EVERYTHING, 4800, seed=3, step=7, noise=noise)
+    assert (whole.audio.dtype, whole.audio.shape) == (torch.float32, (6, 4800))
+    assert (whole.pitch.dtype, whole.pitch.shape) == (torch.float32, (6, 30))
+    assert len(torch.unique(whole.audio, dim=0)) == 6
+    assert torch.equal(train.batch(EVERYTHING, 4800, 3, 7, range(4, 6), noise).audio, whole.audio[4:])
     for seed, step in ((3, 8), (4, 7)):
-        other = train.batch(EVERYTHING, 400, seed, step, noise=noise)
-        assert not (other == whole).all(axis=1).any()
+        other = train.batch(EVERYTHING, 4800, seed, step, noise=noise)
+        assert not (other.audio == whole.audio).all(dim=1).any()
+
+
+def test_streams_go_on_from_step_to_step(speech_and_noise):
+    """However long the steps are, joined they give the same stream, without seams."""
+    train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
+    whole = train.batch(EVERYTHING, 48000, seed=3, step=0, noise=noise).audio
+    for samples in (160, 480, 4800):
+        steps = [train.batch(EVERYTHING, samples, 3, step, range(2), noise).audio for step in range(9600 // samples)]
+        assert torch.equal(torch.cat(steps, dim=1), whole[:2, :9600])
+
+
+def test_passages_have_random_lengths_around_their_mean(tmp_path):
+    """Files of constant level, each with a gain of its own: a passage is a stretch of one level."""
+    write_prepared(tmp_path, train=[("a", np.full(400_000, 0.5))])
+    config = dataclasses.replace(PLAIN, passage_seconds=0.2, gain_db=(-20.0, 0.0))
+    stream = Corpus(tmp_path, "train").batch(config, 3_200_000, seed=0, step=0, rows=range(1)).audio[0]
+    borders = torch.nonzero(stream.diff()).flatten() + 1
+    lengths = borders.diff() / 3200  # in means
+    assert torch.equal(borders % 160, torch.zeros_like(borders))
+    assert len(borders) == pytest.approx(999, abs=6)  # two in one hop are one
+    assert float(lengths.max()) <= 2 + 0.05
+    assert float(lengths.std()) == pytest.approx(np.sqrt(1 / 6), abs=0.04)  # the sum of two uniform variables
+
+
+def test_the_pitch_follows_the_audio(tmp_path):
+    """A sine of 400 Hz, tracked as such from its second second on: speed, place and silence are the audio's."""
+    tracked = np.where(np.arange(400) < 100, 0, 400)
+    write_prepared(tmp_path, train=[("a", sine(4, 400))], pitch=tracked)
+    config = dataclasses.replace(PLAIN, speed_share=0.7, gap_share=0.5, silence_share=0.1)
+    seen = passages(tmp_path, config, 16000, rows=200)
+    assert any(passage.pitch.all() for passage in seen)
+    for passage in seen:
+        loud = np.abs(passage.audio).reshape(100, 160).max(axis=1) > 0.1
+        assert not passage.pitch[~loud].any()
+        voiced = passage.pitch > 0
+        if voiced.all():
+            assert passage.pitch == pytest.approx(frequency_of(passage.audio), rel=2e-3)
+        assert len(set(passage.pitch[voiced].tolist())) <= 1
+    starts = [
+        np.flatnonzero(passage.pitch)[0] for passage in passages(tmp_path, PLAIN, 16000, 200) if passage.pitch.any()
+    ]
+    assert min(starts) == 0 and max(starts) > 80
+
+
+def test_noise_floors_have_their_share_and_level(tmp_path):
+    write_prepared(tmp_path, train=[("a", np.full(9000, 0.5))])
+    config = dataclasses.replace(PLAIN, floor_share=0.3, floor_db=(-70.0, -50.0))
+    drawn = draw(tmp_path, config, 3200, rows=1000)
+    levels = 20 * np.log10(rms(drawn))
+    floors = levels[levels < -40]
+    assert len(floors) / 1000 == three_sigma(0.3, 1000)
+    assert floors.mean() == pytest.approx(-60, abs=3 * 20 / np.sqrt(12 * 300))
+    assert (floors.min(), floors.max()) == (pytest.approx(-70, abs=0.7), pytest.approx(-50, abs=0.7))
 
 
 def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise):
     train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
-    batches = Batches(train, EVERYTHING, 400, seed=3, first_step=5)
-    ranks = [Batches(train, EVERYTHING, 400, seed=3, first_step=5, rank=rank, world=3) for rank in range(3)]
+    batches = Batches(train, EVERYTHING, 480, seed=3, first_step=5)
+    ranks = [Batches(train, EVERYTHING, 480, seed=3, first_step=5, rank=rank, world=3) for rank in range(3)]
     for step, batch, *shares in zip((5, 6, 7), batches, *ranks, strict=False):
-        assert np.array_equal(batch.numpy(), train.batch(EVERYTHING, 400, 3, step, noise=noise))
-        assert [tuple(share.shape) for share in shares] == [(2, 400)] * 3
-        assert torch.equal(torch.cat(shares), batch)
+        expected = train.batch(EVERYTHING, 480, 3, step, noise=noise)
+        assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
+        assert [tuple(share.audio.shape) for share in shares] == [(2, 480)] * 3
+        assert torch.equal(torch.cat([share.audio for share in shares]), batch.audio)
+        assert torch.equal(torch.cat([share.pitch for share in shares]), batch.pitch)
 
 
 def test_workers_give_the_same_batches_and_end(speech_and_noise):
     train = Corpus(speech_and_noise, "train")
     state = torch.get_rng_state()
-    ahead = Batches(train, EVERYTHING, 400, seed=3, first_step=2, workers=2)
+    ahead = Batches(train, EVERYTHING, 480, seed=3, first_step=2, workers=2)
     assert len(multiprocessing.active_children()) == 2
-    plain = Batches(train, EVERYTHING, 400, seed=3, first_step=2)
+    plain = Batches(train, EVERYTHING, 480, seed=3, first_step=2)
     for _ in range(20):  # more than what is prepared ahead at first
-        assert torch.equal(next(ahead), next(plain))
+        assert all(torch.equal(a, b) for a, b in zip(next(ahead), next(plain), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     ahead.close()
     assert multiprocessing.active_children() == []
@@ -213,7 +285,7 @@ def test_workers_give_the_same_batches_and_end(speech_and_noise):
 
 
 def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise):
-    batches = Batches(Corpus(speech_and_noise, "train"), EVERYTHING, 400, seed=3)
+    batches = Batches(Corpus(speech_and_noise, "train"), EVERYTHING, 480, seed=3)
     kept = weakref.ref(batches._batches)
     next(batches)
     del batches
@@ -222,9 +294,9 @@ def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise):
 
 def test_waiting_is_counted(speech_and_noise, monkeypatch):
     train = Corpus(speech_and_noise, "train")
-    batches = Batches(train, PLAIN, 400, seed=3)
+    batches = Batches(train, PLAIN, 480, seed=3)
     assert batches.waited == 0.0
-    monkeypatch.setattr(Corpus, "batch", lambda *_: time.sleep(0.05) or np.zeros((4, 400), np.float32))
+    monkeypatch.setattr(Corpus, "batch", lambda *_: time.sleep(0.05) or torch.zeros(4, 480))
     began = time.perf_counter()
     for _ in range(3):
         next(batches)
@@ -252,6 +324,6 @@ def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path, speech
         (train, {}, {"workers": -1}, "there cannot be -1 workers"),
     ):
         with pytest.raises(InputError, match=f"^{sentence}$"):
-            Batches(corpus, dataclasses.replace(PLAIN, **changes), 400, 0, **options)
+            Batches(corpus, dataclasses.replace(PLAIN, **changes), 480, 0, **options)
     with pytest.raises(InputError, match=r"^noise_share is 1.0, but no noise was given$"):
-        train.batch(NOISY, 400, 0, 0)
+        train.batch(NOISY, 480, 0, 0)

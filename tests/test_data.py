@@ -55,6 +55,26 @@ def test_clips_keep_to_their_file(prepared):
     assert not short[100:].any()
 
 
+def test_the_pitch_of_speech_is_tracked_and_of_noise_it_is_not(tmp_path):
+    """A harmonic tone of 150 Hz in its second half, at two sample rates."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, rate in (("t.wav", 16000), ("v.wav", 24000), ("n.wav", 16000)):
+        times = np.arange(2 * rate) / rate
+        tone = sum(np.sin(2 * np.pi * 150 * k * times) / k for k in range(1, 9))
+        write_audio(corpus / name, (0.1 * tone * (times >= 1)).astype(np.float32), rate)
+    write_manifest(
+        corpus, [["t.wav", "train", "", "speech"], ["v.wav", "valid", "", "speech"], ["n.wav", "noise", "", ""]]
+    )
+    prepare(corpus, tmp_path / "out", 16000)
+    for split in ("train", "valid"):
+        pitch = Corpus(tmp_path / "out", split).pitch
+        assert pitch.shape == (200,)
+        assert not pitch[:95].any()
+        assert pitch[105:195] == pytest.approx(np.full(90, 150), rel=0.01)
+    assert len(Corpus(tmp_path / "out", "noise").pitch) == 0
+
+
 def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
     corpus = tmp_path / "corpus"
     (corpus / "deep").mkdir(parents=True)
@@ -65,28 +85,21 @@ def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
     assert len(Corpus(tmp_path / "out", "train")) == 50
 
 
-def test_a_batch_is_a_function_of_seed_and_step(prepared):
-    train, config = Corpus(prepared, "train"), DataConfig(batch_size=3)
-    batch = train.batch(config, 500, seed=1, step=7)
-    assert batch.shape == (3, 500)
-    assert batch.dtype == np.float32
-    assert np.array_equal(batch, train.batch(config, 500, seed=1, step=7))
-    assert not np.array_equal(batch, train.batch(config, 500, seed=1, step=8))
-    assert not np.array_equal(batch, train.batch(config, 500, seed=2, step=7))
+def drawn(folder, config, samples, rows=4000):
+    """Passages of the split train, `[rows, samples]`."""
+    train = Corpus(folder, "train")
+    edges, rng = train.edges(config), np.random.default_rng(0)
+    return np.stack([train.passage(config, samples, edges, rng).audio for _ in range(rows)])
 
 
 def test_longer_files_are_drawn_more_often(prepared):
-    train = Corpus(prepared, "train")
-    config = DataConfig(batch_size=4000, gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0)
-    levels = train.batch(config, 50, seed=0, step=0)[:, 0]
+    levels = drawn(prepared, DataConfig(gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0), 50)[:, 0]
     shares = [float((np.abs(levels - level) < 1e-3).mean()) for level in (0.1, -0.2, 0.3)]
     assert np.allclose(shares, np.array([4000, 8000, 100]) / 12100, atol=0.025)  # three standard deviations
 
 
 def test_gain_is_uniform_in_decibels_and_never_clips(prepared):
-    train = Corpus(prepared, "train")
-    config = DataConfig(batch_size=4000, gain_db=(-20.0, 40.0), silence_share=0.0, gap_share=0.0)
-    batch = train.batch(config, 20, seed=0, step=0)
+    batch = drawn(prepared, DataConfig(gain_db=(-20.0, 40.0), silence_share=0.0, gap_share=0.0), 20)
     assert np.abs(batch).max() <= 1.0 + 1e-6
     gains = 20 * np.log10(np.abs(batch[:, 0]) / 0.2)[np.isclose(np.sign(batch[:, 0]), -1)]  # file b alone
     assert gains.min() == pytest.approx(-20, abs=0.1)
@@ -96,13 +109,12 @@ def test_gain_is_uniform_in_decibels_and_never_clips(prepared):
 
 
 def test_silence_and_gaps_have_their_shares(prepared):
-    train = Corpus(prepared, "train")
-    config = DataConfig(batch_size=4000, silence_share=0.1, gap_share=0.2)
-    batch = train.batch(config, 50, seed=0, step=0)
-    zeros = (batch == 0).mean(axis=1)
+    loud = DataConfig(silence_share=0.1, gap_share=0.2, source_weights={"here": 1.0})
+    zeros = (drawn(prepared, loud, 3200) == 0).mean(axis=1)
+    zeros = zeros[zeros != 31 / 32]  # of the file of 100 samples, one in 121
     assert (zeros == 1).mean() == pytest.approx(0.1, abs=0.02)
-    # A gap of a 50-sample crop is empty when both ends are the same sample: one time in fifty.
-    assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 49 / 50, abs=0.02)
+    # A gap of a passage of 20 hops is empty when both ends are the same hop: one time in twenty.
+    assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 19 / 20, abs=0.02)
 
 
 def test_a_manifest_may_have_noise(tmp_path):
@@ -176,6 +188,10 @@ def test_a_torn_folder_is_refused(prepared):
         file.write(b"12")
     with pytest.raises(InputError, match=r"train\.i16 is not as long as manifest\.csv says it is"):
         Corpus(prepared, "train")
+    with open(prepared / "valid.f0", "ab") as file:
+        file.write(b"1234")
+    with pytest.raises(InputError, match=r"valid\.f0 is not as long as manifest\.csv says it is"):
+        Corpus(prepared, "valid")
 
 
 @pytest.mark.parametrize(
@@ -183,13 +199,15 @@ def test_a_torn_folder_is_refused(prepared):
     [
         ("batch_size", 0, "batch_size is 0"),
         ("crop_seconds", 0.0, "crop_seconds is 0.0"),
+        ("passage_seconds", 0.0, "passage_seconds is 0.0"),
+        ("floor_db", (-90.0, 3.0), r"floor_db is \(-90.0, 3.0\), but must be \(lowest, highest\), from -200 to 0$"),
         ("gain_db", (3.0, -3.0), r"gain_db is \(3.0, -3.0\), but must be \(lowest, highest\), from -200 to 200$"),
         ("noise_snr_db", (0.0, math.inf), r"noise_snr_db is \(0.0, inf\), but must be \(lowest, highest\), from -200"),
         ("speed", (0.0, 1.0), r"speed is \(0.0, 1.0\), but must be \(lowest, highest\), from 0.5 to 2$"),
         ("noise_share", 1.5, "noise_share is 1.5, but must be from 0 to 1$"),
         ("speed_share", math.nan, "speed_share is nan, but must be from 0 to 1$"),
         ("source_weights", {"a": 1.0, "b": -1.0}, "source_weights: b is -1.0, but must be from 0 to 1e9$"),
-        ("silence_share", 0.99, "silence_share 0.99 and gap_share 0.05"),
+        ("silence_share", 0.99, "silence_share 0.99, floor_share 0.0 and gap_share 0.05"),
     ],
 )
 def test_impossible_settings_are_refused(key, value, sentence):

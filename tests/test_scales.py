@@ -47,9 +47,8 @@ def test_the_loss_by_hand(speech):
     ) / 4
     head = scales.heads[0]
     estimate = torch.einsum("bfqc,c->bfq", features, head.weight[0]) + head.bias
-    errors = (estimate - pooled)[:, 5:].square().sum((1, 2)) / (pooled[:, 5:].square().sum((1, 2)) + 1e-2 * 15 * 16)
-    # The first 4.5 frames are not scored, that is, the first five.
-    assert float(scales(audio, first=int(4.5 * frame))) == pytest.approx(float(errors.mean()), rel=1e-5)
+    errors = (estimate - pooled).square().sum((1, 2)) / (pooled.square().sum((1, 2)) + 1e-2 * 20 * 16)
+    assert float(scales(audio)) == pytest.approx(float(errors.mean()), rel=1e-5)
     assert scales.features == {}
 
 
@@ -60,7 +59,7 @@ def test_heads_that_say_nothing_are_as_wrong_as_silence(speech):
         nn.init.zeros_(head.weight)
     audio = torch.from_numpy(speech[20000 : 20000 + 100 * FLAT.frame_length].copy()).reshape(1, -1)
     codec(audio)
-    assert 0.9 < float(scales(audio, first=0)) < 1.0
+    assert 0.9 < float(scales(audio)) < 1.0
 
 
 @configs
@@ -68,7 +67,7 @@ def test_the_loss_reaches_the_decoder_before_each_scale_and_not_after_the_last(c
     codec, scales = watched(config)
     audio = torch.randn(2, 6 * config.frame_length)
     codec(audio)
-    scales(audio, first=0).backward()
+    scales(audio).backward()
     reached = {name for name, parameter in codec.named_parameters() if parameter.grad is not None}
     last = len(codec.decoder.tower.layers) - 1  # the output convolution, after the last upsampling
     assert {f"decoder.tower.layers.{index}" for index in (last - 1, last)}.isdisjoint(

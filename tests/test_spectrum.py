@@ -5,7 +5,7 @@ import torch
 from contract import verify_streaming
 
 from spectok.config import SpectrumConfig
-from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw, RandomSigns, matrices, windows
+from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw, matrices, windows
 
 SHAPES = [(320, 160, 320), (512, 160, 320), (512, 128, 512)]
 configs = pytest.mark.parametrize("config", [SpectrumConfig(*shape) for shape in SHAPES], ids=str)
@@ -152,40 +152,3 @@ def test_silence_stays_silence_and_its_gradient_is_finite(power, direction):
     exponent = 1 / power if direction == "compress" else power
     expected = 1e-6 ** (exponent - 1)  # the slope of s * max(|s|, floor) ** (exponent - 1) at 0
     torch.testing.assert_close(silence.grad, torch.full((1, 2, 3, 4), expected), rtol=1e-5, atol=0)
-
-
-def test_random_signs_keep_the_contract():
-    verify_streaming(RandomSigns(3, 7), torch.randn(2, 2, 300, 7), time_axis=2)
-
-
-def test_random_signs_are_fair_and_differ_along_both_axes():
-    signs = RandomSigns(50, 160)(torch.ones(1, 1, 128, 160))[0, 0]
-    assert torch.equal(signs[:, :50], torch.ones(128, 50))
-    drawn = signs[:, 50:]
-    assert torch.equal(drawn.abs(), torch.ones(128, 110))
-    deviation = 1 / math.sqrt(drawn.numel())
-    for value in (drawn, drawn[1:] * drawn[:-1], drawn[:, 1:] * drawn[:, :-1]):
-        assert abs(float(value.mean())) < 3 * deviation
-
-
-def test_random_signs_begin_anew_after_their_period():
-    layer, ones = RandomSigns(1, 40), torch.ones(2, 2, 300, 40)
-    signs = layer(ones)
-    assert torch.equal(signs[:, :, 128:256], signs[:, :, :128])
-    assert torch.equal(layer.step(ones[:, :, :2], (torch.tensor([[0.0], [126.0]]),))[0][1, 0], signs[0, 0, [126, 127]])
-    assert torch.equal(layer.step(ones[:, :, :2], (torch.tensor([[0.0], [127.0]]),))[0][1, 0], signs[0, 0, [127, 0]])
-
-
-def test_random_signs_take_the_buzz_from_frames_that_repeat():
-    """What repeats in every hop has all its energy at multiples of the frame rate; with signs drawn, hardly any."""
-    config = SpectrumConfig()
-    frame = torch.randn(1, 2, 1, 161, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 400, 1)
-
-    def share(spectrum):
-        audio = InverseSTFT(config)(spectrum)[0, 160:]
-        audio = audio[: len(audio) // 1600 * 1600]
-        energy = torch.fft.rfft(audio).abs().square()
-        return float(energy[:: len(audio) // 160].sum() / energy.sum())
-
-    assert share(frame) == pytest.approx(1, abs=1e-6)
-    assert share(torch.nn.functional.pad(RandomSigns(1, 160)(frame[..., :160]), (0, 1))) < 0.05

@@ -11,11 +11,12 @@ from models import write_model
 from runs import ADVERSARIAL, DISCRIMINATOR, VQ, bad_batch, differing, recipe, state, trainer_of
 
 from recipes import train as train_recipe
+from spectok.config import ExcitationConfig
 from spectok.errors import InputError
 from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors
 from spectok.training.checkpoint import initial_weights
-from spectok.training.data import Corpus, DataConfig
+from spectok.training.data import Batch, Corpus, DataConfig
 from spectok.training.losses import Losses, decorrelation
 from spectok.training.recipe import Budget
 from spectok.training.trainer import Trainer
@@ -71,10 +72,14 @@ def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
             assert torch.equal(after[name][:, :, 1:], before[name][:, :, -taps + 1 or before[name].shape[2] :])
         else:
             assert torch.equal(after[name], before[name])
-    signs = Codec(
-        dataclasses.replace(model.config, spectrum=dataclasses.replace(QUERY.spectrum, random_signs_from=2e3))
-    )
+    signs = Codec(dataclasses.replace(model.config, excitation=ExcitationConfig(kind="signs", above=2e3)))
     assert initial_weights(model, signs).keys() == before.keys()
+    pulses = Codec(dataclasses.replace(model.config, excitation=ExcitationConfig(kind="pulses", above=2e3)))
+    own, begun = pulses.state_dict(), initial_weights(model, pulses)
+    pulses.load_state_dict(begun)
+    last = "decoder.tower.layers.2.conv.weight"
+    assert torch.equal(begun[last][:2], before[last]) and torch.equal(begun[last][2:], own[last][2:])
+    assert all(torch.equal(begun[name], own[name]) for name in own if ".excitation." in name)
     with pytest.raises(InputError, match=r"^the model tiny has another configuration than the recipe$"):
         initial_weights(model, Codec(dataclasses.replace(model.config, latent_dim=13)))
     longer = dataclasses.replace(QUERY.encoder, kernel=(4, 4))
@@ -126,15 +131,6 @@ def test_bf16_trains_too(prepared, loss):
     assert values["skipped"] == 0.0
 
 
-def test_what_was_scored_is_aligned(prepared):
-    trainer = trainer_of(prepared)
-    delay = trainer.config.codec.synthesis_delay
-    audio = torch.arange(6400.0)[None]
-    real, fake = trainer._aligned(audio, torch.nn.functional.pad(audio, (delay, 0))[:, :6400])
-    assert torch.equal(real, fake)
-    assert real.shape[1] == 6400 - delay - 1600  # nothing of the first 0.1 s is scored
-
-
 @pytest.mark.parametrize("balance", [False, True])
 def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared, balance):
     loss = dataclasses.replace(FROM_THE_START, balance=balance)
@@ -142,9 +138,9 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared, balance):
     trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
     values = trainer.train_step()
 
-    audio = other._next_batch()
-    output, quantized = other.codec(audio)
-    real, fake = other._aligned(audio, output)
+    audio, _ = other._next_batch()
+    fake, quantized = other.codec(audio)
+    real = other.streams.delayed(audio)
     losses = other.losses(real, fake)
     reconstruction = sum(loss.weights[name] * value for name, value in losses.items())
     judged, error = other._judge(real, fake)
@@ -154,7 +150,7 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared, balance):
         assert values[f"{name}_norm"] == pytest.approx(float(own), rel=1e-5)
         reconstruction = reconstruction + loss.weights[name] * value * (length / own if balance else 1)
     whole = reconstruction + 0.25 * quantized.commitment_loss + 0.1 * decorrelation(quantized.latent)
-    whole = whole + 0.1 * other.scales(audio, other.first_scored)
+    whole = whole + 0.1 * other.scales(audio)
     expected = torch.autograd.grad(whole, list(other.codec.parameters()), retain_graph=True, allow_unused=True)
     for parameter, gradient in zip(trainer.codec.parameters(), expected, strict=True):
         if gradient is None:
@@ -183,17 +179,16 @@ def test_what_a_step_says(prepared):
 def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared):
     loss = dataclasses.replace(FROM_THE_START, draws=2)
     config = recipe(loss=loss)
-    spectrum = dataclasses.replace(config.codec.spectrum, random_signs_from=2000.0)
-    config = dataclasses.replace(config, codec=dataclasses.replace(config.codec, spectrum=spectrum))
+    signs = ExcitationConfig(kind="signs", above=2000.0)
+    config = dataclasses.replace(config, codec=dataclasses.replace(config.codec, excitation=signs))
     trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
     values = trainer.train_step()
 
-    torch.manual_seed(config.seed)
-    audio = other._next_batch()
-    output, _ = other.codec(audio, 2)
-    assert len(output) == 2 * len(audio)
-    real, fake = other._aligned(audio, output)
-    expected = Losses(loss, 16000, phase_below=2000.0)(real, fake.detach())
+    audio, _ = other._next_batch()
+    estimate, _, _ = other.codec.estimate(audio, other.streams.network)
+    fake, _ = other.streams.synthesize(estimate, None)
+    assert len(fake) == 2 * len(audio)
+    expected = Losses(loss, 16000, phase_below=2000.0)(other.streams.delayed(audio), fake.detach())
     assert values.keys() >= expected.keys() | JUDGED
     for name, value in expected.items():
         assert values[name] == pytest.approx(float(value), rel=1e-4), name
@@ -265,7 +260,7 @@ def test_discriminators_hear_every_clip_at_one_level(prepared):
 
 def test_silence_can_be_judged(prepared):
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
-    trainer._next_batch = lambda: torch.zeros(2, trainer.crop_samples)
+    trainer._next_batch = lambda: Batch(torch.zeros(2, trainer.crop_samples), torch.zeros(2, 40))
     values = trainer.train_step()
     assert [name for name, value in values.items() if not math.isfinite(value)] == []
     assert values["skipped"] == 0.0
@@ -308,11 +303,11 @@ def test_what_cannot_be_trained_is_refused(prepared):
             Budget(steps, minutes)
     with pytest.raises(InputError, match="warmup_steps is 0"):
         recipe(warmup_steps=0)
-    short = dataclasses.replace(recipe(), data=DataConfig(crop_seconds=0.2))
-    with pytest.raises(InputError, match="leave 1440 samples to score, but the losses' longest window has 2048"):
+    short = dataclasses.replace(recipe(), data=DataConfig(crop_seconds=0.1))
+    with pytest.raises(InputError, match="have 1600 samples, but the losses' longest window has 2048"):
         Trainer(short, corpus, Budget(steps=1))
     wide = recipe(loss=ADVERSARIAL, discriminator=dataclasses.replace(DISCRIMINATOR, windows=(8192,)))
-    with pytest.raises(InputError, match="leave 4640 samples to score, but the losses' longest window has 8192"):
+    with pytest.raises(InputError, match="have 6400 samples, but the losses' longest window has 8192"):
         Trainer(wide, corpus, Budget(steps=1))
     Trainer(dataclasses.replace(wide, loss=recipe().loss), corpus, Budget(steps=1))  # nobody looks through it
     corpus.sample_rate = 24000

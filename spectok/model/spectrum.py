@@ -10,9 +10,8 @@ A long past sharpens the frequency resolution, a short synthesis window keeps th
 import functools
 import math
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spectok.config import SpectrumConfig
 from spectok.model.streaming import State, Streaming
@@ -35,15 +34,15 @@ def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
     return analysis * scale, synthesis / scale
 
 
-def matrices(config: SpectrumConfig, positions: int | None = None) -> tuple[Tensor, Tensor]:
+def matrices(config: SpectrumConfig, positions: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
     """The windowed Fourier transform of a frame and its inverse as matrices, float64.
 
     A few hundred samples times a matrix cost less than to start a fast transform, and a matrix runs everywhere.
 
     Args:
         config: lengths of frame and windows.
-        positions: Q, how many bins there are, from 0 Hz up; the others are taken for zeros. By default all,
-            `n_fft // 2 + 1`.
+        positions: the bin above the highest there is; the others are taken for zeros. By default `n_fft // 2 + 1`.
+        first: the lowest bin there is; Q is `positions - first`.
 
     Returns:
         From samples to real parts, then imaginary parts, `[n_fft, 2 * Q]`; and back to the samples of the synthesis
@@ -53,7 +52,7 @@ def matrices(config: SpectrumConfig, positions: int | None = None) -> tuple[Tens
     bins = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64))
     transform = torch.stack([bins.real, bins.imag], dim=1)
     inverse = torch.linalg.pinv(transform.flatten(1)).unflatten(0, (2, -1))
-    transform, inverse = transform[..., :positions].flatten(1), inverse[:, :positions].flatten(0, 1)
+    transform, inverse = transform[..., first:positions].flatten(1), inverse[:, first:positions].flatten(0, 1)
     return analysis[:, None] * transform, inverse[:, config.n_fft - config.synthesis_length :] * synthesis
 
 
@@ -68,14 +67,15 @@ def _transform(x: Tensor, matrix: Tensor) -> Tensor:
 class STFT(Streaming):
     """Causal short-time Fourier transform: audio `[B, T]` to spectrum `[B, 2, T / hop_length, Q]`.
 
-    Frame f covers the n_fft samples that end with sample `(f + 1) * hop_length`. Q is `positions`, by default all bins.
+    Frame f covers the n_fft samples that end with sample `(f + 1) * hop_length`. Its bins are those from `first` to
+    below `positions`, by default all.
     """
 
-    def __init__(self, config: SpectrumConfig, positions: int | None = None) -> None:
+    def __init__(self, config: SpectrumConfig, positions: int | None = None, first: int = 0) -> None:
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
         self.hops = -(-config.n_fft // config.hop_length)  # that a frame reaches into
-        self.register_buffer("matrix", matrices(config, positions)[0].float(), persistent=False)
+        self.register_buffer("matrix", matrices(config, positions, first)[0].float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
@@ -118,36 +118,6 @@ class InverseSTFT(Streaming):
         hops = frames.split(self.hop_length, dim=2)
         parts = (hops[past - i][:, i : i - past or None] for i in range(past + 1))
         return functools.reduce(torch.add, parts).flatten(1), (frames[:, -past:],)
-
-
-class RandomSigns(Streaming):
-    """The sign of each bin above a frequency drawn anew in every frame, on spectra `[B, 2, F, Q]`.
-
-    Codes of a few kbit/s say how loud the high bins are, not in which phase. A network that does not know a phase gives
-    the same one in every frame, and that is heard as a buzz at the frame rate; random ones are heard as breath (as in
-    MPEG-4's perceptual noise substitution, J. Herre and D. Schulz, AES 1998). The signs are one fixed sequence of
-    `PERIOD` frames that every stream begins with, so what comes out depends on the codes alone.
-    """
-
-    PERIOD = 128
-
-    def __init__(self, first: int, positions: int) -> None:
-        super().__init__()
-        draws = np.random.RandomState(0).randint(2, size=(self.PERIOD, positions - first))  # the same in every numpy
-        signs = np.concatenate([np.ones((self.PERIOD, first)), 2.0 * draws - 1], axis=1)
-        signs = np.roll(signs, 1, axis=0)  # the first frame comes after place 0
-        self.register_buffer("signs", torch.from_numpy(signs).float(), persistent=False)
-        self.signs: Tensor
-
-    def init_state(self, batch: int) -> State:
-        """The place of the frame before in the sequence, `[B, 1]`."""
-        return (self.zeros(batch, 1),)
-
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Give each frame its signs."""
-        places = (state[0].long() + torch.arange(1, x.shape[2] + 1, device=x.device)) % self.PERIOD
-        signs = nn.functional.embedding(places, self.signs)
-        return x * signs[:, None], (places[:, -1:].to(state[0].dtype),)
 
 
 class PowerLaw:

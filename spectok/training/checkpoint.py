@@ -35,32 +35,39 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
-    """A model's weights for a codec of the same configuration, but for random signs and shorter convolutions.
+    """A model's weights for a codec that may differ from it in its excitation, and in shorter convolutions.
 
-    The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel.
+    The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel. An excitation
+    that the model does not have keeps the codec's own weights.
 
     Raises:
         InputError: the configurations differ in more than that, or the file is damaged.
     """
     complaint = f"the model {model.config.name} has another configuration than the recipe"
     require(_with_liberties_of(codec.config, model.config) == codec.config, complaint)
-    weights, shapes = load_tensors(model.weights)[0], {name: t.shape for name, t in codec.state_dict().items()}
+    weights, own = load_tensors(model.weights)[0], codec.state_dict()
     for name, kernel in weights.items():
         if kernel.dim() == 4:  # [out, in, time, frequency]
-            lost = kernel.shape[2] - shapes[name][2]
+            lost = kernel.shape[2] - own[name].shape[2]
             require(lost >= 0, complaint)
             oldest = kernel[:, :, : lost + 1].sum(2, keepdim=True)
             weights[name] = torch.cat([oldest, kernel[:, :, lost + 1 :]], dim=2)
+    if codec.config.excitation != model.config.excitation:
+        weights = {name: tensor for name, tensor in weights.items() if name in own} | {
+            name: tensor for name, tensor in own.items() if ".excitation." in name
+        }
+        for name, tensor in weights.items():  # the last convolution gives the voicing too, where there is one
+            if tensor.shape != own[name].shape:
+                weights[name] = torch.cat([tensor[:2], own[name][2:]])
     return weights
 
 
 def _with_liberties_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
-    """`other`, but for its random signs and how far back its convolutions reach, which are as in `config`."""
+    """`other`, but for its excitation and how far back its convolutions reach, which are as in `config`."""
 
     def tower(mine: TowerConfig, its: TowerConfig) -> TowerConfig:
         input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
         return replace(its, input_kernel=input_kernel, kernel=kernel)
 
-    spectrum = replace(other.spectrum, random_signs_from=config.spectrum.random_signs_from)
     encoder, decoder = tower(config.encoder, other.encoder), tower(config.decoder, other.decoder)
-    return replace(other, spectrum=spectrum, encoder=encoder, decoder=decoder)
+    return replace(other, excitation=config.excitation, encoder=encoder, decoder=decoder)

@@ -1,10 +1,14 @@
-"""Training audio: a prepared folder, random crops of it, and the batches of a run, in the order of its steps.
+"""Training audio: a prepared folder, endless streams of it, and the batches of a run, in the order of its steps.
 
 A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples, sample_rate)
-and for each split `<split>.i16`, all its audio as little-endian int16 at one sample rate. That file is mapped, not
-loaded, and opened anew by each worker process. A crop is a function of the seed, the step and its row in the batch:
+and for each split `<split>.i16`, all its audio as little-endian int16 at one sample rate, and `<split>.f0`, its pitch
+100 times a second as float32 in Hz, 0 where nothing is voiced. Those files are mapped, not loaded, and opened anew by
+each worker process.
 
-    a stretch of a file -> speed -> gain -> noise -> silence or a gap
+Each row of a batch is a stream that goes on from step to step, so that the states of the codec can. It is made of
+passages of some seconds, each a function of the seed, its row and its number:
+
+    silence, a noise floor, or a stretch of a file -> speed -> gain -> noise -> a gap
 
 Noise follows gain, so that the gain scales both and leaves the SNR as it was drawn. What comes out is both what the
 codec hears and what it has to give back.
@@ -17,6 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,41 +38,66 @@ SILENT = 1e-4  # rms, -80 dB: three steps of int16
 NOMINAL = 16000  # Hz: a speed is the ratio of a rate to this one, whatever the corpus was recorded at
 MARGIN = 256  # samples; the resampler's answer to an edge is below 1e-6 after 128
 PREFETCH = 4  # batches that each worker prepares ahead
+PITCH_RATE = 100  # Hz, of the pitches in a prepared folder: each is that of the middle of its hundredth of a second
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How crops are drawn."""
+    """How streams are drawn."""
 
-    batch_size: int = 4
-    crop_seconds: float = 1.0
+    batch_size: int = 4  # streams side by side
+    crop_seconds: float = 1.0  # of each stream in each step
+    passage_seconds: float = 4.0  # the mean; uniform borders make passages of 0 to twice as long
     source_weights: dict[str, float] = field(default_factory=dict)  # how often a second of a source is drawn; else 1
-    speed_share: float = 0.0  # crops that are played faster or slower, pitch and tempo together
+    speed_share: float = 0.0  # passages that are played faster or slower, pitch and tempo together
     speed: tuple[float, float] = (0.9, 1.1)  # uniform
     gain_db: tuple[float, float] = (-15.0, 6.0)  # uniform in decibels, limited so that nothing clips
-    noise_share: float = 0.0  # crops with noise from the corpus's split of that name; silence stays silence
-    noise_snr_db: tuple[float, float] = (0.0, 30.0)  # uniform, by rms over the crop
-    silence_share: float = 0.02  # crops that are digital silence
-    gap_share: float = 0.05  # crops in which a stretch is digital silence
+    noise_share: float = 0.0  # passages with noise from the corpus's split of that name; silence stays silence
+    noise_snr_db: tuple[float, float] = (0.0, 30.0)  # uniform, by rms over the passage
+    silence_share: float = 0.02  # passages that are digital silence
+    floor_share: float = 0.0  # passages that are white noise at a low level
+    floor_db: tuple[float, float] = (-85.0, -50.0)  # its rms, uniform in decibels of full scale
+    gap_share: float = 0.05  # passages in which a stretch is digital silence
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"batch_size is {self.batch_size}, but must be positive")
-        require(self.crop_seconds > 0, f"crop_seconds is {self.crop_seconds}, but must be positive")
+        for name in ("crop_seconds", "passage_seconds"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
         for source, weight in self.source_weights.items():
             require(0 <= weight <= 1e9, f"source_weights: {source} is {weight}, but must be from 0 to 1e9")
         for name in ("speed_share", "noise_share"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}, but must be from 0 to 1")
-        for name, least, most in (("speed", 0.5, 2.0), ("gain_db", -200.0, 200.0), ("noise_snr_db", -200.0, 200.0)):
+        for name, least, most in (
+            ("speed", 0.5, 2.0),
+            ("gain_db", -200.0, 200.0),
+            ("noise_snr_db", -200.0, 200.0),
+            ("floor_db", -200.0, 0.0),
+        ):
             low, high = getattr(self, name)
             require(
                 least <= low <= high <= most,
                 f"{name} is {(low, high)}, but must be (lowest, highest), from {least:g} to {most:g}",
             )
-        shares = (self.silence_share, self.gap_share)
+        shares = (self.silence_share, self.floor_share, self.gap_share)
         require(
             min(shares) >= 0 and sum(shares) <= 1,
-            f"silence_share {shares[0]} and gap_share {shares[1]} must be at least 0 and at most 1 together",
+            f"silence_share {shares[0]}, floor_share {shares[1]} and gap_share {shares[2]} must be at least 0 and at "
+            "most 1 together",
         )
+
+
+class Batch(NamedTuple):
+    """A step's part of each stream."""
+
+    audio: Tensor  # float32 [B, T]
+    pitch: Tensor  # float32 [B, T * PITCH_RATE / sample_rate], Hz; 0 where nothing is voiced
+
+
+class Passage(NamedTuple):
+    """A piece of a stream."""
+
+    audio: NDArray[np.float32]  # [T]
+    pitch: NDArray[np.float32]  # [T * PITCH_RATE / sample_rate], Hz; 0 where nothing is voiced
 
 
 class Corpus:
@@ -92,6 +122,9 @@ class Corpus:
             self.sample_rate = int(self.rows[0]["sample_rate"])
             self.sources, self.source_of = np.unique([row["source"] for row in self.rows], return_inverse=True)
             self.audio = np.memmap(folder / f"{split}.i16", "<i2", "r")
+            pitch = folder / f"{split}.f0"  # empty for noise
+            is_tracked = pitch.exists() and pitch.stat().st_size > 0
+            self.pitch = np.memmap(pitch, "<f4", "r") if is_tracked else np.zeros(0, np.float32)
         except InputError:
             raise
         except (OSError, KeyError, ValueError) as error:
@@ -99,6 +132,17 @@ class Corpus:
         total = self.samples.sum()
         require(len(self.audio) == total, f"{folder}/{split}.i16 is not as long as manifest.csv says it is")
         self.ends = np.cumsum(self.samples) / total
+        require(
+            self.sample_rate % PITCH_RATE == 0,
+            f"{folder} was prepared at {self.sample_rate} Hz, but that must be a multiple of {PITCH_RATE} Hz",
+        )
+        self.hop = self.sample_rate // PITCH_RATE
+        hops = -(-self.samples // self.hop)
+        self.pitch_starts = np.cumsum(hops) - hops
+        require(
+            len(self.pitch) in (0, hops.sum()),
+            f"{folder}/{split}.f0 is not as long as manifest.csv says it is",
+        )
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, str]]:
         return Corpus, (self.folder.absolute(), self.split)  # a spawned process may begin in another folder
@@ -148,28 +192,76 @@ class Corpus:
         step: int,
         rows: range | None = None,
         noise: "Corpus | None" = None,
-    ) -> NDArray[np.float32]:
-        """The batch of a training step, or some rows of it, `[B, samples]`: a function of seed, step and row alone.
+    ) -> Batch:
+        """The batch of a training step, or some rows of it: a function of seed, step and row alone.
 
         Args:
-            config: how crops are drawn.
-            samples: the length of a crop.
+            config: how streams are drawn.
+            samples: how far a stream goes on in a step; a multiple of a hundredth of a second.
             seed: of the run.
             step: of the run.
             rows: which rows of the batch; without it, all `batch_size` of them.
-            noise: where `noise_share` of the crops find their noise.
+            noise: where `noise_share` of the passages find their noise.
 
         Raises:
             InputError: as `edges`.
         """
-        edges, crops = self.edges(config, noise), []
-        for row in range(config.batch_size) if rows is None else rows:
-            rng = np.random.default_rng([seed, step, row])
-            crop = self._speech(config, samples, edges, rng)
-            if rng.random() < config.noise_share and noise is not None:
-                crop = _add(crop, noise.stretch(samples, rng), rng.uniform(*config.noise_snr_db))
-            crops.append(_interrupted(config, crop, rng))
-        return np.stack(crops)
+        edges = self.edges(config, noise)
+        streams = [
+            self._stream(config, seed, row, step * samples // self.hop, samples // self.hop, edges, noise)
+            for row in (range(config.batch_size) if rows is None else rows)
+        ]
+        audio, pitch = (torch.from_numpy(np.stack(part)) for part in zip(*streams, strict=True))
+        return Batch(audio, pitch)
+
+    def _stream(
+        self,
+        config: DataConfig,
+        seed: int,
+        row: int,
+        start: int,
+        hops: int,
+        edges: NDArray[np.float64],
+        noise: "Corpus | None",
+    ) -> Passage:
+        """A row's stream from the hop `start` on. Passage n begins within the n-th of equal stretches, but 0 at 0."""
+        stretch = config.passage_seconds * PITCH_RATE
+        parts = []
+        numbers = range(max(0, int(start / stretch) - 1), int((start + hops) / stretch) + 2)
+        draws = {number: np.random.default_rng([seed, row, number]) for number in numbers}
+        borders = {number: round((number + rng.random()) * stretch) if number else 0 for number, rng in draws.items()}
+        for number in numbers[:-1]:
+            first, end = borders[number], borders[number + 1]
+            if first < min(end, start + hops) and end > start:
+                passage = self.passage(config, (end - first) * self.hop, edges, draws[number], noise)
+                lower, upper = max(0, start - first), min(end, start + hops) - first
+                parts.append((passage.audio[lower * self.hop : upper * self.hop], passage.pitch[lower:upper]))
+        return Passage(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def passage(
+        self,
+        config: DataConfig,
+        samples: int,
+        edges: NDArray[np.float64],
+        rng: np.random.Generator,
+        noise: "Corpus | None" = None,
+    ) -> Passage:
+        """One random passage of `samples` samples; `edges` are those of `Corpus.edges`."""
+        kind = rng.random()
+        nothing = np.zeros(-(-samples // self.hop), np.float32)
+        if kind < config.silence_share:
+            return Passage(np.zeros(samples, np.float32), nothing)
+        if kind < config.silence_share + config.floor_share:
+            level = 10 ** (rng.uniform(*config.floor_db) / 20)
+            return Passage(np.float32(level) * rng.standard_normal(samples, np.float32), nothing)
+        audio, pitch = self._speech(config, samples, edges, rng)
+        if rng.random() < config.noise_share and noise is not None:
+            audio = _add(audio, noise.stretch(samples, rng), rng.uniform(*config.noise_snr_db))
+        if kind >= 1 - config.gap_share:
+            first, last = np.sort(rng.integers(len(pitch), size=2))
+            audio[first * self.hop : last * self.hop] = 0
+            pitch[first:last] = 0
+        return Passage(audio, pitch)
 
     def stretch(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """A random stretch of a random file, `[samples]`; a file that is shorter is repeated."""
@@ -181,8 +273,8 @@ class Corpus:
 
     def _speech(
         self, config: DataConfig, samples: int, edges: NDArray[np.float64], rng: np.random.Generator
-    ) -> NDArray[np.float32]:
-        """A random crop, `[samples]`, at a random speed and gain; zeros after the end of a file that is shorter."""
+    ) -> Passage:
+        """A random stretch of a file at a random speed and gain; silence after the end of a file that is shorter."""
         index = int(np.searchsorted(edges, rng.random(), side="right"))
         rate = round(NOMINAL * rng.uniform(*config.speed)) if rng.random() < config.speed_share else NOMINAL
         needed = math.ceil(samples * rate / NOMINAL)
@@ -191,7 +283,19 @@ class Corpus:
         played = resample(self.clip(index, start - lead, lead + needed + MARGIN), rate, NOMINAL)
         crop = played[round(lead * NOMINAL / rate) :][:samples]
         gain = 10 ** (rng.uniform(*config.gain_db) / 20)
-        return crop * np.float32(min(gain, 1 / max(float(np.abs(crop).max()), 1e-5)))
+        crop = crop * np.float32(min(gain, 1 / max(float(np.abs(crop).max()), 1e-5)))
+        return Passage(crop, self._pitch(index, start, samples, rate / NOMINAL))
+
+    def _pitch(self, index: int, start: int, samples: int, speed: float) -> NDArray[np.float32]:
+        """The pitch of a file from sample `start` on, played at a speed, at the middles of hops; 0 where it ends."""
+        length = -(-int(self.samples[index]) // self.hop) if len(self.pitch) else 0
+        tracked = self.pitch[self.pitch_starts[index] :][:length]
+        middles = (np.arange(-(-samples // self.hop)) + 0.5) * speed + start / self.hop
+        places = middles.astype(int)
+        pitch = np.zeros(len(places), np.float32)
+        inside = places < length
+        pitch[inside] = tracked[places[inside]] * np.float32(speed)
+        return pitch
 
 
 def _add(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
@@ -203,19 +307,8 @@ def _add(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float)
     return mix / max(np.float32(1), np.abs(mix).max())
 
 
-def _interrupted(config: DataConfig, crop: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """The crop `[T]`, now and then with a stretch of digital silence, or all of it."""
-    draw = rng.random()
-    if draw < config.silence_share:
-        crop[:] = 0
-    elif draw < config.silence_share + config.gap_share:
-        first, last = np.sort(rng.integers(len(crop), size=2))
-        crop[first:last] = 0
-    return crop
-
-
 @dataclass(frozen=True)
-class _Steps(Dataset[Tensor]):
+class _Steps(Dataset[Batch]):
     """The batches of a run, by step."""
 
     corpus: Corpus
@@ -225,13 +318,12 @@ class _Steps(Dataset[Tensor]):
     rows: range
     noise: Corpus | None
 
-    def __getitem__(self, step: int) -> Tensor:
-        batch = self.corpus.batch(self.config, self.samples, self.seed, step, self.rows, self.noise)
-        return torch.from_numpy(batch)
+    def __getitem__(self, step: int) -> Batch:
+        return self.corpus.batch(self.config, self.samples, self.seed, step, self.rows, self.noise)
 
 
 class Batches:
-    """Iterates over the batches of a run from a step on, without end: float32 `[batch_size / world, samples]`.
+    """Iterates over the batches of a run from a step on, without end: `batch_size / world` streams in each.
 
     Any number of workers gives the same batches. They start at once, spawned (a fork of a process with threads can
     hang), compute with one thread each, and end with `close` or when this object is dropped.
@@ -284,12 +376,12 @@ class Batches:
             worker_init_fn=distributed.outlive_signals,
             generator=torch.Generator(),  # without one, torch's global generator is drawn from
         )
-        self._batches: Iterator[Tensor] = iter(loader)
+        self._batches: Iterator[Batch] = iter(loader)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> Batch:
         began = time.perf_counter()
         batch = next(self._batches)
         self.waited += time.perf_counter() - began

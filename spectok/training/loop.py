@@ -49,7 +49,7 @@ def fit(
     next_validation = trainer.seconds + 60 * config.validate_minutes
     averages = _Averages()
     log = RunLog(folder, config.codec) if is_first else None
-    losses = Losses(config.loss, config.codec.sample_rate, config.codec.spectrum.random_signs_from)
+    losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below)
     bar = tqdm(total=100.0, disable=quiet or not is_first, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}")
     with _signals() as received, bar:
         stopped = 0
@@ -67,7 +67,7 @@ def fit(
                 f"step {trainer.step}, loss {averages.values.get('total', math.nan):.3f}", refresh=False
             )
             bar.update(100 * trainer.progress - bar.n)
-            if log and (trainer.seconds >= next_save or ends):
+            if trainer.seconds >= next_save or ends:
                 trainer.save(folder)
                 next_save += 60 * config.checkpoint_minutes
             if log and (trainer.seconds >= next_validation or trainer.progress >= 1):

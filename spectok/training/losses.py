@@ -12,14 +12,13 @@ from typing import Literal
 
 import torch
 import torchaudio
-from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor, nn
 
 from spectok.config import require
 from spectok.training import distributed
 from spectok.training.discriminators import Judgement
 
-STFT_WINDOWS = (1024, 2048, 512)  # auraloss's own three resolutions
+STFT_WINDOWS = (1024, 2048)  # long enough to tell the harmonics of any voice from one another
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class LossConfig:
     complex_weight: float = 1.0  # squared error of the power-law spectrum
     magnitude_weight: float = 1.0  # squared error of its magnitude
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
-    stft_weight: float = 0.0  # mean absolute error of the log magnitudes at several resolutions
+    stft_weight: float = 0.0  # mean absolute error of the log magnitudes of windows that resolve harmonics
     level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over short windows
     level_start: float = 0.0  # share of the budget after which it counts: until then it slows the others
     overshoot_weight: float = 0.0  # mean natural-log excess of the magnitude, where it exceeds
@@ -42,10 +41,13 @@ class LossConfig:
     adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
     balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output
     power: float = 2.0  # p of |s|^(1/p) in complex and magnitude
-    draws: int = 1  # outputs for each clip, with random signs of their own; 2 makes an energy distance of the losses
+    pitch_weight: float = 0.0  # cross entropy of the decoder's pitch and a tracker's, where something is voiced
+    draws: int = (
+        1  # outputs for each clip, each with an excitation of its own; 2 makes an energy distance of the losses
+    )
     spectral_n_fft: int = 512
-    mel_n_fft: tuple[int, ...] = (256, 512, 1024, 2048)
-    n_mels: tuple[int, ...] = (20, 40, 64, 80)
+    mel_n_fft: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    n_mels: tuple[int, ...] = (16, 20, 40, 64, 80)
     level_windows: tuple[int, ...] = (1024,)  # samples of the windows whose levels are compared; hops of a half
     overshoot_range_db: float = 60.0  # bins this much below the loudest of their clip may exceed
     floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
@@ -98,32 +100,29 @@ class Losses(nn.Module):
     Args:
         config: weights and resolutions.
         sample_rate: in Hz.
-        phase_below: Hz from which the codec draws its phases, where the complex loss ends; 0: nowhere.
+        phase_below: Hz from which the codec makes up its phases, where the complex loss ends; None: nowhere.
     """
 
-    def __init__(self, config: LossConfig, sample_rate: int, phase_below: float = 0.0) -> None:
+    def __init__(self, config: LossConfig, sample_rate: int, phase_below: float | None = None) -> None:
         super().__init__()
         self.config, self.sample_rate = config, sample_rate
-        self.compared = math.ceil(phase_below * config.spectral_n_fft / sample_rate) or None  # bins of the complex loss
+        bins = config.spectral_n_fft // 2 + 1
+        self.compared = (
+            bins if phase_below is None else math.ceil(phase_below * config.spectral_n_fft / sample_rate)
+        )  # bins of the complex loss
         self.floor = 10 ** (config.floor_db / 20)
         for n_fft, n_mels in zip(config.mel_n_fft, config.n_mels, strict=True):
             bank = torchaudio.functional.melscale_fbanks(
                 n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate, norm=None, mel_scale="slaney"
             )
             self.register_buffer(f"mel_{n_fft}", bank / bank.sum(0), persistent=False)
-        for n_fft in {config.spectral_n_fft, *config.mel_n_fft}:
+        for n_fft in {config.spectral_n_fft, *config.mel_n_fft, *STFT_WINDOWS}:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
-        # Spectral convergence, a ratio over the whole batch, would depend on how many ranks share it. The magnitudes
-        # are those of a Hann window: 2e-3 is about 70 dB below a full-scale sine.
-        self.log_stft = MultiResolutionSTFTLoss(list(STFT_WINDOWS), w_sc=0.0, eps=2e-3)
 
     def forward(self, real: Tensor, fake: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
         """All reconstruction losses that weigh something at this share of the budget, by name, unweighted scalars."""
         losses = {name: loss for name, loss in self.spectral(real, fake).items() if self.config.weights[name]}
-        if self.config.mel_weight:
-            losses["mel"] = self.mel(real, fake)
-        if self.config.stft_weight:
-            losses["stft"] = _between(self.log_stft, real[:, None], fake[:, None])
+        losses |= self.log_spectra(real, fake)
         if self.config.level_weight and progress >= self.config.level_start:
             losses["level"] = self.level(real, fake)
         if self.config.overshoot_weight:
@@ -145,14 +144,25 @@ class Losses(nn.Module):
         real_c, fake_c = real_c[:, : self.compared], fake_c[:, : self.compared]
         return {"complex": _between(error, real_c, fake_c), "magnitude": _between(error, real_m, fake_m)}
 
-    def mel(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean absolute difference of natural-log mel magnitudes, averaged over the resolutions."""
-        terms = []
-        for n_fft in self.config.mel_n_fft:
-            bank = self.get_buffer(f"mel_{n_fft}")
-            mels = (self._stft(audio, n_fft).abs().transpose(1, 2) @ bank for audio in (real, fake))
-            terms.append(_between(nn.functional.l1_loss, *(torch.log(mel + self.floor) for mel in mels)))
-        return torch.stack(terms).mean()
+    def log_spectra(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """Mean absolute differences of natural-log magnitudes, averaged over resolutions: those of "mel" and "stft".
+
+        Mel bands are wider than the distance of two harmonics from 1.5 kHz up; the bins of "stft" are not.
+        """
+        lengths = {"mel": self.config.mel_n_fft, "stft": STFT_WINDOWS}
+        lengths = {name: of for name, of in lengths.items() if self.config.weights[name]}
+        terms: dict[str, list[Tensor]] = {name: [] for name in lengths}
+        for n_fft in sorted({n_fft for of in lengths.values() for n_fft in of}):
+            pair = [self._stft(audio, n_fft).abs().transpose(1, 2) for audio in (real, fake)]
+            if n_fft in lengths.get("stft", ()):
+                terms["stft"].append(self._log_distance(*pair))
+            if n_fft in lengths.get("mel", ()):
+                bank = self.get_buffer(f"mel_{n_fft}")
+                terms["mel"].append(self._log_distance(*(magnitude @ bank for magnitude in pair)))
+        return {name: torch.stack(parts).mean() for name, parts in terms.items()}
+
+    def _log_distance(self, real: Tensor, fake: Tensor) -> Tensor:
+        return _between(nn.functional.l1_loss, torch.log(real + self.floor), torch.log(fake + self.floor))
 
     def level(self, real: Tensor, fake: Tensor) -> Tensor:
         """Mean absolute difference of the natural-log rms over windows; regression leaves the output too quiet.
@@ -235,3 +245,17 @@ def decorrelation(latent: Tensor, deviation: float = 1.2) -> Tensor:
     rows = latent.flatten(0, 2).float()
     moments = distributed.mean(rows.T @ rows / len(rows)) / deviation**2
     return (moments - torch.eye(len(moments), device=moments.device)).square().mean()
+
+
+def pitch_loss(logits: Tensor, position: Tensor, voiced: Tensor) -> Tensor:
+    """Cross entropy of the pitch head and a tracker, the mean over the voiced hops.
+
+    Args:
+        logits: of the classes, `[B, F, classes]`.
+        position: the tracker's pitch in units of classes, `[B, F]`; the target is a Gaussian of one class around it.
+        voiced: where there is a pitch, bool `[B, F]`.
+    """
+    places = torch.arange(logits.shape[-1], device=logits.device)
+    target = torch.softmax(-(places - position[..., None]).square() / 2, dim=-1)
+    entropy = -(target * torch.log_softmax(logits.float(), dim=-1)).sum(-1)
+    return torch.where(voiced, entropy, 0.0).sum() / voiced.sum().clamp_min(1)

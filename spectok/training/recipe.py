@@ -37,7 +37,9 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     seed: int = 0
-    warm_state_seconds: float = 0.1  # at the start of a crop, before the states are warm, nothing is scored
+    reset_share: float = 0.025  # of steps at which a stream's states begin anew at zero; else they go on
+    tracked_pitch: tuple[float, float] = (0.15, 0.5)  # shares of the budget until which the tracker's pitch drives the
+    # pulses of all streams, and from which the codec's own does
     validate_minutes: float = 10.0
     checkpoint_minutes: float = 3.0
 

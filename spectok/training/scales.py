@@ -38,12 +38,11 @@ class Scales(nn.Module):
             causal.conv.register_forward_pre_hook(keep)
         self.stft, self.power_law = codec.encoder.stft, codec.encoder.power_law
 
-    def forward(self, real: Tensor, first: int) -> Tensor:
+    def forward(self, real: Tensor) -> Tensor:
         """Squared error over the clip's energy, the mean of clips and scales: 1 is as wrong as silence.
 
         Args:
             real: what the codec has just been given, `[B, T]`, whole frames.
-            first: samples at the start that are not scored.
         """
         with torch.no_grad():
             spectrum = self.power_law.compress(self.stft(real)) * SPECTRUM_GAIN
@@ -52,9 +51,8 @@ class Scales(nn.Module):
         for index, (head, step) in enumerate(zip(self.heads, self.steps, strict=True)):
             target = nn.functional.avg_pool2d(magnitude, step)
             estimate = head(self.features.pop(index)).squeeze(3).float()
-            start = -(-first * target.shape[1] // real.shape[1])
-            energy = target[:, start:].square().sum(dim=(1, 2)) + 1e-2 * target[0, start:].numel()
-            errors.append(((estimate - target)[:, start:].square().sum(dim=(1, 2)) / energy).mean())
+            energy = target.square().sum(dim=(1, 2)) + 1e-2 * target[0].numel()
+            errors.append(((estimate - target).square().sum(dim=(1, 2)) / energy).mean())
         return torch.stack(errors).mean()
 
     def _keep(self, index: int, context: int, module: nn.Module, inputs: tuple[Any, ...]) -> None:

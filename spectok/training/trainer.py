@@ -4,21 +4,27 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from spectok.config import require
 from spectok.model.codec import Codec
+from spectok.model.excitation import Estimate, Excitation
 from spectok.model.quantizer import Quantized
+from spectok.model.streaming import State
 from spectok.model.weights import load_tensors, save_tensors
 from spectok.training import distributed
 from spectok.training.balance import Balancer
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix
-from spectok.training.data import Batches, Corpus
+from spectok.training.data import PITCH_RATE, Batch, Batches, Corpus
 from spectok.training.discriminators import Discriminators
-from spectok.training.losses import Losses, decorrelation, judge
+from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
 from spectok.training.recipe import Budget, Machine, TrainConfig
 from spectok.training.scales import Scales
+from spectok.training.streams import Streams
+
+Network = Callable[[Tensor, tuple[State, State]], tuple[Estimate, Quantized, tuple[State, State]]]
 
 
 class Trainer:
@@ -49,8 +55,8 @@ class Trainer:
         self.machine = machine or Machine()
         device = self.machine.device
         self.codec = Codec(config.codec).to(device)
-        self.network = compiled(self.codec) if self.machine.compile else self.codec
-        self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.spectrum.random_signs_from).to(device)
+        self.network = compiled(self.codec) if self.machine.compile else self.codec.estimate
+        self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below).to(device)
         self.balancer = Balancer(config.loss)
         self.scales = Scales(self.codec).to(device) if config.loss.scales_weight else None
         self.learned = nn.ModuleList(filter(None, [self.codec, self.scales]))
@@ -60,15 +66,14 @@ class Trainer:
         self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
         self.step, self.seconds, self.seconds_before = 0, 0.0, 0.0  # before: those of earlier processes
         self.batches: Batches | None = None
-        self.stream: Iterator[Tensor] = iter(())
+        self.stream: Iterator[Batch] = iter(())
         frame = config.codec.frame_length
         self.crop_samples = round(config.data.crop_seconds * config.codec.sample_rate / frame) * frame
-        self.first_scored = round(config.warm_state_seconds * config.codec.sample_rate)
-        scored = self.crop_samples - self.first_scored - config.codec.synthesis_delay
+        self.streams = Streams(self.codec, config.data.batch_size // distributed.world(), config.loss.draws)
         longest = max([config.loss.longest, *(config.discriminator.windows if self.discriminators else ())])
         require(
-            scored >= longest,
-            f"crops of {config.data.crop_seconds} s leave {scored} samples to score, but the losses' longest window "
+            self.crop_samples >= longest,
+            f"crops of {config.data.crop_seconds} s have {self.crop_samples} samples, but the losses' longest window "
             f"has {longest}",
         )
 
@@ -86,15 +91,19 @@ class Trainer:
         """One update; returns the unweighted losses, the lengths of their gradients, and the learning rate."""
         rate = self._set_learning_rate()
         torch.manual_seed(self.config.seed + self.step)
-        audio = self._next_batch()
+        audio, tracked = self._next_batch()
+        self.streams.reset(self._resets())
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
-            output, quantized = self.network(audio, self.config.loss.draws)
-        real, scored = self._aligned(audio, output.float())
-        fake = scored.detach().requires_grad_()
+            estimate, quantized, network_state = self.network(audio, self.streams.network)
+        estimate = estimate.mapped(Tensor.float)
+        pitch, pitch_losses = self._pitch(estimate, tracked)
+        output, synthesis_state = self.streams.synthesize(estimate, pitch)
+        real = self.streams.delayed(audio)
+        fake = output.detach().requires_grad_()
         losses = self.losses(real, fake, self.progress)
         adversarial, error = self._judge(real, fake[: len(real)])
         gradient, lengths = self.balancer.combine(losses | adversarial, fake)
-        inner_losses = self._inner_losses(quantized, audio)
+        inner_losses = self._inner_losses(quantized, audio) | pitch_losses
         weights = self.config.loss.weights
         inner_total = torch.stack([weights[name] * loss for name, loss in inner_losses.items()]).sum()
         norms = {}
@@ -102,10 +111,11 @@ class Trainer:
             norms["discriminator_norm"] = self._update_discriminators(error)
             adversarial |= {"discriminator": error}
         self.optimizer.zero_grad()
-        ((scored * gradient).sum() + inner_total).backward()  # the first term only carries the gradient on
+        ((output * gradient).sum() + inner_total).backward()  # the first term only carries the gradient on
         norms["gradient_norm"] = self._update(self.learned, self.optimizer)
         usable = math.isfinite(norms["gradient_norm"])
         if usable:
+            self.streams.go_on(audio, network_state, synthesis_state)
             gathered = [distributed.gather(tensor.detach()) for tensor in (quantized.latent, quantized.codes)]
             self.codec.quantizer.update_(*gathered)
         self.step += 1
@@ -128,10 +138,13 @@ class Trainer:
         return codec.eval()
 
     def save(self, folder: Path) -> None:
-        """Write the checkpoint and the release form into a run folder."""
+        """Write the checkpoint and the release form into a run folder; all ranks must call it, and rank 0 writes."""
+        tensors = self._tensors()
+        if distributed.rank() > 0:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         metadata = {"step": str(self.step), "seconds": repr(self.seconds)}
-        save_tensors(folder / "checkpoint.safetensors", self._tensors(), metadata)
+        save_tensors(folder / "checkpoint.safetensors", tensors, metadata)
         release = folder / "release"
         release.mkdir(exist_ok=True)
         (release / "config.json").write_text(self.config.codec.to_json(), encoding="utf-8")
@@ -150,6 +163,7 @@ class Trainer:
             self.discriminators.load_state_dict(with_prefix(tensors, "discriminators."))
             restore_optimizer(self.discriminator_optimizer, with_prefix(tensors, "discriminator_optimizer."))
         self.balancer.squares = {name: t.to(device) for name, t in with_prefix(tensors, "balance.").items()}
+        self.streams.restore(with_prefix(tensors, "streams."), distributed.rank(), distributed.world())
         saved = with_prefix(tensors, "buffer.")
         for name, buffer in self._passing_buffers().items():
             buffer.copy_(saved[name])
@@ -179,7 +193,7 @@ class Trainer:
     def _device_type(self) -> str:
         return self.machine.device.split(":")[0]
 
-    def _next_batch(self) -> Tensor:
+    def _next_batch(self) -> Batch:
         if self.batches is None:
             self.batches = Batches(
                 self.corpus,
@@ -193,7 +207,37 @@ class Trainer:
                 self.noise,
             )
             self.stream = iter(self.batches)
-        return next(self.stream).to(self.machine.device, non_blocking=True)
+        return Batch(*(part.to(self.machine.device, non_blocking=True) for part in next(self.stream)))
+
+    def _resets(self) -> Tensor:
+        """Which of this rank's streams begin anew at this step, bool `[B]`: all of them at the first."""
+        rows = self.config.data.batch_size
+        draws = np.random.default_rng([self.config.seed, self.step]).random(rows) < self.config.reset_share
+        share = rows // distributed.world()
+        own = draws[distributed.rank() * share :][:share]
+        return torch.from_numpy(own).to(self.machine.device)
+
+    def _pitch(self, estimate: Estimate, tracked: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Grid points for the pulses, `[B, F]`, and the pitch head's loss, if the codec has an `Excitation`.
+
+        At first the tracker's pitch drives the pulses where something is voiced, so that they fit what they are
+        compared with; then, stream by stream, more and more the codec's own.
+        """
+        excitation, config = self.codec.decoder.excitation, self.config
+        if not isinstance(excitation, Excitation) or estimate.pitch is None:
+            return None, {}
+        hops = estimate.pitch.shape[1]
+        middles = (torch.arange(hops, device=tracked.device) + 0.5) * (config.codec.spectrum.hop_length * PITCH_RATE)
+        tracked = tracked[:, (middles / config.codec.sample_rate).long()]
+        lowest, highest = config.codec.excitation.pitch_range
+        voiced = (tracked >= lowest) & (tracked <= highest)
+        position = excitation.grid.position(tracked)
+        losses = {"pitch": pitch_loss(estimate.pitch, position, voiced)} if config.loss.pitch_weight else {}
+        until, beyond = config.tracked_pitch
+        share = min(1.0, max(0.0, (beyond - self.progress) / max(beyond - until, 1e-9)))
+        is_led = torch.rand(len(tracked), 1, device=tracked.device) < share
+        own = excitation.grid.decode(estimate.pitch.detach())
+        return torch.where(is_led & voiced, excitation.grid.index(tracked), own), losses
 
     def _judge(self, real: Tensor, fake: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Ask the discriminators once for both: the codec's losses, and the discriminators' own."""
@@ -217,7 +261,7 @@ class Trainer:
         if self.config.loss.decorrelation_weight:
             losses["decorrelation"] = decorrelation(quantized.latent)
         if self.scales is not None:
-            losses["scales"] = self.scales(audio.repeat(self.config.loss.draws, 1), self.first_scored)
+            losses["scales"] = self.scales(audio)
         return losses
 
     def _update_discriminators(self, error: Tensor) -> float:
@@ -249,6 +293,7 @@ class Trainer:
         if self.scales is not None:
             tensors |= {f"scales.{name}": tensor for name, tensor in self.scales.state_dict().items()}
         tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.squares.items()}
+        tensors |= {f"streams.{name}": tensor for name, tensor in self.streams.tensors().items()}
         if self.discriminators and self.discriminator_optimizer:
             state = optimizer_tensors(self.discriminator_optimizer)
             tensors |= {f"discriminator_optimizer.{name}": tensor for name, tensor in state.items()}
@@ -271,11 +316,6 @@ class Trainer:
                 group["lr"] = share * rate
         return rate
 
-    def _aligned(self, audio: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        delay = self.config.codec.synthesis_delay
-        first = self.first_scored
-        return audio[:, first : audio.shape[1] - delay], output[:, first + delay :]
-
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
@@ -286,8 +326,8 @@ class Trainer:
                 self.average[name].copy_(tensor)
 
 
-def compiled(codec: Codec) -> Callable[[Tensor, int], tuple[Tensor, Quantized]]:
-    """The codec through `torch.compile`; on a CPU its GRUs are unrolled too, which takes minutes and then pays."""
+def compiled(codec: Codec) -> Network:
+    """`Codec.estimate` through `torch.compile`; on a CPU its GRUs are unrolled, which takes minutes and then pays."""
     torch._dynamo.config.allow_rnn = next(codec.parameters()).device.type == "cpu"
-    network: Callable[[Tensor, int], tuple[Tensor, Quantized]] = torch.compile(codec, dynamic=False)
+    network: Network = torch.compile(codec.estimate, dynamic=False)
     return network

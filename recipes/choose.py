@@ -1,0 +1,88 @@
+"""Compare weights on the validation split, and name the best by a rule that is fixed before looking.
+
+    python recipes/choose.py --data PREPARED spectok-16k-800 runs/a/release runs/b/release
+    python recipes/choose.py --data PREPARED --clips 16 runs/a/release
+
+The rule: every metric of `RANKED` ranks the candidates by its mean over the clips, the ranks are averaged, and the
+lowest mean rank wins. A candidate is a released model or a folder, at best the `release/` of a run.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spectok import pretrained
+from spectok.errors import InputError
+from spectok.evaluation.judges import judge
+from spectok.evaluation.metrics import mel_distance, pesq_wb, stoi
+from spectok.model.codec import Codec
+from spectok.model.weights import load_weights
+from spectok.training.data import Corpus
+from spectok.training.validation import reconstruct
+
+RANKED = {"pesq": 1, "stoi": 1, "distillmos": 1, "dnsmos": 1, "mel_distance": -1, "wer": -1}  # 1: higher is better
+SHOWN = (*RANKED, "speaker", "pitch_cents", "voicing_error")
+DIGITS = {"stoi": 3, "mel_distance": 3, "pitch_cents": 0, "voicing_error": 3, "wer": 3, "speaker": 3}  # others: 2
+MAX_SECONDS = 6.0
+
+
+def measure(codecs: Sequence[Codec], corpus: Corpus, clips: int) -> list[dict[str, float]]:
+    """Means of every metric over the first seconds of some clips, for each codec."""
+    scores: list[list[dict[str, float]]] = [[] for _ in codecs]
+    for index in np.linspace(0, len(corpus) - 1, min(clips, len(corpus))).round().astype(int):
+        real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
+        fakes = [reconstruct(codec, real)[0] for codec in codecs]
+        for found, fake, judged in zip(scores, fakes, judge(real, fakes), strict=True):
+            plain = {name: metric(real, fake) for name, metric in (("pesq", pesq_wb), ("stoi", stoi))}
+            plain["mel_distance"] = mel_distance(real, fake)
+            found.append(judged | plain)
+    return [{name: float(np.nanmean([one[name] for one in found])) for name in SHOWN} for found in scores]
+
+
+def mean_ranks(rows: list[dict[str, float]]) -> list[float]:
+    """The mean rank of each candidate, 1 the best; equal values share the mean of their ranks."""
+    ranks = np.zeros((len(rows), len(RANKED)))
+    for column, (name, sign) in enumerate(RANKED.items()):
+        values = np.array([sign * row[name] for row in rows])
+        ranks[:, column] = [1 + (values > value).sum() + ((values == value).sum() - 1) / 2 for value in values]
+    return [float(rank) for rank in ranks.mean(axis=1)]
+
+
+def table(names: Sequence[str], rows: list[dict[str, float]]) -> str:
+    """The candidates, their metrics and their mean ranks, as Markdown."""
+    lines = [f"| weights | {' | '.join(SHOWN)} | mean rank |", "|---|" + "---:|" * (len(SHOWN) + 1)]
+    for name, row, rank in zip(names, rows, mean_ranks(rows), strict=True):
+        cells = [f"{row[metric]:.{DIGITS.get(metric, 2)}f}" for metric in SHOWN]
+        lines.append(f"| {name} | {' | '.join(cells)} | {rank:.2f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", nargs="+", help="released models, or folders with config.json and model.safetensors")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
+    parser.add_argument("--clips", type=int, default=1000, help="how many, evenly spread (default: all)")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        codecs = []
+        for name in args.weights:
+            model = pretrained.find(name)
+            codecs.append(Codec(model.config).eval())
+            load_weights(codecs[-1], model)
+        rows = measure(codecs, Corpus(args.data, "valid"), args.clips)
+    except InputError as error:
+        print(f"choose: {error}", file=sys.stderr)
+        return 2
+    print(table(args.weights, rows))
+    print(f"\nbest by mean rank: {args.weights[int(np.argmin(mean_ranks(rows)))]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The states of the streams in training, which go on from step to step."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spectok.model.codec import Codec
+from spectok.model.excitation import Estimate
+from spectok.model.streaming import State
+from spectok.training import distributed
+
+
+class Streams:
+    """States of the codec for the streams of a batch, carried over from step to step without their gradients.
+
+    A codec that only ever hears the first second of a stream drifts when it is used for minutes. The network runs once
+    a step for each stream; excitation and synthesis run `draws` times, each draw with a state of its own.
+
+    Args:
+        codec: whose states they are.
+        rows: B, streams of this process.
+        draws: outputs for each stream.
+
+    Attributes:
+        network: states of the encoder, and of the decoder's network, B rows each.
+        synthesis: states of excitation and inverse STFT, `draws * B` rows, whole batches one after another.
+        tail: the last `synthesis_delay` samples of each stream, `[B, delay]`: by as much the output is late.
+    """
+
+    def __init__(self, codec: Codec, rows: int, draws: int) -> None:
+        self.codec, self.rows, self.draws = codec, rows, draws
+        encoder, decoder = self.codec.init_state(self.rows)
+        self.network: tuple[State, State] = (encoder, decoder[:2])
+        self.synthesis = self.codec.decoder.drawn_state(self.draws * self.rows)
+        delay = self.codec.config.synthesis_delay
+        self.tail = torch.zeros(self.rows, delay, device=next(self.codec.parameters()).device)
+
+    def reset(self, rows: Tensor) -> None:
+        """Begin some streams anew, bool `[B]`: at the zero state, but with an excitation that begins anywhere."""
+        if not rows.any():
+            return
+        fresh = Streams(self.codec, self.rows, self.draws)
+
+        def mixed(new: State, old: State, chosen: Tensor) -> State:
+            return _zipped(lambda a, b: torch.where(_along(chosen, a), a, b), new, old)
+
+        encoder, decoder = (mixed(new, old, rows) for new, old in zip(fresh.network, self.network, strict=True))
+        self.network = (encoder, decoder)
+        self.synthesis = mixed(fresh.synthesis, self.synthesis, rows.repeat(self.draws))
+        self.tail = self.tail.masked_fill(rows[:, None], 0)
+
+    def synthesize(self, estimate: Estimate, pitch: Tensor | None) -> tuple[Tensor, State]:
+        """All draws of an estimate, `[draws * B, T]`, and the state after them."""
+
+        def repeated(part: Tensor) -> Tensor:
+            return part.repeat(self.draws, *[1] * (part.dim() - 1))
+
+        pitch = pitch if pitch is None else repeated(pitch)
+        return self.codec.decoder.synthesize(estimate.mapped(repeated), self.synthesis, pitch)
+
+    def delayed(self, audio: Tensor) -> Tensor:
+        """The original `[B, T]` of a step's output: `synthesis_delay` samples later than the step's input."""
+        return torch.cat([self.tail, audio], dim=1)[:, : audio.shape[1]]
+
+    def go_on(self, audio: Tensor, network: tuple[State, State], synthesis: State) -> None:
+        """Keep the states after a step for the next one."""
+        encoder, decoder, synthesis = (_mapped(_own, state) for state in (*network, synthesis))
+        self.network, self.synthesis = (encoder, decoder), synthesis
+        self.tail = _own(audio[:, audio.shape[1] - self.tail.shape[1] :])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All states by number, the rows of all ranks one after another: `network.0` and so on."""
+        names = [f"{index}" for index in range(len(self._leaves()))]
+        return {name: distributed.gather(tensor) for name, tensor in zip(names, self._leaves(), strict=True)}
+
+    def restore(self, tensors: dict[str, Tensor], rank: int, world: int) -> None:
+        """Put back what `tensors` took out."""
+        shares = iter(tensors[f"{index}"].chunk(world)[rank] for index in range(len(tensors)))
+        device = self.tail.device
+        encoder, decoder, self.synthesis, (self.tail,) = (
+            _mapped(lambda _: _own(next(shares).to(device)), state)
+            for state in (*self.network, self.synthesis, (self.tail,))
+        )
+        self.network = (encoder, decoder)
+
+    def _leaves(self) -> list[Tensor]:
+        return [leaf for state in (*self.network, self.synthesis, (self.tail,)) for leaf in _leaves(state)]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy without gradients that lies in memory as every other: where it begins there decides the last bits."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _leaves(state: State) -> list[Tensor]:
+    return [leaf for item in state for leaf in ([item] if isinstance(item, Tensor) else _leaves(item))]
+
+
+def _mapped(change: Callable[[Tensor], Tensor], state: State) -> State:
+    return tuple(change(item) if isinstance(item, Tensor) else _mapped(change, item) for item in state)
+
+
+def _zipped(change: Callable[[Tensor, Tensor], Tensor], first: State, second: State) -> State:
+    pairs = zip(first, second, strict=True)
+    return tuple(change(a, b) if isinstance(a, Tensor) else _zipped(change, a, b) for a, b in pairs)
+
+
+def _along(rows: Tensor, tensor: Tensor) -> Tensor:
+    """`[B]` in a shape that goes with `[B, ...]`."""
+    return rows.view(-1, *[1] * (tensor.dim() - 1))
