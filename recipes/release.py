@@ -3,7 +3,7 @@
     python recipes/release.py runs/4k --data PREPARED
 
 The name is the configuration's. The averaged weights are taken, with a constant gain that leaves training files as
-far below the level of their originals as above, and exported. What the run was (its recipe, seconds, steps, learning
+far below the level of their originals as above, rounded to float16, and exported. What the run was (its recipe, seconds, steps, learning
 curve), the runs before it, whose weights it began with, the gain, and how the codebook is used over the whole training
 split go into `training.json`, from which the model card is written by `recipes/cards.py`.
 """
@@ -29,7 +29,7 @@ from spectok.evaluation.agreement import export_verified
 from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.files import write_text
 from spectok.model.codec import Codec
-from spectok.model.weights import load_weights, save_tensors
+from spectok.model.weights import halved, load_weights, round_to_half_, save_tensors
 from spectok.tokenizer import Tokenizer
 from spectok.training.data import Corpus
 from spectok.training.history import history
@@ -78,9 +78,10 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     load_weights(codec, model)
     decibels = missing_level(codec, corpus)
     codec.decoder.amplify_(10 ** (decibels / 20))
+    round_to_half_(codec)
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / "model.safetensors", codec.state_dict(), {"format": "pt"})
+    save_tensors(folder / "model.safetensors", halved(codec.state_dict()), {"format": "pt"})
     write_text(folder / "config.json", model.config.to_json())
     speech, _ = read_audio(SPEECH, model.config.sample_rate)
     export_verified(pretrained.find(folder), speech, folder)

@@ -126,7 +126,8 @@ class OnnxEngine:
         file, path = f"{side}.onnx", self._model.folder / f"{side}.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # done by the export
+        # The export has optimised the graph; what is left is to turn the weights into float32, once.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(self._model.read(file), options, providers=["CPUExecutionProvider"])
@@ -141,7 +142,7 @@ class OnnxEngine:
         )
         first, *states = session.get_inputs()
         outputs = [item.name for item in session.get_outputs()]
-        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+        kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
         zeros = {item.name: (tuple(item.shape[1:]), kinds[item.type]) for item in states}
         return _Graph(session.run, outputs, first.name, zeros, facts)
 

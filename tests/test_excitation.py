@@ -59,7 +59,7 @@ class Planes(Streaming):
     def step(self, x, state):
         if isinstance(self.layer, Signs):
             return self.layer.step(Estimate(x[:, :, :2].transpose(1, 2)), state)
-        pitch = (x[:, :, 3, 0].abs() * 300).long() % GRID.size
+        pitch = ((x[:, :, 3, 0] * 300).long() % (2 * GRID.size)) - GRID.size
         estimate = Estimate(x[:, :, :2].transpose(1, 2), x[:, :, 2, self.layer.first :], torch.zeros(()))
         return self.layer.step(estimate, state, pitch)
 
@@ -73,7 +73,7 @@ def test_the_excitation_keeps_the_contract(above):
 
 def test_the_phase_of_a_stream_is_that_of_the_whole_to_the_bit():
     layer = pulse_train()
-    pitches = torch.randint(GRID.size, (2, 997), generator=torch.Generator().manual_seed(3))
+    pitches = torch.randint(-GRID.size, GRID.size, (2, 997), generator=torch.Generator().manual_seed(3))
     whole, end = layer.step(pitches, layer.init_state(2))
     for size in (1, 2, 7, 100):
         state, pieces = layer.init_state(2), []
@@ -168,7 +168,7 @@ def test_pulses_are_the_sum_of_their_harmonics():
 def test_silence_stays_silent_and_what_is_coded_passes():
     layer = excitation()
     spectrum = torch.randn(1, 2, 40, SPECTRUM.positions)
-    voicing, pitch = torch.zeros(1, 40, SPECTRUM.positions - layer.first), torch.randn(1, 40, CONFIG.pitch_classes)
+    voicing, pitch = torch.zeros(1, 40, SPECTRUM.positions - layer.first), torch.randn(1, 40, CONFIG.pitch_classes + 1)
     output = excited(layer, Estimate(spectrum, voicing, pitch))
     assert layer.first == 30
     assert torch.equal(output[..., :30], spectrum[..., :30])
@@ -181,7 +181,7 @@ def test_voicing_chooses_between_pulses_and_noise(voicing, is_voiced):
     layer = excitation(above=0.0)
     flat = torch.cat([torch.ones(1, 1, 300, SPECTRUM.positions), torch.zeros(1, 1, 300, SPECTRUM.positions)], dim=1)
     point = int(GRID.index(torch.tensor(200.0)))
-    controls = torch.full((1, 300, SPECTRUM.positions), voicing), torch.zeros(1, 300, CONFIG.pitch_classes)
+    controls = torch.full((1, 300, SPECTRUM.positions), voicing), torch.zeros(1, 300, CONFIG.pitch_classes + 1)
     output, _ = layer.step(Estimate(flat, *controls), layer.init_state(1), torch.full((1, 300), point))
     audio = InverseSTFT(SPECTRUM, SPECTRUM.positions)(output)[0, 10 * HOP :]
     power = torch.fft.rfft(audio[:46400] * torch.hann_window(46400)).abs().square()
@@ -196,12 +196,32 @@ def test_the_pitch_is_the_mean_around_the_likeliest_class():
     places = torch.arange(72.0)
     near = -(places - 20.3).square() / 2
     octave = -(places - 42.2).square() / 2 - 0.5  # nearly as likely, and far away
-    logits = torch.logsumexp(torch.stack([near, octave]), dim=0)
-    assert int(GRID.decode(logits)) == pytest.approx(20.3 * PITCH_STEPS, abs=2)
-    assert int(GRID.decode(torch.eye(72)[0] * 50)) == 0
-    assert int(GRID.decode(torch.eye(72)[71] * 50)) == GRID.size - 1
+    classes = torch.logsumexp(torch.stack([near, octave]), dim=0)
+
+    def decoded(classes, unvoiced=-9.0):
+        return int(GRID.decode(torch.cat([classes, torch.tensor([unvoiced])])))
+
+    point = decoded(classes)
+    assert point == pytest.approx(20.3 * PITCH_STEPS, abs=2)
+    assert decoded(classes, unvoiced=1.0) == -1 - point
+    assert decoded(torch.eye(72)[0] * 50) == 0
+    assert decoded(torch.eye(72)[71] * 50) == GRID.size - 1
     assert float(GRID.position(torch.tensor(55.0))) == 0
     assert float(GRID.position(torch.tensor(520.0))) == pytest.approx(71)
+
+
+def test_the_phase_begins_anew_where_voice_begins():
+    """A stream that began with other pitches has the same phase from the next onset on, and not before."""
+    layer = pulse_train()
+    pitches = torch.full((2, 12), 700)
+    pitches[:, 4:6] = -1 - 700  # not voiced
+    pitches[1, :3] = 650
+    audio, (phase, _) = layer.step(pitches, layer.init_state(2))
+    hops = audio.unflatten(1, (12, HOP))
+    assert torch.equal(hops[0, 6:], hops[1, 6:]) and int(phase[0]) == int(phase[1])
+    assert not torch.isclose(hops[0, 5], hops[1, 5]).all()
+    fresh, _ = layer.step(pitches[:1, 6:], (torch.zeros(1, 1, dtype=torch.int64), pitches[:1, 5:6]))
+    assert torch.equal(fresh[0], audio[0, 6 * HOP :])
 
 
 def test_draws_begin_anywhere_in_pulses_and_noise():

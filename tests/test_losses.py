@@ -105,15 +105,15 @@ def test_the_log_spectra_tell_harmonics_from_noise_and_mel_bands_do_not(losses):
 
 
 def test_the_pitch_loss_by_hand():
-    """Two voiced hops and one that is not; the targets are Gaussians of one class."""
-    logits = torch.randn(1, 3, 5)
+    """Two voiced hops and one that is not; the targets are Gaussians of one class, and the class of nothing voiced."""
+    logits = torch.randn(1, 3, 6)
     position, voiced = torch.tensor([[1.0, 2.5, 3.0]]), torch.tensor([[True, True, False]])
     expected = 0.0
     for hop in (0, 1):
         target = torch.exp(-(torch.arange(5.0) - position[0, hop]).square() / 2)
-        expected -= float((target / target.sum() * torch.log_softmax(logits[0, hop], 0)).sum()) / 2
+        expected -= float((target / target.sum() * torch.log_softmax(logits[0, hop], 0)[:5]).sum()) / 3
+    expected -= float(torch.log_softmax(logits[0, 2], 0)[5]) / 3
     assert float(pitch_loss(logits, position, voiced)) == pytest.approx(expected, rel=1e-5)
-    assert float(pitch_loss(logits, position, torch.zeros(1, 3, dtype=torch.bool))) == 0.0
 
 
 def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):

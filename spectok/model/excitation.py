@@ -32,10 +32,9 @@ class Estimate(NamedTuple):
     """What the decoder's network knows about each frame of the spectrum, and the excitation does not."""
 
     spectrum: Tensor  # [B, 2, F, Q], expanded: the filter above the coded phases, the spectrum itself below
-    voicing: Tensor | None = (
-        None  # [B, F, Q'] logits, Q' the bins above the coded phases; where there is an `Excitation`
-    )
-    pitch: Tensor | None = None  # [B, F, classes] logits; where there is an `Excitation`
+    # Of an `Excitation` alone:
+    voicing: Tensor | None = None  # [B, F, Q'] logits, Q' the bins above the coded phases
+    pitch: Tensor | None = None  # [B, F, classes + 1] logits, the last of nothing being voiced
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Estimate":
         """The same of each part that there is."""
@@ -46,8 +45,9 @@ class Estimate(NamedTuple):
 class PitchGrid:
     """The pitches that can be coded: classes in equal ratios, and `PITCH_STEPS` grid points from each to the next.
 
-    A pitch is a number on the grid, int64, from 0 (`config.pitch_range[0]`) to `size - 1` (`config.pitch_range[1]`).
-    Rounding to the grid changes a pitch by at most half a step, 1.7 cents, and makes it the same number in every engine.
+    A pitch is a number on the grid, int64, from 0 (`config.pitch_range[0]`) to `size - 1` (`config.pitch_range[1]`); -1
+    less it is the same pitch where nothing is voiced. Rounding to the grid changes a pitch by at most half a step, 1.7
+    cents, and makes it the same in every engine.
     """
 
     def __init__(self, config: ExcitationConfig) -> None:
@@ -62,8 +62,7 @@ class PitchGrid:
 
     def index(self, frequency: Tensor) -> Tensor:
         """The grid points nearest to frequencies in Hz, int64; beyond the range, its ends."""
-        octaves = torch.log2(frequency.clamp(self.lowest, self.highest) / self.lowest)
-        return torch.round(octaves * ((self.size - 1) / self.octaves)).long()
+        return torch.round(self.position(frequency) * PITCH_STEPS).long()
 
     def position(self, frequency: Tensor) -> Tensor:
         """Frequencies in Hz in units of classes, from 0 to `classes - 1`."""
@@ -71,15 +70,18 @@ class PitchGrid:
         return octaves * ((self.classes - 1) / self.octaves)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Grid points `[...]` of the pitch head's logits `[..., classes]`.
+        """Grid points `[...]`, or -1 less them, of the pitch head's logits `[..., classes + 1]`.
 
         The mean over the classes within 2 of the likeliest, weighed by their softmax: a mean over all of them would lie
-        between an octave and its double where the head wavers.
+        between an octave and its double where the head wavers. The last logit is that of nothing being voiced.
         """
         places = torch.arange(self.classes, device=logits.device)
-        near = (places - logits.argmax(-1, keepdim=True)).abs() <= 2
-        weights = torch.softmax(logits.masked_fill(~near, -1e4), dim=-1)
-        return torch.round(weights @ (places * PITCH_STEPS).to(weights.dtype)).long()
+        classes, unvoiced = logits[..., : self.classes], logits[..., self.classes]
+        most, likeliest = classes.max(-1)
+        near = (places - likeliest[..., None]).abs() <= 2
+        weights = torch.softmax(classes.masked_fill(~near, -1e4), dim=-1)
+        points = torch.round(weights @ (places * PITCH_STEPS).to(weights.dtype)).long()
+        return torch.where(most > unvoiced, points, -1 - points)
 
 
 class PulseTrain(Streaming):
@@ -91,7 +93,8 @@ class PulseTrain(Streaming):
     `a = 2 sqrt(frequency / sample_rate)` the spectral density is that of white noise of variance 1, whatever the pitch.
 
     Phases are integers where they pass from hop to hop, so that a stream has the phase of the whole file to the bit and
-    hours do not drift.
+    hours do not drift. At the first voiced hop after one that is not, the phase begins at 0: a decoder that came in late,
+    or computed a pitch differently in its last bit, is back in step from there on.
     """
 
     NEAREST = 1e-5  # radians: where `sin(pi phase)` would be too small to divide by
@@ -127,20 +130,31 @@ class PulseTrain(Streaming):
         """Consume pitches; no gradient reaches them."""
         phase, last = state
         pitches = torch.cat([last, x], dim=1)
-        increments = nn.functional.embedding(pitches, self.increments).squeeze(2)
+        is_voiced = pitches >= 0
+        points = torch.where(is_voiced, pitches, -1 - pitches)
+        increments = nn.functional.embedding(points, self.increments).squeeze(2)
         advances = increments[:, :-1] * (self.hop_length - 1) + increments[:, 1:] * (self.hop_length + 1)
-        phases = torch.cat([phase, (phase + advances.cumsum(1)) & (CYCLE - 1)], dim=1)
-        starts = phases[:, :-1, None].to(self.phases.dtype) * (1 / CYCLE)
-        tables = nn.functional.embedding(pitches, self.tables)
+        starts = self._from_onsets(phase + advances.cumsum(1) - advances, is_voiced[:, 1:] & ~is_voiced[:, :-1])
+        phase = (starts[:, -1:] + advances[:, -1:]) & (CYCLE - 1)
+        turned = (starts & (CYCLE - 1))[..., None].to(self.phases.dtype) * (1 / CYCLE)
+        tables = nn.functional.embedding(points, self.tables)
         ends = torch.stack([tables[:, :-1], tables[:, 1:]], dim=2)  # [B, F, 2, 3]
         cycles, orders, amplitudes = ends.unbind(3)
         with torch.autocast(x.device.type, enabled=False):
-            turns = torch.cat([starts, cycles], dim=2) @ self.phases  # [B, F, hop_length]
+            turns = torch.cat([turned, cycles], dim=2) @ self.phases  # [B, F, hop_length]
         angles = (turns - torch.round(turns)) * math.pi
         angles = torch.where(angles.abs() < self.NEAREST, self.NEAREST, angles)[:, :, None]
         kernels = torch.sin(orders[..., None] * angles) / torch.sin(angles) - 1  # [B, F, 2, hop_length]
         pulses = (kernels * (amplitudes[..., None] * self.fade)).sum(2)
-        return pulses.flatten(1), (phases[:, -1:], pitches[:, -1:])
+        return pulses.flatten(1), (phase, pitches[:, -1:])
+
+    @staticmethod
+    def _from_onsets(phases: Tensor, onsets: Tensor) -> Tensor:
+        """Phases `[B, F]` less that of the last onset, bool `[B, F]`, up to there."""
+        number = onsets.long().cumsum(1)  # of the onset
+        # What is no onset writes 0 into the place of none; a place that nobody writes to is not read either.
+        bases = nn.functional.pad(phases, (0, 1)).scatter(1, number * onsets, phases * onsets)
+        return phases - bases.gather(1, number)
 
 
 class Excitation(Streaming):
@@ -179,7 +193,7 @@ class Excitation(Streaming):
         self.pitch_head = nn.Sequential(
             linear(latent_dim, config.pitch_hidden),
             nn.SiLU(),
-            linear(config.pitch_hidden, hops * config.pitch_classes),
+            linear(config.pitch_hidden, hops * (config.pitch_classes + 1)),
         )
         self.voicing_head = nn.Sequential(
             linear(latent_dim, config.voicing_hidden),
@@ -194,12 +208,12 @@ class Excitation(Streaming):
         self.stft = STFT(spectrum, spectrum.positions, self.first)
         white = np.random.RandomState(0).standard_normal(NOISE_FRAMES * spectrum.hop_length)  # the same in every numpy
         # The second time round: as if the sequence had gone on for ever.
-        noise = self.stft(torch.from_numpy(np.tile(white, 2)).float()[None])[0, :, NOISE_FRAMES:]
+        noise = self.stft(torch.from_numpy(np.tile(white, 2)).float()[None])[0, :, NOISE_FRAMES:].half().float()
         self.register_buffer("noise", noise.transpose(0, 1).flatten(1).contiguous(), persistent=False)
         self.noise: Tensor  # [NOISE_FRAMES, 2 * Q']
 
     def controls(self, frames: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
-        """Voicing and pitch logits, `[B, F * hops, Q']` and `[B, F * hops, classes]`.
+        """Voicing and pitch logits, `[B, F * hops, Q']` and `[B, F * hops, classes + 1]`.
 
         Args:
             frames: the decoder's latent, `[B, F, D]`.

@@ -5,7 +5,8 @@
 
 A call takes any number of whole frames and any number of rows. `state.tower.1.0` is what `next.tower.1.0` of the call
 before was; zeros begin a stream. The graph is stored as ONNX Runtime has optimised it, with the facts that
-`spectok info` tells as metadata.
+`spectok info` tells as metadata. Released weights are float16 numbers: the file holds them as such, and the runtime
+turns them into float32 when it loads the graph, in which all arithmetic is.
 """
 
 import logging
@@ -14,6 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ PARTS = {  # of the states
 }
 OPSET = 23  # the first with RMSNormalization
 FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
+LEAST_HALVED = 64  # numbers: fewer are not worth a Cast
 
 
 def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -80,6 +83,7 @@ def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
         _fix_shapes(traced)
         _optimise(traced, optimised)
         model = onnx.load(optimised)
+    _store_halves(model.graph)
     for node in model.graph.node:  # where in the source it came from, on which machine
         node.ClearField("doc_string")
         del node.metadata_props[:]
@@ -179,3 +183,24 @@ def _optimise(source: Path, destination: Path) -> None:
     options.log_severity_level = 3  # it tells of constants that it takes away
     options.optimized_model_filepath = os.fspath(destination)
     onnxruntime.InferenceSession(os.fspath(source), options, providers=["CPUExecutionProvider"])
+
+
+def _store_halves(graph: Any) -> None:
+    """Store every constant that float16 holds exactly as float16, and a Cast that gives its float32 again."""
+    import onnx
+
+    casts = []
+    for index, tensor in enumerate(graph.initializer):
+        if tensor.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if values.size < LEAST_HALVED or not np.array_equal(halves.astype(np.float32), values):
+            continue
+        name = tensor.name
+        graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}.half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -30,6 +31,19 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return load_file(path), metadata
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+@torch.no_grad()
+def round_to_half_(module: nn.Module) -> None:
+    """Round all weights to the nearest number that float16 holds; they stay float32."""
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+
+
+def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same with every floating-point tensor as float16."""
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def load_weights(module: nn.Module, model: Model) -> None:

@@ -45,7 +45,7 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     """
     complaint = f"the model {model.config.name} has another configuration than the recipe"
     require(_with_liberties_of(codec.config, model.config) == codec.config, complaint)
-    weights, own = load_tensors(model.weights)[0], codec.state_dict()
+    weights, own = {name: t.float() for name, t in load_tensors(model.weights)[0].items()}, codec.state_dict()
     for name, kernel in weights.items():
         if kernel.dim() == 4:  # [out, in, time, frequency]
             lost = kernel.shape[2] - own[name].shape[2]

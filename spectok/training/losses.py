@@ -248,14 +248,14 @@ def decorrelation(latent: Tensor, deviation: float = 1.2) -> Tensor:
 
 
 def pitch_loss(logits: Tensor, position: Tensor, voiced: Tensor) -> Tensor:
-    """Cross entropy of the pitch head and a tracker, the mean over the voiced hops.
+    """Mean cross entropy of the pitch head and a tracker.
 
     Args:
-        logits: of the classes, `[B, F, classes]`.
+        logits: of the classes and of nothing being voiced, `[B, F, classes + 1]`.
         position: the tracker's pitch in units of classes, `[B, F]`; the target is a Gaussian of one class around it.
         voiced: where there is a pitch, bool `[B, F]`.
     """
-    places = torch.arange(logits.shape[-1], device=logits.device)
-    target = torch.softmax(-(places - position[..., None]).square() / 2, dim=-1)
-    entropy = -(target * torch.log_softmax(logits.float(), dim=-1)).sum(-1)
-    return torch.where(voiced, entropy, 0.0).sum() / voiced.sum().clamp_min(1)
+    places = torch.arange(logits.shape[-1] - 1, device=logits.device)
+    near = torch.softmax(-(places - position[..., None]).square() / 2, dim=-1)
+    target = torch.cat([near * voiced[..., None], ~voiced[..., None]], dim=-1)
+    return -(target * torch.log_softmax(logits.float(), dim=-1)).sum(-1).mean()

@@ -237,7 +237,8 @@ class Trainer:
         share = min(1.0, max(0.0, (beyond - self.progress) / max(beyond - until, 1e-9)))
         is_led = torch.rand(len(tracked), 1, device=tracked.device) < share
         own = excitation.grid.decode(estimate.pitch.detach())
-        return torch.where(is_led & voiced, excitation.grid.index(tracked), own), losses
+        led = torch.where(voiced, excitation.grid.index(tracked), torch.minimum(own, -1 - own))
+        return torch.where(is_led, led, own), losses
 
     def _judge(self, real: Tensor, fake: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """Ask the discriminators once for both: the codec's losses, and the discriminators' own."""

@@ -1,0 +1,127 @@
+"""States that go on from step to step in training, and what drives the pulses meanwhile."""
+
+import dataclasses
+
+import pytest
+import torch
+from contract import leaves
+from runs import recipe, trainer_of
+
+from spectok.config import ExcitationConfig
+from spectok.training.losses import LossConfig
+from spectok.training.streams import Streams
+
+PULSES = ExcitationConfig(kind="pulses", above=1000.0)
+
+
+def pulsed(reset_share=0.0, tracked_pitch=(0.15, 0.5), **optim):
+    """A recipe with pulses and two draws, whose weights stay all but the same."""
+    loss = LossConfig(draws=2, pitch_weight=0.1, complex_weight=0.3)
+    config = recipe(loss=loss, learning_rate=1e-12, **optim)
+    codec = dataclasses.replace(config.codec, excitation=PULSES)
+    return dataclasses.replace(config, codec=codec, reset_share=reset_share, tracked_pitch=tracked_pitch)
+
+
+def test_states_after_three_steps_are_those_of_one_long_stream(prepared):
+    trainer = trainer_of(prepared, pulsed())
+    audio = torch.cat([trainer.corpus.batch(trainer.config.data, 6400, 0, step).audio for step in range(3)], dim=1)
+    for _ in range(3):
+        trainer.train_step()
+    streams, codec = trainer.streams, trainer.codec
+    encoder, decoder = codec.init_state(2)
+    with torch.no_grad():
+        _, _, (encoder, network) = codec.estimate(audio, (encoder, decoder[:2]))
+    for found, expected in zip(leaves(streams.network), leaves((encoder, network)), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert not found.requires_grad
+    assert torch.equal(streams.tail, audio[:, -codec.config.synthesis_delay :])
+    _, _, place = streams.synthesis[0]
+    assert len(set(place.flatten().tolist())) > 1 and place.shape == (4, 1)  # two draws of two streams
+
+
+def test_the_original_is_as_late_as_the_output(prepared):
+    trainer = trainer_of(prepared, pulsed())
+    delay = trainer.config.codec.synthesis_delay
+    audio = torch.randn(2, 6400), torch.randn(2, 6400)
+    streams = trainer.streams
+    first = streams.delayed(audio[0])
+    streams.go_on(audio[0], streams.network, streams.synthesis)
+    late = torch.cat([first, streams.delayed(audio[1])], dim=1)
+    assert torch.equal(late, torch.nn.functional.pad(torch.cat(audio, dim=1), (delay, 0))[:, :12800])
+
+
+def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared):
+    trainer = trainer_of(prepared, pulsed())
+    trainer.train_step()
+    streams = trainer.streams
+    before = {name: tensor.clone() for name, tensor in streams.tensors().items()}
+    streams.reset(torch.tensor([False, True]))
+    network = len(leaves(streams.network))
+    for name, tensor in streams.tensors().items():
+        rows = torch.arange(len(tensor)) % 2 == 1
+        assert torch.equal(tensor[~rows], before[name][~rows])
+        if int(name) < network:
+            assert before[name][rows].any() and not tensor[rows].any()
+    (phase, pitch), _, place = streams.synthesis[0]
+    assert not pitch[1::2].any() and len(set(phase[1::2].flatten().tolist())) == 2  # drawn anew, each by itself
+    assert not streams.tail[1].any() and streams.tail[0].any()
+    streams.reset(torch.tensor([False, False]))
+
+
+def test_resets_have_their_share_and_are_a_function_of_the_step(prepared):
+    config = pulsed(reset_share=0.1)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=4))
+    trainer, other = trainer_of(prepared, config, steps=1), trainer_of(prepared, config, steps=1)
+    drawn = []
+    for trainer.step in range(1000):
+        drawn.append(trainer._resets())
+    other.step = 500
+    assert torch.equal(other._resets(), drawn[500])
+    assert float(torch.stack(drawn).float().mean()) == pytest.approx(0.1, abs=3 * (0.09 / 4000) ** 0.5)
+
+
+def test_ranks_get_their_own_rows_back(prepared):
+    trainer = trainer_of(prepared, pulsed())
+    trainer.train_step()
+    both = [Streams(trainer.codec, 2, 2) for _ in range(2)]
+    whole = {
+        name: torch.cat([a, b])
+        for (name, a), b in zip(both[0].tensors().items(), both[1].tensors().values(), strict=True)
+    }
+    for rank, own in enumerate(both):
+        restored = Streams(trainer.codec, 2, 2)
+        restored.restore(whole, rank, 2)
+        for name, tensor in restored.tensors().items():
+            assert torch.equal(tensor, own.tensors()[name])
+
+
+def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared):
+    trainer = trainer_of(prepared, pulsed(), steps=100)
+    grid = trainer.codec.decoder.excitation.grid
+    audio, _ = trainer._next_batch()
+    estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)
+    own = grid.decode(estimate.pitch)
+    tracked = torch.full((2, 40), 100.0)
+    tracked[:, 20:] = 0  # not voiced
+    trainer.step = 10
+    pitch, losses = trainer._pitch(estimate, tracked)
+    assert torch.equal(pitch[:, :20], torch.full((2, 20), int(grid.index(torch.tensor(100.0)))))
+    assert torch.equal(pitch[:, 20:], torch.where(own < 0, own, -1 - own)[:, 20:])  # its own, not voiced
+    assert losses["pitch"] > 0
+    led = 0
+    trainer.step = 33  # half way from 15 to 50 %
+    for _ in range(500):
+        pitch, _ = trainer._pitch(estimate, tracked)
+        led += int((pitch[:, :20] != own[:, :20]).any(dim=1).sum())
+    assert led / 1000 == pytest.approx((0.5 - 0.33) / 0.35, abs=3 * (0.25 / 1000) ** 0.5)
+    trainer.step = 50
+    assert torch.equal(trainer._pitch(estimate, tracked)[0], own)
+
+
+def test_pitches_beyond_the_range_are_not_voiced(prepared):
+    trainer = trainer_of(prepared, pulsed(), steps=100)
+    audio, _ = trainer._next_batch()
+    estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)
+    for hertz, is_voiced in ((0.0, False), (54.0, False), (55.0, True), (520.0, True), (521.0, False)):
+        pitch, _ = trainer._pitch(estimate, torch.full((2, 40), hertz))
+        assert bool((pitch >= 0).all()) == is_voiced and bool((pitch < 0).all()) != is_voiced
