@@ -18,7 +18,7 @@ from spectok import pretrained
 from spectok.audio import list_audio, read_audio, resample
 from spectok.engine import ENGINES, load_engine
 from spectok.errors import InputError
-from spectok.evaluation.agreement import CUTS, Agreement, Reference
+from spectok.evaluation.agreement import CUTS, Agreement, Difference, Reference, audio_difference
 from spectok.model.codec import Codec
 from spectok.model.weights import load_weights
 
@@ -33,6 +33,7 @@ def compare(name: str, files: list[Path]) -> list[dict[str, Any]]:
     reference = Reference(codec)
     engines = {engine: load_engine(model, engine, threads=1) for engine in ENGINES}
     found = {(engine, cut): Agreement() for engine in engines for cut in CUTS}
+    differences: dict[str, list[Difference]] = {engine: [] for engine in engines}
     nearest = 1.0
     for path in files:
         audio, rate = read_audio(path)
@@ -41,8 +42,15 @@ def compare(name: str, files: list[Path]) -> list[dict[str, Any]]:
         nearest = min(nearest, float(margins.min()))
         for engine, cut in found:
             found[engine, cut].add(CUTS[cut](engines[engine], audio), expected, margins)
+        for engine in engines:
+            differences[engine].append(audio_difference(engines[engine], reference, expected))
     return [
         {"model": name, "engine": engine, "cut": cut, "codes": a.codes, "nearest": nearest, "margins": a.margins}
+        | {
+            "audio": max(one.audio for one in differences[engine]),
+            "frames": sum(one.frames for one in differences[engine]),
+            "astray": sum(one.astray for one in differences[engine]),
+        }
         for (engine, cut), a in found.items()
     ]
 

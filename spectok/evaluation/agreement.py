@@ -10,24 +10,26 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from spectok.config import require
-from spectok.engine import Engine, OnnxEngine
+from spectok.engine import CodecState, Engine, OnnxEngine
 from spectok.files import atomic_write
 from spectok.model.codec import Codec
 from spectok.model.export import export
 from spectok.model.weights import load_weights
 from spectok.pretrained import Model
-from spectok.sessions import StreamDecoder, StreamEncoder
+from spectok.sessions import StreamEncoder
 
 Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]
 MARGIN = 1e-4  # steps of the grid: what an engine may get wrong in float32
 DIFFERENCE = 1e-4  # of full scale: by how much its audio may differ
+ASTRAY = 0.1  # share of the frames in which its pulses may be elsewhere
 
 
 class Reference:
@@ -47,12 +49,15 @@ class Reference:
             latent
         ).flatten().numpy()
 
+    def init_state(self, batch: int) -> CodecState:
+        """Zero states for `batch` rows."""
+        return CodecState(*self.codec.init_state(batch))
+
     @torch.inference_mode()
-    def decode(self, codes: Codes) -> NDArray[np.float64]:
-        """Codes `[N]` to all the audio that they hold, `[T]`."""
-        audio, _ = self.codec.decode_step(torch.from_numpy(codes)[None], self.codec.init_state(1)[1])
-        held: NDArray[np.float64] = audio[0, self.codec.config.synthesis_delay :].numpy()
-        return held
+    def decode_step(self, codes: Codes, state: Any) -> tuple[NDArray[np.float64], Any]:
+        """Codes `[B, N]` to audio `[B, T]`."""
+        audio, state = self.codec.decode_step(torch.from_numpy(codes), state)
+        return audio.numpy(), state
 
 
 def at_once(engine: Engine, audio: Audio) -> Codes:
@@ -95,9 +100,42 @@ class Agreement:
         self.margins += margins[codes != expected].tolist()
 
 
-def audio_difference(engine: Engine, reference: Reference, codes: Codes) -> float:
-    """The largest absolute difference of an engine's audio from the reference's, decoding the same codes."""
-    return float(np.abs(StreamDecoder(engine).push(codes) - reference.decode(codes)).max())
+@dataclass(frozen=True)
+class Difference:
+    """How an engine's audio differs from the reference's where both decode the same codes."""
+
+    audio: float  # largest absolute difference, of full scale, over the frames in which the pulses agree
+    frames: int
+    astray: int  # frames in which they do not: a pitch fell to another point of its grid, up to the next onset of voice
+
+
+def audio_difference(engine: Engine, reference: Reference, codes: Codes) -> Difference:
+    """Decode codes `[N]` frame by frame with both, and compare."""
+    frames = codes.reshape(-1, engine.config.quantizer.tokens_per_frame)
+    sides: tuple[Engine | Reference, ...] = (engine, reference)
+    states = [side.init_state(1).decoder for side in sides]
+    audio, whole = np.zeros(len(frames)), np.zeros(len(frames), bool)
+    for n, frame in enumerate(frames):
+        heard = []
+        for i, side in enumerate(sides):
+            samples, states[i] = side.decode_step(frame[None], states[i])
+            heard.append(samples)
+        audio[n] = np.abs(heard[0] - heard[1]).max()
+        whole[n] = all(np.array_equal(a, b) for a, b in zip(*map(_whole_numbers, states), strict=True))
+    astray = ~whole
+    touched = astray.copy()  # what overlaps with a frame that went astray
+    for late in (1, 2):
+        touched[late:] |= astray[:-late]
+    return Difference(float(audio[~touched].max(initial=0.0)), len(frames), int(astray.sum()))
+
+
+def _whole_numbers(state: Any) -> list[NDArray[np.int64]]:
+    """What a decoder's state counts: the pulses' phase and pitch, and the place in the noise."""
+    if isinstance(state, dict):
+        return [value for value in state.values() if value.dtype == np.int64]
+    if isinstance(state, torch.Tensor):
+        return [] if state.is_floating_point() else [state.numpy()]
+    return [value for item in state for value in _whole_numbers(item)]
 
 
 def export_verified(model: Model, speech: Audio, folder: Path) -> None:
@@ -134,7 +172,11 @@ def _verify(engine: Engine, reference: Reference, speech: Audio) -> None:
         agreement.add(encode(engine, speech), expected, margins)
         wrong = sum(margin > MARGIN for margin in agreement.margins)
         require(wrong == 0, f"the export is not the codec: {wrong} of {agreement.codes} codes differ, encoded {cut}")
-    difference = audio_difference(engine, reference, expected)
+    found = audio_difference(engine, reference, expected)
     require(
-        difference < DIFFERENCE, f"the export is not the codec: its audio differs by {difference:.1e} of full scale"
+        found.audio < DIFFERENCE, f"the export is not the codec: its audio differs by {found.audio:.1e} of full scale"
+    )
+    require(
+        found.astray < ASTRAY * found.frames,
+        f"the export is not the codec: its pulses are elsewhere in {found.astray} of {found.frames} frames",
     )

@@ -124,7 +124,7 @@ class PulseTrain(Streaming):
     def init_state(self, batch: int) -> State:
         """The phase at the end of the last hop and its pitch: int64 `[B, 1]` each, zeros at the start."""
         zeros = torch.zeros(batch, 1, dtype=torch.int64, device=self.increments.device)
-        return zeros, zeros
+        return zeros, zeros.clone()  # one tensor in two places would be one input of an exported graph
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume pitches; no gradient reaches them."""
