@@ -3,9 +3,9 @@
     python recipes/release.py runs/4k --data PREPARED
 
 The name is the configuration's. The averaged weights are taken, with a constant gain that leaves training files as
-far below the level of their originals as above, rounded to float16, and exported. What the run was (its recipe, seconds, steps, learning
-curve), the runs before it, whose weights it began with, the gain, and how the codebook is used over the whole training
-split go into `training.json`, from which the model card is written by `recipes/cards.py`.
+far below the level of their originals as above, rounded to float16, and exported. What the run was (its recipe,
+seconds, steps, learning curve), the runs before it, whose weights it began with, the gain, and how the codebook is used
+over the whole training split go into `training.json`, from which the model card is written by `recipes/cards.py`.
 """
 
 import argparse

@@ -11,6 +11,7 @@ from models import random_codec, use_root, write_root
 
 from spectok.audio import write_audio
 from spectok.cli import main
+from spectok.config import ExcitationConfig
 from spectok.evaluation.inspection import Attention, draw_inspection, inspect
 from spectok.model.bands import bands, membership, positional_bias
 
@@ -41,6 +42,30 @@ def test_attention_is_that_of_the_encoder():
     mixer.to_key.weight.data.zero_()
     by_itself = torch.softmax(mixer.bias.matrix.detach(), dim=2).mean(0).numpy()
     np.testing.assert_allclose(inspect(codec, AUDIO).attention.weights, np.tile(by_itself, (frames, 1, 1)), atol=1e-6)
+
+
+def test_pitch_and_voicing_are_those_of_the_decoder():
+    excitation = ExcitationConfig(kind="pulses", above=2000.0)
+    codec = random_codec(dataclasses.replace(QUERY, excitation=excitation))
+    with torch.no_grad():
+        last = codec.decoder.excitation.pitch_head[2]
+        last.bias.view(2, 73)[:, 72] += 1.6  # about as high as the highest of the others
+    seen = inspect(codec, AUDIO)
+    assert seen.voice.pitch.shape == (202,)  # two hops a frame
+    assert seen.voice.voicing.shape == (202, 24)  # of 32 bins of 250 Hz, those from 2 kHz up
+    assert seen.voice.lowest == 2000.0
+    assert 0 <= seen.voice.voicing.min() < seen.voice.voicing.max() <= 1
+    codes = torch.from_numpy(seen.codes)[None]
+    with torch.no_grad():
+        state = codec.decoder.init_state(1)
+        estimate, _ = codec.decoder.estimate(codec.quantizer.decode(codes), state[:2])
+    classes, unvoiced = estimate.pitch[0, :, :72], estimate.pitch[0, :, 72]
+    is_voiced = (classes.max(1).values > unvoiced).numpy()
+    assert 0 < is_voiced.mean() < 1
+    assert np.array_equal(np.isfinite(seen.voice.pitch), is_voiced)
+    likeliest = 55 * (520 / 55) ** (classes.argmax(1).numpy() / 71)
+    assert np.abs(12 * np.log2(seen.voice.pitch / likeliest))[is_voiced].max() < 1.1  # two classes are a semitone
+    assert seen_by()[1].voice is None
 
 
 def test_watching_leaves_nothing_behind():

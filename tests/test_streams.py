@@ -62,7 +62,7 @@ def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared):
         assert torch.equal(tensor[~rows], before[name][~rows])
         if int(name) < network:
             assert before[name][rows].any() and not tensor[rows].any()
-    (phase, pitch), _, place = streams.synthesis[0]
+    (phase, pitch), *_ = streams.synthesis[0]
     assert not pitch[1::2].any() and len(set(phase[1::2].flatten().tolist())) == 2  # drawn anew, each by itself
     assert not streams.tail[1].any() and streams.tail[0].any()
     streams.reset(torch.tensor([False, False]))

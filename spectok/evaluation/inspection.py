@@ -1,5 +1,6 @@
-"""What a model looks at: the attention of its queries through time, their learned biases, and the codes."""
+"""What a model looks at and makes up: codes, pitch and voicing, its queries' attention and their learned biases."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from spectok.evaluation.picture import canvas, save, show_codes, show_spectrogra
 from spectok.model.bands import bands, membership, positional_bias
 from spectok.model.bottleneck import QueryAttention
 from spectok.model.codec import Codec
+from spectok.model.excitation import Excitation
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
@@ -40,16 +42,26 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Voice:
+    """What drives the decoder's pulses (`Excitation`), as the codes tell it."""
+
+    pitch: NDArray[np.float64]  # Hz, [hops]; NaN where nothing is voiced
+    voicing: NDArray[np.float32]  # share of the power that is the pulses', [hops, Q']
+    lowest: float  # Hz, of the first bin of the voicing
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What was seen of one file."""
 
     audio: NDArray[np.float32]  # [T]
     codes: NDArray[np.int64]  # [F, K]
+    voice: Voice | None  # where the decoder has an `Excitation`
     attention: Attention | None  # where the bottleneck has queries that attend
 
 
 def inspect(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
-    """Run the first ten seconds of audio `[T]` at the codec's rate through the encoder, and watch."""
+    """Run the first ten seconds of audio `[T]` at the codec's rate through the codec, and watch."""
     config = codec.config
     audio = audio[: int(MAX_SECONDS * config.sample_rate)]
     mixer = codec.encoder.bottleneck.mixer
@@ -59,26 +71,44 @@ def inspect(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
     with torch.inference_mode():
         with watching:
             codes, _ = codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))
+        voice = _voice(codec, codes)
         frames = codes.reshape(-1, config.quantizer.tokens_per_frame).numpy()
         if not isinstance(mixer, QueryAttention):
-            return Inspection(audio, frames, None)
+            return Inspection(audio, frames, voice, None)
         weights, bias = mixer.attention(tokens[0]).mean(1).numpy(), mixer.bias().numpy()
     positions = weights.shape[2]
     edges = bands(config.bottleneck.bands, config.bottleneck.queries, positions, config.sample_rate)
     attention = Attention(weights, bias, positional_bias(edges, positions), membership(edges, positions))
-    return Inspection(audio, frames, attention)
+    return Inspection(audio, frames, voice, attention)
+
+
+def _voice(codec: Codec, codes: torch.Tensor) -> Voice | None:
+    excitation, config = codec.decoder.excitation, codec.config
+    if not isinstance(excitation, Excitation):
+        return None
+    latent = codec.quantizer.decode(codes.reshape(1, -1, config.quantizer.tokens_per_frame))
+    estimate, _ = codec.decoder.estimate(latent, codec.decoder.init_state(1)[:2])
+    assert estimate.pitch is not None and estimate.voicing is not None
+    points = excitation.grid.decode(estimate.pitch)[0]
+    pitch = excitation.grid.frequencies()[points.clamp_min(0)].where(points >= 0, math.nan)
+    lowest = excitation.first * config.sample_rate / config.spectrum.n_fft
+    return Voice(pitch.numpy(), torch.sigmoid(estimate.voicing[0]).numpy(), lowest)
 
 
 def draw_inspection(path: str | Path, seen: Inspection, sample_rate: int, title: str = "") -> None:
-    """Write a PNG: spectrogram, codes and how many different ones there were so far; each query's attention; biases."""
+    """Write a PNG: spectrogram and codes; pitch and voicing; each query's attention; biases."""
     attention, seconds = seen.attention, len(seen.audio) / sample_rate
-    heights = [5.5] if attention is None else [5.5, 1.6 * -(-attention.weights.shape[1] // 4), 6.5]
+    heights = [5.5]
+    heights += [] if seen.voice is None else [4.0]
+    heights += [] if attention is None else [1.6 * -(-attention.weights.shape[1] // 4), 6.5]
     figure = canvas((12, sum(heights)))
-    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
-    _draw_codes(parts[0], seen, seconds, sample_rate)
+    parts = iter(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
+    _draw_codes(next(parts), seen, seconds, sample_rate)
+    if seen.voice is not None:
+        _draw_voice(next(parts), seen.voice, seconds, sample_rate)
     if attention is not None:
-        _draw_attention(parts[1], attention, seconds, sample_rate)
-        _draw_bias(parts[2], attention, sample_rate)
+        _draw_attention(next(parts), attention, seconds, sample_rate)
+        _draw_bias(next(parts), attention, sample_rate)
         title += f" (adaptivity {attention.adaptivity:.3f})"
     figure.suptitle(title)
     save(figure, path)
@@ -96,6 +126,26 @@ def _draw_codes(figure: "SubFigure", seen: Inspection, seconds: float, sample_ra
     bottom.plot(times, slots * np.arange(1, count + 1), color="grey", linestyle=":", label="codes so far")
     bottom.legend(loc="upper left")
     bottom.set(xlabel="seconds", xlim=(0, seconds), ylim=(0, None))
+
+
+def _draw_voice(figure: "SubFigure", voice: Voice, seconds: float, sample_rate: int) -> None:
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.5])
+    times = (np.arange(len(voice.pitch)) + 0.5) * seconds / len(voice.pitch)
+    top.plot(times, voice.pitch, ".", markersize=3)
+    top.set(ylabel="pitch\nHz", yscale="log")
+    extent = (0, seconds, voice.lowest / 1000, sample_rate / 2000)
+    bottom.imshow(
+        voice.voicing.T,
+        origin="lower",
+        aspect="auto",
+        extent=extent,
+        vmin=0,
+        vmax=1,
+        cmap="magma",
+        interpolation="nearest",
+    )
+    bottom.set(xlabel="seconds", ylabel="voicing\nkHz", xlim=(0, seconds))
+    figure.suptitle("what the decoder makes up: pitch of its pulses, and where pulses (bright) or noise (dark) sound")
 
 
 def _draw_attention(figure: "SubFigure", attention: Attention, seconds: float, sample_rate: int) -> None:

@@ -54,12 +54,11 @@ def show_spectrogram(axis: "Axes", audio: NDArray[np.float32], sample_rate: int)
 
 def show_codes(axis: "Axes", codes: NDArray[np.int64], seconds: float) -> None:
     """Codes `[F, K]` over seconds and slots."""
-    from matplotlib.ticker import MaxNLocator
-
+    slots = codes.shape[1]
     extent = (0, seconds, codes.shape[1] + 0.5, 0.5)
     axis.imshow(codes.T, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
-    axis.set_ylabel("codes\nslot")
-    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_ylabel("codes\nslot" if slots > 1 else "codes")
+    axis.set_yticks(sorted({1, slots}) if slots > 1 else [])
 
 
 def canvas(inches: tuple[float, float]) -> "Figure":

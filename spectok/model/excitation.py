@@ -93,8 +93,8 @@ class PulseTrain(Streaming):
     `a = 2 sqrt(frequency / sample_rate)` the spectral density is that of white noise of variance 1, whatever the pitch.
 
     Phases are integers where they pass from hop to hop, so that a stream has the phase of the whole file to the bit and
-    hours do not drift. At the first voiced hop after one that is not, the phase begins at 0: a decoder that came in late,
-    or computed a pitch differently in its last bit, is back in step from there on.
+    hours do not drift. At the first voiced hop after one that is not, the phase begins at 0: a decoder that came in
+    late, or computed a pitch differently in its last bit, is back in step from there on.
     """
 
     NEAREST = 1e-5  # radians: where `sin(pi phase)` would be too small to divide by

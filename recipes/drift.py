@@ -1,0 +1,64 @@
+"""Measure how the released models change over minutes of a stream: PESQ-WB of clips at its start and later.
+
+    python recipes/drift.py CORPUS/test
+
+Every fifth file of clean speech (whose name says `clean`; without any, of all files) gives a clip of 5 s, the others
+joined are what the stream held before. Writes `pretrained/results/drift.json`; recipes/cards.py puts it into the cards.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from spectok import pretrained
+from spectok.audio import list_audio, read_audio
+from spectok.config import require
+from spectok.engine import load_engine
+from spectok.errors import InputError
+from spectok.evaluation.drift import PREAMBLES, drift
+from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.files import write_text
+
+OUT = pretrained.CHECKOUT / "results" / "drift.json"
+EVERY, CLIP_SECONDS = 5, 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", help="folder of speech")
+    parser.add_argument("--models", nargs="+", help="released models, or folders (default: all released)")
+    parser.add_argument("--out", type=Path, default=OUT, help="(default: %(default)s)")
+    args = parser.parse_args(arguments)
+    try:
+        paths = list_audio(args.corpus)
+        paths = [path for path in paths if "clean" in path.name] or paths
+        require(len(paths) >= 2, f"{args.corpus} holds {len(paths)} audio files; it takes at least two")
+        audio = [read_audio(path, SAMPLE_RATE)[0] for path in paths]
+        clips = [samples[: CLIP_SECONDS * SAMPLE_RATE] for samples in audio[::EVERY]]
+        speech = np.concatenate([samples for n, samples in enumerate(audio) if n % EVERY])
+        found = {}
+        for name in args.models or pretrained.names():
+            model = pretrained.find(name)
+            values = drift(load_engine(model), clips, speech)
+            means = {state: round(float(np.nanmean(scores)), 4) for state, scores in values.items()}
+            found[name] = {"weights": model.sha256, "clips": len(clips)} | means
+            fresh = means["fresh"]
+            print(
+                f"{name}: fresh {fresh}",
+                *(f"{state} {means[state] - fresh:+.3f}" for state in PREAMBLES),
+                sep=", ",
+            )
+        write_text(args.out, json.dumps(found, indent=1) + "\n")
+    except InputError as error:
+        print(f"drift: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

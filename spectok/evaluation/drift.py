@@ -1,0 +1,47 @@
+"""Whether a codec is after minutes of a stream what it was at its start."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectok.engine import CodecState, Engine
+from spectok.evaluation.metrics import pesq_wb
+
+Audio = NDArray[np.float32]
+PREAMBLES = {"speech 60 s": 60, "speech 300 s": 300, "silence 60 s": 60}  # what the stream held before, seconds
+BLOCK_SECONDS = 2
+
+
+def drift(engine: Engine, clips: Sequence[Audio], speech: Audio) -> dict[str, list[float]]:
+    """PESQ-WB of clips at the start of a stream, and after each of `PREAMBLES` in the same stream.
+
+    Args:
+        engine: of a codec at 16 kHz.
+        clips: `[T]` each.
+        speech: `[T]`, which the preambles of speech begin with; shorter speech is repeated.
+
+    Returns:
+        The values of all clips, by "fresh" and the names of the preambles.
+    """
+    rate = engine.config.sample_rate
+    states = {"fresh": engine.init_state(1)}
+    for name, seconds in PREAMBLES.items():
+        samples = seconds * rate
+        before = np.resize(speech, samples) if name.startswith("speech") else np.zeros(samples, np.float32)
+        states[name] = run(engine, before, engine.init_state(1))[1]
+    return {name: [pesq_wb(clip, run(engine, clip, state)[0]) for clip in clips] for name, state in states.items()}
+
+
+def run(engine: Engine, audio: Audio, state: CodecState) -> tuple[Audio, CodecState]:
+    """Audio `[T]` through encoder and decoder from a state: what comes back, `[T]`, and the state after it."""
+    config = engine.config
+    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    block = round(BLOCK_SECONDS * config.frame_rate) * config.frame_length
+    encoder, decoder = state
+    heard = []
+    for start in range(0, len(padded), block):
+        codes, encoder = engine.encode_step(padded[None, start : start + block], encoder)
+        samples, decoder = engine.decode_step(codes, decoder)
+        heard.append(samples[0])
+    return np.concatenate(heard)[config.synthesis_delay :][: len(audio)], CodecState(encoder, decoder)

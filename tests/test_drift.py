@@ -1,0 +1,62 @@
+"""Streams that have run for minutes."""
+
+import json
+
+import numpy as np
+import pytest
+from models import DoubleEngine, released
+
+from recipes import drift as recipe
+from spectok import pretrained
+from spectok.audio import write_audio
+from spectok.evaluation.drift import PREAMBLES, drift, run
+
+LIMIT = 0.05  # PESQ-WB
+
+
+def test_a_run_is_the_tokenizers_and_goes_on_from_its_state(speech):
+    tokenizer = released("spectok-16k-4k")
+    engine = tokenizer.engine
+    heard, state = run(engine, speech, engine.init_state(1))
+    expected = tokenizer.decode(tokenizer.encode(speech), len(speech))
+    np.testing.assert_allclose(heard, expected, rtol=0, atol=1e-4)
+    again, _ = run(engine, speech, state)
+    assert np.abs(again - heard).max() > 1e-3  # the stream has a past
+
+
+def test_the_drift_of_what_forgets_is_none(speech):
+    """A codec without memory beyond a frame gives every clip the same after any preamble."""
+
+    class Forgetful(DoubleEngine):
+        def encode_step(self, audio, state):
+            return super().encode_step(audio, self.init_state(1).encoder)
+
+        def decode_step(self, codes, state):
+            return super().decode_step(codes, self.init_state(1).decoder)
+
+    engine = Forgetful(released("spectok-16k-800", "torch").engine.codec)
+    values = drift(engine, [speech[:32000]], speech)
+    assert values.keys() == {"fresh", *PREAMBLES}
+    assert len({scores[0] for scores in values.values()}) == 1
+
+
+def test_the_recipe_measures_a_folder(speech, tmp_path, capsys):
+    for n in range(2):
+        write_audio(tmp_path / f"{n}.wav", speech[n * 16000 :][:32000], 16000)
+    out = tmp_path / "drift.json"
+    assert recipe.main([str(tmp_path), "--models", "spectok-16k-800", "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["spectok-16k-800"]
+    assert found.keys() == {"weights", "clips", "fresh", *PREAMBLES}
+    assert found["weights"] == pretrained.find("spectok-16k-800").sha256
+    assert f"fresh {found['fresh']}" in capsys.readouterr().out
+    (tmp_path / "1.wav").unlink()
+    assert recipe.main([str(tmp_path), "--out", str(out)]) == 2
+    assert "holds 1 audio files; it takes at least two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_released_models_do_not_drift(name):
+    """As measured over the test split, at the weights that are released."""
+    found = json.loads(recipe.OUT.read_text(encoding="utf-8"))[name]
+    assert found["weights"] == pretrained.find(name).sha256
+    assert all(found["fresh"] - found[preamble] <= LIMIT for preamble in PREAMBLES)
