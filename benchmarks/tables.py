@@ -109,6 +109,17 @@ def agreement(found: dict[str, Any]) -> str:
         margins = ", ".join(f"{margin:.1e}" for margin in row["margins"]) or "-"
         facts = (row["model"], row["engine"], row["cut"], f"{row['codes']:,}", str(len(row["margins"])), margins)
         lines.append(f"| {' | '.join(facts)} | {row['nearest']:.1e} |")
+    lines += [
+        "",
+        "### Audio\n",
+        "The same codes decoded frame by frame, against float64. A pitch within rounding of two points of its grid may "
+        "fall to either; until voice begins anew, the pulses are then elsewhere, and the samples cannot be compared.\n",
+        "| model | engine | frames | pulses elsewhere | largest difference in the others, of full scale |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in {(row["model"], row["engine"]): row for row in found["rows"]}.values():
+        share = 100 * row["astray"] / row["frames"]
+        lines.append(f"| {row['model']} | {row['engine']} | {row['frames']:,} | {share:.2f} % | {row['audio']:.1e} |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,8 @@
 Every measured figure comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it and
 `results.md` from there), from each model's `training.json` (made by
 `recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`), from `recipes/speed.json` (by the
-script of that name) and from what the scripts in `benchmarks/` left there. The pictures beside the results hold the
+script of that name), from `pretrained/results/drift.json` (by `recipes/drift.py`) and from what the scripts in
+`benchmarks/` left there. The pictures beside the results hold the
 SHA-256 of the results that they show. `--check` writes nothing and fails if a file is stale.
 """
 
@@ -20,11 +21,13 @@ from typing import Any
 
 from benchmarks.tables import bars
 from benchmarks.tables import page as benchmarks
+from recipes.drift import OUT as DRIFT
 from recipes.quality import RESULTS, draw, extent, pictures_stale, table, worst_level
 from recipes.study import tables
 from spectok import pretrained
 from spectok.config import CodecConfig
 from spectok.errors import InputError
+from spectok.evaluation.drift import PREAMBLES
 from spectok.files import write_text
 from spectok.model.codec import Codec
 
@@ -147,6 +150,7 @@ header. Clean speech ({extent(results, "clean_*")}):
 Hard cases: two talkers, noise, reverberation, music, singing, clipped, very quiet ({extent(results, "hard_*")}):
 
 {table(results, "hard_*")}
+{drift_table(name)}
 The level of the output is at worst {worst_level(results, name, "clean_*"):+.1f} dB from that of the input over the
 clean files, and {worst_level(results, name, "hard_*"):+.1f} dB over the hard ones.
 
@@ -159,6 +163,19 @@ normalised entropy {train_use["entropy"]:.3f}), {100 * use["used"]["mean"]:.1f} 
 Speech only: music and two talkers at once come out poorly. 16 kHz: nothing above 8 kHz survives. Trained on few hours
 of mostly read English: acted, emotional speech is the weakest of the clean categories.
 """
+
+
+def drift_table(name: str) -> str:
+    """How PESQ-WB changes over minutes of a stream, from `recipes/drift.py`, as Markdown."""
+    found = json.loads(DRIFT.read_text(encoding="utf-8"))[name]
+    lines = [
+        f"Over a stream, PESQ-WB of the first 5 s of {found['clips']} clean files of the test split, at the start of a",
+        "stream and after what the stream held before (`recipes/drift.py`):\n",
+        f"| start | {' | '.join(PREAMBLES)} |",
+        "|" + "---:|" * (1 + len(PREAMBLES)),
+        f"| {found['fresh']:.2f} | " + " | ".join(f"{found[preamble]:.2f}" for preamble in PREAMBLES) + " |",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def speed_table() -> str:

@@ -10,7 +10,7 @@ from spectok.evaluation.figures import pictures
 
 RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.json"
 PICTURES = ("rate_quality", "quality_cost", "categories")
-JUDGED = ("dnsmos", "distillmos", "speaker", "wer")
+JUDGED = ("dnsmos", "distillmos", "speaker", "pitch_cents", "wer")
 QUALITY = (  # of the tables: metric, title, digits
     ("pesq", "PESQ-WB", 2),
     ("stoi", "STOI", 3),
@@ -19,6 +19,7 @@ QUALITY = (  # of the tables: metric, title, digits
     ("dnsmos", "DNSMOS", 2),
     ("distillmos", "DistillMOS", 2),
     ("speaker", "speaker", 2),
+    ("pitch_cents", "pitch, cents", 0),
     ("wer", "WER", 2),
 )
 
@@ -43,7 +44,7 @@ def table(results: dict[str, Any], group: str) -> str:
         if metric in results["conventions"]["metrics"]
     }
     note = (
-        f"\nDNSMOS, DistillMOS, speaker similarity and word error rate are over {max(judged)} of the files.\n"
+        f"\nDNSMOS, DistillMOS, speaker, pitch and word error rate are over {max(judged)} of the files.\n"
         if judged
         else ""
     )

@@ -55,21 +55,6 @@ def test_wrong_words_are_counted_against_the_original():
     assert math.isnan(judges.word_error_rate("", "a"))
 
 
-def test_the_pitch_of_a_tone_is_its_frequency():
-    low, high = judges.pitch_of(tone(200.0)), judges.pitch_of(tone(210.0))
-    assert np.nanmedian(low) == pytest.approx(200.0, rel=0.01)
-    assert judges.pitch_error(low, high) == pytest.approx(1200 * math.log2(1.05), abs=10)
-
-
-def test_pitch_errors_need_a_pitch_and_have_a_bottom():
-    voiced, silent = np.full(20, 100.0), np.full(20, math.nan)
-    assert judges.pitch_error(voiced, 2 ** (1 / 12) * voiced) == pytest.approx(100.0)
-    assert judges.pitch_error(voiced, 8 * voiced) == judges.WORST_CENTS
-    assert judges.pitch_error(voiced, silent) == judges.WORST_CENTS
-    assert math.isnan(judges.pitch_error(silent, voiced))
-
-
-def test_silence_has_no_speaker_and_no_pitch(speech):
+def test_silence_has_no_speaker():
     silence = np.zeros(16000, np.float32)
     assert not judges.embedding(silence).any()
-    assert np.isnan(judges.pitch_of(silence)).all()

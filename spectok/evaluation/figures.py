@@ -19,6 +19,7 @@ TITLES = {
     "distillmos": "DistillMOS",
     "speaker": "speaker similarity",
     "pitch_cents": "pitch error, cents (lower is better)",
+    "voicing_error": "voicing error (lower is better)",
     "wer": "word error rate (lower is better)",
     "si_sdr": "SI-SDR, dB",
 }

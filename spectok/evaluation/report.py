@@ -20,6 +20,7 @@ MORE_COLUMNS = (
     ("distillmos", "DistillMOS", 2),
     ("speaker", "speaker", 3),
     ("pitch_cents", "pitch, cents", 0),
+    ("voicing_error", "voicing error", 3),
     ("wer", "WER", 3),
 )
 Columns = Sequence[tuple[str, str, int]]  # metric, title, digits

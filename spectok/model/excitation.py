@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
         return Estimate(change(self.spectrum), *parts)
 
 
-class PitchGrid:
+class PitchGrid(nn.Module):
     """The pitches that can be coded: classes in equal ratios, and `PITCH_STEPS` grid points from each to the next.
 
     A pitch is a number on the grid, int64, from 0 (`config.pitch_range[0]`) to `size - 1` (`config.pitch_range[1]`); -1
@@ -51,10 +51,18 @@ class PitchGrid:
     """
 
     def __init__(self, config: ExcitationConfig) -> None:
+        super().__init__()
         self.lowest, self.highest = config.pitch_range
         self.classes = config.pitch_classes
         self.size = (config.pitch_classes - 1) * PITCH_STEPS + 1
         self.octaves = math.log2(self.highest / self.lowest)
+        places = torch.arange(self.classes)
+        near = (places - places[:, None]).abs() <= 2
+        near = torch.cat([near, torch.ones_like(near[:1])])  # where nothing is voiced, any class may be the pitch
+        self.register_buffer("near", torch.where(near, 0.0, -1e4), persistent=False)
+        self.register_buffer("points", (places * PITCH_STEPS).float()[:, None], persistent=False)
+        self.near: Tensor  # [classes + 1, classes]: added to the logits, leaves those near the likeliest
+        self.points: Tensor  # [classes, 1]
 
     def frequencies(self) -> Tensor:
         """The pitch of every grid point in Hz, float64 `[size]`."""
@@ -75,13 +83,10 @@ class PitchGrid:
         The mean over the classes within 2 of the likeliest, weighed by their softmax: a mean over all of them would lie
         between an octave and its double where the head wavers. The last logit is that of nothing being voiced.
         """
-        places = torch.arange(self.classes, device=logits.device)
-        classes, unvoiced = logits[..., : self.classes], logits[..., self.classes]
-        most, likeliest = classes.max(-1)
-        near = (places - likeliest[..., None]).abs() <= 2
-        weights = torch.softmax(classes.masked_fill(~near, -1e4), dim=-1)
-        points = torch.round(weights @ (places * PITCH_STEPS).to(weights.dtype)).long()
-        return torch.where(most > unvoiced, points, -1 - points)
+        likeliest = logits.argmax(-1)
+        weights = torch.softmax(logits[..., : self.classes] + self.near[likeliest], dim=-1)
+        points = torch.round(weights @ self.points).squeeze(-1).long()
+        return torch.where(likeliest < self.classes, points, -1 - points)
 
 
 class PulseTrain(Streaming):
@@ -97,7 +102,7 @@ class PulseTrain(Streaming):
     late, or computed a pitch differently in its last bit, is back in step from there on.
     """
 
-    NEAREST = 1e-5  # radians: where `sin(pi phase)` would be too small to divide by
+    NEAREST = 1e-6  # radians, in place of 0, by whose sine nothing can be divided
 
     def __init__(self, grid: PitchGrid, hop_length: int, sample_rate: int, band_limit: float) -> None:
         super().__init__()
@@ -107,45 +112,51 @@ class PulseTrain(Streaming):
         increments = torch.round(frequencies / sample_rate * (CYCLE / 2)).long()
         cycles = increments.double() * (2 / CYCLE)  # a sample
         orders = 2 * torch.floor(band_limit / frequencies) + 1
-        tables = torch.stack([cycles, orders, cycles.sqrt()], dim=1)
-        self.register_buffer("increments", increments[:, None], persistent=False)
-        self.register_buffer("tables", tables.float(), persistent=False)
+        advances = torch.cat([increments * (hop_length - 1), increments * (hop_length + 1)])
+        self.register_buffer("advances", advances[:, None], persistent=False)
+        self.register_buffer("offsets", torch.tensor([0, grid.size]), persistent=False)
+        for name, table in (("cycles", cycles), ("orders", orders), ("amplitudes", cycles.sqrt())):
+            self.register_buffer(name, table[:, None].float(), persistent=False)
         samples = torch.arange(1, hop_length + 1, dtype=torch.float64)
         late = samples * (samples + 1) / (2 * hop_length)
-        phases = torch.stack([torch.ones_like(late), samples - late, late])
+        turns = torch.stack([torch.full_like(late, 1 / CYCLE), samples - late, late])
         fade = torch.stack([1 - samples / hop_length, samples / hop_length])
-        self.register_buffer("phases", phases.float(), persistent=False)
+        self.register_buffer("turns", turns.float(), persistent=False)
         self.register_buffer("fade", fade.float(), persistent=False)
-        self.increments: Tensor  # [size, 1], int64
-        self.tables: Tensor  # [size, 3]: cycles a sample, 2 K + 1, a / 2
-        self.phases: Tensor  # [3, hop_length], at each sample: of the phase at the start, and of either end's cycles
+        self.advances: Tensor  # [2 * size, 1], int64: what either end of a hop adds to its phase, by pitch
+        self.offsets: Tensor  # [2]: where the table of either end begins
+        self.cycles: Tensor  # [size, 1]: cycles a sample
+        self.orders: Tensor  # [size, 1]: 2 K + 1
+        self.amplitudes: Tensor  # [size, 1]: a / 2
+        self.turns: Tensor  # [3, hop_length], at each sample: of the phase at the start, and of either end's cycles
         self.fade: Tensor  # [2, hop_length], at each sample: weights of either end
 
     def init_state(self, batch: int) -> State:
         """The phase at the end of the last hop and its pitch: int64 `[B, 1]` each, zeros at the start."""
-        zeros = torch.zeros(batch, 1, dtype=torch.int64, device=self.increments.device)
+        zeros = torch.zeros(batch, 1, dtype=torch.int64, device=self.advances.device)
         return zeros, zeros.clone()  # one tensor in two places would be one input of an exported graph
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume pitches; no gradient reaches them."""
         phase, last = state
         pitches = torch.cat([last, x], dim=1)
-        is_voiced = pitches >= 0
-        points = torch.where(is_voiced, pitches, -1 - pitches)
-        increments = nn.functional.embedding(points, self.increments).squeeze(2)
-        advances = increments[:, :-1] * (self.hop_length - 1) + increments[:, 1:] * (self.hop_length + 1)
-        starts = self._from_onsets(phase + advances.cumsum(1) - advances, is_voiced[:, 1:] & ~is_voiced[:, :-1])
-        phase = (starts[:, -1:] + advances[:, -1:]) & (CYCLE - 1)
-        turned = (starts & (CYCLE - 1))[..., None].to(self.phases.dtype) * (1 / CYCLE)
-        tables = nn.functional.embedding(points, self.tables)
-        ends = torch.stack([tables[:, :-1], tables[:, 1:]], dim=2)  # [B, F, 2, 3]
-        cycles, orders, amplitudes = ends.unbind(3)
+        ends = torch.stack([pitches[:, :-1], pitches[:, 1:]], dim=2)  # of each hop, [B, F, 2]
+        is_voiced = ends >= 0
+        points = torch.where(is_voiced, ends, -1 - ends)
+        advances = nn.functional.embedding(points + self.offsets, self.advances).sum((2, 3))
+        phases = phase + advances.cumsum(1)
+        starts = self._from_onsets(phases - advances, is_voiced[..., 1] & ~is_voiced[..., 0])
+        phase = (starts + advances)[:, -1:] & (CYCLE - 1)
+        cycles, orders, amplitudes = (
+            nn.functional.embedding(points, table) for table in (self.cycles, self.orders, self.amplitudes)
+        )
+        begun = (starts & (CYCLE - 1)).to(self.turns.dtype)[..., None]
         with torch.autocast(x.device.type, enabled=False):
-            turns = torch.cat([turned, cycles], dim=2) @ self.phases  # [B, F, hop_length]
-        angles = (turns - torch.round(turns)) * math.pi
-        angles = torch.where(angles.abs() < self.NEAREST, self.NEAREST, angles)[:, :, None]
-        kernels = torch.sin(orders[..., None] * angles) / torch.sin(angles) - 1  # [B, F, 2, hop_length]
-        pulses = (kernels * (amplitudes[..., None] * self.fade)).sum(2)
+            turns = torch.cat([begun, cycles.squeeze(3)], dim=2) @ self.turns  # [B, F, hop_length]
+        angles = ((turns - torch.round(turns)) * math.pi)[:, :, None]
+        angles = torch.where(angles == 0, self.NEAREST, angles)
+        kernels = torch.sin(orders * angles) / torch.sin(angles) - 1  # [B, F, 2, hop_length]
+        pulses = (kernels * (amplitudes * self.fade)).sum(2)
         return pulses.flatten(1), (phase, pitches[:, -1:])
 
     @staticmethod
@@ -253,7 +264,8 @@ class Excitation(Streaming):
         direct, spectrum = x.spectrum[..., : self.first], x.spectrum[..., self.first :]
         (a, b), (c, d) = spectrum.split(1, dim=1), source.split(1, dim=1)
         excited = torch.cat([a * c - b * d, a * d + b * c], dim=1)
-        return torch.cat([direct, excited], dim=3), (pulses_state, stft_state, places[:, -1:])
+        after = (pulses_state, stft_state, places[:, -1:])
+        return torch.cat([direct, excited], dim=3) if self.first else excited, after
 
 
 class RandomSigns(Streaming):
