@@ -14,6 +14,7 @@ from runs import ADVERSARIAL, DISCRIMINATOR, FSQ, JUDGED, OVERRIDES, VQ, distanc
 
 from spectok.model.weights import load_tensors, save_tensors
 from spectok.training import distributed
+from spectok.training.data import Batch
 
 ROOT = Path(__file__).parent.parent
 LOSS = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)
@@ -30,7 +31,7 @@ def train(config, prepared, path):
     trainer = trainer_of(prepared, config, steps=3)
     trainer.start_from(trainer.codec.double().state_dict())  # one of its parameters is float32 whatever the default
     batch = trainer._next_batch
-    trainer._next_batch = lambda: batch().double()
+    trainer._next_batch = lambda: Batch(*(part.double() for part in batch()))
     tensors = {}
     for step in range(3):
         values = trainer.train_step()
@@ -108,6 +109,7 @@ def test_two_ranks_are_bit_for_bit_the_same(folder, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_half_of_the_batch_teaches_something_else(folder, kind):
     alone, half = learned(folder, f"{kind}-alone"), learned(folder, f"{kind}-half")
+    alone, half = ({name: x for name, x in of.items() if "streams." not in name} for of in (alone, half))
     apart = distances(half, alone)
     for part in ("codec.", "discriminators.", "optimizer.", "balance."):
         assert max(distance for name, distance in apart.items() if name.startswith(part)) > 1e-2

@@ -125,8 +125,8 @@ def test_sigterm_to_a_whole_run_and_going_on(prepared, tmp_path):
     """As a scheduler does it: to all processes, those that prepare batches too."""
     run, straight = tmp_path / "run", tmp_path / "straight"
     command = ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--quiet", "--device=cpu", *OVERRIDES, *JUDGED]
-    # A constant learning rate, so that the budget decides the end and nothing else; a checkpoint at every step.
-    command += ["--set=optim.final_share=1.0", "--set=checkpoint_minutes=1e-6"]
+    # The budget decides the end and nothing else, neither the learning rate nor the pitch; a checkpoint at every step.
+    command += ["--set=optim.final_share=1.0", "--set=checkpoint_minutes=1e-6", "--set=tracked_pitch=[0.0,0.0]"]
     process = subprocess.Popen(
         [sys.executable, "recipes/train.py", *command, f"--out={run}", "--steps=1000000", "--workers=1"],
         cwd=ROOT,
