@@ -112,7 +112,7 @@ def test_half_of_the_batch_teaches_something_else(folder, kind):
     alone, half = ({name: x for name, x in of.items() if "streams." not in name} for of in (alone, half))
     apart = distances(half, alone)
     for part in ("codec.", "discriminators.", "optimizer.", "balance."):
-        assert max(distance for name, distance in apart.items() if name.startswith(part)) > 1e-2
+        assert max(distance for name, distance in apart.items() if name.startswith(part)) > 5e-3
 
 
 def test_the_codebook_was_replaced_in_part(folder):

@@ -7,7 +7,7 @@ fall to either side.
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,22 +111,38 @@ class Difference:
 
 def audio_difference(engine: Engine, reference: Reference, codes: Codes) -> Difference:
     """Decode codes `[N]` frame by frame with both, and compare."""
-    frames = codes.reshape(-1, engine.config.quantizer.tokens_per_frame)
-    sides: tuple[Engine | Reference, ...] = (engine, reference)
-    states = [side.init_state(1).decoder for side in sides]
-    audio, whole = np.zeros(len(frames)), np.zeros(len(frames), bool)
-    for n, frame in enumerate(frames):
-        heard = []
-        for i, side in enumerate(sides):
-            samples, states[i] = side.decode_step(frame[None], states[i])
-            heard.append(samples)
-        audio[n] = np.abs(heard[0] - heard[1]).max()
-        whole[n] = all(np.array_equal(a, b) for a, b in zip(*map(_whole_numbers, states), strict=True))
-    astray = ~whole
+    return audio_differences([engine], reference, codes)[0]
+
+
+def audio_differences(engines: Sequence[Engine], reference: Reference, codes: Codes) -> list[Difference]:
+    """The same for several engines, with one pass of the reference, which takes the most time."""
+    frames = codes.reshape(-1, reference.codec.config.quantizer.tokens_per_frame)
+    expected = list(_frame_by_frame(reference, frames))
+    return [_difference(list(_frame_by_frame(engine, frames)), expected) for engine in engines]
+
+
+Frame = tuple[NDArray[Any], list[NDArray[np.int64]]]  # audio, and the whole numbers in the state after it
+
+
+def _frame_by_frame(engine: Engine | Reference, frames: Codes) -> Iterator[Frame]:
+    state = engine.init_state(1).decoder
+    for frame in frames:
+        audio, state = engine.decode_step(frame[None], state)
+        yield audio, _whole_numbers(state)
+
+
+def _difference(found: list[Frame], expected: list[Frame]) -> Difference:
+    audio = np.array([np.abs(a - b).max() for (a, _), (b, _) in zip(found, expected, strict=True)])
+    astray = np.array(
+        [
+            any(not np.array_equal(a, b) for a, b in zip(numbers, others, strict=True))
+            for (_, numbers), (_, others) in zip(found, expected, strict=True)
+        ]
+    )
     touched = astray.copy()  # what overlaps with a frame that went astray
     for late in (1, 2):
         touched[late:] |= astray[:-late]
-    return Difference(float(audio[~touched].max(initial=0.0)), len(frames), int(astray.sum()))
+    return Difference(float(audio[~touched].max(initial=0.0)), len(expected), int(astray.sum()))
 
 
 def _whole_numbers(state: Any) -> list[NDArray[np.int64]]:
