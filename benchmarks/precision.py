@@ -38,7 +38,8 @@ def quantized(model: Model, folder: Path) -> Model:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     for side in ("encoder", "decoder"):
-        source, target = model.folder / f"{side}.onnx", folder / f"{side}.onnx"
+        source, target = folder / f"{side}.float32.onnx", folder / f"{side}.onnx"
+        _in_float32(model.folder / f"{side}.onnx", source)
         before = onnx.load(source).graph
         vectors = {constant.name for constant in before.initializer if len(constant.dims) == 1}
         quantize_dynamic(
@@ -55,6 +56,16 @@ def quantized(model: Model, folder: Path) -> Model:
         onnx.save(graph, target)
     shutil.copy(model.weights, folder)
     return replace(model, folder=folder, index={})
+
+
+def _in_float32(source: Path, target: Path) -> None:
+    """A graph whose weights are float32 constants, not float16 ones and casts."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def compare(name: str, files: list[Path]) -> dict[str, Any]:
