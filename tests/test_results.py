@@ -48,3 +48,40 @@ def test_the_level_is_kept_in_every_clean_file(results, model, worst):
     levels = [abs(row["level_db"]) for row in files]
     assert len(levels) > 100
     assert max(levels) <= worst
+
+
+BARS = {  # means over the clean files; where lower is better, the bar is negative
+    "spectok-16k-4k": {"distillmos": 3.3, "dnsmos": 2.9, "pesq": 2.55, "stoi": 0.905, "speaker": 0.94, "wer": -0.18},
+    "spectok-16k-800": {
+        "distillmos": 2.8,
+        "dnsmos": 2.75,
+        "pesq": 1.55,
+        "stoi": 0.825,
+        "pitch_cents": -80,
+        "wer": -0.42,
+    },
+}
+MISSED = {  # what is reached in place of the bar
+    ("spectok-16k-4k", "distillmos"): "3.13",
+    ("spectok-16k-4k", "dnsmos"): "2.86",
+    ("spectok-16k-4k", "pesq"): "2.52",
+    ("spectok-16k-4k", "wer"): ".196",
+    ("spectok-16k-800", "distillmos"): "2.21",
+    ("spectok-16k-800", "dnsmos"): "2.57",
+    ("spectok-16k-800", "pesq"): "1.52",
+    ("spectok-16k-800", "wer"): ".442",
+}
+
+
+def bars():
+    for model, of_model in BARS.items():
+        for metric, bar in of_model.items():
+            reached = MISSED.get((model, metric))
+            marks = [pytest.mark.xfail(strict=True, reason=f"reached: {reached}")] if reached else []
+            yield pytest.param(model, metric, bar, marks=marks, id=f"{model}-{metric}")
+
+
+@pytest.mark.parametrize(("model", "metric", "bar"), bars())
+def test_each_model_is_as_natural_as_it_should_be(results, model, metric, bar):
+    mean = results["coders"][model]["groups"]["clean_*"][metric]["mean"]
+    assert mean >= bar if bar > 0 else mean <= -bar
