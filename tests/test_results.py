@@ -81,7 +81,7 @@ def bars():
             yield pytest.param(model, metric, bar, marks=marks, id=f"{model}-{metric}")
 
 
-@pytest.mark.parametrize(("model", "metric", "bar"), bars())
+@pytest.mark.parametrize(("model", "metric", "bar"), list(bars()))
 def test_each_model_is_as_natural_as_it_should_be(results, model, metric, bar):
     mean = results["coders"][model]["groups"]["clean_*"][metric]["mean"]
     assert mean >= bar if bar > 0 else mean <= -bar
