@@ -5,7 +5,8 @@ import math
 import torch
 
 from spectok.config import BottleneckConfig, CodecConfig, QuantizerConfig, TowerConfig
-from spectok.training.data import PITCH_RATE, Batch, Corpus, DataConfig
+from spectok.evaluation.pitch import PITCH_RATE
+from spectok.training.data import Batch, Corpus, DataConfig
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
 from spectok.training.recipe import Budget, Machine, OptimConfig, TrainConfig

@@ -32,13 +32,13 @@ from torch.utils.data import DataLoader, Dataset
 from spectok.audio import resample
 from spectok.config import require
 from spectok.errors import InputError
+from spectok.evaluation.pitch import PITCH_RATE
 from spectok.training import distributed
 
 SILENT = 1e-4  # rms, -80 dB: three steps of int16
 NOMINAL = 16000  # Hz: a speed is the ratio of a rate to this one, whatever the corpus was recorded at
 MARGIN = 256  # samples; the resampler's answer to an edge is below 1e-6 after 128
 PREFETCH = 4  # batches that each worker prepares ahead
-PITCH_RATE = 100  # Hz, of the pitches in a prepared folder: each is that of the middle of its hundredth of a second
 
 
 @dataclass(frozen=True)

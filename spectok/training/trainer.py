@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import require
+from spectok.evaluation.pitch import PITCH_RATE
 from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate, Excitation
 from spectok.model.quantizer import Quantized
@@ -17,7 +18,7 @@ from spectok.model.weights import load_tensors, save_tensors
 from spectok.training import distributed
 from spectok.training.balance import Balancer
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix
-from spectok.training.data import PITCH_RATE, Batch, Batches, Corpus
+from spectok.training.data import Batch, Batches, Corpus
 from spectok.training.discriminators import Discriminators
 from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
 from spectok.training.recipe import Budget, Machine, TrainConfig
