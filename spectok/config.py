@@ -140,20 +140,23 @@ class ExcitationConfig:
 
     kind: Literal["none", "signs", "pulses"] = "none"  # none: the codes tell all phases
     above: float = 1500.0  # Hz: below it the decoded spectrum passes as it is
+    contrast: float = 0.0  # exponent of the postfilter above it (postfilter.py); 0 leaves it out
     pitch_range: tuple[float, float] = (55.0, 520.0)  # Hz, of pulses
     pitch_classes: int = 72  # of the pitch head, in equal ratios over the range
     pitch_hidden: int = 128  # width of the pitch head
-    voicing_hidden: int = 96  # width of the voicing's path from the latent
+    voicing_hidden: int = 96  # width of the voicing head
+    voicing_bands: int = 20  # of equal width, above the coded phases
     band_limit: float = 7800.0  # Hz: no harmonic of the pulses is above it
 
     def __post_init__(self) -> None:
         lowest, highest = self.pitch_range
         require(self.above >= 0, f"above is {self.above}, but must not be negative")
+        require(0 <= self.contrast <= 1, f"contrast is {self.contrast}, but must be from 0 to 1")
         require(
             0 < lowest < highest <= self.band_limit,
             f"pitch_range {self.pitch_range} must rise, from above 0 to at most the band_limit {self.band_limit}",
         )
-        for name, least in (("pitch_classes", 2), ("pitch_hidden", 1), ("voicing_hidden", 1)):
+        for name, least in (("pitch_classes", 2), ("pitch_hidden", 1), ("voicing_hidden", 1), ("voicing_bands", 1)):
             require(getattr(self, name) >= least, f"{name} is {getattr(self, name)}, but must be at least {least}")
 
     @property

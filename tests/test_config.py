@@ -111,6 +111,8 @@ IMPOSSIBLE = [
         {"pitch_range": (300.0, 200.0)},
         r"pitch_range (300.0, 200.0) must rise, from above 0 to at most the band_limit 7800.0",
     ),
+    (ExcitationConfig, {"contrast": 1.1}, "contrast is 1.1, but must be from 0 to 1"),
+    (ExcitationConfig, {"voicing_bands": 0}, "voicing_bands is 0, but must be at least 1"),
     (ExcitationConfig, {"pitch_classes": 1}, "pitch_classes is 1, but must be at least 2"),
     (ExcitationConfig, {"voicing_hidden": 0}, "voicing_hidden is 0, but must be at least 1"),
     (SpectrumConfig, {"power": 0.5}, "power is 0.5, but must be at least 1"),

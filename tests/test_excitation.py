@@ -60,7 +60,7 @@ class Planes(Streaming):
         if isinstance(self.layer, Signs):
             return self.layer.step(Estimate(x[:, :, :2].transpose(1, 2)), state)
         pitch = ((x[:, :, 3, 0] * 300).long() % (2 * GRID.size)) - GRID.size
-        estimate = Estimate(x[:, :, :2].transpose(1, 2), x[:, :, 2, self.layer.first :], torch.zeros(()))
+        estimate = Estimate(x[:, :, :2].transpose(1, 2), x[:, :, 2, : CONFIG.voicing_bands], torch.zeros(()))
         return self.layer.step(estimate, state, pitch)
 
 
@@ -168,7 +168,7 @@ def test_pulses_are_the_sum_of_their_harmonics():
 def test_silence_stays_silent_and_what_is_coded_passes():
     layer = excitation()
     spectrum = torch.randn(1, 2, 40, SPECTRUM.positions)
-    voicing, pitch = torch.zeros(1, 40, SPECTRUM.positions - layer.first), torch.randn(1, 40, CONFIG.pitch_classes + 1)
+    voicing, pitch = torch.zeros(1, 40, CONFIG.voicing_bands), torch.randn(1, 40, CONFIG.pitch_classes + 1)
     output = excited(layer, Estimate(spectrum, voicing, pitch))
     assert layer.first == 30
     assert torch.equal(output[..., :30], spectrum[..., :30])
@@ -181,7 +181,7 @@ def test_voicing_chooses_between_pulses_and_noise(voicing, is_voiced):
     layer = excitation(above=0.0)
     flat = torch.cat([torch.ones(1, 1, 300, SPECTRUM.positions), torch.zeros(1, 1, 300, SPECTRUM.positions)], dim=1)
     point = int(GRID.index(torch.tensor(200.0)))
-    controls = torch.full((1, 300, SPECTRUM.positions), voicing), torch.zeros(1, 300, CONFIG.pitch_classes + 1)
+    controls = torch.full((1, 300, CONFIG.voicing_bands), voicing), torch.zeros(1, 300, CONFIG.pitch_classes + 1)
     output, _ = layer.step(Estimate(flat, *controls), layer.init_state(1), torch.full((1, 300), point))
     audio = InverseSTFT(SPECTRUM, SPECTRUM.positions)(output)[0, 10 * HOP :]
     power = torch.fft.rfft(audio[:46400] * torch.hann_window(46400)).abs().square()

@@ -92,7 +92,8 @@ def _voice(codec: Codec, codes: torch.Tensor) -> Voice | None:
     points = excitation.grid.decode(estimate.pitch)[0]
     pitch = excitation.grid.frequencies()[points.clamp_min(0)].where(points >= 0, math.nan)
     lowest = excitation.first * config.sample_rate / config.spectrum.n_fft
-    return Voice(pitch.numpy(), torch.sigmoid(estimate.voicing[0]).numpy(), lowest)
+    voicing = torch.sigmoid(estimate.voicing[0] @ excitation.spread)
+    return Voice(pitch.numpy(), voicing.numpy(), lowest)
 
 
 def draw_inspection(path: str | Path, seen: Inspection, sample_rate: int, title: str = "") -> None:

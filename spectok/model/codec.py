@@ -2,10 +2,11 @@
 
 Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
                           `---> dense spectral path --'
-Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> excitation -> inverse STFT
+Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> postfilter -> excitation -> inverse STFT
                          `---> dense spectral path --'
 
-The excitation makes up the phases that the codes do not tell (excitation.py).
+The excitation makes up the phases that the codes do not tell (excitation.py); the postfilter raises the contrast of
+what it excites (postfilter.py).
 """
 
 import math
@@ -19,6 +20,7 @@ from spectok.model.bottleneck import Compression, Expansion, QueryAttention
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
 from spectok.model.mamba import Mamba
+from spectok.model.postfilter import Postfilter
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming
@@ -151,8 +153,7 @@ class Decoder(Streaming):
             after, before = tower.channels[i : i + 2]
             layers.append(FrequencyUp(before, after, tower.kernel, positions, stride, tower.activation))
             positions *= stride[1]
-        is_voiced = config.excitation.kind == "pulses"
-        layers.append(CausalConv2d(tower.channels[0], 3 if is_voiced else 2, tower.input_kernel, positions))
+        layers.append(CausalConv2d(tower.channels[0], 2, tower.input_kernel, positions))
         self.tower = Serial(*layers)
         self.dense = (
             DenseSynthesis(positions, math.prod(tower.time_strides), config.decoder_dense_rank, latent_dim)
@@ -167,6 +168,8 @@ class Decoder(Streaming):
         elif config.excitation.kind == "signs":
             first = config.excitation.first_bin(config.spectrum.n_fft, config.sample_rate)
             self.excitation = RandomSigns(first, positions)
+        has_postfilter = config.excitation.kind != "none" and config.excitation.contrast > 0
+        self.postfilter = Postfilter(config.excitation, config.spectrum, config.sample_rate) if has_postfilter else None
         self.inverse_stft = InverseSTFT(config.spectrum, positions)
 
     def init_state(self, batch: int) -> State:
@@ -187,6 +190,8 @@ class Decoder(Streaming):
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return frame_length samples for each."""
         estimate, network_state = self.estimate(x, state[:2])
+        if self.postfilter is not None:  # here, where training does not pass
+            estimate = estimate._replace(spectrum=self.postfilter(estimate.spectrum))
         audio, synthesis_state = self.synthesize(estimate, state[2:])
         return audio, (*network_state, *synthesis_state)
 
@@ -194,14 +199,13 @@ class Decoder(Streaming):
         """The network's part of a step, with the states of latent GRUs and tower."""
         frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
         features, tower_state = self.tower.step(self.bottleneck(frames), state[1])
-        features = features.permute(0, 3, 1, 2)  # real part, imaginary part, voicing if there is one
-        spectrum = features[:, :2] if features.shape[1] > 2 else features
+        spectrum = features.permute(0, 3, 1, 2)
         if self.dense is not None:
             spectrum = spectrum + self.dense(frames)
         spectrum = self.power_law.expand(spectrum / SPECTRUM_GAIN)
         voicing = pitch = None
         if isinstance(self.excitation, Excitation):
-            voicing, pitch = self.excitation.controls(frames, features[:, 2])
+            voicing, pitch = self.excitation.controls(frames)
         return Estimate(spectrum, voicing, pitch), (context_state, tower_state)
 
     def synthesize(self, estimate: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:
@@ -225,8 +229,7 @@ class Decoder(Streaming):
         assert isinstance(output, CausalConv2d)
         for layer in (output.conv, *([self.dense.layers[-1]] if self.dense is not None else [])):
             for parameter in layer.parameters():
-                spectrum = parameter[:2] if layer is output.conv else parameter  # without the voicing
-                spectrum.mul_(gain ** (1 / self.power_law.power))
+                parameter.mul_(gain ** (1 / self.power_law.power))
 
 
 class Codec(nn.Module):

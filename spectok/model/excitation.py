@@ -3,7 +3,7 @@
 Codes of a few kbit/s say how loud the high bins are, not in which phase. Whatever the decoder multiplies with their
 magnitudes there decides what a voice sounds like. Two excitations stand here, and a codec's configuration chooses:
 
-    Excitation    a pulse train at the decoded pitch, mixed with noise bin by bin: voices keep their harmonics
+    Excitation    a pulse train at the decoded pitch, mixed with noise band by band: voices keep their harmonics
     RandomSigns   a random sign for each bin of each frame: voices sound like breath
 
 Both are what a classic vocoder drives its filter with, a mixed excitation (A. McCree and T. Barnwell, IEEE Transactions
@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
 
     spectrum: Tensor  # [B, 2, F, Q], expanded: the filter above the coded phases, the spectrum itself below
     # Of an `Excitation` alone:
-    voicing: Tensor | None = None  # [B, F, Q'] logits, Q' the bins above the coded phases
+    voicing: Tensor | None = None  # [B, F, bands] logits
     pitch: Tensor | None = None  # [B, F, classes + 1] logits, the last of nothing being voiced
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Estimate":
@@ -169,14 +169,15 @@ class PulseTrain(Streaming):
 
 
 class Excitation(Streaming):
-    """Pulses and noise, mixed by the voicing of each bin, in place of the phases that the codes do not tell.
+    """Pulses and noise, mixed by the voicing of each band, in place of the phases that the codes do not tell.
 
         (sqrt(v) * pulses + sqrt(1 - v) * noise) * spectrum     above the coded phases
         spectrum                                                below them
 
     Pulses are those of a `PulseTrain` through the codec's own STFT, noise the same of one fixed white sequence, with
     which every stream begins: what comes out depends on the codes alone. Both have unit power in every bin, so the
-    spectrum keeps its meaning as magnitude; its phase is the filter's.
+    spectrum keeps its meaning as magnitude; its phase is the filter's. The voicing v is the sigmoid of logits that run
+    linearly from the middle of one band to that of the next, and is the same for all hops of a code frame.
 
     The heads for pitch and voicing belong to it, but run with the network (`controls`); so `step` can run several times
     on one estimate, each time with pulses and noise of its own.
@@ -209,12 +210,17 @@ class Excitation(Streaming):
         self.voicing_head = nn.Sequential(
             linear(latent_dim, config.voicing_hidden),
             nn.SiLU(),
-            linear(config.voicing_hidden, hops * positions, gain=0.5),
+            linear(config.voicing_hidden, config.voicing_bands, gain=0.5),
         )
         last = self.voicing_head[2]
         assert isinstance(last, nn.Linear)
-        with torch.no_grad():  # low bins begin voiced, high ones noisy
-            last.bias.copy_(torch.linspace(2.5, -2.5, spectrum.positions)[self.first :].repeat(hops))
+        share = self.first / spectrum.positions  # of the spectrum that is below
+        with torch.no_grad():  # low bands begin voiced, high ones noisy
+            last.bias.copy_(torch.linspace(2.5 - 5 * share, -2.5, config.voicing_bands))
+        places = (torch.arange(positions) + 0.5) * (config.voicing_bands / positions) - 0.5
+        distances = places.clamp(0, config.voicing_bands - 1) - torch.arange(config.voicing_bands)[:, None]
+        self.register_buffer("spread", (1 - distances.abs()).clamp_min(0), persistent=False)
+        self.spread: Tensor  # [bands, Q']: of the logits of bands over their bins
         self.pulses = PulseTrain(self.grid, spectrum.hop_length, sample_rate, config.band_limit)
         self.stft = STFT(spectrum, spectrum.positions, self.first)
         white = np.random.RandomState(0).standard_normal(NOISE_FRAMES * spectrum.hop_length)  # the same in every numpy
@@ -223,15 +229,14 @@ class Excitation(Streaming):
         self.register_buffer("noise", noise.transpose(0, 1).flatten(1).contiguous(), persistent=False)
         self.noise: Tensor  # [NOISE_FRAMES, 2 * Q']
 
-    def controls(self, frames: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
-        """Voicing and pitch logits, `[B, F * hops, Q']` and `[B, F * hops, classes + 1]`.
+    def controls(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Voicing and pitch logits, `[B, F * hops, bands]` and `[B, F * hops, classes + 1]`.
 
         Args:
             frames: the decoder's latent, `[B, F, D]`.
-            local: what the tower adds to the voicing, `[B, F * hops, Q]`.
         """
         batch, length = frames.shape[0], frames.shape[1] * self.hops
-        voicing = local[..., self.first :] + self.voicing_head(frames).reshape(batch, length, -1)
+        voicing = self.voicing_head(frames).repeat(1, 1, self.hops).reshape(batch, length, -1)
         return voicing, self.pitch_head(frames).reshape(batch, length, -1)
 
     def init_state(self, batch: int) -> State:
@@ -259,7 +264,7 @@ class Excitation(Streaming):
         harmonic, stft_state = self.stft.step(pulses, state[1])
         places = (state[2] + torch.arange(1, x.spectrum.shape[2] + 1, device=pitch.device)) % NOISE_FRAMES
         noise = nn.functional.embedding(places, self.noise).unflatten(2, (2, -1)).transpose(1, 2)
-        voicing = x.voicing[:, None]
+        voicing = (x.voicing @ self.spread)[:, None]
         source = torch.sigmoid(voicing).sqrt() * harmonic + torch.sigmoid(-voicing).sqrt() * noise
         direct, spectrum = x.spectrum[..., : self.first], x.spectrum[..., self.first :]
         (a, b), (c, d) = spectrum.split(1, dim=1), source.split(1, dim=1)

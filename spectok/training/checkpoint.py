@@ -37,8 +37,8 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     """A model's weights for a codec that may differ from it in its excitation, and in shorter convolutions.
 
-    The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel. An excitation
-    that the model does not have keeps the codec's own weights.
+    The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel. What the model
+    does not have of the codec's excitation, or has in another shape, keeps the codec's own weights.
 
     Raises:
         InputError: the configurations differ in more than that, or the file is damaged.
@@ -52,13 +52,11 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
             require(lost >= 0, complaint)
             oldest = kernel[:, :, : lost + 1].sum(2, keepdim=True)
             weights[name] = torch.cat([oldest, kernel[:, :, lost + 1 :]], dim=2)
-    if codec.config.excitation != model.config.excitation:
-        weights = {name: tensor for name, tensor in weights.items() if name in own} | {
-            name: tensor for name, tensor in own.items() if ".excitation." in name
-        }
-        for name, tensor in weights.items():  # the last convolution gives the voicing too, where there is one
-            if tensor.shape != own[name].shape:
-                weights[name] = torch.cat([tensor[:2], own[name][2:]])
+    for name in [name for name in own | weights if ".excitation." in name]:
+        if name not in own:
+            del weights[name]
+        elif name not in weights or weights[name].shape != own[name].shape:
+            weights[name] = own[name]
     return weights
 
 

@@ -1,0 +1,48 @@
+"""The postfilter: more contrast for the part of the spectrum whose phases the codes do not tell."""
+
+import torch
+from torch import Tensor, nn
+
+from spectok.config import ExcitationConfig, SpectrumConfig
+
+
+class Postfilter(nn.Module):
+    """Raise the peaks of a decoded spectrum above a frequency and lower its valleys.
+
+    A codec of few bits is trained to give the spectrum that is nearest to the original on average, and an average is
+    smoother than any original. Each bin above `config.above` is multiplied by `(|S| / m)^contrast`, where m is the
+    geometric mean of |S| over the bins that are at most `REACH` away, and then by one factor for all of them that gives
+    back their power. Codecs have done this in the time domain for long (J.-H. Chen and A. Gersho, "Adaptive
+    postfiltering for quality enhancement of coded speech", IEEE Transactions on Speech and Audio Processing 3 (1),
+    1995).
+
+    Training does without it: a network that heard it would learn to undo it.
+
+    Args:
+        config: of the excitation; `contrast` is the exponent.
+        spectrum: of the codec.
+        sample_rate: in Hz.
+    """
+
+    REACH = 3000.0  # Hz
+    FLOOR = 1e-14  # power of a bin, a ten-thousandth of what rounding to 16 bits leaves in each
+
+    def __init__(self, config: ExcitationConfig, spectrum: SpectrumConfig, sample_rate: int) -> None:
+        super().__init__()
+        self.contrast = config.contrast
+        self.first = config.first_bin(spectrum.n_fft, sample_rate)
+        places = torch.arange(spectrum.positions)
+        near = ((places - places[:, None]).abs() * (sample_rate / spectrum.n_fft) <= self.REACH).float()
+        mean = (near / near.sum(0)).half().float()  # of the bins around each, [Q, Q]
+        self.register_buffer("mean", mean, persistent=False)
+        self.mean: Tensor
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Filter each frame by itself, `[B, 2, F, Q]` to the same shape."""
+        power = spectrum.square().sum(1) + self.FLOOR  # [B, F, Q]
+        level = torch.log(power)
+        raised = power * torch.exp(self.contrast * (level - level @ self.mean))
+        before, after = (power @ self.mean)[..., self.first :], (raised @ self.mean)[..., self.first :]
+        above = slice(self.first, None)
+        gain = torch.sqrt(raised[..., above] * before / (power[..., above] * after))[:, None]
+        return torch.cat([spectrum[..., : self.first], spectrum[..., above] * gain], dim=3)
