@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import FLAT, QUERY, VQ
 from models import write_model
@@ -39,6 +40,7 @@ FAMILY = {
     "no time in the convolutions": dataclasses.replace(QUERY, encoder=FRAMEWISE, decoder=FRAMEWISE),
     "random signs": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0)),
     "pulses": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0)),
+    "postfilter": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0, contrast=0.3)),
     "one token": dataclasses.replace(QUERY, quantizer=dataclasses.replace(QUERY.quantizer, tokens_per_frame=1)),
 }
 
@@ -130,6 +132,29 @@ def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported, side)
         },
     }
     assert before == expected[side]
+
+
+def test_constants_that_are_stored_in_less_come_out_exactly(tmp_path, clip):
+    quantizer = dataclasses.replace(QUERY.quantizer, levels=(4, 3, 5), codebook_size=60)
+    model = write_model(tmp_path / "tiny", dataclasses.replace(QUERY, quantizer=quantizer))
+    export_verified(model, clip, model.folder)
+    codec = Codec(model.config)
+    for side, names in (
+        ("encoder", ["encoder.stft.matrix"]),
+        ("decoder", ["decoder.inverse_stft.matrix", "quantizer.fsq.implicit_codebook"]),
+    ):
+        graph = onnx.load(model.folder / f"{side}.onnx")
+        asked = [f"codec.{name}" for name in names]
+        assert not set(asked) & {tensor.name for tensor in graph.graph.initializer}
+        kind = onnx.TensorProto.FLOAT
+        graph.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name in asked)
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        frame, *states = session.get_inputs()
+        length = model.config.frame_length if side == "encoder" else quantizer.tokens_per_frame
+        zeros = {item.name: np.zeros((1, *item.shape[1:]), np.float32) for item in states}
+        zeros[frame.name] = np.zeros((1, length), np.float32 if side == "encoder" else np.int64)
+        for name, found in zip(names, session.run(asked, zeros), strict=True):
+            np.testing.assert_array_equal(found, codec.get_buffer(name).numpy(), strict=True)
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])

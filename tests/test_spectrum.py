@@ -14,7 +14,7 @@ configs = pytest.mark.parametrize("config", [SpectrumConfig(*shape) for shape in
 def double_pair(config):
     """Both layers in float64, with matrices that were never rounded to float32."""
     stft, inverse = STFT(config).double(), InverseSTFT(config).double()
-    stft.matrix, inverse.matrix = matrices(config)
+    stft.matrix, inverse.matrix = (matrix.product() for matrix in matrices(config))
     return stft, inverse
 
 

@@ -5,8 +5,9 @@
 
 A call takes any number of whole frames and any number of rows. `state.tower.1.0` is what `next.tower.1.0` of the call
 before was; zeros begin a stream. The graph is stored as ONNX Runtime has optimised it, with the facts that
-`spectok info` tells as metadata. Released weights are float16 numbers: the file holds them as such, and the runtime
-turns them into float32 when it loads the graph, in which all arithmetic is.
+`spectok info` tells as metadata. Released weights are float16 numbers: the file holds them as such, and of the other
+large constants what they are made of; the runtime turns all into float32, in which its arithmetic is, when it loads
+the graph.
 """
 
 import logging
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.model.codec import Codec
+from spectok.model.spectrum import STFT, FourierMatrix, InverseSTFT
 from spectok.model.streaming import State
 
 PARTS = {  # of the states
@@ -30,7 +32,8 @@ PARTS = {  # of the states
 }
 OPSET = 23  # the first with RMSNormalization
 FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
-LEAST_HALVED = 64  # numbers: fewer are not worth a Cast
+LEAST_STORED = 64  # numbers: fewer are not worth another form
+FLOAT = 1  # onnx.TensorProto.FLOAT, float32
 
 
 def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
@@ -83,7 +86,7 @@ def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
         _fix_shapes(traced)
         _optimise(traced, optimised)
         model = onnx.load(optimised)
-    _store_halves(model.graph)
+    _store_small(model.graph, codec)
     for node in model.graph.node:  # where in the source it came from, on which machine
         node.ClearField("doc_string")
         del node.metadata_props[:]
@@ -185,22 +188,89 @@ def _optimise(source: Path, destination: Path) -> None:
     onnxruntime.InferenceSession(os.fspath(source), options, providers=["CPUExecutionProvider"])
 
 
-def _store_halves(graph: Any) -> None:
-    """Store every constant that float16 holds exactly as float16, and a Cast that gives its float32 again."""
+def _store_small(graph: Any, codec: Codec) -> None:
+    """Store large float32 constants in less, with the operators that give exactly the same numbers again.
+
+    A Fourier matrix becomes its factors, the codebook of an FSQ the numbers along each of its dimensions, and what
+    float16 holds exactly becomes float16.
+    """
     import onnx
 
-    casts = []
-    for index, tensor in enumerate(graph.initializer):
-        if tensor.data_type != onnx.TensorProto.FLOAT:
-            continue
-        values = onnx.numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):
-            halves = values.astype(np.float16)
-        if values.size < LEAST_HALVED or not np.array_equal(halves.astype(np.float32), values):
-            continue
-        name = tensor.name
-        graph.initializer[index].CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}.half"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
+    fourier = {
+        f"codec.{name}.matrix": layer.fourier
+        for name, layer in codec.named_modules()
+        if isinstance(layer, (STFT, InverseSTFT))
+    }
+    small, kept = _Constants(), []
+    for tensor in graph.initializer:
+        name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
+        if tensor.data_type != onnx.TensorProto.FLOAT or values.size < LEAST_STORED:
+            kept.append(tensor)
+        elif name in fourier:
+            small.add_fourier(name, fourier[name])
+        elif name == "codec.quantizer.fsq.implicit_codebook":
+            small.add_codebook(name, values, np.array(codec.config.quantizer.levels))
+        elif _is_half(values):
+            small.add_half(name, values)
+        else:
+            kept.append(tensor)
+    nodes = [*small.nodes, *graph.node]
+    del graph.node[:], graph.initializer[:]
+    graph.initializer.extend([*kept, *small.tensors])
     graph.node.extend(nodes)
+
+
+class _Constants:
+    """Constants, and the nodes that make the graph's own constants of them."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Any] = []
+        self.nodes: list[Any] = []
+
+    def add_half(self, name: str, values: np.ndarray) -> None:
+        """Numbers that are float16, as such."""
+        self._node("Cast", [self._tensor(f"{name}.half", values.astype(np.float16))], name, to=FLOAT)
+
+    def add_fourier(self, name: str, matrix: FourierMatrix) -> None:
+        """What `FourierMatrix.product` computes."""
+        part = {key: self._tensor(f"{name}.{key}", value.numpy()) for key, value in matrix._asdict().items()}
+        period = self._tensor(f"{name}.period", np.array(len(matrix.waves) // 2))
+        place = self._node("Mul", [part["rows"], part["columns"]], f"{name}.turned")
+        place = self._node("Mod", [place, period], f"{name}.phases")
+        place = self._node("Add", [place, part["offsets"]], f"{name}.places")
+        wave = self._node("Gather", [part["waves"], place], f"{name}.wave")
+        wave = self._node("Mul", [part["left"], wave], f"{name}.weighed")
+        wave = self._node("Mul", [wave, part["right"]], f"{name}.double")
+        self._node("Cast", [wave], name, to=FLOAT)
+
+    def add_codebook(self, name: str, values: np.ndarray, levels: np.ndarray) -> None:
+        """The entries `[size, D]` of an FSQ: in each dimension, the number that stands for that digit of the code."""
+        steps = np.cumprod([1, *levels[:-1]])  # from a code to the one whose digit is 1 higher
+        numbers = np.concatenate([values[steps[i] * np.arange(levels[i]), i] for i in range(len(levels))])
+        columns = {"steps": steps, "levels": levels, "firsts": np.cumsum(levels) - levels}
+        part = {key: self._tensor(f"{name}.{key}", column[:, None]) for key, column in columns.items()}
+        ends = {"start": 0, "end": len(values), "delta": 1}
+        codes = [self._tensor(f"{name}.{key}", np.array(value)) for key, value in ends.items()]
+        place = self._node("Div", [self._node("Range", codes, f"{name}.codes"), part["steps"]], f"{name}.quotients")
+        place = self._node("Mod", [place, part["levels"]], f"{name}.digits")
+        place = self._node("Add", [place, part["firsts"]], f"{name}.places")
+        table = self._node("Gather", [self._tensor(f"{name}.numbers", numbers), place], f"{name}.table")
+        self._node("Transpose", [table], name, perm=[1, 0])
+
+    def _tensor(self, name: str, values: np.ndarray) -> str:
+        import onnx
+
+        self.tensors.append(onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        import onnx
+
+        self.nodes.append(onnx.helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+
+def _is_half(values: np.ndarray) -> bool:
+    """Whether float16 holds all of these numbers exactly."""
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float16).astype(np.float32), values))

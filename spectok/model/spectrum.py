@@ -9,6 +9,7 @@ A long past sharpens the frequency resolution, a short synthesis window keeps th
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,10 +35,28 @@ def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
     return analysis * scale, synthesis / scale
 
 
-def matrices(config: SpectrumConfig, positions: int | None = None, first: int = 0) -> tuple[Tensor, Tensor]:
-    """The windowed Fourier transform of a frame and its inverse as matrices, float64.
+class FourierMatrix(NamedTuple):
+    """A windowed Fourier transform, or its inverse, as the factors of a matrix, of which an exported graph makes it.
 
     A few hundred samples times a matrix cost less than to start a fast transform, and a matrix runs everywhere.
+    """
+
+    left: Tensor  # [I, 1], float64
+    rows: Tensor  # [I, 1], int64: numbers of samples, or of bins
+    columns: Tensor  # [1, J], int64: the other of the two
+    offsets: Tensor  # [I, 1] or [1, J], int64: 0 for a real part, n_fft for an imaginary one
+    waves: Tensor  # [2 * n_fft], float64: a period of the cosine, and of the negative sine
+    right: Tensor  # [1, J], float64
+
+    def product(self) -> Tensor:
+        """The matrix, `[I, J]`, float64."""
+        return self.left * self.waves[self.rows * self.columns % (len(self.waves) // 2) + self.offsets] * self.right
+
+
+def matrices(
+    config: SpectrumConfig, positions: int | None = None, first: int = 0
+) -> tuple[FourierMatrix, FourierMatrix]:
+    """The windowed Fourier transform of a frame and its inverse.
 
     Args:
         config: lengths of frame and windows.
@@ -48,12 +67,27 @@ def matrices(config: SpectrumConfig, positions: int | None = None, first: int = 
         From samples to real parts, then imaginary parts, `[n_fft, 2 * Q]`; and back to the samples of the synthesis
         window, `[2 * Q, synthesis_length]`.
     """
+    n_fft = config.n_fft
     analysis, synthesis = windows(config)
-    bins = torch.fft.rfft(torch.eye(config.n_fft, dtype=torch.float64))
-    transform = torch.stack([bins.real, bins.imag], dim=1)
-    inverse = torch.linalg.pinv(transform.flatten(1)).unflatten(0, (2, -1))
-    transform, inverse = transform[..., first:positions].flatten(1), inverse[:, first:positions].flatten(0, 1)
-    return analysis[:, None] * transform, inverse[:, config.n_fft - config.synthesis_length :] * synthesis
+    angles = torch.arange(n_fft, dtype=torch.float64) * (2 * math.pi / n_fft)
+    waves = torch.cat([torch.cos(angles), -torch.sin(angles)])
+    samples = torch.arange(n_fft)
+    bins = torch.arange(n_fft // 2 + 1)[first:positions]
+    offsets = torch.arange(2).repeat_interleave(len(bins)) * n_fft
+    shares = torch.where(bins * 2 % n_fft == 0, 1.0, 2.0).double() / n_fft  # a bin in between stands for two
+    bins, shares = bins.repeat(2), shares.repeat(2)
+    ones = torch.ones(1, len(bins), dtype=torch.float64)
+    return (
+        FourierMatrix(analysis[:, None], samples[:, None], bins[None], offsets[None], waves, ones),
+        FourierMatrix(
+            shares[:, None],
+            bins[:, None],
+            samples[None, n_fft - config.synthesis_length :],
+            offsets[:, None],
+            waves,
+            synthesis[None],
+        ),
+    )
 
 
 def _transform(x: Tensor, matrix: Tensor) -> Tensor:
@@ -75,7 +109,8 @@ class STFT(Streaming):
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
         self.hops = -(-config.n_fft // config.hop_length)  # that a frame reaches into
-        self.register_buffer("matrix", matrices(config, positions, first)[0].float(), persistent=False)
+        self.fourier = matrices(config, positions, first)[0]
+        self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
@@ -103,7 +138,8 @@ class InverseSTFT(Streaming):
     def __init__(self, config: SpectrumConfig, positions: int | None = None) -> None:
         super().__init__()
         self.hop_length, self.overlap = config.hop_length, config.synthesis_length
-        self.register_buffer("matrix", matrices(config, positions)[1].float(), persistent=False)
+        self.fourier = matrices(config, positions)[1]
+        self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
