@@ -23,7 +23,7 @@ SPEECH = ROOT / "tests" / "data" / "librispeech_84_16k.flac"
 READ = "import soundfile, torch; x = torch.from_numpy(soundfile.read('{}', dtype='float32')[0])[None, None]; "
 PAIR = ("torch==2.11.*", "torchaudio==2.11.*")  # which go together; pip alone takes two that may not
 CODECS = {  # what pip installs, and what encodes {}
-    "spectok": ([str(ROOT)], "from spectok.cli import main; main(['encode', '{}', '{}.spt', '-f'])"),
+    "spectok": ([str(ROOT)], "from spectok.cli.main import main; main(['encode', '{}', '{}.spt', '-f'])"),
     "encodec": (
         ["encodec", "soundfile", *PAIR],
         READ + "from encodec import EncodecModel; m = EncodecModel.encodec_model_24khz(pretrained=False); m.encode(x)",

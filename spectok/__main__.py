@@ -2,6 +2,6 @@
 
 import sys
 
-from spectok.cli import main
+from spectok.cli.main import main
 
 sys.exit(main())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spectok.audio import write_audio
-from spectok.cli import main
+from spectok.cli.main import main
 from spectok.evaluation import costs
 from spectok.evaluation.bench import bench, clips_of
 from spectok.evaluation.coders import Coded, Uncoded

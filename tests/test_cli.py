@@ -14,7 +14,7 @@ from streams import Pipe
 
 from spectok import Tokenizer, pretrained
 from spectok.audio import read_audio, resample, write_audio
-from spectok.cli import main
+from spectok.cli.main import main
 from spectok.container import read_codes
 
 DATA = Path(__file__).parent / "data"

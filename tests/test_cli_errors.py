@@ -13,7 +13,7 @@ import soundfile
 from models import listing, use_root, write_inputs, write_root
 
 from spectok import pretrained
-from spectok.cli import main
+from spectok.cli.main import main
 
 
 @pytest.fixture(scope="module")

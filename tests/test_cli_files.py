@@ -9,8 +9,8 @@ import soundfile
 from models import listing, use_root, write_root
 
 from spectok import Tokenizer, pretrained
-from spectok.cli import main
-from spectok.cli_files import PROGRESS_FILES, blocks
+from spectok.cli.files import PROGRESS_FILES, blocks
+from spectok.cli.main import main
 from spectok.container import read_codes
 
 MISSING = "No such file or directory"

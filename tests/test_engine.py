@@ -88,7 +88,7 @@ def test_an_engine_keeps_nothing_of_a_stream(speech):
 
 def without(modules, *arguments):
     """Run the command line in a process where some modules cannot be imported."""
-    code = f"import sys; sys.modules.update(dict.fromkeys({list(modules)})); from spectok.cli import main; "
+    code = f"import sys; sys.modules.update(dict.fromkeys({list(modules)})); from spectok.cli.main import main; "
     return subprocess.run(
         [sys.executable, "-c", code + f"sys.exit(main({[str(a) for a in arguments]}))"], capture_output=True, text=True
     )

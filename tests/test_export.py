@@ -13,7 +13,7 @@ from conftest import FLAT, QUERY, VQ
 from models import write_model
 
 from spectok import InputError, pretrained
-from spectok.cli import main
+from spectok.cli.main import main
 from spectok.config import ExcitationConfig
 from spectok.engine import OnnxEngine, TorchEngine
 from spectok.evaluation.agreement import CUTS, Agreement, Reference, audio_difference, export_verified

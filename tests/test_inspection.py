@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from models import random_codec, use_root, write_root
 
 from spectok.audio import write_audio
-from spectok.cli import main
+from spectok.cli.main import main
 from spectok.config import ExcitationConfig
 from spectok.evaluation.inspection import Attention, draw_inspection, inspect
 from spectok.model.bands import bands, membership, positional_bias

@@ -9,7 +9,7 @@ import pytest
 from models import released, use_root, write_root
 
 from spectok import pretrained
-from spectok.cli import main
+from spectok.cli.main import main
 from spectok.live import FLOOR_DB, Loop, decibels, live
 
 NAMES = pretrained.names()

@@ -16,7 +16,7 @@ def test_the_wheel_holds_every_released_model(tmp_path):
     wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("spectok/_pretrained/")}
-        assert "spectok/cli.py" in archive.namelist()
+        assert "spectok/cli/main.py" in archive.namelist()
     assert held["spectok/_pretrained/index.toml"] == (ROOT / "pretrained" / "index.toml").read_bytes()
     for name in pretrained.names():
         for file in ("config.json", *pretrained.FILES, "README.md"):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from spectok import pretrained
-from spectok.cli_codec import decode, encode, live, stream
-from spectok.cli_models import bench, evaluate, export, info, inspect
+from spectok.cli.codec import decode, encode, live, stream
+from spectok.cli.models import bench, evaluate, export, info, inspect
 from spectok.engine import ENGINES
 from spectok.errors import InputError
 from spectok.files import why

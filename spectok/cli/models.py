@@ -8,7 +8,7 @@ from typing import Any
 
 from spectok import audio as audio_files
 from spectok import container, pretrained
-from spectok.cli_files import check_output, progress
+from spectok.cli.files import check_output, progress
 from spectok.config import require
 from spectok.engine import model_size
 from spectok.errors import InputError

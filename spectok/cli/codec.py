@@ -9,7 +9,7 @@ import numpy as np
 
 from spectok import audio as audio_files
 from spectok import container
-from spectok.cli_files import Place, Write, blocks, check_output, for_each, standard
+from spectok.cli.files import Place, Write, blocks, check_output, for_each, standard
 from spectok.config import require
 from spectok.errors import InputError
 from spectok.files import file_name
