@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from spectok.container import Header, read_codes, write_codes
-from spectok.packets import pack_header
+from spectok.container.packets import pack_header
 
 TINY = Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2, 900)
 TINY_CODES = [1, 1023, 512, 5, 7, 700]

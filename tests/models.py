@@ -13,11 +13,11 @@ from conftest import FLAT, QUERY, VQ
 from spectok import pretrained
 from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
 from spectok.container import read_codes, write_codes
+from spectok.container.packets import pack_header
 from spectok.engine import CodecState
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
 from spectok.model.weights import save_tensors
-from spectok.packets import pack_header
 from spectok.pretrained import Model
 from spectok.tokenizer import Tokenizer
 

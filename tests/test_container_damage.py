@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spectok.container import Reader, Writer, read_codes, write_codes
+from spectok.container.packets import pack_packet
 from spectok.errors import InputError
-from spectok.packets import pack_packet
 
 # Damage.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ORDER = """
 errors files
 config
-audio packets container_reader container pretrained
+audio container pretrained
 model
 engine
 sessions

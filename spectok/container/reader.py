@@ -1,4 +1,4 @@
-"""Reading a `.spt` file, whole, at a frame, or what is left of it; `container.py` has the specification."""
+"""Reading a `.spt` file, whole, at a frame, or what is left of it; `writer.py` has the specification."""
 
 import io
 from collections.abc import Iterator
@@ -9,9 +9,9 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from spectok.container.packets import Packet, read_header, unpack_packet
 from spectok.errors import InputError
 from spectok.files import file_name, open_binary, why
-from spectok.packets import Packet, read_header, unpack_packet
 
 
 class Reader:

@@ -1,4 +1,4 @@
-"""The bytes of a `.spt` file, its header and one packet: as `container.py` specifies them, to and from memory."""
+"""The bytes of a `.spt` file, its header and one packet: as `writer.py` specifies them, to and from memory."""
 
 import re
 import struct

@@ -45,12 +45,10 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from spectok.container_reader import Reader
+from spectok.container.packets import Header, pack_header, pack_packet
+from spectok.container.reader import Reader
 from spectok.errors import InputError
 from spectok.files import atomic_write, file_name, open_binary, why
-from spectok.packets import Header, Packet, pack_header, pack_packet
-
-__all__ = ["Header", "Packet", "Reader", "Writer", "read_codes", "write_codes"]
 
 
 def write_codes(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
