@@ -88,7 +88,7 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """How the frequency axis becomes one vector (bottleneck.py)."""
+    """How the frequency axis becomes one vector (model/bottleneck)."""
 
     kind: Literal["query", "mamba", "band_split", "band_conv", "flat"] = "query"
     queries: int = 16  # K: learnable queries, or the bands that stand in for them; flat has neither

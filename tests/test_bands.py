@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from spectok.model.bands import bands, positional_bias
+from spectok.model.bottleneck.bands import bands, positional_bias
 
 LAYOUTS = ["musical", "mel", "erb"]
 COUNTS = [(1, 16), (2, 16), (4, 32), (16, 80), (32, 80), (64, 80), (80, 80), (16, 160), (24, 256)]

@@ -12,9 +12,9 @@ from torch import nn
 
 from spectok.config import BottleneckConfig
 from spectok.errors import InputError
-from spectok.model.band_mixers import _runs
-from spectok.model.bands import bands, membership, positional_bias
-from spectok.model.bottleneck import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
+from spectok.model.bottleneck.band_mixers import _runs
+from spectok.model.bottleneck.bands import bands, membership, positional_bias
+from spectok.model.bottleneck.queries import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
 from spectok.model.streaming import Serial
 
 CHANNELS, POSITIONS, LATENT, QUERIES, HEADS = 8, 16, 12, 4, 2

@@ -12,7 +12,7 @@ from torch import nn
 
 from recipes.train import load_recipe
 from spectok.config import ExcitationConfig
-from spectok.model.bands import bands
+from spectok.model.bottleneck.bands import bands
 from spectok.model.codec import SPECTRUM_GAIN, Codec
 
 RECIPES = Path(__file__).parent.parent / "recipes"

@@ -13,7 +13,7 @@ from spectok.audio import write_audio
 from spectok.cli.main import main
 from spectok.config import ExcitationConfig
 from spectok.evaluation.inspection import Attention, draw_inspection, inspect
-from spectok.model.bands import bands, membership, positional_bias
+from spectok.model.bottleneck.bands import bands, membership, positional_bias
 
 AUDIO = 0.1 * np.random.default_rng(0).standard_normal(100 * QUERY.frame_length).astype(np.float32)
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from spectok.model.mamba import Mamba, TwoWayMamba
+from spectok.model.bottleneck.mamba import Mamba, TwoWayMamba
 
 WIDTH, LENGTH, STATES, TAPS = 6, 9, 8, 4
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from spectok.evaluation.picture import canvas, save, show_codes, show_spectrogram
-from spectok.model.bands import bands, membership, positional_bias
-from spectok.model.bottleneck import QueryAttention
+from spectok.model.bottleneck.bands import bands, membership, positional_bias
+from spectok.model.bottleneck.queries import QueryAttention
 from spectok.model.codec import Codec
 from spectok.model.excitation import Excitation
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
-from spectok.model.band_mixers import BandMerge, BandSplit
-from spectok.model.bottleneck import Compression, Expansion, QueryAttention
+from spectok.model.bottleneck.band_mixers import BandMerge, BandSplit
+from spectok.model.bottleneck.mamba import Mamba
+from spectok.model.bottleneck.queries import Compression, Expansion, QueryAttention
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
-from spectok.model.mamba import Mamba
 from spectok.model.postfilter import Postfilter
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import BottleneckConfig
-from spectok.model.band_mixers import BandConvolution, BandMerge, BandSplit, BandTransposed
-from spectok.model.bands import Edges, bands, membership, positional_bias
+from spectok.model.bottleneck.band_mixers import BandConvolution, BandMerge, BandSplit, BandTransposed
+from spectok.model.bottleneck.bands import Edges, bands, membership, positional_bias
+from spectok.model.bottleneck.mamba import TwoWayMamba
 from spectok.model.layers import RMSNorm, linear, rms
-from spectok.model.mamba import TwoWayMamba
 
 
 class Compression(nn.Module):

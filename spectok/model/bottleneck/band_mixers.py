@@ -1,4 +1,4 @@
-"""Mixers whose weights belong to fixed bands: what learnable queries compete with (bottleneck.py)."""
+"""Mixers whose weights belong to fixed bands: what learnable queries compete with (queries.py)."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectok.model.bands import Edges, membership
+from spectok.model.bottleneck.bands import Edges, membership
 from spectok.model.layers import linear, rms, unit_gain_
 
 EPSILON = 1e-5  # of the norms, as in nn.LayerNorm

@@ -1,6 +1,6 @@
 """Band layouts: K overlapping bands over Q evenly spaced frequency positions.
 
-All members of the bottleneck's family (bottleneck.py) share them: low frequencies, where pitch and phase live, get
+All members of the bottleneck's family (queries.py) share them: low frequencies, where pitch and phase live, get
 narrow bands, high ones wide. Musical bands follow BandIt (arXiv 2309.02539, section III-B), mel and ERB bands their
 scales.
 """
