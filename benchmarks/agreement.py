@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py CORPUS/test      # some minutes for a quarter of an hour of speech
 
-Codes are compared with those of float64 arithmetic, the canonical answer (spectok/evaluation/agreement.py). Of every
+Codes are compared with those of float64 arithmetic, the canonical answer (spectok/export/agreement.py). Of every
 code that differs the margin is told: how far its latent was from another code, in steps of the quantizer's grid, where
 neighbouring codes are 1 apart. The audio of every sixteenth file is compared too. Writes `agreement.json` beside this
 file; recipes/cards.py makes the table.
@@ -19,7 +19,7 @@ from spectok import pretrained
 from spectok.audio import list_audio, read_audio, resample
 from spectok.engine import ENGINES, load_engine
 from spectok.errors import InputError
-from spectok.evaluation.agreement import CUTS, Agreement, Difference, Reference, audio_differences
+from spectok.export.agreement import CUTS, Agreement, Difference, Reference, audio_differences
 from spectok.model.codec import Codec
 from spectok.model.weights import load_weights
 

@@ -25,8 +25,8 @@ from tqdm import trange
 from spectok import pretrained
 from spectok.audio import read_audio
 from spectok.errors import InputError
-from spectok.evaluation.agreement import export_verified
 from spectok.evaluation.metrics import codebook_use, level_db
+from spectok.export.agreement import export_verified
 from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.model.weights import halved, load_weights, round_to_half_, save_tensors

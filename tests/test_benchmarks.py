@@ -12,7 +12,7 @@ from models import write_model
 from benchmarks import agreement, tables
 from spectok import pretrained
 from spectok.audio import write_audio
-from spectok.evaluation.agreement import export_verified
+from spectok.export.agreement import export_verified
 
 SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(encoding="utf-8"))
 CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from spectok import InputError, pretrained
 from spectok.cli.main import main
 from spectok.config import ExcitationConfig
 from spectok.engine import OnnxEngine, TorchEngine
-from spectok.evaluation.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
+from spectok.export.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
 from spectok.model.codec import Codec
 from spectok.model.weights import load_weights
 from spectok.pretrained import Model
@@ -186,7 +186,7 @@ def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(clip, tmp
     model, other = write_model(tmp_path / "a", QUERY), write_model(tmp_path / "b", bottleneck(queries=5))
     codec = Codec(other.config)
     load_weights(codec, other)
-    monkeypatch.setattr("spectok.evaluation.agreement.Reference", lambda _: Reference(codec))
+    monkeypatch.setattr("spectok.export.agreement.Reference", lambda _: Reference(codec))
     with pytest.raises(InputError, match=r"^the export is not the codec: \d+ of 514 codes differ, encoded at once$"):
         export_verified(model, clip, model.folder)
     assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "model.safetensors"]

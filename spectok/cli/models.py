@@ -157,7 +157,7 @@ def bench(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """The graphs of a model."""
     try:
-        from spectok.evaluation.agreement import export_verified
+        from spectok.export.agreement import export_verified
     except ModuleNotFoundError as error:
         raise _missing("export", error) from error
     model = pretrained.find(args.model)

@@ -1,0 +1,123 @@
+"""The codec as ONNX: `encoder.onnx` and `decoder.onnx` are `Codec.encode_step` and `decode_step`, nothing else.
+
+    encoder.onnx    audio [batch, samples], state.*  ->  codes [batch, tokens], next.*
+    decoder.onnx    codes [batch, tokens],  state.*  ->  audio [batch, samples], next.*
+
+A call takes any number of whole frames and any number of rows. `state.tower.1.0` is what `next.tower.1.0` of the call
+before was; zeros begin a stream. The graph is stored as ONNX Runtime has optimised it, with the facts that
+`spectok info` tells as metadata. Released weights are float16 numbers: the file holds them as such, and of the other
+large constants what they are made of; the runtime turns all into float32, in which its arithmetic is, when it loads
+the graph.
+"""
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spectok.export.graph import fix_shapes, optimise, store_small
+from spectok.model.codec import Codec
+from spectok.model.streaming import State
+
+PARTS = {  # of the states
+    "encoder": ("stft", "tower", "context"),
+    "decoder": ("context", "tower", "excitation", "inverse_stft"),
+}
+OPSET = 23  # the first with RMSNormalization
+FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
+
+
+def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a nested state, each under the name of its place: `name.1.0`."""
+    for index, item in enumerate(state):
+        if isinstance(item, Tensor):
+            yield f"{name}.{index}", item
+        else:
+            yield from named(item, f"{name}.{index}")
+
+
+def rebuilt(state: State, leaves: Iterator[Tensor]) -> State:
+    """A state of the same nesting out of other tensors."""
+    return tuple(next(leaves) if isinstance(item, Tensor) else rebuilt(item, leaves) for item in state)
+
+
+class _Step(nn.Module):
+    """One direction of the codec with its state laid flat: `(x, *tensors)` to `(y, *tensors)`."""
+
+    def __init__(self, codec: Codec, side: str) -> None:
+        super().__init__()
+        self.codec, self.side = codec, side
+        self.state = codec.init_state(ROWS)[0 if side == "encoder" else 1]
+
+    def tensors(self, state: State) -> dict[str, Tensor]:
+        """Tensors by name."""
+        parts = zip(PARTS[self.side], state, strict=True)
+        return {name: tensor for part, inner in parts for name, tensor in named(inner, part)}
+
+    def forward(self, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+        """One step."""
+        step = self.codec.encode_step if self.side == "encoder" else self.codec.decode_step
+        y, state = step(x, rebuilt(self.state, iter(leaves)))
+        return (y, *self.tensors(state).values())
+
+
+def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
+    """One direction of a codec as the bytes of an ONNX file.
+
+    Args:
+        codec: what to export.
+        side: "encoder" or "decoder".
+        metadata: is stored in the file.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        traced, optimised = Path(folder) / "traced.onnx", Path(folder) / "optimised.onnx"
+        _trace(_Step(codec, side), traced)
+        fix_shapes(traced)
+        optimise(traced, optimised)
+        model = onnx.load(optimised)
+    store_small(model.graph, codec)
+    for node in model.graph.node:  # where in the source it came from, on which machine
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    del model.graph.metadata_props[:], model.graph.value_info[:], model.metadata_props[:]
+    domains = {node.domain for node in model.graph.node}
+    kept = [opset for opset in model.opset_import if opset.domain in domains]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    length = codec.config.quantizer.tokens_per_frame if side == "encoder" else codec.config.frame_length
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = f"{length}*frames"
+    model.producer_name, model.graph.name = "spectok", side
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def _trace(step: _Step, path: Path) -> None:
+    for name in ("torch.onnx", "onnxscript"):  # they tell of their own doings
+        logging.getLogger(name).setLevel(logging.ERROR)
+    config, state = step.codec.config, step.tensors(step.state)
+    length = config.frame_length if step.side == "encoder" else config.quantizer.tokens_per_frame
+    x = torch.zeros(ROWS, FRAMES * length, dtype=torch.float32 if step.side == "encoder" else torch.int64)
+    batch, frames = torch.export.Dim("batch", min=1, max=1 << 16), torch.export.Dim("frames", min=1, max=1 << 20)
+    names = ("audio", "codes") if step.side == "encoder" else ("codes", "audio")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the exporter will do itself in later releases
+        program = torch.onnx.export(
+            step.eval(),
+            (x, *state.values()),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            dynamic_shapes=({0: batch, 1: frames * length if length > 1 else frames}, tuple({0: batch} for _ in state)),
+            input_names=[names[0], *(f"state.{name}" for name in state)],
+            output_names=[names[1], *(f"next.{name}" for name in state)],
+        )
+    assert program is not None
+    program.save(path)
