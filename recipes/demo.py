@@ -13,8 +13,8 @@ from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_codes, write_codes
 from spectok.evaluation.metrics import pesq_wb, stoi
-from spectok.evaluation.picture import draw
 from spectok.evaluation.realtime import stream
+from spectok.plotting import draw
 from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent.parent / "tests" / "data"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spectok import pretrained
-from spectok.evaluation.figures import pictures
+from spectok.bench.figures import pictures
 
 RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.json"
 PICTURES = ("rate_quality", "quality_cost", "categories")

@@ -21,9 +21,9 @@ from typing import Any
 
 from spectok.config import CodecConfig, from_dict, require
 from spectok.errors import InputError
-from spectok.evaluation.picture import canvas, save
 from spectok.files import write_text
 from spectok.model.codec import Codec
+from spectok.plotting import canvas, save
 
 HERE = Path(__file__).parent
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from spectok.audio import write_audio
+from spectok.bench import costs
+from spectok.bench.page import write_pages
+from spectok.bench.rivals import RIVALS
+from spectok.bench.run import bench, clips_of
 from spectok.cli.main import main
-from spectok.evaluation import costs
-from spectok.evaluation.bench import bench, clips_of
 from spectok.evaluation.coders import Coded, Uncoded
 from spectok.evaluation.items import Item
 from spectok.evaluation.metrics import METRICS
-from spectok.evaluation.page import write_pages
-from spectok.evaluation.rivals import RIVALS
 
 
 class Coarse(Uncoded):
@@ -48,7 +48,7 @@ def items(speech, tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Costs without the many codings that they take."""
-    monkeypatch.setattr("spectok.evaluation.bench.latency", lambda coder: 480)
+    monkeypatch.setattr("spectok.bench.run.latency", lambda coder: 480)
 
 
 def coders():
@@ -217,9 +217,9 @@ def test_clips_come_from_all_categories_in_turn(items, tmp_path, quick):
 
 def test_rivals_that_are_missing_are_named_and_break_nothing(items, tmp_path, quick, monkeypatch, capsys):
     monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setitem(sys.modules, "spectok.evaluation.neural", None)  # as without PyTorch
+    monkeypatch.setitem(sys.modules, "spectok.bench.neural", None)  # as without PyTorch
     monkeypatch.setattr(
-        "spectok.evaluation.bench.cold",
+        "spectok.bench.run.cold",
         lambda coder, audio: {side: {"seconds": 1.0, "megabytes": 1.0} for side in ("encode", "decode")},
     )
     folder = Path(items[0].path).parent

@@ -9,10 +9,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from spectok.evaluation.bench import bench, clips_of
+from spectok.bench.page import write_pages
+from spectok.bench.run import bench, clips_of
 from spectok.evaluation.coders import Coded, Uncoded
 from spectok.evaluation.items import Item
-from spectok.evaluation.page import write_pages
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the program chromium is missing")
@@ -76,9 +76,9 @@ def pages(tmp_path_factory):
         np.save(folder / f"{name}.npy", audio)
         items.append(Item(folder / f"{name}.wav", f"clean_{name}"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spectok.evaluation.bench.read_item", lambda item: np.load(item.path.with_suffix(".npy")))
-        patch.setattr("spectok.evaluation.bench.latency", lambda coder: 480)
-        patch.setattr("spectok.evaluation.bench._score_file", score)
+        patch.setattr("spectok.bench.run.read_item", lambda item: np.load(item.path.with_suffix(".npy")))
+        patch.setattr("spectok.bench.run.latency", lambda coder: 480)
+        patch.setattr("spectok.bench.run._score_file", score)
         coders = [Fine(), Rough(), Uncoded()]
         write_pages(bench(items, coders, folder, {}), clips_of(items, coders, folder, 2), folder)
     return folder

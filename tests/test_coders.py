@@ -7,12 +7,12 @@ import pytest
 from models import random_engine
 
 from spectok.audio import read_audio, resample
+from spectok.bench.rivals import RIVALS, lc3_frames, ogg_packets, rival
 from spectok.container import Header
 from spectok.errors import InputError
 from spectok.evaluation import realtime
 from spectok.evaluation.coders import SpectokCoder
 from spectok.evaluation.metrics import score
-from spectok.evaluation.rivals import RIVALS, lc3_frames, ogg_packets, rival
 from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"

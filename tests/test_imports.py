@@ -8,7 +8,7 @@ from pathlib import Path
 ORDER = """
 errors files
 config
-audio container pretrained
+audio container plotting pretrained
 model
 engine
 sessions
@@ -17,12 +17,13 @@ live
 export
 evaluation
 training
+bench
 cli __init__ __main__
 """.strip().splitlines()
 ROW = {name: row for row, line in enumerate(ORDER) for name in line.split()}
 PACKAGE = Path(__file__).parent.parent / "spectok"
 FILES = sorted(PACKAGE.rglob("*.py"))
-TORCH_AT_THE_TOP = {"model", "export", "training", "evaluation"}
+TORCH_AT_THE_TOP = {"model", "export", "training", "evaluation", "bench"}
 TORCH_IN_FUNCTIONS = {"engine", "tokenizer"}
 
 

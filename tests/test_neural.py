@@ -6,8 +6,8 @@ import soundfile
 import torch
 
 from spectok.audio import resample
-from spectok.evaluation import neural
-from spectok.evaluation.neural import NEURAL
+from spectok.bench import neural
+from spectok.bench.neural import NEURAL
 
 TINY = {"num_filters": 4, "codebook_dim": 32, "hidden_size": 32, "num_lstm_layers": 1}
 
@@ -59,7 +59,7 @@ def test_weights_on_disk_are_taken(tmp_path, monkeypatch, speech):
     soundfile.write(tmp_path / "in.wav", speech[:16000], 16000, subtype="FLOAT")
     (_, _, *encode), (_, _, *decode) = rival.commands(tmp_path / "in.wav", tmp_path / "coded", tmp_path / "out.wav")
     for words in (encode, decode):
-        assert words.pop(0) == "spectok.evaluation.neural"
+        assert words.pop(0) == "spectok.bench.neural"
         neural.main(*words)
     heard, rate = soundfile.read(tmp_path / "out.wav", dtype="float32")
     assert (rate, len(heard)) == (24000, 24000)

@@ -73,11 +73,11 @@ def inspect(args: argparse.Namespace) -> None:
 def evaluate(args: argparse.Namespace) -> None:
     """Quality, bits and speed over a folder or manifest."""
     try:
+        from spectok.bench.rivals import rival
         from spectok.evaluation.coders import Coder, SpectokCoder
         from spectok.evaluation.evaluate import evaluate as run
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import markdown, write_report
-        from spectok.evaluation.rivals import rival
     except ModuleNotFoundError as error:
         raise _missing("eval", error) from error
     options = (args.device, args.engine, args.threads)
@@ -95,13 +95,13 @@ def evaluate(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Spectok beside every rival that is installed, on one page."""
     try:
-        from spectok.evaluation.bench import bench as run
-        from spectok.evaluation.bench import clips_of
+        from spectok.bench.page import write_pages
+        from spectok.bench.rivals import RIVALS
+        from spectok.bench.run import bench as run
+        from spectok.bench.run import clips_of
         from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
         from spectok.evaluation.items import load_items
-        from spectok.evaluation.page import write_pages
         from spectok.evaluation.report import write_report
-        from spectok.evaluation.rivals import RIVALS
 
         judged: dict[str, str] = {}
         if args.judges:
@@ -110,7 +110,7 @@ def bench(args: argparse.Namespace) -> None:
         raise _missing("bench", error) from error
     everyone: list[Any] = list(RIVALS.values())
     try:
-        from spectok.evaluation.neural import NEURAL
+        from spectok.bench.neural import NEURAL
 
         everyone += NEURAL.values()
     except ModuleNotFoundError as error:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.evaluation.picture import canvas, save, show_codes, show_spectrogram
 from spectok.model.bottleneck.bands import bands, membership, positional_bias
 from spectok.model.bottleneck.queries import QueryAttention
 from spectok.model.codec import Codec
 from spectok.model.excitation import Excitation
+from spectok.plotting import canvas, save, show_codes, show_spectrogram
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from spectok.audio import write_audio
 from spectok.config import CodecConfig
-from spectok.evaluation.picture import draw
+from spectok.plotting import draw
 from spectok.training.validation import Validation
 
 

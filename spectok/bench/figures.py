@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spectok.evaluation.picture import canvas
+from spectok.plotting import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectok.audio import write_audio
+from spectok.bench.figures import TITLES, pictures, shown_group
 from spectok.evaluation.coders import Audio
-from spectok.evaluation.figures import TITLES, pictures, shown_group
 from spectok.evaluation.metrics import SAMPLE_RATE
-from spectok.evaluation.picture import canvas, show_spectrogram
 from spectok.files import write_text
+from spectok.plotting import canvas, show_spectrogram
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Results = dict[str, Any]
 Clips = dict[str, dict[str, Audio]]  # decoded audio by codec, "original" among them, by the clip's name
-ASSETS = files("spectok.evaluation") / "assets"
+ASSETS = files("spectok.bench") / "assets"
 DIGITS = {"pitch_cents": 0, "si_sdr": 1, "pesq": 2, "dnsmos": 2, "distillmos": 2, "mel_distance": 2}  # others: 3
 
 COSTS = (

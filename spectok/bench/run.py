@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from spectok.audio import read_audio, write_audio
+from spectok.bench.costs import cold, installed, latency, timings
 from spectok.evaluation.coders import Audio, Coded, Coder
-from spectok.evaluation.costs import cold, installed, latency, timings
 from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram, workers
 from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, score

@@ -11,8 +11,8 @@ Nothing is downloaded: weights count once they are in the cache of Hugging Face'
 ones and no quality, but its parameters, operations and time are those of the real one. Bytes are those of its bare
 codes, which flatters it.
 
-    python -m spectok.evaluation.neural RIVAL encode IN.wav CODES.npz
-    python -m spectok.evaluation.neural RIVAL decode CODES.npz OUT.wav
+    python -m spectok.bench.neural RIVAL encode IN.wav CODES.npz
+    python -m spectok.bench.neural RIVAL decode CODES.npz OUT.wav
 """
 
 import functools
@@ -119,7 +119,7 @@ class NeuralRival:
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
         """This module as a program."""
-        run = [sys.executable, "-m", "spectok.evaluation.neural", self.name]
+        run = [sys.executable, "-m", "spectok.bench.neural", self.name]
         return [*run, "encode", str(source), f"{coded}.npz"], [*run, "decode", f"{coded}.npz", str(out)]
 
 

@@ -1,0 +1,1 @@
+"""spectok beside its rivals: every codec over the same files, quality and costs, on one page."""
