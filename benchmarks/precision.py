@@ -33,7 +33,11 @@ ROUNDS = 300
 
 
 def quantized(model: Model, folder: Path) -> Model:
-    """A copy of a model whose matrix products have weights of 8 bits, but for what sums up the digits of a code."""
+    """A copy of a model whose matrix products have weights of 8 bits.
+
+    Left as they are: what sums up the digits of a code, and the postfilter's means, some of which are of powers so
+    small that 8 bits would make them 0.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -41,12 +45,14 @@ def quantized(model: Model, folder: Path) -> Model:
         source, target = folder / f"{side}.float32.onnx", folder / f"{side}.onnx"
         _in_float32(model.folder / f"{side}.onnx", source)
         before = onnx.load(source).graph
-        vectors = {constant.name for constant in before.initializer if len(constant.dims) == 1}
+        kept = {
+            item.name for item in before.initializer if len(item.dims) == 1 or item.name.endswith("postfilter.mean")
+        }
         quantize_dynamic(
             source,
             target,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=[node.name for node in before.node if vectors.intersection(node.input[1:2])],
+            nodes_to_exclude=[node.name for node in before.node if kept.intersection(node.input[1:2])],
             weight_type=QuantType.QInt8,
             extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )

@@ -51,6 +51,11 @@ LICENCES = {  # of the sources that models were trained on; one that is not here
 }
 
 
+def hours_of(runs: list[dict[str, Any]]) -> dict[str, float]:
+    """Hours of each source that any of the runs had."""
+    return {source: max(run["hours"].get(source, 0.0) for run in runs) for run in runs for source in run["hours"]}
+
+
 def sources(hours: dict[str, float]) -> str:
     """What a model was trained on, as a Markdown list."""
     return "".join(
@@ -132,10 +137,10 @@ MMAC/s.
 
 CC BY 4.0. The weights were trained on recordings that others made and gave away; thanks to all of them:
 
-{sources(runs[-1]["hours"])}
+{sources(hours_of(runs))}
 ## Training
 
-{sum(runs[-1]["hours"].values()):.2f} hours of the sources above, mixed to mono and resampled to
+{sum(hours_of(runs).values()):.2f} hours of the sources above, mixed to mono and resampled to
 {config.sample_rate} Hz, {"with" if adversarial else "without"} an adversarial stage. Released are the averaged
 weights of the last run, and a gain of {facts.get("gain_db", 0.0):+.2f} dB in the decoder, measured on training files,
 that keeps the level:

@@ -1,15 +1,24 @@
 """How good the released models are and what stands beside them: tables and pictures of `pretrained/results`."""
 
 import hashlib
+import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spectok import pretrained
+from spectok.audio import read_audio
 from spectok.bench.figures import pictures
+from spectok.plotting import comparison
+from spectok.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.json"
-PICTURES = ("rate_quality", "quality_cost", "categories")
+PICTURES = ("rate_quality", "quality_cost", "categories", "harmonics")
+SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # what "harmonics" shows
+COLOURS = 32  # of a picture
 JUDGED = ("dnsmos", "distillmos", "speaker", "pitch_cents", "wer")
 QUALITY = (  # of the tables: metric, title, digits
     ("pesq", "PESQ-WB", 2),
@@ -78,8 +87,27 @@ def pictures_stale(content: bytes) -> list[str]:
 
 
 def draw(content: bytes, names: list[str]) -> None:
-    """Draw pictures of the results, each with their SHA-256."""
-    for name, (figure, _) in pictures(json.loads(content)).items():
+    """Draw pictures of the results in few colours, which is a third of the bytes, each with their SHA-256."""
+    from PIL import Image, PngImagePlugin
+
+    figures = {name: figure for name, (figure, _) in pictures(json.loads(content)).items()}
+    for name, figure in (figures | {"harmonics": _harmonics()}).items():
         if name in names:
-            metadata = {"Results": hashlib.sha256(content).hexdigest(), "Software": None}
-            figure.savefig(RESULTS.with_name(f"{name}.png"), dpi=110, metadata=metadata)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, format="png", dpi=76 if name == "harmonics" else 110)
+            metadata = PngImagePlugin.PngInfo()
+            metadata.add_text("Results", hashlib.sha256(content).hexdigest())
+            with Image.open(drawn) as image:
+                few = image.convert("RGB").quantize(COLOURS)
+            few.save(RESULTS.with_name(f"{name}.png"), optimize=True, pnginfo=metadata)
+
+
+def _harmonics() -> "Figure":
+    """A sentence before and after the default model."""
+    tokenizer = Tokenizer.from_pretrained(pretrained.DEFAULT)
+    real, sample_rate = read_audio(SPEECH, tokenizer.sample_rate)
+    codes = tokenizer.encode(real)
+    frames = codes.reshape(-1, tokenizer.tokens_per_frame)
+    fake = tokenizer.decode(codes, length=len(real))
+    title = f"{pretrained.DEFAULT}, {tokenizer.bitrate:g} bits/s"
+    return comparison(real, fake, frames, sample_rate, tokenizer.frame_rate, title)

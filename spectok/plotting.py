@@ -22,10 +22,21 @@ def draw(
     frame_rate: float,
     title: str = "",
 ) -> None:
-    """Write a PNG: spectrogram of the original, the codes, spectrogram of the decoded audio, on one time axis.
+    """Write `comparison` as a PNG."""
+    save(comparison(real, fake, codes, sample_rate, frame_rate, title), path)
+
+
+def comparison(
+    real: NDArray[np.float32],
+    fake: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    sample_rate: int,
+    frame_rate: float,
+    title: str = "",
+) -> "Figure":
+    """Spectrogram of the original, the codes, spectrogram of the decoded audio, on one time axis.
 
     Args:
-        path: the PNG.
         real: the original, `[T]`.
         fake: the decoded audio, `[T]`.
         codes: `[F, K]`.
@@ -42,7 +53,7 @@ def draw(
     axes[2].set_xlabel("seconds")
     axes[2].set_xlim(0, len(real) / sample_rate)
     figure.suptitle(title)
-    save(figure, path)
+    return figure
 
 
 def show_spectrogram(axis: "Axes", audio: NDArray[np.float32], sample_rate: int) -> None:

@@ -54,11 +54,7 @@ def test_the_recipe_measures_a_folder(speech, tmp_path, capsys):
     assert "holds 1 audio files; it takes at least two" in capsys.readouterr().err
 
 
-OLD = pytest.mark.xfail(strict=True, reason="loses .29 in 300 s of speech: trained before streams were")
-NAMES = [pytest.param(name, marks=OLD if name == "spectok-16k-800" else ()) for name in pretrained.names()]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", pretrained.names())
 def test_released_models_do_not_drift(name):
     """As measured over the test split, at the weights that are released."""
     found = json.loads(recipe.OUT.read_text(encoding="utf-8"))[name]

@@ -300,3 +300,8 @@ def test_weights_are_loaded_strictly(root, change):
     save_tensors(path, tensors, {})
     with refuses("^the weights [^\n]*model.safetensors do not fit the configuration beside them$"):
         Tokenizer.from_pretrained(root / "tiny-query")
+
+
+def test_the_releases_take_at_most_17_megabytes():
+    folders = [pretrained.find(name).folder for name in pretrained.names()]
+    assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= 17e6

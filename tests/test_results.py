@@ -62,14 +62,12 @@ BARS = {  # means over the clean files; where lower is better, the bar is negati
     },
 }
 MISSED = {  # what is reached in place of the bar
-    ("spectok-16k-4k", "distillmos"): "3.13",
-    ("spectok-16k-4k", "dnsmos"): "2.86",
-    ("spectok-16k-4k", "pesq"): "2.52",
-    ("spectok-16k-4k", "wer"): ".196",
-    ("spectok-16k-800", "distillmos"): "2.21",
-    ("spectok-16k-800", "dnsmos"): "2.57",
-    ("spectok-16k-800", "pesq"): "1.52",
-    ("spectok-16k-800", "wer"): ".442",
+    ("spectok-16k-4k", "dnsmos"): "2.88",
+    ("spectok-16k-4k", "stoi"): ".9048",
+    ("spectok-16k-4k", "wer"): ".188",
+    ("spectok-16k-800", "distillmos"): "2.53",
+    ("spectok-16k-800", "dnsmos"): "2.55",
+    ("spectok-16k-800", "wer"): ".436",
 }
 
 
