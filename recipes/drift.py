@@ -16,12 +16,12 @@ import numpy as np
 
 from spectok import pretrained
 from spectok.audio import list_audio, read_audio
-from spectok.config import require
 from spectok.engine import load_engine
 from spectok.errors import InputError
 from spectok.evaluation.drift import PREAMBLES, drift
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.files import write_text
+from spectok.schema import require
 
 OUT = pretrained.CHECKOUT / "results" / "drift.json"
 EVERY, CLIP_SECONDS = 5, 5

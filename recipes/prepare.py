@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from spectok.audio import list_audio, read_audio
-from spectok.config import require
 from spectok.errors import InputError
 from spectok.evaluation.pitch import track_pitch
 from spectok.files import atomic_write
+from spectok.schema import require
 
 SPLITS = ("train", "valid", "noise")
 

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spectok.config import CodecConfig, from_dict, require
+from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.plotting import canvas, save
+from spectok.schema import from_dict, require
 
 HERE = Path(__file__).parent
 

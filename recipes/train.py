@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from spectok import pretrained
-from spectok.config import from_dict, require
 from spectok.errors import InputError
 from spectok.model.weights import load_tensors
+from spectok.schema import from_dict, require
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
 from spectok.training.data import Corpus

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.config import CodecConfig, require
+from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.pretrained import Model
+from spectok.schema import require
 
 ENGINES = ("onnx", "torch")
 

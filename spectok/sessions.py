@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.audio import check_audio
-from spectok.config import require
 from spectok.engine import Engine
 from spectok.errors import InputError
+from spectok.schema import require
 
 Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
 BLOCK_SECONDS = 2  # long pushes run in blocks of this length, which stay in the caches: the same answer

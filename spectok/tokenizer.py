@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from spectok import audio as audio_files
 from spectok import pretrained
-from spectok.config import CodecConfig, require
+from spectok.config import CodecConfig
 from spectok.container import Header
 from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
+from spectok.schema import require
 from spectok.sessions import StreamDecoder, StreamEncoder
 
 MOST_CHANNELS = 8  # a second axis this short, and shorter than the first, is one of channels

@@ -14,10 +14,9 @@ from spectok.config import (
     QuantizerConfig,
     SpectrumConfig,
     TowerConfig,
-    from_dict,
-    require,
 )
 from spectok.errors import InputError
+from spectok.schema import from_dict, require
 from spectok.training.data import DataConfig
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 ORDER = """
 errors files
+schema
 config
 audio container plotting pretrained
 model

@@ -10,9 +10,9 @@ import numpy as np
 from spectok import audio as audio_files
 from spectok import container
 from spectok.cli.files import Place, Write, blocks, check_output, for_each, standard
-from spectok.config import require
 from spectok.errors import InputError
 from spectok.files import file_name
+from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spectok.config import require
 from spectok.errors import InputError
 from spectok.files import why
+from spectok.schema import require
 
 PROGRESS_SECONDS = 30  # shorter audio needs no line of its own
 PROGRESS_FILES = 8  # neither do fewer files

@@ -9,9 +9,9 @@ from typing import Any
 from spectok import audio as audio_files
 from spectok import container, pretrained
 from spectok.cli.files import check_output, progress
-from spectok.config import require
 from spectok.engine import model_size
 from spectok.errors import InputError
+from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
 

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.config import require
 from spectok.engine import CodecState, Engine, OnnxEngine
 from spectok.export.onnx import export
 from spectok.files import atomic_write
 from spectok.model.codec import Codec
 from spectok.model.weights import load_weights
 from spectok.pretrained import Model
+from spectok.schema import require
 from spectok.sessions import StreamEncoder
 
 Audio = NDArray[np.float32]

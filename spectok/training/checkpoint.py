@@ -5,10 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from spectok.config import CodecConfig, TowerConfig, require
+from spectok.config import CodecConfig, TowerConfig
 from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors
 from spectok.pretrained import Model
+from spectok.schema import require
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -30,9 +30,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from spectok.audio import resample
-from spectok.config import require
 from spectok.errors import InputError
 from spectok.evaluation.pitch import PITCH_RATE
+from spectok.schema import require
 from spectok.training import distributed
 
 SILENT = 1e-4  # rms, -80 dB: three steps of int16

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from spectok.config import require
+from spectok.schema import require
 
 Judgement = tuple[list[Tensor], list[list[Tensor]]]
 

@@ -14,7 +14,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from spectok.config import require
+from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.discriminators import Judgement
 

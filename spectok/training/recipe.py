@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from spectok.config import CodecConfig, require
+from spectok.config import CodecConfig
+from spectok.schema import require
 from spectok.training.data import DataConfig
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectok.config import require
 from spectok.evaluation.pitch import PITCH_RATE
 from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate, Excitation
 from spectok.model.quantizer import Quantized
 from spectok.model.streaming import State
 from spectok.model.weights import load_tensors, save_tensors
+from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.balance import Balancer
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.config import require
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, overshoot_db, pesq_wb, stoi
 from spectok.model.codec import Codec
+from spectok.schema import require
 from spectok.training.data import Corpus
 from spectok.training.losses import Losses
 

@@ -1,0 +1,56 @@
+"""Dataclasses out of plain data, strictly: an unknown key, a wrong type or an impossible value is one sentence."""
+
+import dataclasses
+import typing
+from typing import Any, Literal, TypeVar
+
+from spectok.errors import InputError
+
+T = TypeVar("T")
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise `InputError(sentence)` unless `condition` holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
+def from_dict(cls: type[T], data: Any, where: str) -> T:
+    """Build a (nested) dataclass from plain data, strictly.
+
+    Args:
+        cls: the dataclass.
+        data: a mapping whose keys are fields; missing keys keep their defaults.
+        where: what to call the data in an error.
+
+    Raises:
+        InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
+    """
+    require(isinstance(data, dict), f"{where} must be a table of keys, not {data!r}")
+    hints = typing.get_type_hints(cls)
+    fields = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for key in data:
+        require(key in fields, f"{where} has the unknown key '{key}'; known are {', '.join(sorted(fields))}")
+    return cls(**{key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return from_dict(hint, value, where)
+    if origin is Literal:
+        require(value in args, f"{where} is {value!r}, but must be one of {', '.join(map(repr, args))}")
+        return value
+    if origin is tuple:
+        require(isinstance(value, (list, tuple)), f"{where} is {value!r}, but must be a list")
+        inner = args[:1] * len(value) if args[-1] is Ellipsis else args
+        require(len(inner) == len(value), f"{where} has {len(value)} values, but must have {len(inner)}")
+        return tuple(_convert(kind, item, where) for kind, item in zip(inner, value, strict=True))
+    if origin is dict:
+        require(isinstance(value, dict), f"{where} must be a table of keys, not {value!r}")
+        return {key: _convert(args[1], item, f"{where}: {key}") for key, item in value.items()}
+    if hint is float and type(value) is int:
+        require(abs(value) < 10**300, f"{where} is too large a number")
+        return float(value)
+    require(type(value) is hint, f"{where} is {value!r}, but must be of type {hint.__name__}")
+    return value
