@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
-from spectok.model.bottleneck.band_mixers import BandMerge, BandSplit
-from spectok.model.bottleneck.mamba import Mamba
-from spectok.model.bottleneck.queries import Compression, Expansion, QueryAttention
+from spectok.model.bottleneck.queries import Compression, Expansion
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.layers import GRU, CausalConv2d, FrequencyDown, FrequencyUp, RMSNorm, RNN2d, linear
+from spectok.model.macs import macs_per_second
 from spectok.model.postfilter import Postfilter
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
@@ -299,45 +298,5 @@ class Codec(nn.Module):
         return self.config.bitrate
 
     def macs_per_second(self) -> dict[str, float]:
-        """Multiply-accumulates per second of audio, of "encoder" and "decoder".
-
-        The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its
-        input rate; the Fourier transforms (1 MMAC/s as fast ones, ten times that as the matrices that they are here),
-        the search of a learned codebook and elementwise operations are left out.
-        """
-        counts = {"encoder": 0.0, "decoder": 0.0}
-        frames = math.ceil(self.config.frame_rate)
-        handles = []
-
-        def hook(side: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            counts[side] += _macs(module, inputs[0], output)
-
-        # The learnable queries' own projection does not depend on the audio: it is folded into a constant.
-        attentions = [module for module in self.modules() if isinstance(module, QueryAttention)]
-        constant = {attention.to_query for attention in attentions if attention.adaptive}
-        for side in counts:
-            for module in getattr(self, side).modules():
-                if isinstance(module, COUNTED) and module not in constant:
-                    handles.append(module.register_forward_hook(lambda m, i, o, side=side: hook(side, m, i, o)))
-        try:
-            with torch.inference_mode():
-                reference = next(self.parameters())
-                self(reference.new_zeros(1, frames * self.config.frame_length))
-        finally:
-            for handle in handles:
-                handle.remove()
-        return {side: count * self.config.frame_rate / frames for side, count in counts.items()}
-
-
-COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GRU, QueryAttention, Mamba, BandSplit, BandMerge)
-
-
-def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    if isinstance(module, nn.Linear):
-        return y.numel() * module.in_features
-    if isinstance(module, nn.GRU):
-        return 3 * x.shape[0] * x.shape[1] * module.hidden_size * (module.input_size + module.hidden_size)
-    if isinstance(module, (QueryAttention, Mamba, BandSplit, BandMerge)):
-        return module.macs(x.shape[0], x.shape[1])
-    assert isinstance(module, (nn.Conv1d, nn.Conv2d))
-    return y.numel() * module.weight[0].numel()
+        """Multiply-accumulates per second of audio, of "encoder" and "decoder" (macs.py)."""
+        return macs_per_second(self)
