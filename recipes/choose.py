@@ -21,7 +21,7 @@ from spectok.evaluation.judges import judge
 from spectok.evaluation.metrics import mel_distance, pesq_wb, stoi
 from spectok.model.codec import Codec
 from spectok.model.weights import load_weights
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.validation import reconstruct
 
 RANKED = {"pesq": 1, "stoi": 1, "distillmos": 1, "dnsmos": 1, "mel_distance": -1, "wer": -1}  # 1: higher is better

@@ -31,7 +31,7 @@ from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.model.weights import halved, load_weights, round_to_half_, save_tensors
 from spectok.tokenizer import Tokenizer
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.validation import reconstruct
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from spectok.files import write_text
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
 from spectok.training.recipe import Budget, Machine, TrainConfig

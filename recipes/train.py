@@ -28,7 +28,7 @@ from spectok.model.weights import load_tensors
 from spectok.schema import from_dict, require
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.loop import fit
 from spectok.training.recipe import Budget, Machine, TrainConfig

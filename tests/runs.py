@@ -6,7 +6,8 @@ import torch
 
 from spectok.config import BottleneckConfig, CodecConfig, QuantizerConfig, TowerConfig
 from spectok.evaluation.pitch import PITCH_RATE
-from spectok.training.data import Batch, Corpus, DataConfig
+from spectok.training.augment import Batch, DataConfig
+from spectok.training.corpus import Corpus
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
 from spectok.training.recipe import Budget, Machine, OptimConfig, TrainConfig

@@ -12,7 +12,9 @@ import torch
 
 from recipes.prepare import write_manifest
 from spectok.errors import InputError
-from spectok.training.data import Batches, Corpus, DataConfig
+from spectok.training.augment import Augmenter, DataConfig
+from spectok.training.batches import Batches
+from spectok.training.corpus import Corpus
 
 RATE = 16000
 PLAIN = DataConfig(gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0)
@@ -59,9 +61,12 @@ def draw(folder, config, samples, rows=64, step=0):
 
 def passages(folder, config, samples, rows=64, step=0):
     corpus, noise = Corpus(folder, "train"), Corpus(folder, "noise") if config.noise_share else None
-    edges = corpus.edges(config, noise)
-    draws = [np.random.default_rng([1, step, row]) for row in range(rows)]
-    return [corpus.passage(config, samples, edges, rng, noise) for rng in draws]
+    augmenter = Augmenter(corpus, config, noise)
+    return [augmenter.passage(samples, np.random.default_rng([1, step, row])) for row in range(rows)]
+
+
+def everything(folder):
+    return Augmenter(Corpus(folder, "train"), EVERYTHING, Corpus(folder, "noise"))
 
 
 def rms(audio):
@@ -194,23 +199,23 @@ def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path):
 
 
 def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise):
-    train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
-    whole = train.batch(EVERYTHING, 4800, seed=3, step=7, noise=noise)
+    train = everything(speech_and_noise)
+    whole = train.batch(4800, seed=3, step=7)
     assert (whole.audio.dtype, whole.audio.shape) == (torch.float32, (6, 4800))
     assert (whole.pitch.dtype, whole.pitch.shape) == (torch.float32, (6, 30))
     assert len(torch.unique(whole.audio, dim=0)) == 6
-    assert torch.equal(train.batch(EVERYTHING, 4800, 3, 7, range(4, 6), noise).audio, whole.audio[4:])
+    assert torch.equal(train.batch(4800, 3, 7, range(4, 6)).audio, whole.audio[4:])
     for seed, step in ((3, 8), (4, 7)):
-        other = train.batch(EVERYTHING, 4800, seed, step, noise=noise)
+        other = train.batch(4800, seed, step)
         assert not (other.audio == whole.audio).all(dim=1).any()
 
 
 def test_streams_go_on_from_step_to_step(speech_and_noise):
     """However long the steps are, joined they give the same stream, without seams."""
-    train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
-    whole = train.batch(EVERYTHING, 48000, seed=3, step=0, noise=noise).audio
+    train = everything(speech_and_noise)
+    whole = train.batch(48000, seed=3, step=0).audio
     for samples in (160, 480, 4800):
-        steps = [train.batch(EVERYTHING, samples, 3, step, range(2), noise).audio for step in range(9600 // samples)]
+        steps = [train.batch(samples, 3, step, range(2)).audio for step in range(9600 // samples)]
         assert torch.equal(torch.cat(steps, dim=1), whole[:2, :9600])
 
 
@@ -218,7 +223,7 @@ def test_passages_have_random_lengths_around_their_mean(tmp_path):
     """Files of constant level, each with a gain of its own: a passage is a stretch of one level."""
     write_prepared(tmp_path, train=[("a", np.full(400_000, 0.5))])
     config = dataclasses.replace(PLAIN, passage_seconds=0.2, gain_db=(-20.0, 0.0))
-    stream = Corpus(tmp_path, "train").batch(config, 3_200_000, seed=0, step=0, rows=range(1)).audio[0]
+    stream = Augmenter(Corpus(tmp_path, "train"), config).batch(3_200_000, seed=0, step=0, rows=range(1)).audio[0]
     borders = torch.nonzero(stream.diff()).flatten() + 1
     lengths = borders.diff() / 3200  # in means
     assert torch.equal(borders % 160, torch.zeros_like(borders))
@@ -259,11 +264,11 @@ def test_noise_floors_have_their_share_and_level(tmp_path):
 
 
 def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise):
-    train, noise = Corpus(speech_and_noise, "train"), Corpus(speech_and_noise, "noise")
+    train, drawn = Corpus(speech_and_noise, "train"), everything(speech_and_noise)
     batches = Batches(train, EVERYTHING, 480, seed=3, first_step=5)
     ranks = [Batches(train, EVERYTHING, 480, seed=3, first_step=5, rank=rank, world=3) for rank in range(3)]
     for step, batch, *shares in zip((5, 6, 7), batches, *ranks, strict=False):
-        expected = train.batch(EVERYTHING, 480, 3, step, noise=noise)
+        expected = drawn.batch(480, 3, step)
         assert all(torch.equal(a, b) for a, b in zip(batch, expected, strict=True))
         assert [tuple(share.audio.shape) for share in shares] == [(2, 480)] * 3
         assert torch.equal(torch.cat([share.audio for share in shares]), batch.audio)
@@ -296,7 +301,7 @@ def test_waiting_is_counted(speech_and_noise, monkeypatch):
     train = Corpus(speech_and_noise, "train")
     batches = Batches(train, PLAIN, 480, seed=3)
     assert batches.waited == 0.0
-    monkeypatch.setattr(Corpus, "batch", lambda *_: time.sleep(0.05) or torch.zeros(4, 480))
+    monkeypatch.setattr(Augmenter, "batch", lambda *_: time.sleep(0.05) or torch.zeros(4, 480))
     began = time.perf_counter()
     for _ in range(3):
         next(batches)
@@ -326,4 +331,4 @@ def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path, speech
         with pytest.raises(InputError, match=f"^{sentence}$"):
             Batches(corpus, dataclasses.replace(PLAIN, **changes), 480, 0, **options)
     with pytest.raises(InputError, match=r"^noise_share is 1.0, but no noise was given$"):
-        train.batch(NOISY, 480, 0, 0)
+        Augmenter(train, NOISY)

@@ -17,7 +17,7 @@ from spectok.config import (
 )
 from spectok.errors import InputError
 from spectok.schema import from_dict, require
-from spectok.training.data import DataConfig
+from spectok.training.augment import DataConfig
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 

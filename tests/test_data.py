@@ -10,7 +10,8 @@ import pytest
 from recipes.prepare import SPLITS, prepare
 from spectok.audio import write_audio
 from spectok.errors import InputError
-from spectok.training.data import Corpus, DataConfig
+from spectok.training.augment import Augmenter, DataConfig
+from spectok.training.corpus import Corpus
 
 
 def ramp(samples, level):
@@ -88,8 +89,8 @@ def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
 def drawn(folder, config, samples, rows=4000):
     """Passages of the split train, `[rows, samples]`."""
     train = Corpus(folder, "train")
-    edges, rng = train.edges(config), np.random.default_rng(0)
-    return np.stack([train.passage(config, samples, edges, rng).audio for _ in range(rows)])
+    augmenter, rng = Augmenter(train, config), np.random.default_rng(0)
+    return np.stack([augmenter.passage(samples, rng).audio for _ in range(rows)])
 
 
 def test_longer_files_are_drawn_more_often(prepared):

@@ -14,7 +14,7 @@ from runs import ADVERSARIAL, DISCRIMINATOR, FSQ, JUDGED, OVERRIDES, VQ, distanc
 
 from spectok.model.weights import load_tensors, save_tensors
 from spectok.training import distributed
-from spectok.training.data import Batch
+from spectok.training.augment import Batch
 
 ROOT = Path(__file__).parent.parent
 LOSS = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)

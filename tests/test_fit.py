@@ -18,7 +18,7 @@ from runs import ADVERSARIAL, JUDGED, OVERRIDES, VQ, bad_batch, differing, recip
 from recipes import train as train_recipe
 from spectok.model.weights import load_tensors
 from spectok.training import loop
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.recipe import Budget
 
 ROOT = Path(__file__).parent.parent

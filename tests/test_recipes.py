@@ -14,7 +14,7 @@ from spectok.errors import InputError
 from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors, load_weights
 from spectok.tokenizer import Tokenizer
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 
 RECIPE = "recipes/spectok-16k-4k.toml"
 

@@ -8,6 +8,7 @@ from contract import leaves
 from runs import recipe, trainer_of
 
 from spectok.config import ExcitationConfig
+from spectok.training.augment import Augmenter
 from spectok.training.losses import LossConfig
 from spectok.training.streams import Streams
 
@@ -24,7 +25,8 @@ def pulsed(reset_share=0.0, tracked_pitch=(0.15, 0.5), **optim):
 
 def test_states_after_three_steps_are_those_of_one_long_stream(prepared):
     trainer = trainer_of(prepared, pulsed())
-    audio = torch.cat([trainer.corpus.batch(trainer.config.data, 6400, 0, step).audio for step in range(3)], dim=1)
+    drawn = Augmenter(trainer.corpus, trainer.config.data)
+    audio = torch.cat([drawn.batch(6400, 0, step).audio for step in range(3)], dim=1)
     for _ in range(3):
         trainer.train_step()
     streams, codec = trainer.streams, trainer.codec

@@ -15,8 +15,9 @@ from spectok.config import ExcitationConfig
 from spectok.errors import InputError
 from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors
+from spectok.training.augment import Batch, DataConfig
 from spectok.training.checkpoint import initial_weights
-from spectok.training.data import Batch, Corpus, DataConfig
+from spectok.training.corpus import Corpus
 from spectok.training.losses import Losses, decorrelation
 from spectok.training.recipe import Budget
 from spectok.training.trainer import Trainer

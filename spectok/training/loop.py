@@ -11,7 +11,7 @@ from types import FrameType
 from tqdm import tqdm
 
 from spectok.training import distributed
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.log import RunLog
 from spectok.training.losses import Losses
 from spectok.training.trainer import Trainer

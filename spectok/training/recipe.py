@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from spectok.config import CodecConfig
 from spectok.schema import require
-from spectok.training.data import DataConfig
+from spectok.training.augment import DataConfig
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
 

@@ -16,9 +16,11 @@ from spectok.model.streaming import State
 from spectok.model.weights import load_tensors, save_tensors
 from spectok.schema import require
 from spectok.training import distributed
+from spectok.training.augment import Batch
 from spectok.training.balance import Balancer
+from spectok.training.batches import Batches
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix
-from spectok.training.data import Batch, Batches, Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.discriminators import Discriminators
 from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
 from spectok.training.recipe import Budget, Machine, TrainConfig

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, overshoot_db, pesq_wb, stoi
 from spectok.model.codec import Codec
 from spectok.schema import require
-from spectok.training.data import Corpus
+from spectok.training.corpus import Corpus
 from spectok.training.losses import Losses
 
 MAX_CLIPS = 24

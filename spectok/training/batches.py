@@ -1,0 +1,101 @@
+"""The batches of a run in the order of its steps, prepared by any number of processes."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from spectok.errors import InputError
+from spectok.schema import require
+from spectok.training import distributed
+from spectok.training.augment import Augmenter, Batch, DataConfig
+from spectok.training.corpus import Corpus
+
+PREFETCH = 4  # batches that each worker prepares ahead
+
+
+@dataclass(frozen=True)
+class _Steps(Dataset[Batch]):
+    """The batches of a run, by step."""
+
+    augmenter: Augmenter
+    samples: int
+    seed: int
+    rows: range
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.augmenter.batch(self.samples, self.seed, step, self.rows)
+
+
+class Batches:
+    """Iterates over the batches of a run from a step on, without end: `batch_size / world` streams in each.
+
+    Any number of workers gives the same batches. They start at once, spawned (a fork of a process with threads can
+    hang), compute with one thread each, and end with `close` or when this object is dropped.
+
+    Args:
+        corpus, config: as `Augmenter` takes them.
+        samples, seed: as `Augmenter.batch` takes them.
+        first_step: the step of the first batch.
+        rank: which of the shares of each batch, from 0.
+        world: into how many shares a batch is divided.
+        workers: processes that prepare batches ahead; 0 prepares each when it is asked for.
+        noise: without it, noise is drawn from the split "noise" of the corpus's folder.
+
+    Attributes:
+        waited: seconds that `next` has taken so far.
+
+    Raises:
+        InputError: the batch cannot be divided so, noise is wanted and there is none, or as `Augmenter`.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: DataConfig,
+        samples: int,
+        seed: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        noise: Corpus | None = None,
+    ) -> None:
+        self.waited = 0.0
+        require(0 <= rank < world, f"rank is {rank}, but must be at least 0 and less than the world of {world}")
+        require(config.batch_size % world == 0, f"batch_size {config.batch_size} is not a multiple of {world} ranks")
+        require(workers >= 0, f"there cannot be {workers} workers")
+        if noise is None and config.noise_share > 0:
+            try:
+                noise = Corpus(corpus.folder, "noise")
+            except InputError as error:
+                raise InputError(f"noise_share is {config.noise_share}, but {error}") from error
+        augmenter = Augmenter(corpus, config, noise)
+        share = config.batch_size // world
+        loader = DataLoader(
+            _Steps(augmenter, samples, seed, range(rank * share, (rank + 1) * share)),
+            batch_size=None,
+            sampler=itertools.count(first_step),
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=distributed.outlive_signals,
+            generator=torch.Generator(),  # without one, torch's global generator is drawn from
+        )
+        self._batches: Iterator[Batch] = iter(loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        began = time.perf_counter()
+        batch = next(self._batches)
+        self.waited += time.perf_counter() - began
+        return batch
+
+    def close(self) -> None:
+        """End the workers; there are no batches after that."""
+        self._batches = iter(())
