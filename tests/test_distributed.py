@@ -29,6 +29,7 @@ KINDS = {  # the pool is full after the first of three steps, and entries that a
 def train(config, prepared, path):
     """Three steps in float64; saves everything that they changed, and the lengths of the gradients that they report."""
     trainer = trainer_of(prepared, config, steps=3)
+    trainer.averaged.double()
     trainer.start_from(trainer.codec.double().state_dict())  # one of its parameters is float32 whatever the default
     batch = trainer._next_batch
     trainer._next_batch = lambda: Batch(*(part.double() for part in batch()))

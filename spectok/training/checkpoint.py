@@ -1,15 +1,34 @@
-"""What a run begins with or goes on from: weights of a model, and the optimiser as named tensors. No pickle."""
+"""What a run begins with or goes on from, as named tensors: weights of a model, and parts of a run. No pickle."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
 from spectok.model.codec import Codec
 from spectok.model.weights import load_tensors
 from spectok.pretrained import Model
 from spectok.schema import require
+
+
+class Part(NamedTuple):
+    """Something that a checkpoint holds: how its tensors are taken out, and how they are put back."""
+
+    take: Callable[[], dict[str, Tensor]]
+    put_back: Callable[[dict[str, Tensor]], object]
+
+
+def module_part(module: nn.Module) -> Part:
+    """The parameters and persistent buffers of a module."""
+    return Part(module.state_dict, module.load_state_dict)
+
+
+def optimizer_part(optimizer: torch.optim.Optimizer) -> Part:
+    """The state of an optimiser."""
+    return Part(lambda: optimizer_tensors(optimizer), lambda tensors: restore_optimizer(optimizer, tensors))
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from spectok.evaluation.pitch import PITCH_RATE
 from spectok.model.codec import Codec
@@ -19,7 +20,7 @@ from spectok.training import distributed
 from spectok.training.augment import Batch
 from spectok.training.balance import Balancer
 from spectok.training.batches import Batches
-from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix
+from spectok.training.checkpoint import Part, module_part, optimizer_part, with_prefix
 from spectok.training.corpus import Corpus
 from spectok.training.discriminators import Discriminators
 from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
@@ -66,7 +67,8 @@ class Trainer:
         self.optimizer = self._optimizer_of(self.learned)
         self.discriminators = Discriminators(config.discriminator).to(device) if config.loss.is_adversarial else None
         self.discriminator_optimizer = self._optimizer_of(self.discriminators) if self.discriminators else None
-        self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+        self.averaged = AveragedModel(self.codec, multi_avg_fn=self._average_, use_buffers=True)
+        self.averaged.n_averaged.fill_(1)  # the weights that a run begins with count too
         self.step, self.seconds, self.seconds_before = 0, 0.0, 0.0  # before: those of earlier processes
         self.batches: Batches | None = None
         self.stream: Iterator[Batch] = iter(())
@@ -122,7 +124,7 @@ class Trainer:
             gathered = [distributed.gather(tensor.detach()) for tensor in (quantized.latent, quantized.codes)]
             self.codec.quantizer.update_(*gathered)
         self.step += 1
-        self._update_average()
+        self.averaged.update_parameters(self.codec)
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + inner_total
         values = losses | inner_losses | adversarial | {"total": total}
         values |= {f"{name}_norm": length for name, length in lengths.items()}
@@ -134,6 +136,11 @@ class Trainer:
             "skipped": 0.0 if usable else 1.0,
         }
 
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averaged weights by name."""
+        return self.averaged.module.state_dict()
+
     def averaged_codec(self) -> Codec:
         """A copy of the codec with the averaged weights, on the CPU, for evaluation."""
         codec = Codec(self.config.codec)
@@ -142,7 +149,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint and the release form into a run folder; all ranks must call it, and rank 0 writes."""
-        tensors = self._tensors()
+        tensors = {f"{name}.{key}": t for name, part in self._parts().items() for key, t in part.take().items()}
         if distributed.rank() > 0:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,20 +163,8 @@ class Trainer:
     def resume(self, folder: Path) -> None:
         """Continue a run from its checkpoint, bit-exactly when the budget is counted in steps."""
         tensors, metadata = load_tensors(folder / "checkpoint.safetensors")
-        device = self.machine.device
-        self.codec.load_state_dict(with_prefix(tensors, "codec."))
-        self.average = {name: tensor.to(device) for name, tensor in with_prefix(tensors, "average.").items()}
-        restore_optimizer(self.optimizer, with_prefix(tensors, "optimizer."))
-        if self.scales is not None:
-            self.scales.load_state_dict(with_prefix(tensors, "scales."))
-        if self.discriminators and self.discriminator_optimizer:
-            self.discriminators.load_state_dict(with_prefix(tensors, "discriminators."))
-            restore_optimizer(self.discriminator_optimizer, with_prefix(tensors, "discriminator_optimizer."))
-        self.balancer.squares = {name: t.to(device) for name, t in with_prefix(tensors, "balance.").items()}
-        self.streams.restore(with_prefix(tensors, "streams."), distributed.rank(), distributed.world())
-        saved = with_prefix(tensors, "buffer.")
-        for name, buffer in self._passing_buffers().items():
-            buffer.copy_(saved[name])
+        for name, part in self._parts().items():
+            part.put_back(with_prefix(tensors, f"{name}."))
         self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
         self.seconds_before = self.seconds
         self.close()
@@ -184,7 +179,7 @@ class Trainer:
             shapes = {name: tensor.shape for name, tensor in self.discriminators.state_dict().items()}
             if shapes == {name: tensor.shape for name, tensor in discriminators.items()}:
                 self.discriminators.load_state_dict(discriminators)
-        self.average = {name: tensor.detach().clone() for name, tensor in self.codec.state_dict().items()}
+        self.averaged.module.load_state_dict(self.codec.state_dict())
 
     def close(self) -> None:
         """End the processes that prepare batches; the next step starts new ones."""
@@ -289,21 +284,32 @@ class Trainer:
             module.parameters(), lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay
         )
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"codec.{name}": tensor for name, tensor in self.codec.state_dict().items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self.average.items()}
-        tensors |= {f"buffer.{name}": tensor for name, tensor in self._passing_buffers().items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+    def _parts(self) -> dict[str, Part]:
+        """All that a checkpoint holds, by name."""
+        parts = {
+            "codec": module_part(self.codec),
+            "average": module_part(self.averaged.module),
+            "buffer": Part(self._passing_buffers, self._restore_buffers),
+            "optimizer": optimizer_part(self.optimizer),
+            "balance": Part(lambda: self.balancer.squares, self._restore_balance),
+            "streams": Part(self.streams.tensors, self._restore_streams),
+        }
         if self.scales is not None:
-            tensors |= {f"scales.{name}": tensor for name, tensor in self.scales.state_dict().items()}
-        tensors |= {f"balance.{name}": tensor for name, tensor in self.balancer.squares.items()}
-        tensors |= {f"streams.{name}": tensor for name, tensor in self.streams.tensors().items()}
+            parts["scales"] = module_part(self.scales)
         if self.discriminators and self.discriminator_optimizer:
-            state = optimizer_tensors(self.discriminator_optimizer)
-            tensors |= {f"discriminator_optimizer.{name}": tensor for name, tensor in state.items()}
-            state = self.discriminators.state_dict()
-            tensors |= {f"discriminators.{name}": tensor for name, tensor in state.items()}
-        return tensors
+            parts["discriminators"] = module_part(self.discriminators)
+            parts["discriminator_optimizer"] = optimizer_part(self.discriminator_optimizer)
+        return parts
+
+    def _restore_streams(self, tensors: dict[str, Tensor]) -> None:
+        self.streams.restore(tensors, distributed.rank(), distributed.world())
+
+    def _restore_balance(self, tensors: dict[str, Tensor]) -> None:
+        self.balancer.squares = {name: tensor.to(self.machine.device) for name, tensor in tensors.items()}
+
+    def _restore_buffers(self, tensors: dict[str, Tensor]) -> None:
+        for name, buffer in self._passing_buffers().items():
+            buffer.copy_(tensors[name])
 
     def _passing_buffers(self) -> dict[str, Tensor]:
         """What training needs and a release does not: the quantizer's pool of recent latents."""
@@ -320,14 +326,15 @@ class Trainer:
                 group["lr"] = share * rate
         return rate
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
+    def _average_(
+        self, averages: tuple[Tensor, ...] | list[Tensor], currents: tuple[Tensor, ...] | list[Tensor], _: Tensor | int
+    ) -> None:
+        """Move averages towards the current values: in the first steps by more, for they have little to hold on to."""
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
-        for name, tensor in self.codec.state_dict().items():
-            if tensor.is_floating_point():
-                self.average[name].lerp_(tensor, 1 - decay)
-            else:
-                self.average[name].copy_(tensor)
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, 1 - decay)
+        else:
+            torch._foreach_copy_(averages, currents)
 
 
 def compiled(codec: Codec) -> Network:
