@@ -8,7 +8,7 @@ import pytest
 from conftest import QUERY
 from models import write_model
 
-from benchmarks import agreement, tables
+from benchmarks import agreement, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.export.agreement import export_verified
@@ -73,3 +73,13 @@ def test_figures_by_hand():
     )
     assert tables.floors({"rows": rows}) == pytest.approx({"m": 2e8 / 1e10})  # 9 M in 0.9 ms are 10 G a second
     assert np.isclose(tables.rtf(rows[0]), 0.05)
+
+
+def test_models_take_turns(capsys):
+    lines = turns.table(["spectok-16k-4k", "spectok-16k-800"], seconds=1, rounds=1).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert [row[0] for row in rows] == ["spectok-16k-4k", "spectok-16k-800"]
+    assert rows[0][2] == "1.00"
+    assert [row[3] for row in rows] == ["88 + 249", "98 + 132"]
+    assert turns.main(["spectok-16k-5k"]) == 2
+    assert "spectok-16k-5k" in capsys.readouterr().err
