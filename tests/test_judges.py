@@ -10,7 +10,7 @@ from spectok.audio import read_audio
 from spectok.evaluation import judges
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
-WORDS = "but in less than 5 minutes the staircase groaned beneath an extraordinary weight"
+WORDS = "but in less than five minutes the staircase groaned beneath an extraordinary weight"
 pytestmark = pytest.mark.filterwarnings("ignore")  # of what other packages will change
 
 
