@@ -5,6 +5,7 @@ ONNX Runtime, and is what there is without PyTorch; `TorchEngine` runs the codec
 when its engine is made and not before.
 """
 
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -71,7 +72,8 @@ class OnnxEngine:
     """The graphs that `spectok export` made, in ONNX Runtime on the CPU.
 
     A state is a dictionary of arrays by the names of the graph's inputs; an empty one stands for zeros. Each graph is
-    loaded when it is first needed: whoever only encodes does not wait for the decoder.
+    loaded when it is first needed, once however many threads need it: whoever only encodes does not wait for the
+    decoder. A copy, or what comes out of a pickle, loads its own.
 
     Args:
         model: a model with graphs.
@@ -81,6 +83,7 @@ class OnnxEngine:
     def __init__(self, model: Model, threads: int = 1) -> None:
         self._model, self._threads = model, threads
         self._graphs: dict[str, _Graph] = {}
+        self._loading = threading.Lock()
         require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
 
     @property
@@ -116,9 +119,14 @@ class OnnxEngine:
         output, *after = graph.run(graph.outputs, {graph.stream: chunk, **state})
         return output, dict(zip(state, after, strict=True))
 
+    def __reduce__(self) -> tuple[type["OnnxEngine"], tuple[Model, int]]:
+        return OnnxEngine, (self._model, self._threads)
+
     def _graph(self, side: str) -> "_Graph":
         if side not in self._graphs:
-            self._graphs[side] = self._load(side)
+            with self._loading:
+                if side not in self._graphs:
+                    self._graphs[side] = self._load(side)
         return self._graphs[side]
 
     def _load(self, side: str) -> "_Graph":

@@ -1,9 +1,13 @@
 """Which engine runs, and that the package needs no PyTorch."""
 
+import copy
+import pickle
 import re
 import subprocess
 import sys
+import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +68,31 @@ def test_engines_agree_on_speech(name, speech):
     codes = onnx.encode(speech)
     np.testing.assert_array_equal(codes, torch.encode(speech))
     np.testing.assert_allclose(onnx.decode(codes), torch.decode(codes), rtol=0, atol=1e-5)
+
+
+def test_a_tokenizer_that_was_used_can_be_pickled_and_copied(speech):
+    tokenizer = Tokenizer.from_pretrained("spectok-16k-800")
+    codes = tokenizer.encode(speech)
+    content = pickle.dumps(tokenizer)
+    assert len(content) < 4000  # bytes: no graph
+    for other in (pickle.loads(content), copy.deepcopy(tokenizer), copy.copy(tokenizer)):
+        assert np.array_equal(other.encode(speech), codes)
+
+
+def test_threads_that_need_a_graph_at_once_load_it_once(speech, monkeypatch):
+    tokenizer, loaded = Tokenizer.from_pretrained("spectok-16k-800"), []
+    load = OnnxEngine._load
+
+    def slowly(self, side):
+        loaded.append(side)
+        time.sleep(0.05)
+        return load(self, side)
+
+    monkeypatch.setattr(OnnxEngine, "_load", slowly)
+    with ThreadPoolExecutor(8) as pool:
+        first, *others = pool.map(tokenizer.encode, [speech[:3200]] * 8)
+    assert loaded == ["encoder"]
+    assert all(np.array_equal(first, codes) for codes in others)
 
 
 @pytest.mark.parametrize("name", pretrained.names())

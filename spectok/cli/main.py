@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from spectok import pretrained
@@ -19,6 +20,7 @@ from spectok.files import why
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="spectok", description="A streaming neural speech codec.")
+    parser.add_argument("--version", action="version", version=f"spectok {version('spectok')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
