@@ -149,9 +149,11 @@ class StreamDecoder(_Session):
         rows = self._rows(codes, "codes", "N")
         if rows.size and rows.dtype.kind not in "iu":
             raise InputError(f"codes must be integers, not {rows.dtype}")
-        rows, size = rows.astype(np.int64, copy=False), self.config.quantizer.codebook_size
+        given, size = rows, self.config.quantizer.codebook_size
+        rows = given.astype(np.int64, copy=False)
         if rows.size and rows.view(np.uint64).max() >= size:  # where negative numbers are the largest
-            raise InputError(f"codes must be from 0 to {size - 1}")
+            row, place = np.argwhere(rows.view(np.uint64) >= size)[0]
+            raise InputError(f"codes must be from 0 to {size - 1}, but code {place} is {given[row, place]}")
         audio = self._run(self._engine.decode_step, rows, self._tokens, np.float32)
         dropped = min(self._to_drop, audio.shape[1])
         self._to_drop -= dropped

@@ -250,9 +250,9 @@ def test_an_encoder_refuses_and_stays_as_it_was(batch, chunk, sentence):
     ("chunk", "sentence"),
     [
         (np.zeros((1, 2), np.int64), r"codes must have the shape \[N\], not \[1, 2\]"),
-        (np.array([0, 64]), "codes must be from 0 to 63"),
-        (np.array([-1, 0]), "codes must be from 0 to 63"),
-        (np.array([2**63], np.uint64), "codes must be from 0 to 63"),
+        (np.array([0, 64]), "codes must be from 0 to 63, but code 1 is 64"),
+        (np.array([-1, 0]), "codes must be from 0 to 63, but code 0 is -1"),
+        (np.array([2**63], np.uint64), "codes must be from 0 to 63, but code 0 is 9223372036854775808"),
         (np.array([0.0, 1.0]), "codes must be integers, not float64"),
         (np.array([True, False]), "codes must be integers, not bool"),
     ],

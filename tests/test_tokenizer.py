@@ -230,9 +230,9 @@ def test_bad_sample_rates_are_refused(tokenizer, rate):
 @pytest.mark.parametrize(
     ("codes", "length", "sentence"),
     [
-        (np.array([0, 64]), None, "^codes must be from 0 to 63$"),
-        (np.array([-1, 0]), None, "^codes must be from 0 to 63$"),
-        (torch.tensor([0, 64]), None, "^codes must be from 0 to 63$"),
+        (np.array([0, 64]), None, "^codes must be from 0 to 63, but code 1 is 64$"),
+        (np.array([-1, 0]), None, "^codes must be from 0 to 63, but code 0 is -1$"),
+        (torch.tensor([0, 64]), None, "^codes must be from 0 to 63, but code 1 is 64$"),
         (np.array([1, 2, 3]), None, "^the codes end within a frame: 1 are left over, a frame has 2$"),
         (np.zeros((2, 5), np.int64), None, "^the codes end within a frame"),
         (np.array([0.0, 1.0]), None, "^codes must be integers, not float64$"),
