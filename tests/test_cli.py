@@ -262,6 +262,32 @@ def test_info_of_a_model(capsys, by_folder):
     assert facts["MACs"] == f"{macs[0]} M/s encoder, {macs[1]} M/s decoder"
 
 
+def test_info_of_a_file_as_json(tiny, capsys):
+    write("in.wav", 2205, 22050)
+    assert main(["encode", "in.wav", "out.spt"]) == main(["info", "out.spt", "--json"]) == 0
+    size = Path("out.spt").stat().st_size
+    assert json.loads(capsys.readouterr().out) == {
+        "model": "tiny-query",
+        "weight_hash": tiny.weight_hash,
+        "sample_rate": 22050,
+        "num_samples": 2205,
+        "seconds": 0.1,
+        "num_codes": 102,
+        "bits_per_code": 6,
+        "tokens_per_frame": 2,
+        "num_bytes": size,
+        "bits_per_second": pytest.approx(80 * size, rel=1e-12),
+    }
+
+
+def test_info_of_a_model_as_json(capsys):
+    assert main(["info", "spectok-16k-800", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["sha256"] == pretrained.find("spectok-16k-800").sha256
+    assert (facts["bits_per_second"], facts["latency_samples"], facts["codebook_size"]) == (800.0, 480, 65536)
+    assert facts["macs_per_second"].keys() == {"encoder", "decoder"}
+
+
 def test_eval_writes_and_prints_its_results(capsys):
     """Both fixture clips, one released model."""
     arguments = ["eval", str(DATA), "--model", "spectok-16k-800", "--out", "results"]

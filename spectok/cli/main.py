@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("info", info, "what a .spt file or a model is")
     sub.add_argument("target", metavar="FILE|MODEL")
+    sub.add_argument("--json", action="store_true", help="print the facts as JSON, numbers without units")
 
     sub = command("inspect", inspect, "draw what a model looks at: attention of its queries, biases, codes, as a PNG")
     sub.add_argument("input", metavar="IN")

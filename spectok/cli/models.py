@@ -1,6 +1,7 @@
 """What the command line tells of files and models, and makes of them: info, inspect, eval and export."""
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,33 +20,73 @@ def info(args: argparse.Namespace) -> None:
     """What a .spt file or a model is."""
     target = Path(args.target)
     named_as_file = target.suffix == ".spt" or os.sep in args.target  # if it is missing, no model was meant
-    if target.is_file() or (named_as_file and not target.exists()):
-        header, codes = container.read_codes(args.target)
-        assert header.num_samples is not None
-        seconds, size = header.num_samples / header.sample_rate, target.stat().st_size
-        facts: dict[str, Any] = {
-            "model": f"{header.model}, weights {header.weight_hash}",
-            "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
-            "codes": f"{len(codes)} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
-            "size": f"{size} bytes" + (f", {8 * size / seconds:.0f} bits/s" if seconds else ""),
-        }
-    else:
-        model = pretrained.find(args.target)
-        config, (parameters, macs) = model.config, model_size(model)
-        facts = {
-            "model": config.name,
-            "weights": f"{model.weights.stat().st_size / 1e6:.1f} MB, SHA-256 {model.sha256}",
-            "sample rate": f"{config.sample_rate} Hz",
-            "codes": f"{config.frame_rate:g} frames/s of {config.quantizer.tokens_per_frame} tokens, "
-            f"one codebook of {config.quantizer.codebook_size}",
-            "bitrate": f"{config.bitrate:g} bits/s",
-            "latency": f"{config.latency_samples} samples = {1000 * config.latency_samples / config.sample_rate:g} ms",
-            "parameters": f"{parameters:,}",
-            "MACs": f"{macs['encoder'] / 1e6:.0f} M/s encoder, {macs['decoder'] / 1e6:.0f} M/s decoder",
-            "licence": "CC BY 4.0 for released weights; see the model card beside them",
-        }
-    for name, value in facts.items():
+    is_file = target.is_file() or (named_as_file and not target.exists())
+    facts, lines = _of_file(target, args.target) if is_file else _of_model(args.target)
+    if args.json:
+        print(json.dumps(facts, indent=1))
+        return
+    for name, value in lines.items():
         print(f"{name:<12}{value}")
+
+
+Facts = dict[str, Any]  # by the names that `info --json` prints
+
+
+def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
+    """The facts of a .spt file, and the lines that tell them."""
+    header, codes = container.read_codes(shown)
+    assert header.num_samples is not None
+    seconds, size = header.num_samples / header.sample_rate, path.stat().st_size
+    facts = {
+        "model": header.model,
+        "weight_hash": header.weight_hash,
+        "sample_rate": header.sample_rate,
+        "num_samples": header.num_samples,
+        "seconds": seconds,
+        "num_codes": len(codes),
+        "bits_per_code": header.bits_per_code,
+        "tokens_per_frame": header.tokens_per_frame,
+        "num_bytes": size,
+        "bits_per_second": 8 * size / seconds if seconds else None,
+    }
+    return facts, {
+        "model": f"{header.model}, weights {header.weight_hash}",
+        "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
+        "codes": f"{len(codes)} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
+        "size": f"{size} bytes" + (f", {8 * size / seconds:.0f} bits/s" if seconds else ""),
+    }
+
+
+def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
+    """The facts of a model, and the lines that tell them."""
+    model = pretrained.find(name)
+    config, (parameters, macs) = model.config, model_size(model)
+    size = model.weights.stat().st_size
+    facts = {
+        "model": config.name,
+        "sha256": model.sha256,
+        "weight_bytes": size,
+        "sample_rate": config.sample_rate,
+        "frame_rate": config.frame_rate,
+        "tokens_per_frame": config.quantizer.tokens_per_frame,
+        "codebook_size": config.quantizer.codebook_size,
+        "bits_per_second": config.bitrate,
+        "latency_samples": config.latency_samples,
+        "parameters": parameters,
+        "macs_per_second": macs,
+    }
+    return facts, {
+        "model": config.name,
+        "weights": f"{size / 1e6:.1f} MB, SHA-256 {model.sha256}",
+        "sample rate": f"{config.sample_rate} Hz",
+        "codes": f"{config.frame_rate:g} frames/s of {config.quantizer.tokens_per_frame} tokens, "
+        f"one codebook of {config.quantizer.codebook_size}",
+        "bitrate": f"{config.bitrate:g} bits/s",
+        "latency": f"{config.latency_samples} samples = {1000 * config.latency_samples / config.sample_rate:g} ms",
+        "parameters": f"{parameters:,}",
+        "MACs": f"{macs['encoder'] / 1e6:.0f} M/s encoder, {macs['decoder'] / 1e6:.0f} M/s decoder",
+        "licence": "CC BY 4.0 for released weights; see the model card beside them",
+    }
 
 
 def inspect(args: argparse.Namespace) -> None:
