@@ -63,7 +63,7 @@ def test_many_files_are_counted(tiny, terminal, capsys):
     for i in range(PROGRESS_FILES):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
-    counted = [f"files: {i}/{PROGRESS_FILES} done" for i in range(PROGRESS_FILES)]
+    counted = [f"files: {i}/{PROGRESS_FILES} done" for i in range(PROGRESS_FILES + 1)]
     assert shown(capsys.readouterr().err) == [*counted, ""]
 
 
@@ -119,3 +119,30 @@ def test_eval_without_its_packages_says_what_to_install(tiny, package, monkeypat
     assert out == "" and err.count("\n") == 1
     assert err.startswith("spectok: spectok eval needs more packages: pip install 'spectok[eval]' (")
     assert package in err.partition("[eval]")[2]
+
+
+def test_a_run_goes_on_where_files_are_missing(tiny, capsys):
+    for number in range(3):
+        write(f"in/{number}.wav", 400 + number)
+    assert main(["encode", "in", "out", "--jobs", "3"]) == 0
+    assert listing("out") == ["0.spt", "1.spt", "2.spt"]
+    kept = Path("out/0.spt").read_bytes()
+    Path("out/1.spt").unlink()
+    Path("in/0.wav").unlink()
+    write("in/0.wav", 999)
+    assert main(["encode", "in", "out"]) == 2
+    assert "0.spt exists already" in capsys.readouterr().err.replace("\\", "/")
+    Path("out/1.spt").unlink()  # the run before went on after what failed
+    assert main(["encode", "in", "out", "--skip-existing"]) == 0
+    assert listing("out") == ["0.spt", "1.spt", "2.spt"]
+    assert Path("out/0.spt").read_bytes() == kept
+    assert main(["decode", "out", "back", "--jobs", "2"]) == 0
+    assert [len(soundfile.read(f"back/{number}.wav")[0]) for number in range(3)] == [400, 401, 402]
+    assert main(["encode", "in", "out", "--jobs", "0", "-f"]) == 2
+    assert "there cannot be 0 jobs" in capsys.readouterr().err
+
+
+def test_a_path_that_ends_in_a_slash_is_a_folder(tiny):
+    write("in.wav")
+    assert main(["encode", "in.wav", "new/"]) == 0
+    assert listing("new") == ["in.spt"]

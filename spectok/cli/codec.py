@@ -29,7 +29,7 @@ def encode(args: argparse.Namespace) -> None:
         header, joined = tokenizer.header(sample_rate, len(audio)), np.concatenate(codes)
         return lambda destination: container.write_codes(destination, header, joined)
 
-    for_each(args.inputs, args.output, ".spt", audio_files.list_audio, encode_one, args.force)
+    for_each(".spt", audio_files.list_audio, encode_one, args)
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -58,7 +58,7 @@ def decode(args: argparse.Namespace) -> None:
         audio = audio_files.restore(np.concatenate(pieces), tokenizer.sample_rate, sample_rate, num_samples)
         return lambda destination: audio_files.write_audio(destination, audio, sample_rate)
 
-    for_each(args.inputs, args.output, ".wav", _list_codes, decode_one, args.force)
+    for_each(".wav", _list_codes, decode_one, args)
 
 
 def _list_codes(folder: str) -> list[Path]:

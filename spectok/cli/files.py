@@ -1,8 +1,11 @@
 """Inputs and outputs of the command line: files, folders, the standard streams, and the line that shows progress."""
 
+import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -44,7 +47,8 @@ def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[i
 def blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterator[Any]:
     """Blocks of some seconds, whose progress is shown if there are many."""
     total = len(values) // per_second
-    with progress(name, "s", hidden=total < PROGRESS_SECONDS) as show:
+    is_alone = threading.current_thread() is threading.main_thread()
+    with progress(name, "s", hidden=total < PROGRESS_SECONDS or not is_alone) as show:
         for start in range(0, len(values), seconds * per_second):
             show(start // per_second, total)
             yield values[start : start + seconds * per_second]
@@ -56,46 +60,60 @@ def check_output(path: str, force: bool) -> None:
 
 
 def for_each(
-    inputs: list[str],
-    output: str,
     suffix: str,
     find: Callable[[str], list[Path]],
     convert: Callable[[Place], Write],
-    force: bool = False,
+    args: argparse.Namespace,
 ) -> None:
     """Convert every input; what fails is reported, and the rest is done all the same.
 
     Args:
-        inputs: paths of files and folders, or `-`.
-        output: a file for one input file, else a folder, which is made when there is something to put into it.
         suffix: of the outputs, where they are not named.
         find: lists the inputs in a folder.
         convert: reads one input, and returns what writes its output.
-        force: overwrite what is there.
+        args: `inputs`, paths of files and folders, or `-`; `output`, a file for one input file, else a folder, which is
+            made when there is something to put into it, as is a path that ends in a slash; `force`, to overwrite what
+            is there; `skip_existing`, to leave inputs out whose outputs are there; `jobs`, files at a time.
 
     Raises:
         InputError: one sentence for each input that failed.
     """
+    inputs, output, jobs = args.inputs, args.output, args.jobs
+    require(jobs > 0, f"there cannot be {jobs} jobs")
     found = pairs(inputs, output, suffix, find)
-    several = len(inputs) > 1 or os.path.isdir(inputs[0])
+    several = len(inputs) > 1 or os.path.isdir(inputs[0]) or _is_folder(output)
+
+    def failure_of(pair: tuple[str, str]) -> str | None:
+        source, destination = pair
+        try:
+            if args.skip_existing and destination != "-" and os.path.exists(destination):
+                return None
+            check_output(destination, args.force)
+            write = convert(standard(source, "rb"))
+            if several:
+                Path(destination).parent.mkdir(parents=True, exist_ok=True)
+            write(standard(destination, "wb"))
+        except InputError as error:
+            return str(error)
+        except BrokenPipeError:  # who reads has gone: no fault of the input
+            raise
+        except OSError as error:
+            return f"cannot write {destination}: {why(error)}"
+        return None
+
     failures = []
-    with progress("files", "done", hidden=len(found) < PROGRESS_FILES) as show:
-        for number, (source, destination) in enumerate(found):
+    with progress("files", "done", hidden=len(found) < PROGRESS_FILES) as show, ThreadPoolExecutor(jobs) as pool:
+        show(0, len(found))
+        for number, failure in enumerate((map if jobs == 1 else pool.map)(failure_of, found), 1):
             show(number, len(found))
-            try:
-                check_output(destination, force)
-                write = convert(standard(source, "rb"))
-                if several:
-                    Path(destination).parent.mkdir(parents=True, exist_ok=True)
-                write(standard(destination, "wb"))
-            except InputError as error:
-                failures.append(str(error))
-            except BrokenPipeError:  # who reads has gone: no fault of the input
-                raise
-            except OSError as error:
-                failures.append(f"cannot write {destination}: {why(error)}")
+            failures += [failure] if failure else []
     if failures:
         raise InputError("\nspectok: ".join(failures))
+
+
+def _is_folder(output: str) -> bool:
+    """Whether a path says that it is a folder, by a slash at its end."""
+    return output.endswith((os.sep, os.altsep or os.sep))
 
 
 def pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], list[Path]]) -> list[tuple[str, str]]:
@@ -105,7 +123,7 @@ def pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], lis
         InputError: nothing to convert, standard streams among several, or two outputs of one name.
     """
     if len(inputs) == 1 and not os.path.isdir(inputs[0]):
-        inside = os.path.isdir(output)
+        inside = os.path.isdir(output) or _is_folder(output)
         return [(inputs[0], os.path.join(output, Path(inputs[0]).stem + suffix) if inside else output)]
     require(output != "-" and "-" not in inputs, "several inputs cannot be mixed with standard input or output")
     require(not os.path.isfile(output), f"{output} is a file, but several inputs need a folder")

@@ -45,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("output", metavar="OUT", help="a file for one input file, else a folder")
         network(sub, own, f"default: {own}" if own else "default: the one that the file names")
         sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
+        sub.add_argument("--skip-existing", action="store_true", help="leave out what has an output already")
+        sub.add_argument("--jobs", type=int, default=1, help="files at a time (default: %(default)s)")
 
     sub = command("stream", stream, "run the frame-by-frame loop on a file, with a clock")
     sub.add_argument("input", metavar="IN")
