@@ -93,11 +93,12 @@ class StreamEncoder(_Session):
         self._state = self._engine.init_state(self._batch or 1).encoder
         self.num_samples = 0  # pushed since the start of the stream
 
-    def push(self, audio: NDArray[np.float32]) -> NDArray[np.int64]:
+    def push(self, audio: NDArray[Any] | bytes | bytearray | memoryview) -> NDArray[np.int64]:
         """Encode what is complete.
 
         Args:
             audio: `[T]` (or `[B, T]` with a batch) at the codec's sample rate, floats in [-1, 1] or int16, T from 0 up.
+                For one stream also `[T, 1]` or `[1, T]`, and the bytes of little-endian int16 samples.
 
         Returns:
             Codes `[N]` (or `[B, N]`), N a multiple of tokens_per_frame, often 0.
@@ -105,7 +106,8 @@ class StreamEncoder(_Session):
         Raises:
             InputError: the shape or type is wrong, or a sample is not finite.
         """
-        rows = check_audio(self._rows(audio, "audio", "T"), dims=(2,), allow_empty=True)
+        chunk = audio if self._batch else _one_channel(audio)
+        rows = check_audio(self._rows(chunk, "audio", "T"), dims=(2,), allow_empty=True)
         codes = self._run(self._engine.encode_step, rows, self._frame_length, np.int64)
         self.num_samples += rows.shape[1]
         return codes if self._batch else codes[0]
@@ -116,6 +118,16 @@ class StreamEncoder(_Session):
         codes = self.push(np.zeros((self._batch, missing) if self._batch else missing, np.float32))
         self.reset()
         return codes
+
+
+def _one_channel(audio: Any) -> NDArray[Any]:
+    """A chunk as `[T]`, whether a sound device gave `[T, 1]`, a library `[1, T]`, or a pipe bytes."""
+    if isinstance(audio, (bytes, bytearray, memoryview)):
+        size = memoryview(audio).nbytes
+        require(size % 2 == 0, f"audio as bytes must be whole int16 samples, not {size} bytes")
+        return np.frombuffer(audio, "<i2")
+    chunk = np.asarray(audio)
+    return chunk.reshape(-1) if chunk.ndim == 2 and 1 in chunk.shape else chunk
 
 
 class StreamDecoder(_Session):

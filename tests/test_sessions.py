@@ -225,7 +225,8 @@ def test_a_perfect_codec_gives_speech_back_in_place(name, speech):
 @pytest.mark.parametrize(
     ("batch", "chunk", "sentence"),
     [
-        (None, np.zeros((1, 5), np.float32), r"audio must have the shape \[T\], not \[1, 5\]"),
+        (None, np.zeros((2, 5), np.float32), r"audio must have the shape \[T\], not \[2, 5\]"),
+        (None, b"abc", "^audio as bytes must be whole int16 samples, not 3 bytes$"),
         (2, np.zeros((3, 5), np.float32), r"audio must have the shape \[2, T\], not \[3, 5\]"),
         (2, np.zeros(5, np.float32), r"audio must have the shape \[2, T\], not \[5\]"),
         (None, np.array([0, np.nan], np.float32), "not finite"),
@@ -244,6 +245,17 @@ def test_an_encoder_refuses_and_stays_as_it_was(batch, chunk, sentence):
         encoder.push(chunk)
     codes += [encoder.push(audio[..., 41:]), encoder.flush()]
     np.testing.assert_array_equal(np.concatenate(codes, axis=-1), expected)
+
+
+def test_one_stream_takes_its_channel_as_sound_devices_give_it():
+    engine = random_engine("query")
+    samples = np.round(noise(100) * 32767).astype("<i2")
+    expected = StreamEncoder(engine).push(samples)
+    assert len(expected) > 4
+    whole = samples.astype(np.float32) / 32768
+    for chunk in (whole[:, None], whole[None], samples.tobytes(), bytearray(samples.tobytes()), memoryview(samples)):
+        np.testing.assert_array_equal(StreamEncoder(engine).push(chunk), expected)
+    assert StreamEncoder(engine).push(b"").shape == StreamEncoder(engine).push(whole[:0, None]).shape == (0,)
 
 
 @pytest.mark.parametrize(
