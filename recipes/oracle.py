@@ -1,0 +1,112 @@
+"""Where the quality of a codec is lost: the decoder's spectrum with parts of the original's in their place.
+
+    python recipes/oracle.py spectok-16k-4k --data PREPARED --clips 10
+
+The decoder's spectrum is taken before the postfilter. "Above" and "below" are meant of the frequency from which the
+codes do not tell phases. Prints a table of means over the first seconds of some clips of the validation split.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spectok import pretrained
+from spectok.errors import InputError
+from spectok.evaluation.judges import distillmos_of, dnsmos_overall
+from spectok.evaluation.metrics import pesq_wb, stoi
+from spectok.model.codec import Codec
+from spectok.model.weights import load_weights
+from spectok.schema import require
+from spectok.training.corpus import Corpus
+
+METRICS = ("PESQ-WB", "STOI", "DistillMOS", "DNSMOS")
+MAX_SECONDS = 5.0
+AVERAGED = (7, 15)  # bins: how coarse an envelope of the original is tried
+
+
+def size(spectrum: Tensor) -> Tensor:
+    """Magnitudes `[B, 1, F, Q]` of a spectrum `[B, 2, F, Q]`, above 0."""
+    return torch.linalg.vector_norm(spectrum, dim=1, keepdim=True).clamp_min(1e-7)
+
+
+def averaged(magnitude: Tensor, bins: int) -> Tensor:
+    """The rms of magnitudes over a number of neighbouring bins, an odd one."""
+    padded = torch.nn.functional.pad(magnitude.square(), (bins // 2, bins // 2, 0, 0), mode="replicate")
+    return torch.nn.functional.avg_pool2d(padded, (1, bins), 1).sqrt()
+
+
+@torch.inference_mode()
+def variants(codec: Codec, real: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Audio `[T]` of a clip `[T]` with each part of the original's spectrum in place of the decoder's."""
+    config, decoder = codec.config, codec.decoder
+    padded = np.pad(real, (0, config.num_frames(len(real)) * config.frame_length - len(real)))
+    audio = torch.from_numpy(padded)[None]
+    quantized = codec.quantizer(codec.encoder(audio)).quantized
+    estimate, _ = decoder.estimate(quantized, decoder.init_state(1)[:2])
+    assert decoder.excitation is not None
+    decoded, _ = decoder.excitation.step(estimate, decoder.excitation.init_state(1))
+    original = codec.encoder.stft(audio)
+    first = config.excitation.first_bin(config.spectrum.n_fft, config.sample_rate)
+
+    def joined(below: Tensor, above: Tensor) -> Tensor:
+        return torch.cat([below[..., :first], above[..., first:]], dim=3)
+
+    def with_envelope(bins: int) -> Tensor:
+        return joined(decoded, decoded / size(estimate.spectrum) * averaged(size(original), bins))
+
+    width = config.sample_rate / config.spectrum.n_fft
+    spectra = {
+        "nothing": decoded,
+        "magnitudes above": joined(decoded, decoded * (size(original) / size(decoded))),
+        **{f"magnitudes above, averaged over {bins * width:.0f} Hz": with_envelope(bins) for bins in AVERAGED},
+        "magnitudes and phases above": joined(decoded, original),
+        "magnitudes and phases below": joined(original, decoded),
+        "everything": original,
+    }
+    delay = config.synthesis_delay
+    return {name: decoder.inverse_stft(spectrum)[0, delay:][: len(real)].numpy() for name, spectrum in spectra.items()}
+
+
+def table(codec: Codec, corpus: Corpus, clips: int) -> str:
+    """The means of every metric for each variant, as Markdown."""
+    scores: dict[str, list[list[float]]] = {}
+    for index in np.linspace(0, len(corpus) - 1, min(clips, len(corpus))).round().astype(int):
+        real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
+        for name, fake in variants(codec, real).items():
+            found = [pesq_wb(real, fake), stoi(real, fake), distillmos_of(fake), dnsmos_overall(fake)]
+            scores.setdefault(name, []).append(found)
+    lines = [f"| what is the original's | {' | '.join(METRICS)} |", "|---|" + "---:|" * len(METRICS)]
+    for name, values in scores.items():
+        pesq, intelligible, distillmos, dnsmos = np.nanmean(values, axis=0)
+        lines.append(f"| {name} | {pesq:.2f} | {intelligible:.3f} | {distillmos:.2f} | {dnsmos:.2f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a released model, or a folder with config.json and model.safetensors")
+    parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
+    parser.add_argument("--clips", type=int, default=10, help="how many, evenly spread (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        model = pretrained.find(args.model)
+        codec = Codec(model.config).eval()
+        require(codec.decoder.excitation is not None, f"{args.model} has codes for all phases: nothing is made up")
+        load_weights(codec, model)
+        print(table(codec, Corpus(args.data, "valid"), args.clips))
+    except InputError as error:
+        print(f"oracle: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
