@@ -14,7 +14,7 @@ from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_codes, write_codes
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.realtime import stream
-from spectok.plotting import draw
+from spectok.plotting import comparison, save
 from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent.parent / "tests" / "data"
@@ -35,7 +35,8 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     length = len(audio) * 16000 // sample_rate
     real, fake = (restore(a, sample_rate, 16000, length) for a in (audio, decoded))
     frames = codes.reshape(-1, tokenizer.tokens_per_frame)
-    draw(out / f"{name}.png", real, fake, frames, 16000, tokenizer.frame_rate, f"{name}, {tokenizer.bitrate:g} bits/s")
+    title = f"{name}, {tokenizer.bitrate:g} bits/s"
+    save(comparison(real, fake, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
     report = stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
     size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
     latency = tokenizer.config.latency_samples

@@ -91,7 +91,9 @@ def draw(content: bytes, names: list[str]) -> None:
     from PIL import Image, PngImagePlugin
 
     figures = {name: figure for name, (figure, _) in pictures(json.loads(content)).items()}
-    for name, figure in (figures | {"harmonics": _harmonics()}).items():
+    if "harmonics" in names:
+        figures["harmonics"] = _harmonics()
+    for name, figure in figures.items():
         if name in names:
             drawn = io.BytesIO()
             figure.savefig(drawn, format="png", dpi=76 if name == "harmonics" else 110)

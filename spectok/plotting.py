@@ -1,4 +1,4 @@
-"""Pictures. `draw` shows what the codec does: both spectrograms and the codes between them."""
+"""Pictures. `comparison` shows what the codec does: both spectrograms and the codes between them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,19 +11,6 @@ from spectok.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-def draw(
-    path: str | Path,
-    real: NDArray[np.float32],
-    fake: NDArray[np.float32],
-    codes: NDArray[np.int64],
-    sample_rate: int,
-    frame_rate: float,
-    title: str = "",
-) -> None:
-    """Write `comparison` as a PNG."""
-    save(comparison(real, fake, codes, sample_rate, frame_rate, title), path)
 
 
 def comparison(

@@ -11,10 +11,10 @@ class Postfilter(nn.Module):
 
     A codec of few bits is trained to give the spectrum that is nearest to the original on average, and an average is
     smoother than any original. Each bin above `config.above` is multiplied by `(|S| / m)^contrast`, where m is the
-    geometric mean of |S| over the bins that are at most `REACH` away, and then by one factor for all of them that gives
-    back their power. Codecs have done this in the time domain for long (J.-H. Chen and A. Gersho, "Adaptive
-    postfiltering for quality enhancement of coded speech", IEEE Transactions on Speech and Audio Processing 3 (1),
-    1995).
+    geometric mean of |S| over the bins that are at most `REACH` away. A second factor, from the same bins, gives them
+    the power that they had before. Other codecs filter the decoded audio to the same end (J.-H. Chen and A. Gersho,
+    "Adaptive postfiltering for quality enhancement of coded speech", IEEE Transactions on Speech and Audio Processing
+    3 (1), 1995).
 
     Training does without it: a network that heard it would learn to undo it.
 

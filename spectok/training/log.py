@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from spectok.audio import write_audio
 from spectok.config import CodecConfig
-from spectok.plotting import draw
+from spectok.plotting import comparison, save
 from spectok.training.validation import Validation
 
 
@@ -42,7 +42,8 @@ class RunLog:
         config, samples = self.config, self.folder / "samples"
         samples.mkdir(exist_ok=True)
         for n, clip in enumerate(result.clips):
-            draw(samples / f"{n}.png", clip.real, clip.fake, clip.codes, config.sample_rate, config.frame_rate)
+            figure = comparison(clip.real, clip.fake, clip.codes, config.sample_rate, config.frame_rate)
+            save(figure, samples / f"{n}.png")
             self.board.add_image(f"spectrogram/{n}", imread(samples / f"{n}.png"), step, dataformats="HWC")
             for kind, audio in (("real", clip.real), ("fake", clip.fake)):
                 write_audio(samples / f"{n}_{kind}.wav", audio, config.sample_rate)
