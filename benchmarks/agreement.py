@@ -21,7 +21,7 @@ from spectok.engine import ENGINES, load_engine
 from spectok.errors import InputError
 from spectok.export.agreement import CUTS, Agreement, Difference, Reference, audio_differences
 from spectok.model.codec import Codec
-from spectok.model.weights import load_weights
+from spectok.weights import load_weights
 
 HERE = Path(__file__).parent
 AUDIO_EVERY = 16  # of how many files one is decoded frame by frame in float64, which takes long

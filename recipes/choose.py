@@ -20,9 +20,9 @@ from spectok.errors import InputError
 from spectok.evaluation.judges import judge
 from spectok.evaluation.metrics import mel_distance, pesq_wb, stoi
 from spectok.model.codec import Codec
-from spectok.model.weights import load_weights
 from spectok.training.corpus import Corpus
 from spectok.training.validation import reconstruct
+from spectok.weights import load_weights
 
 RANKED = {"pesq": 1, "stoi": 1, "distillmos": 1, "dnsmos": 1, "mel_distance": -1, "wer": -1}  # 1: higher is better
 SHOWN = (*RANKED, "speaker", "pitch_cents", "voicing_error")

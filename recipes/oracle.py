@@ -21,9 +21,9 @@ from spectok.errors import InputError
 from spectok.evaluation.judges import distillmos_of, dnsmos_overall
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.model.codec import Codec
-from spectok.model.weights import load_weights
 from spectok.schema import require
 from spectok.training.corpus import Corpus
+from spectok.weights import load_weights
 
 METRICS = ("PESQ-WB", "STOI", "DistillMOS", "DNSMOS")
 MAX_SECONDS = 5.0

@@ -29,11 +29,11 @@ from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.export.agreement import export_verified
 from spectok.files import write_text
 from spectok.model.codec import Codec
-from spectok.model.weights import halved, load_weights, round_to_half_, save_tensors
 from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.validation import reconstruct
+from spectok.weights import halved, load_weights, round_to_half_, save_tensors
 
 LEVEL_FILES, LEVEL_SECONDS = 400, 6  # that the gain is measured on
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # that the export is verified with

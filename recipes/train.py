@@ -24,7 +24,6 @@ import torch
 
 from spectok import pretrained
 from spectok.errors import InputError
-from spectok.model.weights import load_tensors
 from spectok.schema import from_dict, require
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
@@ -33,6 +32,7 @@ from spectok.training.history import history
 from spectok.training.loop import fit
 from spectok.training.recipe import Budget, Machine, TrainConfig
 from spectok.training.trainer import Trainer
+from spectok.weights import load_tensors
 
 
 def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:

@@ -200,7 +200,7 @@ class TorchEngine:
             import torch
 
             from spectok.model.codec import Codec
-            from spectok.model.weights import load_weights
+            from spectok.weights import load_weights
         except ModuleNotFoundError as error:
             raise InputError(f"the engine torch needs PyTorch: pip install 'spectok[torch]' ({error})") from error
         if threads is not None:

@@ -17,9 +17,9 @@ from spectok.container.packets import pack_header
 from spectok.engine import CodecState
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
-from spectok.model.weights import save_tensors
 from spectok.pretrained import Model
 from spectok.tokenizer import Tokenizer
+from spectok.weights import save_tensors
 
 TINY = {"query": QUERY, "flat": FLAT, "vq": VQ}
 SHORT_FRAME = TowerConfig(channels=(4, 8), frequency_strides=(2,), time_strides=(1,))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from runs import ADVERSARIAL, DISCRIMINATOR, FSQ, JUDGED, OVERRIDES, VQ, distances, recipe, state, trainer_of
 
-from spectok.model.weights import load_tensors, save_tensors
 from spectok.training import distributed
 from spectok.training.augment import Batch
+from spectok.weights import load_tensors, save_tensors
 
 ROOT = Path(__file__).parent.parent
 LOSS = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)

@@ -18,8 +18,8 @@ from spectok.config import ExcitationConfig
 from spectok.engine import OnnxEngine, TorchEngine
 from spectok.export.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
 from spectok.model.codec import Codec
-from spectok.model.weights import load_weights
 from spectok.pretrained import Model
+from spectok.weights import load_weights
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 

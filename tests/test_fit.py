@@ -16,10 +16,10 @@ import torch
 from runs import ADVERSARIAL, JUDGED, OVERRIDES, VQ, bad_batch, differing, recipe, state, trainer_of
 
 from recipes import train as train_recipe
-from spectok.model.weights import load_tensors
 from spectok.training import loop
 from spectok.training.corpus import Corpus
 from spectok.training.recipe import Budget
+from spectok.weights import load_tensors
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,6 +10,7 @@ errors files
 schema
 config
 audio container plotting pretrained
+weights
 model
 engine
 sessions
@@ -24,7 +25,7 @@ cli __init__ __main__
 ROW = {name: row for row, line in enumerate(ORDER) for name in line.split()}
 PACKAGE = Path(__file__).parent.parent / "spectok"
 FILES = sorted(PACKAGE.rglob("*.py"))
-TORCH_AT_THE_TOP = {"model", "export", "training", "evaluation", "bench"}
+TORCH_AT_THE_TOP = {"weights", "model", "export", "training", "evaluation", "bench"}
 TORCH_IN_FUNCTIONS = {"engine", "tokenizer"}
 
 

@@ -14,7 +14,7 @@ from models import in_double_precision, released, use_root, write_root
 from spectok import InputError, Tokenizer, pretrained
 from spectok.audio import read_audio, resample
 from spectok.evaluation.metrics import pesq_wb, stoi
-from spectok.model.weights import load_tensors, save_tensors
+from spectok.weights import load_tensors, save_tensors
 
 CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))
 FLOORS = {  # means over the two clips; `codes` is the number of different ones in both

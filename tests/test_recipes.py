@@ -12,9 +12,9 @@ from recipes import train as train_recipe
 from spectok import pretrained
 from spectok.errors import InputError
 from spectok.model.codec import Codec
-from spectok.model.weights import load_tensors, load_weights
 from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
+from spectok.weights import load_tensors, load_weights
 
 RECIPE = "recipes/spectok-16k-4k.toml"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from runs import ADVERSARIAL, FSQ, PLAIN, VQ, differing, recipe, state, trainer_of
 
-from spectok.model.weights import load_tensors
+from spectok.weights import load_tensors
 
 QUANTIZERS = pytest.mark.parametrize("quantizer", [FSQ, VQ], ids=["fsq", "vq"])
 LOSSES = pytest.mark.parametrize("loss", [PLAIN, ADVERSARIAL], ids=["plain", "adversarial"])

@@ -14,13 +14,13 @@ from recipes import train as train_recipe
 from spectok.config import ExcitationConfig
 from spectok.errors import InputError
 from spectok.model.codec import Codec
-from spectok.model.weights import load_tensors
 from spectok.training.augment import Batch, DataConfig
 from spectok.training.checkpoint import initial_weights
 from spectok.training.corpus import Corpus
 from spectok.training.losses import Losses, decorrelation
 from spectok.training.recipe import Budget
 from spectok.training.trainer import Trainer
+from spectok.weights import load_tensors
 
 FROM_THE_START = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)
 ALL_ASKED = dataclasses.replace(DISCRIMINATOR, periods_asked=0)

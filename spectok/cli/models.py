@@ -92,7 +92,7 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
 def inspect(args: argparse.Namespace) -> None:
     """A picture of what a model looks at."""
     from spectok.model.codec import Codec
-    from spectok.model.weights import load_weights
+    from spectok.weights import load_weights
 
     try:
         from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection

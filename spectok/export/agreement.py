@@ -20,10 +20,10 @@ from spectok.engine import CodecState, Engine, OnnxEngine
 from spectok.export.onnx import export
 from spectok.files import atomic_write
 from spectok.model.codec import Codec
-from spectok.model.weights import load_weights
 from spectok.pretrained import Model
 from spectok.schema import require
 from spectok.sessions import StreamEncoder
+from spectok.weights import load_weights
 
 Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]

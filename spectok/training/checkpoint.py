@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
 from spectok.model.codec import Codec
-from spectok.model.weights import load_tensors
 from spectok.pretrained import Model
 from spectok.schema import require
+from spectok.weights import load_tensors
 
 
 class Part(NamedTuple):

@@ -14,7 +14,6 @@ from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate, Excitation
 from spectok.model.quantizer import Quantized
 from spectok.model.streaming import State
-from spectok.model.weights import load_tensors, save_tensors
 from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.augment import Batch
@@ -27,6 +26,7 @@ from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
 from spectok.training.recipe import Budget, Machine, TrainConfig
 from spectok.training.scales import Scales
 from spectok.training.streams import Streams
+from spectok.weights import load_tensors, save_tensors
 
 Network = Callable[[Tensor, tuple[State, State]], tuple[Estimate, Quantized, tuple[State, State]]]
 
