@@ -58,6 +58,7 @@ class Group:
     minutes: float = 0.0  # of one processor
     steps: int = 0  # or steps
     seeds: tuple[int, ...] = (0,)
+    commit: str = ""  # the last commit whose code has the options of these probes: their results are kept as they are
 
     def __post_init__(self) -> None:
         require((self.minutes > 0) != (self.steps > 0), f"{self.title}: give either minutes or steps")
@@ -101,9 +102,9 @@ def probes(group: Group) -> list[Probe]:
 
 
 def train(probe: Probe, data: Path, out: Path) -> None:
-    """Train one probe, unless it has been."""
+    """Train one probe, unless it has been trained, or only an earlier commit can train it."""
     group, folder = probe.group, probe.folder(out)
-    if (folder / "done").exists():
+    if group.commit or (folder / "done").exists():
         return
     overrides = [*group.base, *group.probes[probe.name], f"seed={probe.seed}"]
     options = [f"--set={override}" for override in overrides]
@@ -140,13 +141,17 @@ def outcome(probe: Probe, out: Path) -> dict[str, Any]:
 
 
 def write(study: Path, groups: list[Group], out: Path) -> None:
-    """Write what the finished probes gave to `results.json`."""
-    results = []
+    """Write what the finished probes gave to `results.json`, which keeps its groups of earlier commits."""
+    path, results = study / "results.json", []
+    before = {group["title"]: group for group in json.loads(path.read_text("utf-8"))} if path.exists() else {}
     for group in groups:
+        if group.commit:
+            results.append(before[group.title])
+            continue
         facts = {key: value for key, value in dataclasses.asdict(group).items() if key != "probes"}
         done = [probe for probe in probes(group) if (probe.folder(out) / "done").exists()]
         results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
-    write_text(study / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text(path, json.dumps(results, indent=1) + "\n")
     draw(study / "curves.png", results)
 
 

@@ -19,7 +19,6 @@ PLAIN = LossConfig()
 # From the third of six steps on, every loss there is.
 ADVERSARIAL = LossConfig(
     stft_weight=0.3,
-    scales_weight=0.1,
     level_weight=0.2,
     adversarial_weight=0.5,
     feature_weight=0.5,
@@ -80,8 +79,6 @@ def state(trainer):
         "balance": trainer.balancer.squares,
     }
     parts["streams"] = trainer.streams.tensors()
-    if trainer.scales:
-        parts["scales"] = trainer.scales.state_dict()
     if trainer.discriminators:
         parts["discriminators"] = trainer.discriminators.state_dict()
         parts["discriminator_optimizer"] = _entries(trainer.discriminator_optimizer)

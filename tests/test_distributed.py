@@ -18,11 +18,14 @@ from spectok.weights import load_tensors, save_tensors
 
 ROOT = Path(__file__).parent.parent
 LOSS = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)
-HINGE = dataclasses.replace(LOSS, adversarial_form="hinge", balance=False)
+FIXED = dataclasses.replace(LOSS, balance=False)
+ALL_ASKED = dataclasses.replace(DISCRIMINATOR, periods_asked=0)
 KINDS = {  # the pool is full after the first of three steps, and entries that are used less than 40 times expire
     "fsq": recipe(FSQ, LOSS, batch_size=4),
     "vq": recipe(dataclasses.replace(VQ, expiry_threshold=40.0), LOSS, batch_size=4),
-    "hinge": recipe(FSQ, HINGE, batch_size=4, discriminator=dataclasses.replace(DISCRIMINATOR, periods_asked=0)),
+    "fixed weights": recipe(
+        FSQ, FIXED, batch_size=4, discriminator=dataclasses.replace(DISCRIMINATOR, periods_asked=0)
+    ),
 }
 
 

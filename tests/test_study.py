@@ -112,11 +112,22 @@ def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path):
     ]
 
 
+def test_groups_of_an_earlier_commit_keep_their_results(prepared, tmp_path, in_process):
+    title = PLAN.replace('"Widths"', '"Hinge"').replace("steps = 2", 'steps = 2\ncommit = "8e120bb"')
+    (tmp_path / "plan.toml").write_text(title)
+    probe = {"name": "hinge", "seed": 0, "curve": [{"step": 1, "mel": 0.1}]}
+    kept = [{"title": "Hinge", "probes": [probe], "seeds": [0]}]
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    assert study.main([str(tmp_path), "--data", str(prepared), "--out", str(tmp_path / "runs")]) == 0
+    assert in_process == [] and not (tmp_path / "runs").exists()
+    assert json.loads((tmp_path / "results.json").read_text()) == kept
+
+
 @pytest.mark.parametrize("folder", STUDIES, ids=[folder.name for folder in STUDIES])
 def test_plans_fit_their_recipes(folder):
     for group in study.load_plan(folder):
         assert group.init in ("", *pretrained.names())
-        for overrides in group.probes.values():
+        for overrides in () if group.commit else group.probes.values():
             train_recipe.load_recipe(RECIPES / group.recipe, [*group.base, *overrides])
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torchaudio
@@ -31,13 +30,10 @@ class LossConfig:
     stft_weight: float = 0.0  # mean absolute error of the log magnitudes of windows that resolve harmonics
     level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over short windows
     level_start: float = 0.0  # share of the budget after which it counts: until then it slows the others
-    overshoot_weight: float = 0.0  # mean natural-log excess of the magnitude, where it exceeds
     adversarial_weight: float = 0.0  # of the discriminators' verdict
     feature_weight: float = 0.0  # of what the discriminators see on the way
     commitment_weight: float = 0.25  # of the quantizer, where it has one
     decorrelation_weight: float = 0.0  # of the latent's second moments
-    scales_weight: float = 0.0  # of what the decoder's inner scales tell of the spectrum
-    adversarial_form: Literal["least_squares", "hinge"] = "least_squares"
     adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
     balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output
     power: float = 2.0  # p of |s|^(1/p) in complex and magnitude
@@ -49,7 +45,6 @@ class LossConfig:
     mel_n_fft: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     n_mels: tuple[int, ...] = (16, 20, 40, 64, 80)
     level_windows: tuple[int, ...] = (1024,)  # samples of the windows whose levels are compared; hops of a half
-    overshoot_range_db: float = 60.0  # bins this much below the loudest of their clip may exceed
     floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
 
     def __post_init__(self) -> None:
@@ -125,8 +120,6 @@ class Losses(nn.Module):
         losses |= self.log_spectra(real, fake)
         if self.config.level_weight and progress >= self.config.level_start:
             losses["level"] = self.level(real, fake)
-        if self.config.overshoot_weight:
-            losses["overshoot"] = self.overshoot(real, fake)
         return losses
 
     def spectral(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -175,14 +168,6 @@ class Losses(nn.Module):
             terms.append(_between(nn.functional.l1_loss, *(0.5 * torch.log(e + self.floor**2) for e in energies)))
         return torch.stack(terms).mean()
 
-    def overshoot(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean of relu(ln |fake| / |real|) over the bins that are heard; regression leaves some too loud, as noise."""
-        real = real.repeat(len(fake) // len(real), 1)  # what is too loud is so in each draw
-        real, fake = (self._stft(audio, self.config.spectral_n_fft).abs() for audio in (real, fake))
-        heard = real > real.amax(dim=(1, 2), keepdim=True) * 10 ** (-self.config.overshoot_range_db / 20)
-        excess = torch.where(heard, torch.log(fake.clamp_min(1e-9) / real.clamp_min(1e-9)), 0.0)
-        return (torch.relu(excess).sum(dim=(1, 2)) / heard.sum(dim=(1, 2)).clamp_min(1)).mean()
-
     def _stft(self, audio: Tensor, n_fft: int) -> Tensor:
         # Scaled so that a full-scale sine has magnitude 1 whatever the window, so that one floor serves all.
         window = self.get_buffer(f"window_{n_fft}")
@@ -210,23 +195,20 @@ def _size(feature_map: Tensor) -> Tensor:
     return feature_map.reshape(len(feature_map), -1).abs().mean(dim=1)
 
 
-def judge(real: Judgement, fake: Judgement, form: str) -> tuple[dict[str, Tensor], Tensor]:
+def judge(real: Judgement, fake: Judgement) -> tuple[dict[str, Tensor], Tensor]:
     """The codec's adversarial and feature losses, unweighted, and the discriminators' own loss.
 
+    The least-squares form (LSGAN, arXiv 1611.04076): real audio should score 1, and decoded audio 0.
+
     Args:
-        real: what the discriminators say of the original.
-        fake: what they say of the codec's output.
-        form: "least_squares" (LSGAN, arXiv 1611.04076) or "hinge" (arXiv 1705.02894).
+        real: the discriminators' logits and feature maps of the original.
+        fake: the same of the decoded audio.
     """
     (real_logits, real_maps), (fake_logits, fake_maps) = real, fake
     verdicts, errors = [], []
     for r, f in zip(real_logits, fake_logits, strict=True):
-        if form == "hinge":
-            verdicts.append(-f.mean())
-            errors.append(torch.relu(1 - r).mean() + torch.relu(1 + f).mean())
-        else:
-            verdicts.append((1 - f).square().mean())
-            errors.append((1 - r).square().mean() + f.square().mean())
+        verdicts.append((1 - f).square().mean())
+        errors.append((1 - r).square().mean() + f.square().mean())
     features = [
         (_size(f - r.detach()) / _size(r.detach()).clamp_min(1e-4)).mean()
         for real_list, fake_list in zip(real_maps, fake_maps, strict=True)

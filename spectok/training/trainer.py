@@ -24,7 +24,6 @@ from spectok.training.corpus import Corpus
 from spectok.training.discriminators import Discriminators
 from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
 from spectok.training.recipe import Budget, Machine, TrainConfig
-from spectok.training.scales import Scales
 from spectok.training.streams import Streams
 from spectok.weights import load_tensors, save_tensors
 
@@ -62,9 +61,7 @@ class Trainer:
         self.network = compiled(self.codec) if self.machine.compile else self.codec.estimate
         self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below).to(device)
         self.balancer = Balancer(config.loss)
-        self.scales = Scales(self.codec).to(device) if config.loss.scales_weight else None
-        self.learned = nn.ModuleList(filter(None, [self.codec, self.scales]))
-        self.optimizer = self._optimizer_of(self.learned)
+        self.optimizer = self._optimizer_of(self.codec)
         self.discriminators = Discriminators(config.discriminator).to(device) if config.loss.is_adversarial else None
         self.discriminator_optimizer = self._optimizer_of(self.discriminators) if self.discriminators else None
         self.averaged = AveragedModel(self.codec, multi_avg_fn=self._average_, use_buffers=True)
@@ -117,7 +114,7 @@ class Trainer:
             adversarial |= {"discriminator": error}
         self.optimizer.zero_grad()
         ((output * gradient).sum() + inner_total).backward()  # the first term only carries the gradient on
-        norms["gradient_norm"] = self._update(self.learned, self.optimizer)
+        norms["gradient_norm"] = self._update(self.codec, self.optimizer)
         usable = math.isfinite(norms["gradient_norm"])
         if usable:
             self.streams.go_on(audio, network_state, synthesis_state)
@@ -252,15 +249,13 @@ class Trainer:
             ([x[half].float() for x in logits], [[x[half].float() for x in layers] for layers in maps])
             for half in (slice(count), slice(count, None))
         )
-        losses, error = judge(of_real, of_fake, loss.adversarial_form)
+        losses, error = judge(of_real, of_fake)
         return {name: value for name, value in losses.items() if loss.weights[name]}, error
 
     def _inner_losses(self, quantized: Quantized, audio: Tensor) -> dict[str, Tensor]:
         losses = {"commitment": quantized.commitment_loss}
         if self.config.loss.decorrelation_weight:
             losses["decorrelation"] = decorrelation(quantized.latent)
-        if self.scales is not None:
-            losses["scales"] = self.scales(audio)
         return losses
 
     def _update_discriminators(self, error: Tensor) -> float:
@@ -294,8 +289,6 @@ class Trainer:
             "balance": Part(lambda: self.balancer.squares, self._restore_balance),
             "streams": Part(self.streams.tensors, self._restore_streams),
         }
-        if self.scales is not None:
-            parts["scales"] = module_part(self.scales)
         if self.discriminators and self.discriminator_optimizer:
             parts["discriminators"] = module_part(self.discriminators)
             parts["discriminator_optimizer"] = optimizer_part(self.discriminator_optimizer)
