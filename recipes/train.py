@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from spectok import pretrained
+from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.schema import from_dict, require
 from spectok.training import distributed
@@ -73,7 +74,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     )
     if args.resume:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key, value in recipe.items() if facts["recipe"][key] != value]
+        differing = _differing(facts["recipe"], recipe, str(path))
         require(not differing, f"{args.out} was begun with another recipe: {', '.join(differing)} differ")
     else:
         hours = {source or "unnamed": round(value, 3) for source, value in train.hours_by_source().items()}
@@ -88,6 +89,19 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     facts["commit"] = commit()
     args.out.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _differing(begun: dict[str, Any], recipe: dict[str, Any], where: str) -> list[str]:
+    """The keys in which a recipe differs from the one that a run began with, perhaps under an earlier version.
+
+    Settings that this version no longer has are not compared.
+    """
+    codec = json.loads(json.dumps(dataclasses.asdict(CodecConfig.from_json(begun["codec"], where))))
+
+    def kept(before: Any, now: Any) -> Any:
+        return {key: before[key] for key in now if key in before} if isinstance(now, dict) else before
+
+    return [key for key, now in recipe.items() if kept((begun | {"codec": codec})[key], now) != now]
 
 
 def commit() -> str:

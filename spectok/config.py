@@ -10,10 +10,12 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from spectok.errors import InputError
 from spectok.schema import from_dict, require
+
+FORMAT = 2  # of config.json; files without a number are of format 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class SpectrumConfig:
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """A tower of strided convolutions and GRUs. Strides are in encoder order; the decoder mirrors them."""
+    """Strided convolutions and GRUs between spectrum and bottleneck, in encoder order; the decoder mirrors them."""
 
     channels: tuple[int, ...] = (16, 32)  # after the input convolution, then after each stage
     frequency_strides: tuple[int, ...] = (2,)
@@ -85,8 +87,7 @@ class BottleneckConfig:
     kind: Literal["query", "mamba", "band_split", "band_conv", "flat"] = "query"
     queries: int = 16  # K: learnable queries, or the bands that stand in for them; flat has neither
     heads: int = 4  # of query; the groups of band_conv's channels
-    bands: Literal["musical", "mel", "erb"] = "mel"  # the layout of the bands
-    bias: Literal["none", "fixed", "slope", "matrix", "mask"] = "matrix"  # of query, towards the bands
+    bias: Literal["none", "matrix", "mask"] = "matrix"  # of query, towards the bands
     adaptive: bool = True  # whether what a query looks at depends on the frame, or on its bias alone
 
     def __post_init__(self) -> None:
@@ -168,8 +169,7 @@ class CodecConfig:
     name: str = "spectok"
     sample_rate: int = 16000
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
-    encoder: TowerConfig = field(default_factory=TowerConfig)
-    decoder: TowerConfig = field(default_factory=TowerConfig)
+    tower: TowerConfig = field(default_factory=TowerConfig)  # of the encoder; the decoder has its mirror image
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     excitation: ExcitationConfig = field(default_factory=ExcitationConfig)
@@ -197,28 +197,22 @@ class CodecConfig:
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
         for name in ("encoder_dense_rank", "decoder_dense_rank", "encoder_gru_layers", "decoder_gru_layers"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")
-        for side, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
-            left = positions // math.prod(tower.frequency_strides)
-            require(
-                left > 0 and positions % math.prod(tower.frequency_strides) == 0,
-                f"{side} frequency strides {tower.frequency_strides} do not divide the {positions} positions of n_fft "
-                f"{self.spectrum.n_fft}",
-            )
-            if self.bottleneck.kind != "flat":
-                width = tower.channels[-1]
-                heads, queries = self.bottleneck.heads, self.bottleneck.queries
-                if self.bottleneck.kind in ("query", "band_conv"):
-                    require(width % heads == 0, f"{side} width {width} is not a multiple of {heads} heads")
-                require(queries <= left, f"{queries} queries are more than the {left} positions of the {side}")
+        left = positions // math.prod(self.tower.frequency_strides)
         require(
-            math.prod(self.encoder.time_strides) == math.prod(self.decoder.time_strides),
-            f"time strides of encoder {self.encoder.time_strides} and decoder {self.decoder.time_strides} disagree",
+            left > 0 and positions % math.prod(self.tower.frequency_strides) == 0,
+            f"the frequency strides {self.tower.frequency_strides} do not divide the {positions} positions of n_fft "
+            f"{self.spectrum.n_fft}",
         )
+        if self.bottleneck.kind != "flat":
+            width, heads, queries = self.tower.channels[-1], self.bottleneck.heads, self.bottleneck.queries
+            if self.bottleneck.kind in ("query", "band_conv"):
+                require(width % heads == 0, f"the tower's last width {width} is not a multiple of {heads} heads")
+            require(queries <= left, f"{queries} queries are more than the {left} positions that the tower leaves")
 
     @property
     def frame_length(self) -> int:
         """Samples per code frame."""
-        return self.spectrum.hop_length * math.prod(self.encoder.time_strides)
+        return self.spectrum.hop_length * math.prod(self.tower.time_strides)
 
     @property
     def synthesis_delay(self) -> int:
@@ -250,8 +244,28 @@ class CodecConfig:
         return -(-(num_samples + self.synthesis_delay) // self.frame_length) if num_samples else 0
 
     def to_json(self) -> str:
-        """All fields as JSON text."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """All fields, and the version of this format, as JSON text."""
+        return json.dumps({"format": FORMAT} | dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> "CodecConfig":
+        """The configuration in parsed JSON of this or an earlier version of the format.
+
+        Args:
+            data: what `to_json` wrote, parsed.
+            where: what to call the data in an error.
+
+        Raises:
+            InputError: the version is unknown, or a key or value is wrong.
+        """
+        require(isinstance(data, dict), f"{where} must be a table of keys, not {data!r}")
+        version = data.get("format", 1)
+        require(
+            type(version) is int and 1 <= version <= FORMAT,
+            f"{where} has the format {version!r}; this version of spectok reads formats 1 to {FORMAT}",
+        )
+        fields = {key: value for key, value in data.items() if key != "format"}
+        return from_dict(cls, _upgraded(fields, where) if version == 1 else fields, where)
 
     @classmethod
     def load(cls, path: str | Path) -> "CodecConfig":
@@ -264,4 +278,19 @@ class CodecConfig:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot read the codec's configuration {path}: {error}") from error
-        return from_dict(cls, data, str(path))
+        return cls.from_json(data, str(path))
+
+
+def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Format 1 as format 2, which has one tower for encoder and decoder, and bands of equal width in mel only."""
+    towers, bottleneck = {"encoder", "decoder"} & data.keys(), data.get("bottleneck", {})
+    require(
+        not towers or data.get("encoder") == data.get("decoder"),
+        f"{where} has an encoder and a decoder that differ, which only version 0.1 of spectok can run",
+    )
+    data = {key: value for key, value in data.items() if key not in towers} | (
+        {"tower": data["encoder"]} if towers else {}
+    )
+    if isinstance(bottleneck, dict) and bottleneck.get("bands") == "mel":
+        data["bottleneck"] = {key: value for key, value in bottleneck.items() if key != "bands"}
+    return data

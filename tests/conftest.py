@@ -15,8 +15,7 @@ TOWER = TowerConfig(channels=(4, 8), frequency_strides=(2,), time_strides=(2,))
 QUERY = CodecConfig(
     name="tiny-query",
     spectrum=SPECTRUM,
-    encoder=TOWER,
-    decoder=TOWER,
+    tower=TOWER,
     bottleneck=BottleneckConfig(queries=4, heads=2),
     quantizer=QuantizerConfig(tokens_per_frame=2, levels=(4, 4, 4), codebook_size=64, codebook_dim=3),
     latent_dim=12,
@@ -30,8 +29,7 @@ FLAT_TOWER = TowerConfig(
 FLAT = CodecConfig(
     name="tiny-flat",
     spectrum=SPECTRUM,
-    encoder=FLAT_TOWER,
-    decoder=FLAT_TOWER,
+    tower=FLAT_TOWER,
     bottleneck=BottleneckConfig(kind="flat"),
     quantizer=QuantizerConfig(tokens_per_frame=3, levels=(5, 3), codebook_size=15, codebook_dim=2),
     latent_dim=12,
@@ -43,9 +41,8 @@ FLAT = CodecConfig(
 VQ = CodecConfig(
     name="tiny-vq",
     spectrum=SPECTRUM,
-    encoder=TOWER,
-    decoder=TOWER,
-    bottleneck=BottleneckConfig(queries=3, heads=4, bands="erb"),
+    tower=TOWER,
+    bottleneck=BottleneckConfig(queries=3, heads=4),
     quantizer=QuantizerConfig(kind="vq", tokens_per_frame=4, codebook_size=32, codebook_dim=3, pool_size=256),
     latent_dim=12,
     encoder_dense_rank=6,

@@ -63,10 +63,10 @@ class RandomEngine:
 class EchoEngine:
     """A perfect codec: codes are 16-bit samples, and the synthesis delay is that of a real STFT and its inverse."""
 
-    def __init__(self, spectrum: SpectrumConfig, tower: TowerConfig = QUERY.encoder) -> None:
+    def __init__(self, spectrum: SpectrumConfig, tower: TowerConfig = QUERY.tower) -> None:
         frame_length = spectrum.hop_length * tower.time_strides[0]
         quantizer = QuantizerConfig(kind="vq", tokens_per_frame=frame_length, codebook_size=65536, codebook_dim=1)
-        self.config = replace(QUERY, spectrum=spectrum, encoder=tower, decoder=tower, quantizer=quantizer)
+        self.config = replace(QUERY, spectrum=spectrum, tower=tower, quantizer=quantizer)
         self.stft, self.inverse = STFT(spectrum).double(), InverseSTFT(spectrum).double()
 
     def init_state(self, batch):

@@ -29,7 +29,7 @@ DISCRIMINATOR = DiscriminatorConfig(
     periods=(2, 3), period_channels=(2, 4), windows=(512, 256), band_channels=2, periods_asked=1
 )
 OVERRIDES = [  # the same codec and discriminators, for recipes/train.py
-    *(f"--set=codec.{side}.channels=[2,4]" for side in ("encoder", "decoder")),
+    "--set=codec.tower.channels=[2,4]",
     *(f"--set=codec.{key}=16" for key in ("latent_dim", "gru_hidden", "encoder_dense_rank", "decoder_dense_rank")),
     *(f"--set=codec.bottleneck.{text}" for text in ("kind=query", "queries=4", "heads=2")),
     '--set=codec.name="tiny"',
@@ -50,8 +50,7 @@ def recipe(quantizer=FSQ, loss=PLAIN, batch_size=2, discriminator=DISCRIMINATOR,
     return TrainConfig(
         codec=CodecConfig(
             name="tiny",
-            encoder=tower,
-            decoder=tower,
+            tower=tower,
             bottleneck=BottleneckConfig(queries=4, heads=2),
             quantizer=quantizer,
             latent_dim=16,

@@ -1,19 +1,16 @@
 import numpy as np
 import pytest
 
-from spectok.model.bottleneck.bands import bands, positional_bias
+from spectok.model.bottleneck.bands import mel_bands, positional_bias
 
-LAYOUTS = ["musical", "mel", "erb"]
 COUNTS = [(1, 16), (2, 16), (4, 32), (16, 80), (32, 80), (64, 80), (80, 80), (16, 160), (24, 256)]
-layouts = pytest.mark.parametrize("layout", LAYOUTS)
 counts = pytest.mark.parametrize(("count", "positions"), COUNTS)
 
 
-@layouts
 @counts
 @pytest.mark.parametrize("sample_rate", [16000, 48000])
-def test_bands_cover_every_position_in_order(layout, count, positions, sample_rate):
-    edges = bands(layout, count, positions, sample_rate)
+def test_bands_cover_every_position_in_order(count, positions, sample_rate):
+    edges = mel_bands(count, positions, sample_rate)
     assert edges.shape == (count, 2) and edges.dtype == np.int64
     assert edges[0, 0] == 0 and edges[-1, 1] == positions
     assert (edges[:, 1] > edges[:, 0]).all()
@@ -25,10 +22,9 @@ def test_bands_cover_every_position_in_order(layout, count, positions, sample_ra
     assert covered.all()
 
 
-@layouts
 @pytest.mark.parametrize(("count", "positions"), [(4, 32), (16, 80), (32, 80), (16, 160), (24, 256)])
-def test_low_bands_are_narrower(layout, count, positions):
-    widths = np.diff(bands(layout, count, positions, 16000), axis=1)[:, 0]
+def test_low_bands_are_narrower(count, positions):
+    widths = np.diff(mel_bands(count, positions, 16000), axis=1)[:, 0]
     quarter = count // 4
     assert widths[0] < widths[-1]
     assert 1.5 * widths[:quarter].mean() < widths[-quarter:].mean()
@@ -36,20 +32,8 @@ def test_low_bands_are_narrower(layout, count, positions):
 
 def test_mel_bands_by_hand():
     # 3 bands from 0 Hz to 8 kHz: 5 points, 710.0 mel apart, at 0, 614, 1768, 3935 and 8000 Hz; a position is 500 Hz.
-    edges = bands("mel", 3, 16, 16000)
+    edges = mel_bands(3, 16, 16000)
     assert edges.tolist() == [[0, 4], [1, 8], [3, 16]]
-
-
-def test_erb_bands_by_hand():
-    # 2 bands from 0 Hz to 8 kHz: 4 points, evenly spaced in log10(1 + 0.00437 f). 1 + 0.00437 * 8000 = 35.96 is 3.301
-    # to the third power, so that they lie at 0, 526.5, 2264.4 and 8000 Hz; a position is 500 Hz.
-    assert bands("erb", 2, 16, 16000).tolist() == [[0, 5], [1, 16]]
-
-
-def test_musical_bands_by_hand():
-    # 4 bands over 16 positions: centres 16 ** (k / 3) = 1, 2.52, 6.35, 16 positions, edges at half and twice of that.
-    # The first is drawn down to 0.
-    assert bands("musical", 4, 16, 16000).tolist() == [[0, 2], [1, 6], [3, 13], [8, 16]]
 
 
 def test_positional_bias_by_hand():
@@ -64,9 +48,8 @@ def test_positional_bias_by_hand():
     np.testing.assert_allclose(bias, expected, rtol=0, atol=1e-6)
 
 
-@layouts
-def test_positional_bias_is_the_least_negative_in_the_band(layout):
-    edges = bands(layout, 16, 80, 16000)
+def test_positional_bias_is_the_least_negative_in_the_band():
+    edges = mel_bands(16, 80, 16000)
     bias = positional_bias(edges, 80)
     for (start, end), row in zip(edges, bias, strict=True):
         assert (row[start:end] > -1).all() and (row[:start] <= -1).all()

@@ -13,24 +13,19 @@ from torch import nn
 from spectok.config import BottleneckConfig
 from spectok.errors import InputError
 from spectok.model.bottleneck.band_mixers import _runs
-from spectok.model.bottleneck.bands import bands, membership, positional_bias
+from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
 from spectok.model.bottleneck.queries import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
 from spectok.model.streaming import Serial
 
 CHANNELS, POSITIONS, LATENT, QUERIES, HEADS = 8, 16, 12, 4, 2
 QUERY = BottleneckConfig(queries=QUERIES, heads=HEADS)
-BIASES = ("none", "fixed", "slope", "matrix", "mask")
-LAYOUTS = ("musical", "mel", "erb")
+BIASES = ("none", "matrix", "mask")
 MEMBERS = {f"query, {bias}": dataclasses.replace(QUERY, bias=bias) for bias in BIASES}
-MEMBERS |= {
-    f"{kind}, {layout}": dataclasses.replace(QUERY, kind=kind, bands=layout)
-    for kind in ("query", "mamba", "band_split", "band_conv")
-    for layout in LAYOUTS
-}
+MEMBERS |= {kind: dataclasses.replace(QUERY, kind=kind) for kind in ("query", "mamba", "band_split", "band_conv")}
 MEMBERS["query, not adaptive"] = dataclasses.replace(QUERY, adaptive=False)
 MEMBERS["flat"] = BottleneckConfig(kind="flat")
 members = pytest.mark.parametrize("config", MEMBERS.values(), ids=MEMBERS.keys())
-EDGES = bands("mel", QUERIES, POSITIONS, 16000)
+EDGES = mel_bands(QUERIES, POSITIONS, 16000)
 
 
 def compression(config=QUERY):
@@ -132,26 +127,19 @@ def test_flat_drops_and_restores_a_frequency_axis_of_one_position():
     assert list(down.parameters()) == list(up.parameters()) == []
 
 
-def bias_of(kind, inverse=False, layout="mel"):
-    return PositionalBias(kind, bands(layout, QUERIES, POSITIONS, 16000), POSITIONS, HEADS, inverse)
+def bias_of(kind, inverse=False):
+    return PositionalBias(kind, EDGES, POSITIONS, HEADS, inverse)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["fixed", "slope", "matrix"])
-def test_every_head_starts_from_the_bias_of_the_layout(kind, layout):
-    start = torch.from_numpy(positional_bias(bands(layout, QUERIES, POSITIONS, 16000), POSITIONS))
-    assert torch.equal(bias_of(kind, layout=layout)(), start.expand(HEADS, -1, -1))
-    assert torch.equal(bias_of(kind, True, layout)(), start.T.expand(HEADS, -1, -1))
+def test_every_head_starts_from_the_bias_of_the_bands():
+    start = torch.from_numpy(positional_bias(EDGES, POSITIONS))
+    assert torch.equal(bias_of("matrix")(), start.expand(HEADS, -1, -1))
+    assert torch.equal(bias_of("matrix", True)(), start.T.expand(HEADS, -1, -1))
 
 
 def test_what_of_the_bias_is_learned():
     learned = {kind: sum(p.numel() for p in bias_of(kind).parameters()) for kind in BIASES}
-    assert learned == {"none": 0, "fixed": 0, "slope": HEADS, "matrix": HEADS * QUERIES * POSITIONS, "mask": 0}
-    slope = bias_of("slope")
-    with torch.no_grad():
-        slope.slope.copy_(torch.tensor([0.5, 3.0])[:, None, None])
-    start = torch.from_numpy(positional_bias(EDGES, POSITIONS))
-    assert torch.equal(slope(), torch.stack([0.5 * start, 3 * start]))
+    assert learned == {"none": 0, "matrix": HEADS * QUERIES * POSITIONS, "mask": 0}
     assert not bias_of("none")().any()
 
 
@@ -232,7 +220,7 @@ def test_a_query_looks_at_its_band_first():
 
 
 def test_queries_are_scanned_at_the_middles_of_their_bands():
-    config = MEMBERS["mamba, mel"]
+    config = MEMBERS["mamba"]
     down, up = compression(config).mixer, expansion(config).mixer
     middles = [(start + end) // 2 + k for k, (start, end) in enumerate(EDGES.tolist())]
     assert down.kept.tolist() == middles
@@ -245,7 +233,7 @@ def test_queries_are_scanned_at_the_middles_of_their_bands():
 
 
 def test_a_band_is_split_from_its_own_positions():
-    layer = wake_(compression(MEMBERS["band_split, mel"]).mixer).double()
+    layer = wake_(compression(MEMBERS["band_split"]).mixer).double()
     x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
     sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
     gains, biases, weights = (
@@ -263,7 +251,7 @@ def test_a_band_is_split_from_its_own_positions():
 
 
 def test_bands_are_merged_into_their_own_positions():
-    layer = wake_(expansion(MEMBERS["band_split, mel"]).mixer).double()
+    layer = wake_(expansion(MEMBERS["band_split"]).mixer).double()
     z = torch.randn(3, QUERIES, CHANNELS, dtype=torch.float64)
     sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
     of_rows = {
@@ -288,7 +276,7 @@ def test_bands_are_merged_into_their_own_positions():
 
 
 def test_bands_of_like_width_run_together():
-    runs = _runs(bands("mel", 16, 80, 16000))
+    runs = _runs(mel_bands(16, 80, 16000))
     assert [(run[:, 1] - run[:, 0]).tolist() for run in runs] == [
         [3, 3, 4, 5, 6, 6, 6],
         [8, 9, 10, 12, 14, 15],
@@ -298,7 +286,7 @@ def test_bands_of_like_width_run_together():
 
 @pytest.mark.parametrize("kind", ["band_split", "band_conv"])
 def test_bands_reach_their_own_positions_and_no_others(kind):
-    config = MEMBERS[f"{kind}, mel"]
+    config = MEMBERS[f"{kind}"]
     inside = torch.from_numpy(membership(EDGES, POSITIONS))
     layer, x = compression(config).mixer, torch.randn(1, POSITIONS, CHANNELS, requires_grad=True)
     reached = torch.stack([torch.autograd.grad(layer(x)[0, k].sum(), x)[0][0].any(1) for k in range(QUERIES)])
@@ -309,7 +297,7 @@ def test_bands_reach_their_own_positions_and_no_others(kind):
 
 
 def test_a_grouped_convolution_is_a_linear_layer_for_each_band_and_group():
-    layer = compression(MEMBERS["band_conv, mel"]).mixer.double()
+    layer = compression(MEMBERS["band_conv"]).mixer.double()
     x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
     weight = layer.conv.weight.reshape(QUERIES, HEADS, CHANNELS // HEADS, CHANNELS // HEADS, -1)
     rows = []
@@ -321,7 +309,7 @@ def test_a_grouped_convolution_is_a_linear_layer_for_each_band_and_group():
 
 @torch.no_grad()
 def test_the_transposed_convolution_is_the_transpose():
-    config = MEMBERS["band_conv, mel"]
+    config = MEMBERS["band_conv"]
     down, up = compression(config).mixer.double(), expansion(config).mixer.double()
     down.mix.weight.copy_(torch.eye(CHANNELS))
     up.mix.weight.copy_(torch.eye(CHANNELS))
@@ -335,7 +323,7 @@ def test_the_transposed_convolution_is_the_transpose():
 
 @pytest.mark.parametrize("kind", ["query", "band_conv"])
 def test_heads_must_divide_the_width(kind):
-    with pytest.raises(InputError, match="encoder width 8 is not a multiple of 3 heads"):
+    with pytest.raises(InputError, match="the tower's last width 8 is not a multiple of 3 heads"):
         dataclasses.replace(conftest.QUERY, bottleneck=BottleneckConfig(kind=kind, queries=4, heads=3))
     for free in ("mamba", "band_split"):
         bottleneck = BottleneckConfig(kind=free, queries=4, heads=3)

@@ -12,7 +12,7 @@ from torch import nn
 
 from recipes.train import load_recipe
 from spectok.config import ExcitationConfig
-from spectok.model.bottleneck.bands import bands
+from spectok.model.bottleneck.bands import mel_bands
 from spectok.model.codec import SPECTRUM_GAIN, Codec
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -286,7 +286,7 @@ def test_macs_of_a_query_codec_by_hand():
     ],
 )
 def test_macs_of_the_family_by_hand(name, down, up):
-    assert bands("mel", 4, 16, 16000).tolist() == [[0, 3], [0, 5], [2, 10], [4, 16]]
+    assert mel_bands(4, 16, 16000).tolist() == [[0, 3], [0, 5], [2, 10], [4, 16]]
     attention = 2 * 16 * 8 * 8 + 2 * 4 * 16 * 8 + 4 * 8 * 8 + 4 * (8 * 32 + 16 * 8)
     counts, of_query = built(name).macs_per_second(), built("query").macs_per_second()
     assert counts["encoder"] == pytest.approx(of_query["encoder"] + 500 * (down - attention), rel=1e-12)

@@ -38,7 +38,7 @@ def test_json_round_trip(name, request, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(config.to_json(), encoding="utf-8")
     assert CodecConfig.load(path) == config
-    assert from_dict(CodecConfig, json.loads(config.to_json()), "config") == config
+    assert CodecConfig.from_json(json.loads(config.to_json()), "config") == config
 
 
 def test_missing_keys_keep_their_defaults():
@@ -69,8 +69,8 @@ def test_configurations_cannot_be_changed(query_config):
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"hidden": 3}, "file has the unknown key 'hidden'; known are bottleneck, decoder, "),
-        ({"encoder": {"stride": [2]}}, "file: encoder has the unknown key 'stride'; known are activation, channels"),
+        ({"hidden": 3}, "file has the unknown key 'hidden'; known are bottleneck, decoder_dense_rank, "),
+        ({"tower": {"stride": [2]}}, "file: tower has the unknown key 'stride'; known are activation, channels"),
         ({"bitrate": 4000}, "file has the unknown key 'bitrate'"),
         ({"sample_rate": 16000.0}, "file: sample_rate is 16000.0, but must be of type int"),
         ({"sample_rate": True}, "file: sample_rate is True, but must be of type int"),
@@ -79,10 +79,10 @@ def test_configurations_cannot_be_changed(query_config):
         ({"spectrum": {"power": "2"}}, "file: spectrum: power is '2', but must be of type float"),
         ({"spectrum": {"n_fft": None}}, "file: spectrum: n_fft is None, but must be of type int"),
         ({"spectrum": 512}, "file: spectrum must be a table of keys, not 512"),
-        ({"encoder": {"channels": 8}}, "file: encoder: channels is 8, but must be a list"),
-        ({"encoder": {"channels": [8, 2.5]}}, "file: encoder: channels is 2.5, but must be of type int"),
-        ({"encoder": {"kernel": [3]}}, "file: encoder: kernel has 1 values, but must have 2"),
-        ({"encoder": {"residual": 1}}, "file: encoder: residual is 1, but must be of type bool"),
+        ({"tower": {"channels": 8}}, "file: tower: channels is 8, but must be a list"),
+        ({"tower": {"channels": [8, 2.5]}}, "file: tower: channels is 2.5, but must be of type int"),
+        ({"tower": {"kernel": [3]}}, "file: tower: kernel has 1 values, but must have 2"),
+        ({"tower": {"residual": 1}}, "file: tower: residual is 1, but must be of type bool"),
         ({"quantizer": {"kind": "rvq"}}, "file: quantizer: kind is 'rvq', but must be one of 'fsq', 'vq'"),
         ([], "file must be a table of keys, not []"),
     ],
@@ -153,21 +153,15 @@ IMPOSSIBLE = [
     (
         CodecConfig,
         {"spectrum": {"n_fft": 322}},
-        "encoder frequency strides (2,) do not divide the 161 positions of n_fft 322",
+        "the frequency strides (2,) do not divide the 161 positions of n_fft 322",
     ),
     (
         CodecConfig,
         {"excitation": {"kind": "signs", "above": 8000}},
         "excitation: above 8000.0 Hz and band_limit 7800.0 Hz must be less than half of the sample rate 16000",
     ),
-    (CodecConfig, {"bottleneck": {"heads": 5}}, "encoder width 32 is not a multiple of 5 heads"),
-    (CodecConfig, {"bottleneck": {"queries": 81}}, "81 queries are more than the 80 positions of the encoder"),
-    (CodecConfig, {"decoder": {"channels": [8, 18]}}, "decoder width 18 is not a multiple of 4 heads"),
-    (
-        CodecConfig,
-        {"decoder": {"time_strides": [1]}},
-        "time strides of encoder (2,) and decoder (1,) disagree",
-    ),
+    (CodecConfig, {"bottleneck": {"heads": 5}}, "the tower's last width 32 is not a multiple of 5 heads"),
+    (CodecConfig, {"bottleneck": {"queries": 81}}, "81 queries are more than the 80 positions that the tower leaves"),
 ]
 
 
@@ -197,6 +191,28 @@ def test_errors_in_a_file_name_the_file(tmp_path):
         CodecConfig.load(path)
 
 
+def test_files_of_the_first_format_are_read(tmp_path):
+    """It had no number, a tower for each side, and a choice of bands."""
+    tower = {"channels": [8, 32], "frequency_strides": [2], "time_strides": [2]}
+    first = {"name": "old", "encoder": tower, "decoder": tower, "bottleneck": {"queries": 8, "bands": "mel"}}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(first))
+    expected = CodecConfig(name="old", tower=TowerConfig(channels=(8, 32)), bottleneck=BottleneckConfig(queries=8))
+    assert CodecConfig.load(path) == expected
+    assert json.loads(expected.to_json())["format"] == 2
+    for changed, sentence in (
+        ({"decoder": tower | {"residual": False}}, "file has an encoder and a decoder that differ, which only version"),
+        ({"bottleneck": {"bands": "erb"}}, "file: bottleneck has the unknown key 'bands'"),
+        ({"format": 3}, "file has the format 3; this version of spectok reads formats 1 to 2"),
+        ({"format": "2"}, "file has the format '2'; this version of spectok reads formats 1 to 2"),
+        ({"format": 2}, "file has the unknown key 'encoder'"),
+    ):
+        with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
+            CodecConfig.from_json(first | changed, "file")
+    with pytest.raises(InputError, match=r"^file must be a table of keys, not \[\]$"):
+        CodecConfig.from_json([], "file")
+
+
 def test_rates_are_derived(query_config):
     assert query_config.spectrum.positions == 32
     assert query_config.frame_length == 16 * 2
@@ -223,7 +239,7 @@ def test_frames_carry_every_sample_and_the_synthesis_delay(query_config, samples
 def test_every_recipe_loads_and_survives_json(path):
     config = load_recipe(path, []).codec
     assert config.name == path.stem
-    assert from_dict(CodecConfig, json.loads(config.to_json()), "config") == config
+    assert CodecConfig.from_json(json.loads(config.to_json()), "config") == config
 
 
 def test_recipes_take_overrides_strictly():

@@ -28,7 +28,7 @@ def bottleneck(**changes):
     return dataclasses.replace(QUERY, bottleneck=dataclasses.replace(QUERY.bottleneck, **changes))
 
 
-FRAMEWISE = dataclasses.replace(QUERY.encoder, input_kernel=(1, 3), kernel=(2, 4), activation="silu")
+FRAMEWISE = dataclasses.replace(QUERY.tower, input_kernel=(1, 3), kernel=(2, 4), activation="silu")
 FAMILY = {
     "query": QUERY,
     "not adaptive": bottleneck(adaptive=False),
@@ -37,7 +37,7 @@ FAMILY = {
     "band convolution": bottleneck(kind="band_conv"),
     "flat": FLAT,
     "vq": VQ,
-    "no time in the convolutions": dataclasses.replace(QUERY, encoder=FRAMEWISE, decoder=FRAMEWISE),
+    "no time in the convolutions": dataclasses.replace(QUERY, tower=FRAMEWISE),
     "random signs": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0)),
     "pulses": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0)),
     "postfilter": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0, contrast=0.3)),

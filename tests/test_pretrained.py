@@ -258,7 +258,7 @@ def test_the_package_comes_before_the_source_tree(root, tmp_path, monkeypatch):
     ("edit", "sentence"),
     [
         (lambda data: data.update(window=3), r"config\.json has the unknown key 'window'; known are bottleneck, "),
-        (lambda data: data["encoder"].update(depth=3), r"config\.json: encoder has the unknown key 'depth'; "),
+        (lambda data: data["tower"].update(depth=3), r"config\.json: tower has the unknown key 'depth'; "),
         (lambda data: data.update(latent_dim="12"), r"config\.json: latent_dim is '12', but must be of type int$"),
     ],
 )

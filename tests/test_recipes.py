@@ -49,6 +49,12 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
     assert str(prepared) not in " ".join(record["commands"])
     assert train(prepared, run, "--steps=2", *JUDGED, "--resume", "--set=optim.learning_rate=1.0") == 2
     assert "was begun with another recipe: optim differ" in capsys.readouterr().err
+    earlier = json.loads((run / "run.json").read_text())  # as version 0.1 wrote it
+    tower = earlier["recipe"]["codec"].pop("tower")
+    earlier["recipe"]["codec"] |= {"encoder": tower, "decoder": tower}
+    earlier["recipe"]["loss"]["overshoot_weight"] = 0.0
+    (run / "run.json").write_text(json.dumps(earlier))
+    assert train(prepared, run, "--steps=2", *JUDGED, "--resume") == 0
 
     assert release_recipe.release(run, Corpus(prepared, "train"), tmp_path / "root") == "tiny"
     released = pretrained.find(tmp_path / "root" / "tiny")

@@ -55,8 +55,8 @@ def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared):
 
 def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
     model = write_model(tmp_path / "model", dataclasses.replace(QUERY, name="tiny"))
-    shorter = dataclasses.replace(QUERY.encoder, input_kernel=(1, 3), kernel=(2, 4))
-    codec = Codec(dataclasses.replace(model.config, encoder=shorter, decoder=shorter))
+    shorter = dataclasses.replace(QUERY.tower, input_kernel=(1, 3), kernel=(2, 4))
+    codec = Codec(dataclasses.replace(model.config, tower=shorter))
     before, after = load_tensors(model.weights)[0], initial_weights(model, codec)
     codec.load_state_dict(after)
     changed = {name for name, tensor in after.items() if tensor.shape != before[name].shape}
@@ -87,9 +87,9 @@ def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
     assert all(torch.equal(begun[name], (own if name in changed else its)[name]) for name in own)
     with pytest.raises(InputError, match=r"^the model tiny has another configuration than the recipe$"):
         initial_weights(model, Codec(dataclasses.replace(model.config, latent_dim=13)))
-    longer = dataclasses.replace(QUERY.encoder, kernel=(4, 4))
+    longer = dataclasses.replace(QUERY.tower, kernel=(4, 4))
     with pytest.raises(InputError, match=r"^the model tiny has another configuration than the recipe$"):
-        initial_weights(model, Codec(dataclasses.replace(model.config, encoder=longer)))
+        initial_weights(model, Codec(dataclasses.replace(model.config, tower=longer)))
 
 
 def test_a_start_may_bring_its_discriminators_along(prepared):

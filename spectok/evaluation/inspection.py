@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.model.bottleneck.bands import bands, membership, positional_bias
+from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
 from spectok.model.bottleneck.queries import QueryAttention
 from spectok.model.codec import Codec
 from spectok.model.excitation import Excitation
@@ -77,7 +77,7 @@ def inspect(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
             return Inspection(audio, frames, voice, None)
         weights, bias = mixer.attention(tokens[0]).mean(1).numpy(), mixer.bias().numpy()
     positions = weights.shape[2]
-    edges = bands(config.bottleneck.bands, config.bottleneck.queries, positions, config.sample_rate)
+    edges = mel_bands(config.bottleneck.queries, positions, config.sample_rate)
     attention = Attention(weights, bias, positional_bias(edges, positions), membership(edges, positions))
     return Inspection(audio, frames, voice, attention)
 

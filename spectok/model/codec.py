@@ -38,7 +38,7 @@ class Encoder(Streaming):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        tower, bottleneck, quantizer = config.encoder, config.bottleneck, config.quantizer
+        tower, bottleneck, quantizer = config.tower, config.bottleneck, config.quantizer
         positions, latent_dim = config.spectrum.positions, config.latent_dim
         self.stft = STFT(config.spectrum, positions)
         self.power_law = PowerLaw(config.spectrum.power)
@@ -86,7 +86,7 @@ class Decoder(Streaming):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        tower, bottleneck, quantizer = config.decoder, config.bottleneck, config.quantizer
+        tower, bottleneck, quantizer = config.tower, config.bottleneck, config.quantizer
         latent_dim = config.latent_dim
         positions = config.spectrum.positions // math.prod(tower.frequency_strides)
         self.project = linear(quantizer.tokens_per_frame * quantizer.codebook_dim, latent_dim)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spectok.config import CodecConfig, TowerConfig
+from spectok.config import CodecConfig
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
 from spectok.schema import require
@@ -82,10 +82,6 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
 
 def _with_liberties_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
     """`other`, but for its excitation and how far back its convolutions reach, which are as in `config`."""
-
-    def tower(mine: TowerConfig, its: TowerConfig) -> TowerConfig:
-        input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
-        return replace(its, input_kernel=input_kernel, kernel=kernel)
-
-    encoder, decoder = tower(config.encoder, other.encoder), tower(config.decoder, other.decoder)
-    return replace(other, excitation=config.excitation, encoder=encoder, decoder=decoder)
+    mine, its = config.tower, other.tower
+    input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
+    return replace(other, excitation=config.excitation, tower=replace(its, input_kernel=input_kernel, kernel=kernel))

@@ -1,8 +1,7 @@
-"""Band layouts: K overlapping bands over Q evenly spaced frequency positions.
+"""Band layout: K overlapping bands, of equal width in mel, over Q evenly spaced frequency positions.
 
-All members of the bottleneck's family (queries.py) share them: low frequencies, where pitch and phase live, get
-narrow bands, high ones wide. Musical bands follow BandIt (arXiv 2309.02539, section III-B), mel and ERB bands their
-scales.
+All kinds of bottleneck (queries.py) share it. Low frequencies, where pitch and phase matter most, get narrow bands,
+and high frequencies wide ones.
 """
 
 import numpy as np
@@ -11,27 +10,19 @@ from numpy.typing import NDArray
 Edges = NDArray[np.int64]  # [K, 2]
 
 
-def bands(layout: str, count: int, positions: int, sample_rate: int) -> Edges:
+def mel_bands(count: int, positions: int, sample_rate: int) -> Edges:
     """Edges `[count, 2]` of the bands: band k holds the positions from `edges[k, 0]` to `edges[k, 1] - 1`.
 
     Every position is in at least one band, no band is empty, the first begins at 0 and the last ends at `positions`.
 
     Args:
-        layout: "musical" (logarithmic), "mel" or "erb".
         count: K, how many bands.
         positions: Q, evenly spaced from 0 Hz to half the sample rate.
         sample_rate: in Hz.
     """
     nyquist = sample_rate / 2
-    if layout == "musical":
-        lowest = nyquist / positions
-        centres = np.geomspace(lowest, nyquist, count)
-        ratio = 2 ** (np.log2(nyquist / lowest) / count)
-        low, high = centres / ratio, centres * ratio
-    else:
-        warp, unwarp = _SCALES[layout]
-        grid = unwarp(np.linspace(warp(0.0), warp(nyquist), count + 2))
-        low, high = grid[:-2], grid[2:]
+    grid = 700 * (10 ** (np.linspace(0.0, _mel(nyquist), count + 2) / 2595) - 1)  # Hz
+    low, high = grid[:-2], grid[2:]
     edges = np.stack([np.floor(low / nyquist * positions), np.ceil(high / nyquist * positions)], axis=1)
     edges = edges.clip(0, positions).astype(np.int64)
     edges[:, 0] = np.minimum(edges[:, 0], positions - 1)
@@ -60,13 +51,3 @@ def positional_bias(edges: Edges, positions: int) -> NDArray[np.float32]:
 
 def _mel(hertz: float) -> float:
     return 2595 * float(np.log10(1 + hertz / 700))
-
-
-def _erb(hertz: float) -> float:
-    return 21.4 * float(np.log10(1 + 0.00437 * hertz))
-
-
-_SCALES = {
-    "mel": (_mel, lambda mel: 700 * (10 ** (mel / 2595) - 1)),
-    "erb": (_erb, lambda erb: (10 ** (erb / 21.4) - 1) / 0.00437),
-}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spectok.config import BottleneckConfig
 from spectok.model.bottleneck.band_mixers import BandConvolution, BandMerge, BandSplit, BandTransposed
-from spectok.model.bottleneck.bands import Edges, bands, membership, positional_bias
+from spectok.model.bottleneck.bands import Edges, mel_bands, membership, positional_bias
 from spectok.model.bottleneck.mamba import TwoWayMamba
 from spectok.model.layers import RMSNorm, linear, rms
 
@@ -69,7 +69,7 @@ def _projection(inputs: int, outputs: int) -> nn.Module:
 def _mixer(config: BottleneckConfig, channels: int, positions: int, sample_rate: int, inverse: bool) -> nn.Module:
     if config.kind == "flat":
         return nn.Identity()
-    edges = bands(config.bands, config.queries, positions, sample_rate)
+    edges = mel_bands(config.queries, positions, sample_rate)
     if config.kind == "query":
         bias = PositionalBias(config.bias, edges, positions, config.heads, inverse)
         return QueryAttention(bias, channels, config.adaptive)
@@ -84,8 +84,8 @@ class PositionalBias(nn.Module):
     """What each query of each head adds to its scores: `[heads, K, Q]`, or `[heads, Q, K]` if inverse.
 
     Args:
-        kind: "none"; "fixed", SFC's bias P as it is (bands.py); "slope", P times a learnable number per head; "matrix",
-            learnable, starts from P; "mask", 0 in the query's band and nothing outside of it.
+        kind: "none", zero; "matrix", learnable, which starts from SFC's bias P (bands.py); "mask", 0 inside the query's
+            band and minus infinity outside it.
         edges: of the bands, `[K, 2]`.
         positions: Q.
         heads: how many.
@@ -102,7 +102,6 @@ class PositionalBias(nn.Module):
             start = torch.where(torch.from_numpy(membership(edges, positions)), 0.0, -math.inf)
         start = start.T if inverse else start
         self.queries = len(start)
-        self.slope = nn.Parameter(torch.ones(heads, 1, 1)) if kind == "slope" else None
         if kind == "matrix":
             self.matrix = nn.Parameter(start.expand(heads, -1, -1).clone())
         else:
@@ -110,7 +109,7 @@ class PositionalBias(nn.Module):
 
     def forward(self) -> Tensor:
         """The bias."""
-        return self.matrix if self.slope is None else self.slope * self.matrix
+        return self.matrix
 
 
 class SwiGLU(nn.Module):
