@@ -7,7 +7,6 @@ import conftest
 import numpy as np
 import pytest
 import torch
-from contract import verify_streaming
 from torch import nn
 
 from spectok.config import BottleneckConfig
@@ -15,6 +14,7 @@ from spectok.errors import InputError
 from spectok.model.bottleneck.band_mixers import _runs
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
 from spectok.model.bottleneck.queries import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
+from spectok.model.contract import verify_streaming
 from spectok.model.streaming import Serial
 
 CHANNELS, POSITIONS, LATENT, QUERIES, HEADS = 8, 16, 12, 4, 2

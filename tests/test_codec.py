@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import FLAT, QUERY, VQ
-from contract import leaves, verify_streaming
 from torch import nn
 
 from recipes.train import load_recipe
 from spectok.config import ExcitationConfig
 from spectok.model.bottleneck.bands import mel_bands
 from spectok.model.codec import SPECTRUM_GAIN, Codec
+from spectok.model.contract import leaves, verify_streaming
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PRESETS = ["spectok-16k-4k", "spectok-16k-800"]
@@ -96,7 +96,7 @@ def test_encoder_and_decoder_keep_the_contract(name):
     codec, config = built(name), config_of(name)
     codec = copy.deepcopy(codec).requires_grad_(True)
     length, slots = config.frame_length, codec.encoder.slots
-    verify_streaming(codec.encoder, 0.1 * torch.randn(2, 6 * length), stride=length, time_axis=1)
+    verify_streaming(codec.encoder, 0.1 * torch.randn(2, 6 * length), time_axis=1)
     decoder = codec.decoder
     if config.excitation.kind == "pulses":  # whose pitch head learns from its own loss, not from the audio
         decoder.excitation.pitch_head.requires_grad_(False)
@@ -208,6 +208,16 @@ def test_a_gain_is_one_of_the_output(name, speech):
 
 
 @codecs
+def test_frame_length_and_latency_follow_from_the_layers(name):
+    codec, config = built(name), config_of(name)
+    assert codec.encoder.timing.block == codec.frame_length == config.frame_length
+    assert codec.encoder.timing.time_stride * codec.decoder.timing.time_stride == 1
+    assert codec.encoder.timing.latency == 0
+    assert codec.decoder.timing.latency * codec.frame_length == config.synthesis_delay
+    assert (codec.latency_samples, codec.frame_rate) == (config.latency_samples, config.frame_rate)
+
+
+@codecs
 def test_measured_latency_is_the_reported_one(name, speech):
     """An impulse on the last sample of frame 4 reaches back as far as anything can."""
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
@@ -217,7 +227,7 @@ def test_measured_latency_is_the_reported_one(name, speech):
     other[0, at] += 1
     differs = codec.decoder(codec.encoder(other)) != codec.decoder(codec.encoder(audio))
     first = int(differs[0].nonzero()[0]) - config.synthesis_delay  # on the input's clock
-    assert at + 1 - first == config.latency_samples
+    assert at + 1 - first == codec.latency_samples
 
 
 BUDGETS = {  # what the presets promise

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from contract import verify_streaming
 
 from spectok.config import ExcitationConfig, SpectrumConfig
+from spectok.model.contract import verify_streaming
 from spectok.model.excitation import CYCLE, NOISE_FRAMES, PITCH_STEPS, Estimate, Excitation, PitchGrid, PulseTrain
 from spectok.model.excitation import RandomSigns as Signs
 from spectok.model.spectrum import STFT, InverseSTFT
@@ -51,7 +51,7 @@ class Planes(Streaming):
 
     def __init__(self, layer: Streaming) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.timing = layer, layer.timing
 
     def init_state(self, batch: int) -> State:
         return self.layer.init_state(batch)

@@ -1,9 +1,12 @@
+import math
+from fractions import Fraction
+
 import pytest
 import torch
-from contract import leaves, run, verify_streaming
 from torch import nn
 
-from spectok.model.streaming import Residual, Serial, Streaming
+from spectok.model.contract import leaves, run, verify_streaming
+from spectok.model.streaming import Residual, Serial, Streaming, Timing
 
 
 class Average(Streaming):
@@ -13,6 +16,7 @@ class Average(Streaming):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.context = context
+        self.timing = Timing(receptive_field=context + 1)
 
     def init_state(self, batch):
         return (self.zeros(batch, 3, self.context, 5),) if self.context else ()
@@ -111,6 +115,30 @@ class RemembersInTheModule(Average):
         return y + self.seen, state
 
 
+class SaysTooLittle(Average):
+    def __init__(self):
+        super().__init__()
+        self.timing = Timing(receptive_field=2)
+
+
+class SaysTooMuch(Average):
+    def __init__(self):
+        super().__init__()
+        self.timing = Timing(receptive_field=4)
+
+
+class SaysRecurrent(Average):
+    def __init__(self):
+        super().__init__(context=0)
+        self.timing = Timing(receptive_field=math.inf)
+
+
+class SaysStrided(Average):
+    def __init__(self):
+        super().__init__()
+        self.timing = Timing(Fraction(2), receptive_field=4)
+
+
 def frames():
     return torch.randn(3, 3, 11, 5)
 
@@ -135,12 +163,37 @@ def test_contract_accepts_the_smallest_layer(context):
         (Constant(), "does not depend on the input"),
         (TwoImplementations(), "do not give the offline output"),
         (RemembersInTheModule(), "do not give the offline output"),
+        (SaysTooLittle(), "depends on more than the declared receptive field of 2 steps"),
+        (SaysTooMuch(), "does not depend on the first step of the declared receptive field of 4"),
+        (SaysRecurrent(), "does not depend on earlier blocks"),
+        (SaysStrided(), "12 steps became 12, which is not the declared time stride 2"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Streaming) else "",
 )
 def test_contract_rejects_broken_layers_and_names_the_clause(broken, clause):
     with pytest.raises(AssertionError, match=clause):
-        verify_streaming(broken, frames(), time_axis=2)
+        verify_streaming(broken, torch.randn(3, 3, 12, 5), time_axis=2)
+
+
+def test_timings_in_series_by_hand():
+    """A transform of hop 160, two strided layers, an upsampling one, and the inverse of the transform."""
+    transform = Timing(Fraction(160), receptive_field=320)
+    assert (transform.block, transform.outputs) == (160, 1)
+    down, up = Timing(Fraction(2), receptive_field=3), Timing(Fraction(1, 2), receptive_field=2)
+    assert (down.block, down.outputs, up.block, up.outputs) == (2, 1, 1, 2)
+    inverse = Timing(Fraction(1, 160), latency=Fraction(1), receptive_field=2)
+    # 3 hops in, the oldest of which reaches 160 samples further back.
+    assert transform.then(down) == Timing(Fraction(320), receptive_field=320 + 2 * 160, block=320)
+    # Two frames of the upsampling layer's field are two of the strided layer's, 5 hops.
+    both = down.then(up)
+    assert both == Timing(Fraction(1), receptive_field=5, block=2)
+    assert both.outputs == 2
+    # Of the two hops that a block gives, the first is added to the one before, which the block before gives.
+    whole = transform.then(both).then(inverse)
+    assert whole == Timing(Fraction(1), Fraction(160), receptive_field=320 + 6 * 160, block=320)
+    assert up.then(down) == Timing(Fraction(1), receptive_field=3, block=1)
+    recurrent = Timing(receptive_field=math.inf)
+    assert recurrent.then(down).receptive_field == down.then(recurrent).receptive_field == math.inf
 
 
 def test_serial_and_residual_keep_the_contract():

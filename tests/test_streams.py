@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from contract import leaves
 from runs import recipe, trainer_of
 
 from spectok.config import ExcitationConfig
+from spectok.model.contract import leaves
 from spectok.training.augment import Augmenter
 from spectok.training.losses import LossConfig
 from spectok.training.streams import Streams

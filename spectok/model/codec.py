@@ -23,7 +23,7 @@ from spectok.model.macs import macs_per_second
 from spectok.model.postfilter import Postfilter
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
-from spectok.model.streaming import Residual, Serial, State, Streaming
+from spectok.model.streaming import Residual, Serial, State, Streaming, in_series
 
 SPECTRUM_GAIN = 10.0  # brings the power-law spectrum of speech, whose rms is about 0.1, to where the layers work
 
@@ -63,6 +63,7 @@ class Encoder(Streaming):
         self.slots = (quantizer.tokens_per_frame, quantizer.codebook_dim)
         self.project = linear(latent_dim, math.prod(self.slots))
         self.limit = SoftLimit(math.prod(self.slots))
+        self.timing = in_series([self.stft, self.tower, self.context])
 
     def init_state(self, batch: int) -> State:
         """States of STFT, tower and latent GRUs."""
@@ -119,6 +120,8 @@ class Decoder(Streaming):
         has_postfilter = config.excitation.kind != "none" and config.excitation.contrast > 0
         self.postfilter = Postfilter(config.excitation, config.spectrum, config.sample_rate) if has_postfilter else None
         self.inverse_stft = InverseSTFT(config.spectrum, positions)
+        excitation = [] if self.excitation is None else [self.excitation]
+        self.timing = in_series([self.context, self.tower, *excitation, self.inverse_stft])
 
     def init_state(self, batch: int) -> State:
         """States of latent GRUs, tower, excitation and inverse STFT."""
@@ -227,14 +230,20 @@ class Codec(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
+    def frame_length(self) -> int:
+        """Samples per code frame."""
+        return int(self.encoder.timing.time_stride)
+
+    @property
     def latency_samples(self) -> int:
-        """Algorithmic latency in samples."""
-        return self.config.latency_samples
+        """Algorithmic latency in samples: a frame must be complete, and then the decoder lags behind the encoder."""
+        timing = self.encoder.timing.then(self.decoder.timing)
+        return int(timing.block + timing.latency)
 
     @property
     def frame_rate(self) -> float:
         """Code frames per second."""
-        return self.config.frame_rate
+        return self.config.sample_rate / self.frame_length
 
     @property
     def token_rate(self) -> float:

@@ -12,6 +12,7 @@ on Speech and Audio Processing 3 (4), 1995); the filter is the spectrum that the
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from spectok.config import ExcitationConfig, SpectrumConfig
 from spectok.model.layers import linear
 from spectok.model.spectrum import STFT
-from spectok.model.streaming import State, Streaming
+from spectok.model.streaming import State, Streaming, Timing
 
 CYCLE = 1 << 32  # a phase is an integer, in units of 1 / CYCLE of a cycle
 PITCH_STEPS = 16  # between two pitch classes: the grid of pitches that the pulses can have, 3.4 cents apart
@@ -107,6 +108,7 @@ class PulseTrain(Streaming):
     def __init__(self, grid: PitchGrid, hop_length: int, sample_rate: int, band_limit: float) -> None:
         super().__init__()
         self.hop_length = hop_length
+        self.timing = Timing(Fraction(1, hop_length), receptive_field=math.inf)
         frequencies = grid.frequencies()
         # Half of the frequency in units of a phase a sample: either end of a hop has its part in the hop's advance.
         increments = torch.round(frequencies / sample_rate * (CYCLE / 2)).long()
@@ -199,6 +201,7 @@ class Excitation(Streaming):
         hops: int,
     ) -> None:
         super().__init__()
+        self.timing = Timing(receptive_field=math.inf)  # pulses have a phase
         self.first = config.first_bin(spectrum.n_fft, sample_rate)
         self.hops, positions = hops, spectrum.positions - self.first
         self.grid = PitchGrid(config)

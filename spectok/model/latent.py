@@ -3,14 +3,18 @@
 `[B, F, D]`: batch, code frames, width of the latent.
 """
 
+import math
+
 from torch import Tensor, nn
 
 from spectok.model.layers import GRU, RMSNorm, linear
-from spectok.model.streaming import State, Streaming
+from spectok.model.streaming import State, Streaming, Timing
 
 
 class LatentGRU(Streaming):
     """RMSNorm -> GRU along time -> linear, on frames `[B, F, D]`; the linear starts at zero. Used as a `Residual`."""
+
+    timing = Timing(receptive_field=math.inf)
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()

@@ -6,11 +6,12 @@ keeps it, biases start at zero: with PyTorch's defaults the constants drown the 
 """
 
 import math
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from spectok.model.streaming import Residual, Serial, State, Streaming
+from spectok.model.streaming import Residual, Serial, State, Streaming, Timing
 
 
 def unit_gain_(layer: nn.Conv1d | nn.Conv2d | nn.Linear, gain: float = 1.0) -> None:
@@ -102,6 +103,7 @@ class CausalConv2d(Streaming):
         unit_gain_(self.conv)
         self.context = kernel[0] - stride[0]
         self.positions = positions
+        self.timing = Timing(Fraction(stride[0]), receptive_field=kernel[0])
 
     def init_state(self, batch: int) -> State:
         """The last `kernel - stride` frames of the input; `()` if there are none."""
@@ -145,6 +147,8 @@ class FrameNorm(nn.LayerNorm):
 
 class FrequencyGRU(Streaming):
     """A GRU along time whose weights all frequency positions share, `[B, F, Q, C]` to the same shape."""
+
+    timing = Timing(receptive_field=math.inf)
 
     def __init__(self, channels: int, positions: int) -> None:
         super().__init__()
@@ -200,19 +204,20 @@ class FrequencyDown(Serial):
         super().__init__(conv, activation(kind, out_channels))
 
 
-class DepthToSpace(nn.Module):
+class DepthToSpace(Streaming):
     """`[B, F, Q, st * sq * C]` to `[B, F * st, Q * sq, C]`: channels become finer steps of time and frequency."""
 
     def __init__(self, stride: tuple[int, int]) -> None:
         super().__init__()
         self.stride = stride
+        self.timing = Timing(Fraction(1, stride[0]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Rearrange; nothing is computed."""
         batch, frames, positions, channels = x.shape
         st, sq = self.stride
         x = x.reshape(batch, frames, positions, st, channels // st).transpose(2, 3)
-        return x.reshape(batch, frames * st, positions * sq, channels // (st * sq))
+        return x.reshape(batch, frames * st, positions * sq, channels // (st * sq)), state
 
 
 class FrequencyUp(Serial):

@@ -9,13 +9,14 @@ A long past sharpens the frequency resolution, a short synthesis window keeps th
 
 import functools
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spectok.config import SpectrumConfig
-from spectok.model.streaming import State, Streaming
+from spectok.model.streaming import State, Streaming, Timing
 
 
 def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
@@ -109,6 +110,7 @@ class STFT(Streaming):
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
         self.hops = -(-config.n_fft // config.hop_length)  # that a frame reaches into
+        self.timing = Timing(Fraction(self.hop_length), receptive_field=self.n_fft)
         self.fourier = matrices(config, positions, first)[0]
         self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.matrix: Tensor
@@ -138,6 +140,8 @@ class InverseSTFT(Streaming):
     def __init__(self, config: SpectrumConfig, positions: int | None = None) -> None:
         super().__init__()
         self.hop_length, self.overlap = config.hop_length, config.synthesis_length
+        past = Fraction(self.overlap, self.hop_length) - 1  # frames that reach into the newest one's first hop
+        self.timing = Timing(Fraction(1, self.hop_length), past, int(past) + 1)
         self.fourier = matrices(config, positions)[1]
         self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.matrix: Tensor

@@ -7,9 +7,15 @@
 The zero state is the zero padding on the left, so the start of a stream is not special. A state is a nested tuple of
 tensors whose first axis is the batch; it is passed in and returned, never held by the module and never written to, and
 its structure, shapes and dtypes never change. A layer without memory has the state `()`.
+
+Each layer declares its `Timing`; `contract.py` checks that a layer is what it says.
 """
 
 import itertools
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -18,15 +24,66 @@ from torch import Tensor, nn
 State = tuple[Any, ...]  # nested tuples of tensors
 
 
+@dataclass(frozen=True)
+class Timing:
+    """How a layer's output relates to its input in time. Steps are positions on the time axis: samples, hops, frames.
+
+    Chunks hold whole blocks, and the output steps of a block depend on input steps up to the end of that block only.
+
+    Args:
+        time_stride: input steps for each output step: 2 halves the number of steps, 1/2 doubles it.
+        latency: input steps by which the output lags behind the input once a block is complete.
+        receptive_field: how many input steps, up to the end of its block, an output step depends on; infinite for
+            recurrent layers.
+        block: input steps in the shortest chunk; by default the shortest that gives a whole number of output steps.
+    """
+
+    time_stride: Fraction = Fraction(1)
+    latency: Fraction = Fraction(0)
+    receptive_field: float = 1
+    block: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block", self.block or self.time_stride.numerator)
+
+    @property
+    def outputs(self) -> int:
+        """Output steps in a block."""
+        return int(self.block / self.time_stride)
+
+    def then(self, later: "Timing") -> "Timing":
+        """The timing of a layer with this timing, followed by one with another."""
+        block = self.block * (later.block // math.gcd(self.outputs, later.block))
+        between = int(block / self.time_stride)  # steps between the two layers for a block of both
+        reach = later.receptive_field + between - later.block
+        blocks = math.ceil(reach / self.outputs) if math.isfinite(reach) else math.inf
+        return Timing(
+            self.time_stride * later.time_stride,
+            self.latency + later.latency * self.time_stride,
+            self.receptive_field + (blocks - 1) * self.block,
+            block,
+        )
+
+
+def in_series(layers: Iterable[nn.Module]) -> Timing:
+    """The timing of layers one after another. Modules that are not `Streaming` leave time as it is."""
+    timing = Timing()
+    for layer in layers:
+        timing = timing.then(layer.timing) if isinstance(layer, Streaming) else timing
+    return timing
+
+
 class Streaming(nn.Module):
-    """A causal layer. Subclasses write `step`, and `init_state` if they remember anything."""
+    """A causal layer. Subclasses write `step`, `init_state` if they have a state, and `timing` if it is another."""
+
+    timing = Timing()
 
     def init_state(self, batch: int) -> State:
         """The zero state for `batch` rows."""
         return ()
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Consume a chunk of any number of frames (a multiple of the layer's time stride); return output and state."""
+        """Consume a chunk of whole blocks (see `Timing`); return the output and the next state."""
         raise TypeError(f"{type(self).__name__} does not define step")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,6 +102,7 @@ class Serial(Streaming):
     def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.timing = in_series(layers)
 
     def init_state(self, batch: int) -> State:
         """The tuple of the layers' zero states."""
@@ -68,6 +126,8 @@ class Residual(Streaming):
     def __init__(self, layer: Streaming) -> None:
         super().__init__()
         self.layer = layer
+        self.timing = layer.timing
+        assert (self.timing.time_stride, self.timing.latency) == (1, 0), "input and output must be of the same time"
 
     def init_state(self, batch: int) -> State:
         """The layer's zero state."""

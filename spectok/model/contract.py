@@ -1,6 +1,7 @@
 """The streaming contract as one function: `verify_streaming(layer, x)` passes or says which clause failed."""
 
 import copy
+import math
 
 import torch
 from torch import Tensor
@@ -11,7 +12,6 @@ from spectok.model.streaming import State, Streaming
 def verify_streaming(
     layer: Streaming,
     x: Tensor,
-    stride: int = 1,
     time_axis: int = 1,
     output_time_axis: int | None = None,
     atol: float = 1e-12,
@@ -21,8 +21,7 @@ def verify_streaming(
 
     Args:
         layer: what is checked; it is left as it was.
-        x: a batch of at least two rows; its time is a multiple of `stride`, at least three of them.
-        stride: chunks hold a multiple of this.
+        x: a batch of at least two rows, of at least three blocks of the layer's `timing`.
         time_axis: of the input.
         output_time_axis: of the output; that of the input unless told.
         atol: how far outputs may differ from the offline ones; for gradients the limit is 1e-10 of the largest.
@@ -37,6 +36,7 @@ def verify_streaming(
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+    stride = layer.timing.block
     steps = x.shape[time_axis] // stride
     assert x.shape[0] >= 2 and steps >= 3 and steps * stride == x.shape[time_axis], "the input is unfit for the check"
     chunkings = [[stride] * steps, [steps * stride], *(_chunking(steps, stride, random) for _ in range(3))]
@@ -48,6 +48,7 @@ def verify_streaming(
             _verify_outputs(layer, x, sizes, (time_axis, output_axis), atol)
         _verify_rows(layer, x, chunkings[-1], (time_axis, output_axis), atol)
         _verify_causality(layer, x, stride, (time_axis, output_axis), atol, random)
+        _verify_timing(layer, x, (time_axis, output_axis), atol, random)
     _verify_gradients(layer, x, chunkings[0], (time_axis, output_axis), random)
     _verify_gradients(layer, x, chunkings[-1], (time_axis, output_axis), random)
 
@@ -141,6 +142,34 @@ def _verify_causality(
         assert torch.equal(run(layer, x, sizes, axes[0])[0], run(layer, other, sizes, axes[0])[0]), (
             f"the streamed output before time {past} depends on the input after it"
         )
+
+
+def _verify_timing(layer: Streaming, x: Tensor, axes: tuple[int, int], atol: float, random: torch.Generator) -> None:
+    timing, length, offline = layer.timing, x.shape[axes[0]], layer(x)
+    assert offline.shape[axes[1]] * timing.time_stride == length, (
+        f"{length} steps became {offline.shape[axes[1]]}, which is not the declared time stride {timing.time_stride}"
+    )
+
+    def last_block(first: int, count: int) -> Tensor:
+        """The output of the last block when `count` steps of the input from `first` on are others."""
+        other = x.clone()
+        steps = other.narrow(axes[0], first, count)
+        steps += torch.randn(steps.shape, generator=random, dtype=torch.float64)
+        output = layer(other)
+        return output.narrow(axes[1], output.shape[axes[1]] - timing.outputs, timing.outputs)
+
+    before = last_block(0, 0)
+    if math.isinf(timing.receptive_field):
+        past = length - timing.block
+        assert not torch.equal(last_block(0, past), before), "the output does not depend on earlier blocks"
+        return
+    unseen = max(0, length - int(timing.receptive_field))
+    assert _close(last_block(0, unseen), before, atol), (
+        f"the output depends on more than the declared receptive field of {timing.receptive_field} steps"
+    )
+    assert not torch.equal(last_block(unseen, 1), before), (
+        f"the output does not depend on the first step of the declared receptive field of {timing.receptive_field}"
+    )
 
 
 def _verify_gradients(
