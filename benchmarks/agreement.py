@@ -71,7 +71,7 @@ def main() -> int:
         if not files:
             raise InputError(f"{args.corpus} holds no audio")
         with ProcessPoolExecutor(args.jobs) as pool:
-            names = pretrained.names()
+            names = pretrained.models()
             rows = [row for part in pool.map(compare, names, [files] * len(names)) for row in part]
     except InputError as error:
         print(f"agreement: {error}", file=sys.stderr)

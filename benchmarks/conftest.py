@@ -26,7 +26,7 @@ def speech():
     return np.tile(np.concatenate(clips), 8)[: 30 * 16000]
 
 
-@pytest.fixture(scope="session", params=pretrained.names())
+@pytest.fixture(scope="session", params=pretrained.models())
 def model(request):
     """The name of a released model."""
     return request.param

@@ -126,7 +126,7 @@ def main() -> int:
         if not files:
             raise InputError(f"{args.corpus} holds no audio")
         with ProcessPoolExecutor(args.jobs) as pool:
-            names = pretrained.names()
+            names = pretrained.models()
             rows = list(pool.map(compare, names, [files] * len(names)))
     except InputError as error:
         print(f"precision: {error}", file=sys.stderr)

@@ -70,7 +70,7 @@ def facts_table() -> str:
         "| model | parameters | MMAC/s enc + dec | latency | codes | codebook used in training, entropy |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name in pretrained.names():
+    for name in pretrained.models():
         config = pretrained.find(name).config
         codec = Codec(config)
         macs, use = codec.macs_per_second(), training(name)["codebook"]
@@ -206,7 +206,7 @@ def speed_table() -> str:
 def results_page() -> str:
     """The measured part of RESULTS.md."""
     parts = []
-    for name in pretrained.names():
+    for name in pretrained.models():
         runs = training(name)["runs"]
         parts.append(
             f"### {name}\n\n{runs_table(runs)}\n| run | minutes | steps | PESQ-WB | STOI |\n|---:|---:|---:|---:|---:|"
@@ -232,7 +232,7 @@ def between_marks(path: Path, body: str) -> str:
 
 def documents(results: dict[str, Any]) -> dict[Path, str]:
     """Every file that quotes the results, with its right contents."""
-    texts = {pretrained.CHECKOUT / name / "README.md": card(name, results) for name in pretrained.names()}
+    texts = {pretrained.CHECKOUT / name / "README.md": card(name, results) for name in pretrained.models()}
     folder = RESULTS.parent.relative_to(ROOT)
     body = (
         f"![Every metric against bits on disk]({folder}/rate_quality.png)\n\n"

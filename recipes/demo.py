@@ -11,7 +11,7 @@ import numpy as np
 
 from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
-from spectok.container import read_codes, write_codes
+from spectok.container import read_spt, write_spt
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.realtime import stream
 from spectok.plotting import comparison, save
@@ -27,8 +27,8 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     write_audio(out / f"{source.stem}.wav", audio, sample_rate)
 
     codes = tokenizer.encode(audio, sample_rate)
-    write_codes(out / f"{name}.spt", tokenizer.header(sample_rate, len(audio)), codes)
-    _, stored = read_codes(out / f"{name}.spt")
+    write_spt(out / f"{name}.spt", tokenizer.header(sample_rate, len(audio)), codes)
+    _, stored = read_spt(out / f"{name}.spt")
     decoded = tokenizer.decode(stored, length=len(audio), sample_rate=sample_rate)
     write_audio(out / f"{name}.wav", decoded, sample_rate)
 
@@ -57,7 +57,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     np.set_printoptions(linewidth=100)
-    for model in pretrained.names():
+    for model in pretrained.models():
         tokenizer = Tokenizer.from_pretrained(model)
         for source in sorted(SPEECH.glob("*.flac")):
             print(f"\n{model}: {source.name}")

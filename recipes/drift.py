@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         clips = [samples[: CLIP_SECONDS * SAMPLE_RATE] for samples in audio[::EVERY]]
         speech = np.concatenate([samples for n, samples in enumerate(audio) if n % EVERY])
         found = {}
-        for name in args.models or pretrained.names():
+        for name in args.models or pretrained.models():
             model = pretrained.find(name)
             values = drift(load_engine(model), clips, speech)
             means = {state: round(float(np.nanmean(scores)), 4) for state, scores in values.items()}

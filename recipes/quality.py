@@ -48,7 +48,7 @@ def table(results: dict[str, Any], group: str) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     judged = {
         results["coders"][name]["groups"][group][metric]["n"]
-        for name in pretrained.names()
+        for name in pretrained.models()
         for metric in JUDGED
         if metric in results["conventions"]["metrics"]
     }

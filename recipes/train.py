@@ -63,7 +63,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     recipe = json.loads(json.dumps(dataclasses.asdict(config)))
     command = f"python recipes/train.py recipes/{args.recipe.name} --data PREPARED --out RUN"
     command += "".join(f" --{name} {value}" for name in ("minutes", "steps") if (value := getattr(args, name)))
-    init = args.init if args.init in pretrained.names() else "EARLIER/release" if args.init else None
+    init = args.init if args.init in pretrained.models() else "EARLIER/release" if args.init else None
     command += f" --init {init}" if init else ""
     command += (
         "".join(f" --set {override}" for override in args.set)

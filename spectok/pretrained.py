@@ -65,7 +65,7 @@ def root() -> Path:
     return PACKAGED if PACKAGED.is_dir() else CHECKOUT
 
 
-def names() -> list[str]:
+def models() -> list[str]:
     """Names of the released models."""
     return sorted(read_index(root()))
 

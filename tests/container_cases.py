@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from spectok.container import Header, read_codes, write_codes
+from spectok.container import Header, read_spt, write_spt
 from spectok.container.packets import pack_header
 
 TINY = Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2, 900)
@@ -26,12 +26,12 @@ def make_codes(header: Header, num_frames: int, seed: int = 0) -> np.ndarray:
 
 def to_bytes(header: Header, codes) -> bytes:
     sink = io.BytesIO()
-    write_codes(sink, header, codes)
+    write_spt(sink, header, codes)
     return sink.getvalue()
 
 
 def from_bytes(content: bytes):
-    return read_codes(io.BytesIO(content))
+    return read_spt(io.BytesIO(content))
 
 
 def crafted(header: Header, *packets: bytes) -> bytes:

@@ -24,5 +24,5 @@ def codes(name: str) -> list[int]:
 
 
 if __name__ == "__main__":
-    golden = {name: {"weights": pretrained.find(name).sha256, "codes": codes(name)} for name in pretrained.names()}
+    golden = {name: {"weights": pretrained.find(name).sha256, "codes": codes(name)} for name in pretrained.models()}
     GOLDEN.write_text(json.dumps(golden) + "\n", encoding="utf-8")

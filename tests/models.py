@@ -12,7 +12,7 @@ from conftest import FLAT, QUERY, VQ
 
 from spectok import pretrained
 from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
-from spectok.container import read_codes, write_codes
+from spectok.container import read_spt, write_spt
 from spectok.container.packets import pack_header
 from spectok.engine import CodecState
 from spectok.model.codec import Codec
@@ -160,8 +160,8 @@ def write_inputs(folder) -> None:
     for name in ("query", "flat"):
         tokenizer = Tokenizer.from_pretrained(f"tiny-{name}")
         codes, header = tokenizer.encode(folder / "good.wav"), tokenizer.header(16000, 500)
-        write_codes(folder / f"{name}.spt", header, codes)
-    content, (header, codes) = (folder / "query.spt").read_bytes(), read_codes(folder / "query.spt")
+        write_spt(folder / f"{name}.spt", header, codes)
+    content, (header, codes) = (folder / "query.spt").read_bytes(), read_spt(folder / "query.spt")
     for name, damaged in {
         "empty": b"",
         "head": content[:20],
@@ -173,7 +173,7 @@ def write_inputs(folder) -> None:
         "unfinished": pack_header(replace(header, num_samples=None)) + content[len(pack_header(header)) :],
     }.items():
         (folder / f"{name}.spt").write_bytes(damaged)
-    write_codes(folder / "unknown.spt", replace(header, model="nobody"), codes)
-    write_codes(folder / "other weights.spt", replace(header, weight_hash="0" * 16), codes)
-    write_codes(folder / "few.spt", header, codes[:-2])
-    write_codes(folder / "larger codes.spt", replace(header, codebook_size=1024), codes + 64)
+    write_spt(folder / "unknown.spt", replace(header, model="nobody"), codes)
+    write_spt(folder / "other weights.spt", replace(header, weight_hash="0" * 16), codes)
+    write_spt(folder / "few.spt", header, codes[:-2])
+    write_spt(folder / "larger codes.spt", replace(header, codebook_size=1024), codes + 64)

@@ -18,14 +18,14 @@ CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(e
 
 
 @pytest.mark.parametrize("bar", tables.BARS)
-@pytest.mark.parametrize("model", pretrained.names())
+@pytest.mark.parametrize("model", pretrained.models())
 def test_the_committed_results_meet_the_bars(model, bar):
     assert 0 < tables.reached(SPEED, model)[bar] <= tables.BARS[bar]
 
 
 def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary():
     """At most 1 in 50,000, each nearer to its boundary than 1e-5 of a step; every engine, cut and model is there."""
-    assert len(CODES["rows"]) == len(pretrained.names()) * 2 * 3
+    assert len(CODES["rows"]) == len(pretrained.models()) * 2 * 3
     for row in CODES["rows"]:
         assert row["codes"] > 30000
         assert len(row["margins"]) <= row["codes"] / 50000

@@ -15,7 +15,7 @@ from streams import Pipe
 from spectok import Tokenizer, pretrained
 from spectok.audio import read_audio, resample, write_audio
 from spectok.cli.main import main
-from spectok.container import read_codes
+from spectok.container import read_spt
 
 DATA = Path(__file__).parent / "data"
 
@@ -62,7 +62,7 @@ def test_round_trip_keeps_length_and_rate(tiny, name, shape, rate, capsys):
     soundfile.write(name, noise(*shape), rate)
     assert main(["encode", name, "codes.spt"]) == 0
     assert main(["decode", "codes.spt", "out.wav"]) == 0
-    header, codes = read_codes("codes.spt")
+    header, codes = read_spt("codes.spt")
     assert (header.model, header.weight_hash) == ("tiny-query", tiny.weight_hash)
     assert (header.num_samples, header.sample_rate) == (shape[0], rate)
     np.testing.assert_array_equal(codes, tiny.encode(name))
@@ -76,7 +76,7 @@ def test_round_trip_keeps_length_and_rate(tiny, name, shape, rate, capsys):
 def test_long_files_run_in_blocks(tiny):
     write("in.wav", 16000 * 12)
     assert main(["encode", "in.wav", "codes.spt"]) == 0
-    codes = read_codes("codes.spt")[1]
+    codes = read_spt("codes.spt")[1]
     assert int((codes != tiny.encode("in.wav")).sum()) <= len(codes) // 500  # in other blocks: rounding may flip a few
     assert main(["decode", "codes.spt", "out.flac"]) == 0
     audio, _ = soundfile.read("out.flac", dtype="int16")
@@ -88,7 +88,7 @@ def test_a_model_is_chosen_by_name_or_folder(tiny, root):
     write("in.wav")
     for model in ("tiny-flat", str(root / "tiny-flat")):
         assert main(["encode", "in.wav", "out.spt", "--model", model, "--force"]) == 0
-        assert read_codes("out.spt")[0].model == "tiny-flat"
+        assert read_spt("out.spt")[0].model == "tiny-flat"
         assert main(["decode", "out.spt", "named.wav", "-f"]) == 0
         assert main(["decode", "out.spt", "given.wav", "-f", "--model", model]) == 0
         assert Path("named.wav").read_bytes() == Path("given.wav").read_bytes()
@@ -133,7 +133,7 @@ def test_force_overwrites(tiny):
     write("in.wav")
     Path("out.spt").write_bytes(b"old")
     assert main(["encode", "in.wav", "out.spt", "--force"]) == 0
-    np.testing.assert_array_equal(read_codes("out.spt")[1], tiny.encode("in.wav"))
+    np.testing.assert_array_equal(read_spt("out.spt")[1], tiny.encode("in.wav"))
     Path("out.wav").write_bytes(b"old")
     assert main(["decode", "out.spt", "out.wav", "-f"]) == 0
     assert len(read_audio("out.wav")[0]) == 500

@@ -11,7 +11,7 @@ from models import listing, use_root, write_root
 from spectok import Tokenizer, pretrained
 from spectok.cli.files import PROGRESS_FILES, blocks
 from spectok.cli.main import main
-from spectok.container import read_codes
+from spectok.container import read_spt
 
 MISSING = "No such file or directory"
 ERASE = "\033[K"
@@ -53,7 +53,7 @@ def shown(text):
 def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny, length):
     write("in.wav", length, 48000)
     assert main(["encode", "in.wav", "codes.spt"]) == main(["decode", "codes.spt", "out.wav"]) == 0
-    heard = tiny.decode(read_codes("codes.spt")[1], length, 48000)
+    heard = tiny.decode(read_spt("codes.spt")[1], length, 48000)
     samples, rate = soundfile.read("out.wav", dtype="int16")
     assert (len(samples), rate) == (length, 48000)
     np.testing.assert_array_equal(samples, np.rint(32768 * heard).clip(-32768, 32767).astype(np.int16))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import Pipe
 
-from spectok.container import Header, Reader, Writer, read_codes, write_codes
+from spectok.container import Header, Reader, Writer, read_spt, write_spt
 from spectok.errors import InputError
 
 # The bytes.
@@ -120,15 +120,15 @@ def test_streams_are_used_from_where_they_stand_and_stay_open():
         writer.close(900)
     assert stream.getvalue() == b"before" + to_bytes(TINY, TINY_CODES)
     stream.seek(6)
-    assert read_codes(stream)[1].tolist() == TINY_CODES
+    assert read_spt(stream)[1].tolist() == TINY_CODES
     assert not stream.closed
 
 
 def test_pipes():
     sink = Pipe()
-    write_codes(sink, TINY, TINY_CODES)
+    write_spt(sink, TINY, TINY_CODES)
     assert bytes(sink.written) == to_bytes(TINY, TINY_CODES)
-    header, codes = read_codes(Pipe(bytes(sink.written)))
+    header, codes = read_spt(Pipe(bytes(sink.written)))
     assert (header, codes.tolist()) == (TINY, TINY_CODES)
     with pytest.raises(InputError, match="must be known at the start"):
         Writer(Pipe(), replace(TINY, num_samples=None))
@@ -147,7 +147,7 @@ def test_append_equals_one_write(tmp_path_factory, header, first, second):
     path = tmp_path_factory.getbasetemp() / "append.spt"
     codes = make_codes(header, first + second)
     cut = first * header.tokens_per_frame
-    write_codes(path, replace(header, num_samples=first * 100), codes[:cut])
+    write_spt(path, replace(header, num_samples=first * 100), codes[:cut])
     with Writer.append(path) as writer:
         assert writer.header == header
         assert writer.num_codes == cut
@@ -158,7 +158,7 @@ def test_append_equals_one_write(tmp_path_factory, header, first, second):
 
 def test_an_append_that_fails_is_seen(tmp_path):
     path = tmp_path / "a.spt"
-    write_codes(path, TINY, TINY_CODES)
+    write_spt(path, TINY, TINY_CODES)
     before = path.read_bytes()
     with pytest.raises(InputError, match="one is 1024"), Writer.append(path) as writer:
         writer.write([1024])
@@ -167,7 +167,7 @@ def test_an_append_that_fails_is_seen(tmp_path):
         writer.write([3, 4, 5])
         raise RuntimeError
     with pytest.raises(InputError, match="never finished"):
-        read_codes(path)
+        read_spt(path)
     with Reader(path, recover=True) as reader:
         assert np.concatenate([packet.codes for packet in reader]).tolist() == [*TINY_CODES, 3, 4]
     with pytest.raises(InputError, match="never finished"):
@@ -243,5 +243,5 @@ def test_close_needs_a_length_that_the_codes_can_have():
 
 def test_paths_may_be_strings(tmp_path):
     path = str(Path(tmp_path) / "a.spt")
-    write_codes(path, TINY, np.array(TINY_CODES, np.uint16))
-    assert read_codes(path)[1].tolist() == TINY_CODES
+    write_spt(path, TINY, np.array(TINY_CODES, np.uint16))
+    assert read_spt(path)[1].tolist() == TINY_CODES

@@ -9,7 +9,7 @@ from container_cases import TINY, TINY_CODES, TINY_HEX, crafted, from_bytes, mak
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spectok.container import Reader, Writer, read_codes, write_codes
+from spectok.container import Reader, Writer, read_spt, write_spt
 from spectok.container.packets import pack_packet
 from spectok.errors import InputError
 
@@ -65,17 +65,17 @@ def test_messages_say_what_is_wrong(tmp_path, content, message):
     path = tmp_path / "bad.spt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"^cannot read {path}: .*{message}"):
-        read_codes(path)
+        read_spt(path)
 
 
 def test_places_that_cannot_be_used(tmp_path):
     with pytest.raises(InputError, match="No such file"):
-        read_codes(tmp_path / "none.spt")
+        read_spt(tmp_path / "none.spt")
     with pytest.raises(InputError, match="Is a directory"):
-        read_codes(tmp_path)
+        read_spt(tmp_path)
     for place in (tmp_path, tmp_path / "none" / "a.spt"):
         with pytest.raises(InputError, match="cannot write"):
-            write_codes(place, TINY, TINY_CODES)
+            write_spt(place, TINY, TINY_CODES)
         with pytest.raises(InputError, match="cannot write"):
             Writer(place, TINY)
 
@@ -83,13 +83,13 @@ def test_places_that_cannot_be_used(tmp_path):
 def test_write_codes_is_all_or_nothing(tmp_path):
     path = tmp_path / "a.spt"
     with pytest.raises(InputError):
-        write_codes(path, TINY, [*TINY_CODES, 1024])
+        write_spt(path, TINY, [*TINY_CODES, 1024])
     assert os.listdir(tmp_path) == []
-    write_codes(path, TINY, TINY_CODES)
+    write_spt(path, TINY, TINY_CODES)
     with pytest.raises(InputError, match=r"cannot finish .*a\.spt: 7 codes are not whole frames of 2"):
-        write_codes(path, TINY, [*TINY_CODES, 1])
+        write_spt(path, TINY, [*TINY_CODES, 1])
     assert os.listdir(tmp_path) == ["a.spt"]
-    assert read_codes(path)[1].tolist() == TINY_CODES
+    assert read_spt(path)[1].tolist() == TINY_CODES
 
 
 # Recovery.

@@ -54,7 +54,7 @@ def test_the_recipe_measures_a_folder(speech, tmp_path, capsys):
     assert "holds 1 audio files; it takes at least two" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize("name", pretrained.models())
 def test_released_models_do_not_drift(name):
     """As measured over the test split, at the weights that are released."""
     found = json.loads(recipe.OUT.read_text(encoding="utf-8"))[name]

@@ -61,7 +61,7 @@ def test_engines_say_what_they_are():
     assert load_engine(pretrained.find(), "torch").name == "torch on 1 thread"
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize("name", pretrained.models())
 def test_engines_agree_on_speech(name, speech):
     """No code differs and the audio is within 1e-5 of full scale: the pulses have peaks of several times their rms."""
     onnx, torch = released(name), released(name, "torch")
@@ -95,7 +95,7 @@ def test_threads_that_need_a_graph_at_once_load_it_once(speech, monkeypatch):
     assert all(np.array_equal(first, codes) for codes in others)
 
 
-@pytest.mark.parametrize("name", pretrained.names())
+@pytest.mark.parametrize("name", pretrained.models())
 def test_the_graphs_tell_the_size_of_the_codec(name):
     codec = released(name, "torch").engine.codec
     parameters, macs = model_size(pretrained.find(name))
@@ -138,9 +138,9 @@ def test_the_core_needs_no_torch(tmp_path):
 
 
 def released_codes(path):
-    from spectok.container import read_codes
+    from spectok.container import read_spt
 
-    return read_codes(path)[1]
+    return read_spt(path)[1]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spectok.audio import read_audio, write_audio
-from spectok.container import read_codes
+from spectok.container import read_spt
 from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, write_text
 
@@ -63,6 +63,6 @@ def test_names_in_messages():
 
 
 def test_paths_that_no_system_takes():
-    for call in (read_audio, lambda path: write_audio(path, [0.0], 16000), read_codes):
+    for call in (read_audio, lambda path: write_audio(path, [0.0], 16000), read_spt):
         with pytest.raises(InputError, match="null"):
             call("a\0.wav")

@@ -12,7 +12,7 @@ from spectok import pretrained
 from spectok.cli.main import main
 from spectok.live import FLOOR_DB, Loop, decibels, live
 
-NAMES = pretrained.names()
+NAMES = pretrained.models()
 
 
 class FileStream:

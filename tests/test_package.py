@@ -20,7 +20,7 @@ def test_the_wheel_holds_every_released_model(tmp_path):
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("spectok/_pretrained/")}
         assert {"spectok/cli/main.py", "spectok/py.typed"} <= set(archive.namelist())
     assert held["spectok/_pretrained/index.toml"] == (ROOT / "pretrained" / "index.toml").read_bytes()
-    for name in pretrained.names():
+    for name in pretrained.models():
         for file in ("config.json", *pretrained.FILES, "README.md"):
             assert held[f"spectok/_pretrained/{name}/{file}"] == (ROOT / "pretrained" / name / file).read_bytes()
     assert [name for name in held if name.endswith((".pt", ".pkl", ".bin"))] == []

@@ -41,7 +41,7 @@ def refuses(sentence):
 
 
 def test_the_released_models_are_these():
-    assert pretrained.names() == sorted(BUDGETS)
+    assert pretrained.models() == sorted(BUDGETS)
     assert pretrained.DEFAULT in BUDGETS
 
 
@@ -245,7 +245,7 @@ def test_an_unknown_model_is_refused_by_name(root):
 
 def test_a_folder_without_index_has_no_names(tmp_path, monkeypatch):
     use_root(monkeypatch, tmp_path)
-    assert pretrained.names() == []
+    assert pretrained.models() == []
 
 
 def test_the_package_comes_before_the_source_tree(root, tmp_path, monkeypatch):
@@ -303,5 +303,5 @@ def test_weights_are_loaded_strictly(root, change):
 
 
 def test_the_releases_take_at_most_17_megabytes():
-    folders = [pretrained.find(name).folder for name in pretrained.names()]
+    folders = [pretrained.find(name).folder for name in pretrained.models()]
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= 17e6

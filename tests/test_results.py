@@ -25,7 +25,7 @@ def test_each_model_beats_codec2_at_about_its_rate(results, model, rival):
 
 
 def test_the_results_are_of_the_released_weights(results):
-    for name in pretrained.names():
+    for name in pretrained.models():
         assert results["coders"][name]["facts"]["weight_hash"] == pretrained.find(name).weight_hash
 
 

@@ -126,7 +126,7 @@ def test_groups_of_an_earlier_commit_keep_their_results(prepared, tmp_path, in_p
 @pytest.mark.parametrize("folder", STUDIES, ids=[folder.name for folder in STUDIES])
 def test_plans_fit_their_recipes(folder):
     for group in study.load_plan(folder):
-        assert group.init in ("", *pretrained.names())
+        assert group.init in ("", *pretrained.models())
         for overrides in () if group.commit else group.probes.values():
             train_recipe.load_recipe(RECIPES / group.recipe, [*group.base, *overrides])
 

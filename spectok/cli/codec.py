@@ -27,7 +27,7 @@ def encode(args: argparse.Namespace) -> None:
         codes = [session.push(block) for block in blocks(resampled, tokenizer.sample_rate, file_name(source))]
         codes.append(session.flush())
         header, joined = tokenizer.header(sample_rate, len(audio)), np.concatenate(codes)
-        return lambda destination: container.write_codes(destination, header, joined)
+        return lambda destination: container.write_spt(destination, header, joined)
 
     for_each(".spt", audio_files.list_audio, encode_one, args)
 
@@ -37,7 +37,7 @@ def decode(args: argparse.Namespace) -> None:
     tokenizers: dict[str, Tokenizer] = {}
 
     def decode_one(source: Place) -> Write:
-        header, codes = container.read_codes(source)
+        header, codes = container.read_spt(source)
         model = args.model or header.model
         if model not in tokenizers:
             tokenizers[model] = Tokenizer.from_pretrained(model, args.device, args.engine)

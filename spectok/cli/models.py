@@ -34,7 +34,7 @@ Facts = dict[str, Any]  # by the names that `info --json` prints
 
 def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
     """The facts of a .spt file, and the lines that tell them."""
-    header, codes = container.read_codes(shown)
+    header, codes = container.read_spt(shown)
     assert header.num_samples is not None
     seconds, size = header.num_samples / header.sample_rate, path.stat().st_size
     facts = {
@@ -122,7 +122,7 @@ def evaluate(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise _missing("eval", error) from error
     options = (args.device, args.engine, args.threads)
-    tokenizers = [Tokenizer.from_pretrained(model, *options) for model in args.model or pretrained.names()]
+    tokenizers = [Tokenizer.from_pretrained(model, *options) for model in args.model or pretrained.models()]
     coders: list[Coder] = [SpectokCoder(tokenizer, tokenizer.config.name) for tokenizer in tokenizers]
     coders += [rival(name) for name in args.rival]
     items = load_items(args.source, args.split)
@@ -158,7 +158,7 @@ def bench(args: argparse.Namespace) -> None:
         print(f"left out: neural rivals need more packages: pip install 'spectok[neural]' ({error})", file=sys.stderr)
     coders: list[Coder] = []
     weightless: list[Coder] = []
-    for name in pretrained.names():
+    for name in pretrained.models():
         model = pretrained.find(name)
         parameters, macs = model_size(model)
         graphs = sum(path.stat().st_size for path in model.folder.glob("*.onnx"))

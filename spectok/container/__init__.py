@@ -2,6 +2,6 @@
 
 from spectok.container.packets import Header, Packet
 from spectok.container.reader import Reader
-from spectok.container.writer import Writer, read_codes, write_codes
+from spectok.container.writer import Writer, read_spt, write_spt
 
-__all__ = ["Header", "Packet", "Reader", "Writer", "read_codes", "write_codes"]
+__all__ = ["Header", "Packet", "Reader", "Writer", "read_spt", "write_spt"]

@@ -51,7 +51,7 @@ from spectok.errors import InputError
 from spectok.files import atomic_write, file_name, open_binary, why
 
 
-def write_codes(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
+def write_spt(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
     """Write a whole file; a path gets all of it or nothing.
 
     Args:
@@ -70,7 +70,7 @@ def write_codes(destination: str | Path | BinaryIO, header: Header, codes: Any) 
             writer.write(codes)
 
 
-def read_codes(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
+def read_spt(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
     """Read a whole file, every bit of it checked: its header and its codes, int64 `[num_frames * tokens_per_frame]`.
 
     Raises:
