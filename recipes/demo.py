@@ -11,7 +11,7 @@ import numpy as np
 
 from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
-from spectok.container import read_spt, write_spt
+from spectok.container import read_spt
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.realtime import stream
 from spectok.plotting import comparison, save
@@ -27,7 +27,7 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     write_audio(out / f"{source.stem}.wav", audio, sample_rate)
 
     codes = tokenizer.encode(audio, sample_rate)
-    write_spt(out / f"{name}.spt", tokenizer.header(sample_rate, len(audio)), codes)
+    tokenizer.save(out / f"{name}.spt", codes, len(audio), sample_rate)
     _, stored = read_spt(out / f"{name}.spt")
     decoded = tokenizer.decode(stored, length=len(audio), sample_rate=sample_rate)
     write_audio(out / f"{name}.wav", decoded, sample_rate)

@@ -10,10 +10,11 @@ Importing it imports neither onnxruntime nor torch; making a `Tokenizer` imports
 
 from importlib.metadata import version
 
-from spectok.config import CodecConfig
+from spectok.container import read_spt, write_spt
 from spectok.errors import InputError
+from spectok.pretrained import models
 from spectok.sessions import StreamDecoder, StreamEncoder
 from spectok.tokenizer import Tokenizer
 
 __version__ = version("spectok")
-__all__ = ["CodecConfig", "InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "__version__"]
+__all__ = ["InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "models", "read_spt", "write_spt"]

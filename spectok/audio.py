@@ -8,6 +8,7 @@ over 1 (an overshoot of a lossy format, a hot float WAV) pass unchanged; only `w
     y = restore(x, 16000, rate, len(audio))                   # exactly len(audio): the surplus of the two ceils goes
 """
 
+import functools
 import io
 import logging
 import os
@@ -209,6 +210,52 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     # soxr rounds its length: silence of one output sample after the end makes it reach the ceil.
     padded = np.pad(array, (0, -(-from_rate // to_rate)))
     return fit_length(soxr.resample(padded, from_rate, to_rate, quality="HQ"), length)
+
+
+class StreamResampler:
+    """`resample` for audio that arrives in chunks: what `push` and `flush` return, joined, equals it sample for sample.
+
+    Args:
+        from_rate: sample rate of the input in Hz.
+        to_rate: sample rate of the output in Hz.
+        rows: how many signals are resampled in step.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, rows: int) -> None:
+        self.from_rate, self.to_rate, self.rows = from_rate, to_rate, rows
+        self._stream = soxr.ResampleStream(from_rate, to_rate, rows, dtype="float32", quality="HQ")
+        self._pushed = self._returned = 0  # samples
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Resample a chunk, float32 `[rows, T]`; returns `[rows, T']`, often none and then many."""
+        self._pushed += audio.shape[1]
+        return self._step(audio, last=False)
+
+    def flush(self) -> np.ndarray:
+        """The end of the signals, `[rows, T']`; nothing can be pushed afterwards."""
+        length = -(-self._pushed * self.to_rate // self.from_rate) - self._returned
+        # Silence of one output sample, as in `resample`.
+        end = np.zeros((self.rows, -(-self.from_rate // self.to_rate) if self._pushed else 0), np.float32)
+        return fit_length(self._step(end, last=True), length)
+
+    def _step(self, audio: np.ndarray, last: bool) -> np.ndarray:
+        output = self._stream.resample_chunk(np.ascontiguousarray(audio.T, np.float32), last)
+        self._returned += len(output)
+        return np.ascontiguousarray(output.T)
+
+
+@functools.cache
+def resampling_delay(from_rate: int, to_rate: int) -> float:
+    """The longest time in seconds by which the output of a `StreamResampler` lags behind its input, as measured.
+
+    soxr works in blocks, so the lag grows until a block is complete.
+    """
+    resampler, step, worst = StreamResampler(from_rate, to_rate, 1), max(1, from_rate // 1000), 0.0
+    silence, returned = np.zeros((1, step), np.float32), 0
+    for steps in range(1, 1001):
+        returned_before, returned = returned, returned + resampler.push(silence).shape[1]
+        worst = max(worst, steps * step / from_rate - returned_before / to_rate)
+    return worst
 
 
 def fit_length(audio: np.ndarray, length: int) -> np.ndarray:

@@ -48,6 +48,8 @@ def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
     Raises:
         InputError: it is not a whole number between 1 kHz and 768 kHz.
     """
+    if isinstance(sample_rate, str):
+        raise InputError(f"{what} has a sample rate of {sample_rate!r}, a text; it must be a whole number of Hz")
     try:
         whole = int(sample_rate) if int(sample_rate) == sample_rate else -1
     except (TypeError, ValueError, OverflowError):

@@ -10,15 +10,17 @@ What the pushes and the flush return, joined, is what one push of everything ret
 Sessions share nothing but the engine's weights.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.audio import check_audio
+from spectok.audio import StreamResampler, check_audio, resampling_delay
 from spectok.engine import Engine
 from spectok.errors import InputError
+from spectok.files import check_sample_rate
 from spectok.schema import require
 
 Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
@@ -26,16 +28,12 @@ BLOCK_SECONDS = 2  # long pushes run in blocks of this length, which stay in the
 
 
 class _Session:
-    """What both directions share: one stream's state, and what waits for its frame to be complete.
+    """What both directions share: one stream's state, and what waits for its frame to be complete."""
 
-    Args:
-        engine: runs the codec.
-        batch: None for one stream, whose chunks are `[T]`; or the number of streams in step, whose chunks are `[B, T]`.
-    """
-
-    def __init__(self, engine: Engine, batch: int | None = None) -> None:
+    def __init__(self, engine: Engine, batch: int | None = None, sample_rate: int | None = None) -> None:
         self._engine, self._batch = engine, batch
         self.config = engine.config
+        self.sample_rate = check_sample_rate(sample_rate or self.config.sample_rate, "the stream")
         self._frame_length, self._tokens = engine.config.frame_length, engine.config.quantizer.tokens_per_frame
         self._nothing = np.zeros((batch or 1, 0))
         self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
@@ -43,13 +41,22 @@ class _Session:
 
     @property
     def latency_samples(self) -> int:
-        """Algorithmic latency of encoder and decoder together, in samples at the codec's rate."""
-        return self.config.latency_samples
+        """Algorithmic latency of encoder and decoder together, in samples at this session's sample rate.
+
+        At another rate than the codec's it is an upper bound that includes the resampling of both directions, which
+        comes in blocks of 30 ms and more.
+        """
+        outside, inside = self.sample_rate, self.config.sample_rate
+        if outside == inside:
+            return self.config.latency_samples
+        seconds = resampling_delay(outside, inside) + resampling_delay(inside, outside)
+        return math.ceil(outside * (seconds + self.config.latency_samples / inside))
 
     def reset(self) -> None:
         """Forget the stream."""
         self._state: Any = None
         self._waiting: NDArray[Any] = self._nothing
+        self._resampler: StreamResampler | None = None
 
     def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
         """A chunk as rows `[B, *]`."""
@@ -85,20 +92,24 @@ class StreamEncoder(_Session):
     Args:
         engine: runs the codec.
         batch: None for one stream, whose chunks are `[T]`; or the number of streams in step, whose chunks are `[B, T]`.
+        sample_rate: of the audio, in Hz; by default the codec's own. Other audio is resampled (soxr), as
+            `Tokenizer.encode` does it.
     """
 
     def reset(self) -> None:
         """Forget the stream."""
         super().reset()
         self._state = self._engine.init_state(self._batch or 1).encoder
-        self.num_samples = 0  # pushed since the start of the stream
+        self._num_inside = 0  # samples at the codec's rate since the start of the stream
+        if self.sample_rate != self.config.sample_rate:
+            self._resampler = StreamResampler(self.sample_rate, self.config.sample_rate, self._batch or 1)
 
     def push(self, audio: NDArray[Any] | bytes | bytearray | memoryview) -> NDArray[np.int64]:
         """Encode what is complete.
 
         Args:
-            audio: `[T]` (or `[B, T]` with a batch) at the codec's sample rate, floats in [-1, 1] or int16, T from 0 up.
-                For one stream also `[T, 1]` or `[1, T]`, and the bytes of little-endian int16 samples.
+            audio: `[T]` (or `[B, T]` with a batch) at the session's sample rate, floats in [-1, 1] or int16, T from 0
+                up. For one stream also `[T, 1]` or `[1, T]`, and the bytes of little-endian int16 samples.
 
         Returns:
             Codes `[N]` (or `[B, N]`), N a multiple of tokens_per_frame, often 0.
@@ -108,16 +119,21 @@ class StreamEncoder(_Session):
         """
         chunk = audio if self._batch else _one_channel(audio)
         rows = check_audio(self._rows(chunk, "audio", "T"), dims=(2,), allow_empty=True)
-        codes = self._run(self._engine.encode_step, rows, self._frame_length, np.int64)
-        self.num_samples += rows.shape[1]
+        codes = self._encode(rows if self._resampler is None else self._resampler.push(rows))
         return codes if self._batch else codes[0]
 
     def flush(self) -> NDArray[np.int64]:
         """End the stream: return the last frames, padded with zeros so that every sample gets out, and reset."""
-        missing = self.config.num_frames(self.num_samples) * self.config.frame_length - self.num_samples
-        codes = self.push(np.zeros((self._batch, missing) if self._batch else missing, np.float32))
+        rows = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()
+        samples = self._num_inside + rows.shape[1]
+        missing = self.config.num_frames(samples) * self.config.frame_length - samples
+        codes = self._encode(np.pad(rows, [(0, 0), (0, missing)]))
         self.reset()
-        return codes
+        return codes if self._batch else codes[0]
+
+    def _encode(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
+        self._num_inside += rows.shape[1]
+        return self._run(self._engine.encode_step, rows, self._frame_length, np.int64)
 
 
 def _one_channel(audio: Any) -> NDArray[Any]:
@@ -138,6 +154,8 @@ class StreamDecoder(_Session):
     Args:
         engine: runs the codec.
         batch: None for one stream, whose chunks are `[N]`; or the number of streams in step, whose chunks are `[B, N]`.
+        sample_rate: of the audio, in Hz; by default the codec's own. For another one it is resampled (soxr), as
+            `Tokenizer.decode` does it.
     """
 
     def reset(self) -> None:
@@ -145,19 +163,25 @@ class StreamDecoder(_Session):
         super().reset()
         self._state = self._engine.init_state(self._batch or 1).decoder
         self._to_drop = self.config.synthesis_delay
+        if self.sample_rate != self.config.sample_rate:
+            self._resampler = StreamResampler(self.config.sample_rate, self.sample_rate, self._batch or 1)
 
     def push(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
         """Decode what is complete.
 
         Args:
-            codes: `[N]` (or `[B, N]` with a batch), N from 0 up.
+            codes: integers `[N]` (or `[B, N]` with a batch), N from 0 up; or whole frames `[F, K]` (or `[B, F, K]`), K
+                the tokens per frame.
 
         Returns:
-            Audio `[T]` (or `[B, T]`) at the codec's sample rate.
+            Audio `[T]` (or `[B, T]`) at the session's sample rate.
 
         Raises:
             InputError: the shape is wrong, or a code is not in the codebook.
         """
+        codes = np.asarray(codes)
+        if codes.ndim == (3 if self._batch else 2) and codes.shape[-1] == self._tokens:  # whole frames
+            codes = codes.reshape(*codes.shape[:-2], -1)
         rows = self._rows(codes, "codes", "N")
         if rows.size and rows.dtype.kind not in "iu":
             raise InputError(f"codes must be integers, not {rows.dtype}")
@@ -169,15 +193,17 @@ class StreamDecoder(_Session):
         audio = self._run(self._engine.decode_step, rows, self._tokens, np.float32)
         dropped = min(self._to_drop, audio.shape[1])
         self._to_drop -= dropped
-        return audio[:, dropped:] if self._batch else audio[0, dropped:]
+        audio = audio[:, dropped:] if self._resampler is None else self._resampler.push(audio[:, dropped:])
+        return audio if self._batch else audio[0]
 
     def flush(self) -> NDArray[np.float32]:
-        """End the stream and reset; returns an empty chunk, for the encoder's flush has brought all audio out.
+        """End the stream and reset; returns what the resampler still holds, or at the codec's own rate an empty chunk.
 
         Raises:
             InputError: part of a frame was left over.
         """
         left, tokens = self._waiting.shape[1], self.config.quantizer.tokens_per_frame
+        audio = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()
         self.reset()
         require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {tokens}")
-        return np.zeros((self._batch, 0) if self._batch else 0, np.float32)
+        return audio if self._batch else audio[0]

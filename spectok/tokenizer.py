@@ -9,9 +9,11 @@ torch in, torch out, on the tensor's own device.
 """
 
 import sys
+from collections.abc import Sequence
+from numbers import Number
 from operator import index as as_int
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +21,35 @@ from numpy.typing import NDArray
 from spectok import audio as audio_files
 from spectok import pretrained
 from spectok.config import CodecConfig
-from spectok.container import Header
+from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
-from spectok.files import check_sample_rate
+from spectok.files import check_sample_rate, file_name
 from spectok.schema import require
 from spectok.sessions import StreamDecoder, StreamEncoder
 
+if TYPE_CHECKING:
+    import torch
+
+Layout = Literal["flat", "frames"]
+LAYOUTS = ("flat", "frames")
+Lengths = int | Sequence[int] | NDArray[np.integer[Any]]
+_Audio = TypeVar("_Audio", bound=str | Path | BinaryIO | NDArray[Any])  # lists of one kind or of several
+NO_AUDIO: dict[type, str] = {
+    type(None): "None; it must be an array, a tensor, a path, or a list of those",
+    dict: "a dict; pass its array and its sample rate one by one",
+    list: "a list of numbers; make an array of it",
+    bytes: "bytes; make an array of them, or pass a file that is open for reading",
+}
 MOST_CHANNELS = 8  # a second axis this short, and shorter than the first, is one of channels
+
+
+class Recording(NamedTuple):
+    """What a `.spt` file holds, in the order of the arguments of `Tokenizer.decode`."""
+
+    codes: NDArray[np.int64]  # [N]
+    length: int  # of the original, in samples at `sample_rate`
+    sample_rate: int  # of the original, in Hz
 
 
 class Tokenizer:
@@ -102,75 +125,123 @@ class Tokenizer:
         """Bits per second of the codes."""
         return self.config.bitrate
 
-    def stream_encoder(self) -> StreamEncoder:
-        """A new session that encodes one stream."""
-        return StreamEncoder(self.engine)
+    def stream_encoder(self, sample_rate: int | None = None) -> StreamEncoder:
+        """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""
+        return StreamEncoder(self.engine, None, sample_rate)
 
-    def stream_decoder(self) -> StreamDecoder:
-        """A new session that decodes one stream."""
-        return StreamDecoder(self.engine)
+    def stream_decoder(self, sample_rate: int | None = None) -> StreamDecoder:
+        """A new session that decodes one stream to audio at `sample_rate` Hz, by default the codec's own."""
+        return StreamDecoder(self.engine, None, sample_rate)
 
-    def encode(self, audio: Any, sample_rate: int | None = None) -> Any:
+    @overload
+    def encode(
+        self, audio: str | Path | BinaryIO | NDArray[Any], sample_rate: int | None = None, layout: Layout = "flat"
+    ) -> NDArray[np.int64]: ...
+    @overload
+    def encode(
+        self, audio: list[_Audio], sample_rate: int | None = None, layout: Layout = "flat"
+    ) -> list[NDArray[np.int64]]: ...
+    @overload
+    def encode(
+        self, audio: "torch.Tensor", sample_rate: int | None = None, layout: Layout = "flat"
+    ) -> "torch.Tensor": ...
+    @overload
+    def encode(
+        self, audio: "list[torch.Tensor]", sample_rate: int | None = None, layout: Layout = "flat"
+    ) -> "list[torch.Tensor]": ...
+    def encode(self, audio: Any, sample_rate: int | None = None, layout: Layout = "flat") -> Any:
         """Audio to codes.
 
         Args:
-            audio: `[T]` or a batch `[B, T]` (T at least B or over 8, else it is taken for `[T, C]` and refused) as
-                array or tensor; the path of a file, whose channels are mixed; or a list of those, whose codes are
-                those of its members one by one.
+            audio: `[T]` or a batch `[B, T]` as array or tensor, floats in [-1, 1] or integers; the path of a file, or a
+                file open for reading in binary, whose channels are mixed; or a list of those, whose items are encoded
+                one by one. An array with at most 8 columns and more rows is refused: it looks like channels, `[T, C]`.
             sample_rate: of arrays and tensors, in Hz; by default the codec's own. Files know theirs.
+            layout: "flat" for codes `[N]` or `[B, N]`, N = F * K; "frames" for `[F, K]` or `[B, F, K]`, where F is the
+                number of frames and K that of tokens per frame.
 
         Returns:
-            int64 codes `[N]` or `[B, N]`, `N = frames * tokens_per_frame`; a list for a list.
+            int64 codes; a tensor, on its device, for a tensor; a list for a list.
 
         Raises:
-            InputError: a file cannot be read, or the audio is empty, not finite or of a wrong shape.
+            InputError: a file cannot be read, or the audio is empty, not finite or of a wrong shape or type.
         """
-        if isinstance(audio, list):
-            return [self.encode(item, sample_rate) for item in audio]
-        if isinstance(audio, (str, Path)):
-            return self.encode(audio_files.read_audio(audio, self.sample_rate)[0])
-        samples = _to_numpy(audio)
-        rows = list(np.atleast_2d(audio_files.check_audio(samples, dims=(1, 2))))
-        require(
-            samples.ndim == 1 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
-            f"the audio has shape {list(samples.shape)}; a batch is [B, T], and channels, the second axis of [T, C], "
-            "are mixed with spectok.audio.to_mono",
-        )
-        if sample_rate is not None and sample_rate != self.sample_rate:
-            rows = [audio_files.resample(row, sample_rate, self.sample_rate) for row in rows]
-        session = StreamEncoder(self.engine, batch=len(rows))
-        codes = np.concatenate([session.push(np.stack(rows)), session.flush()], axis=1)
+        if isinstance(audio, list) and not (audio and isinstance(audio[0], Number)):
+            return [self.encode(item, sample_rate, layout) for item in audio]
+        if isinstance(audio, (str, Path)) or hasattr(audio, "read"):
+            return self.encode(audio_files.read_audio(audio, self.sample_rate)[0], None, layout)
+        require(layout in LAYOUTS, f"the layout is {layout!r}, but must be 'flat' or 'frames'")
+        samples = _samples(audio)
+        rows = np.atleast_2d(samples)
+        session = StreamEncoder(self.engine, len(rows), sample_rate)
+        codes = np.concatenate([session.push(rows), session.flush()], axis=1)
+        if layout == "frames":
+            codes = codes.reshape(len(rows), -1, self.tokens_per_frame)
         return _like(audio, codes if samples.ndim == 2 else codes[0])
 
-    def decode(self, codes: Any, length: Any = None, sample_rate: int | None = None) -> Any:
+    @overload
+    def decode(
+        self,
+        codes: NDArray[Any] | list[int],
+        length: int | None = None,
+        sample_rate: int | None = None,
+        layout: Layout | None = None,
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def decode(
+        self,
+        codes: list[NDArray[Any]] | list[list[int]],
+        length: Lengths | None = None,
+        sample_rate: int | None = None,
+        layout: Layout | None = None,
+    ) -> list[NDArray[np.float32]]: ...
+    @overload
+    def decode(
+        self,
+        codes: "torch.Tensor",
+        length: int | None = None,
+        sample_rate: int | None = None,
+        layout: Layout | None = None,
+    ) -> "torch.Tensor": ...
+    @overload
+    def decode(
+        self,
+        codes: "list[torch.Tensor]",
+        length: Lengths | None = None,
+        sample_rate: int | None = None,
+        layout: Layout | None = None,
+    ) -> "list[torch.Tensor]": ...
+    def decode(
+        self, codes: Any, length: Any = None, sample_rate: int | None = None, layout: Layout | None = None
+    ) -> Any:
         """Codes to audio.
 
         Args:
-            codes: int64 `[N]` or `[B, N]` as array or tensor, or a list of those. N is a multiple of
-                tokens_per_frame.
+            codes: integers `[N]`, or a batch `[B, N]`, or by frames `[F, K]` or `[B, F, K]`, as array or tensor; a list
+                of integers; or a list of those, which are decoded one by one. N is a multiple of K, the tokens per
+                frame.
             length: samples to return, at `sample_rate`: one whole number, for a list of codes also a sequence of
                 them. By default all that the codes hold, a little more than was encoded.
             sample_rate: to resample to, in Hz; by default the codec's own.
+            layout: "flat" or "frames", as in `encode`. Only two axes of which the second has length K need it: they
+                can be a batch of single frames, or the frames of one recording.
 
         Returns:
-            float32 audio `[T]` or `[B, T]`; a list for a list.
+            float32 audio `[T]` or `[B, T]`; a tensor, on its device, for a tensor; a list for a list.
 
         Raises:
-            InputError: the codes end within a frame, are not in the codebook, or hold less than `length`; or that is
-                no whole number.
+            InputError: the codes end within a frame, are not in the codebook, are of a wrong or an ambiguous shape, or
+                hold less than `length`; or that is no whole number.
         """
-        if isinstance(codes, list):
+        if isinstance(codes, list) and not (codes and isinstance(codes[0], Number)):
             try:
                 lengths = list(length)
             except TypeError:  # one for all
                 lengths = [length] * len(codes)
             require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
-            return [self.decode(item, samples, sample_rate) for item, samples in zip(codes, lengths, strict=True)]
-        tokens = _to_numpy(codes)
-        require(tokens.ndim in (1, 2), f"codes must be [N] or [B, N], not {list(tokens.shape)}")
-        rows = np.atleast_2d(tokens)
-        require(rows.shape[0] > 0, "the batch has no rows")
-        session = StreamDecoder(self.engine, batch=rows.shape[0])
+            return [self.decode(item, n, sample_rate, layout) for item, n in zip(codes, lengths, strict=True)]
+        rows, is_batch = self._rows(_to_numpy(codes), layout)
+        session = StreamDecoder(self.engine, len(rows))
         audio = session.push(rows)
         session.flush()
         rate = self.sample_rate if sample_rate is None else check_sample_rate(sample_rate)
@@ -178,7 +249,71 @@ class Tokenizer:
         samples = held if length is None else _length(length)
         require(0 <= samples <= held, f"the codes hold {held} samples, not {samples}")
         audio = np.stack([audio_files.restore(row, self.sample_rate, rate, samples) for row in audio])
-        return _like(codes, audio if tokens.ndim == 2 else audio[0])
+        return _like(codes, audio if is_batch else audio[0])
+
+    def _rows(self, codes: NDArray[Any], layout: Layout | None) -> tuple[NDArray[Any], bool]:
+        """Codes in any of the shapes that `decode` takes as rows `[B, N]`, and whether they are a batch."""
+        shape, tokens = list(codes.shape), self.tokens_per_frame
+        require(layout in (None, *LAYOUTS), f"the layout is {layout!r}, but must be 'flat' or 'frames'")
+        expected = {"flat": "[N] or [B, N]", "frames": f"[F, {tokens}] or [B, F, {tokens}]"}
+        of_frames = layout == "frames" or (layout is None and codes.ndim == 3)
+        allowed = expected[layout] if layout else f"{expected['flat']}, or by frames {expected['frames']}"
+        fits = codes.ndim in ((2, 3) if of_frames else (1, 2)) and (not of_frames or shape[-1] == tokens)
+        require(fits, f"codes must be {allowed}, not {shape}")
+        require(codes.ndim == 1 or shape[0] > 0 or of_frames, "the batch has no rows")
+        require(
+            layout is not None or codes.ndim != 2 or shape[0] < 2 or shape[1] != tokens,
+            f"codes of shape {shape} can be {shape[0]} recordings of one frame, or one recording of {shape[0]} frames "
+            f"of {tokens}; pass layout='flat' or layout='frames'",
+        )
+        if of_frames:
+            return codes.reshape(shape[0] if codes.ndim == 3 else 1, -1), codes.ndim == 3
+        return np.atleast_2d(codes), codes.ndim == 2
+
+    def save(
+        self,
+        path: str | Path | BinaryIO,
+        codes: Any,
+        length: int | None = None,
+        sample_rate: int | None = None,
+    ) -> None:
+        """Write the codes of one recording to a `.spt` file; a path gets the whole file or nothing.
+
+        Args:
+            path: of the file, or a binary stream.
+            codes: integers `[N]` or `[F, K]`.
+            length: of the original, in samples at `sample_rate`; by default all that the codes hold.
+            sample_rate: of the original, in Hz; by default the codec's own.
+
+        Raises:
+            InputError: the codes are not this codec's, not as many as `length` needs, or cannot be written.
+        """
+        array = _to_numpy(codes)
+        require(
+            array.ndim == 1 or (array.ndim == 2 and array.shape[1] == self.tokens_per_frame),
+            f"a file holds the codes of one recording, [N] or [F, {self.tokens_per_frame}], not {list(array.shape)}",
+        )
+        rate = self.sample_rate if sample_rate is None else check_sample_rate(sample_rate)
+        frames, left = divmod(array.size, self.tokens_per_frame)
+        require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {self.tokens_per_frame}")
+        held = max(0, frames * self.frame_length - self.config.synthesis_delay)
+        header = self.header(rate, held * rate // self.sample_rate if length is None else _length(length))
+        self.check_header(header, frames)
+        write_spt(path, header, array.reshape(-1))
+
+    def load(self, path: str | Path | BinaryIO) -> "Recording":
+        """Read a `.spt` file of this codec's codes: `tokenizer.decode(*tokenizer.load(path))` is its audio.
+
+        Args:
+            path: of the file, or a binary stream.
+
+        Raises:
+            InputError: it cannot be read, is damaged, or holds codes of another codec or too few of them.
+        """
+        header, codes = read_spt(path)
+        self.check_header(header, len(codes) // header.tokens_per_frame, file_name(path))
+        assert header.num_samples is not None  # `read_spt` refuses unfinished files
+        return Recording(codes, header.num_samples, header.sample_rate)
 
     def header(self, sample_rate: int, num_samples: int | None) -> Header:
         """The header of a .spt file of this codec's codes.
@@ -197,11 +332,16 @@ class Tokenizer:
             frames_per_packet=max(1, round(self.frame_rate)),
         )
 
-    def check_header(self, header: Header) -> None:
-        """Make sure that codes are this codec's own.
+    def check_header(self, header: Header, num_frames: int, what: str = "the recording") -> None:
+        """Make sure that codes are this codec's own, and as many as their samples need.
+
+        Args:
+            header: of the file that holds them.
+            num_frames: how many frames it holds.
+            what: the words that begin a message about the number of frames, such as the file's name.
 
         Raises:
-            InputError: they were made by another model or by other weights, or are not as many or as large as its.
+            InputError: they were made by another model or by other weights, or their number or size is wrong.
         """
         ours = self.header(header.sample_rate, header.num_samples)
         if (header.model, header.weight_hash) != (ours.model, ours.weight_hash):
@@ -214,6 +354,23 @@ class Tokenizer:
                 f"the codes are {header.tokens_per_frame} a frame from a codebook of {header.codebook_size}, "
                 f"but those of {ours.model} are {ours.tokens_per_frame} from one of {ours.codebook_size}"
             )
+        samples = header.num_samples or 0
+        expected = self.config.num_frames(-(-samples * self.sample_rate // header.sample_rate))
+        require(num_frames == expected, f"{what} holds {num_frames} frames, but its {samples} samples need {expected}")
+
+
+def _samples(audio: Any) -> NDArray[Any]:
+    """Audio `[T]` or `[B, T]` as floats or integers; what is no audio is named."""
+    for kind, sentence in NO_AUDIO.items():
+        require(not isinstance(audio, kind), f"the audio is {sentence}")
+    samples = _to_numpy(audio)
+    audio_files.check_audio(samples, dims=(1, 2))
+    require(
+        samples.ndim == 1 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
+        f"the audio has shape {list(samples.shape)}; a batch is [B, T], and channels, the second axis of [T, C], "
+        "are mixed with spectok.audio.to_mono",
+    )
+    return samples
 
 
 def _to_numpy(value: Any) -> NDArray[Any]:

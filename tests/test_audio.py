@@ -137,7 +137,7 @@ def test_the_same_rate_is_the_same_array():
     assert resample(audio, 16000, 16000) is audio
 
 
-@pytest.mark.parametrize("rate", [0, -16000, 999, 768_001, 16000.5, float("nan"), float("inf"), "fast", None])
+@pytest.mark.parametrize("rate", [0, -16000, 999, 768_001, 16000.5, float("nan"), float("inf"), None])
 def test_bad_sample_rates_are_refused(rate):
     with pytest.raises(InputError, match=r"sample rate of .* Hz; it must be 1000 to 768000"):
         resample(sine(10, 16000), 16000, rate)

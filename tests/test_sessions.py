@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import ECHOES, echo_engine, random_engine
 
-from spectok import sessions
+from spectok import Tokenizer, sessions
+from spectok.audio import resample
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.sessions import StreamDecoder, StreamEncoder
@@ -130,7 +131,6 @@ def test_after_flush_or_reset_the_stream_is_new(end):
         decoder.push(codes[:1])  # half a frame: forgotten too
     for session in (encoder, decoder):
         getattr(session, end)()
-    assert encoder.num_samples == 0
     np.testing.assert_array_equal(through(encoder, [audio]), codes)
     np.testing.assert_allclose(through(decoder, [codes]), heard, rtol=0, atol=1e-12)
 
@@ -181,6 +181,52 @@ def measured_latency(engine, length):
     assert heard >= length
     assert encoder.latency_samples == decoder.latency_samples == engine.config.latency_samples
     return worst
+
+
+rates = pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
+
+
+@rates
+def test_a_stream_at_another_rate_is_offline(rate):
+    tokenizer = Tokenizer(random_engine("query"), "0" * 16)
+    audio = noise(rate // 2 + 7)
+    codes = tokenizer.encode(audio, rate)
+    np.testing.assert_array_equal(codes, tokenizer.encode(resample(audio, rate, 16000)))
+    for size in (1 + rate // 700, rate // 50):
+        encoder, decoder = tokenizer.stream_encoder(rate), tokenizer.stream_decoder(rate)
+        assert (encoder.sample_rate, decoder.sample_rate) == (rate, rate)
+        np.testing.assert_array_equal(through(encoder, cut(audio, [size])), codes)
+        np.testing.assert_array_equal(through(encoder, cut(audio, [size])), codes)  # flush has reset it
+        heard = tokenizer.decode(codes, sample_rate=rate)
+        np.testing.assert_allclose(through(decoder, cut(codes, [size])), heard, rtol=0, atol=1e-6)
+        assert len(heard) >= len(audio)
+    batch = StreamEncoder(tokenizer.engine, 2, rate)
+    both = np.stack([audio, audio[::-1]])
+    rows = np.concatenate([batch.push(both[:, :999]), batch.push(both[:, 999:]), batch.flush()], axis=1)
+    np.testing.assert_array_equal(rows[0], codes)
+    np.testing.assert_array_equal(rows[1], tokenizer.encode(audio[::-1].copy(), rate))
+
+
+@rates
+def test_an_empty_stream_at_another_rate_is_empty(rate):
+    engine = random_engine("query")
+    assert len(StreamEncoder(engine, sample_rate=rate).flush()) == 0
+    assert len(StreamDecoder(engine, sample_rate=rate).flush()) == 0
+
+
+@rates
+def test_latency_at_another_rate_is_at_most_the_reported_one(rate):
+    engine = echo_engine("20 ms")
+    encoder, decoder = StreamEncoder(engine, sample_rate=rate), StreamDecoder(engine, sample_rate=rate)
+    audio, heard, worst, step = noise(rate), 0, 0, rate // 1000
+    for pushed in range(step, rate + 1, step):
+        out = decoder.push(encoder.push(audio[pushed - step : pushed]))
+        if len(out):
+            worst = max(worst, pushed - heard)
+        heard += len(out)
+    assert encoder.latency_samples == decoder.latency_samples
+    # Each of three parts waits for its blocks; that all of them wait longest at once is rare.
+    assert 0.7 * encoder.latency_samples < worst <= encoder.latency_samples
 
 
 @tiny
@@ -261,7 +307,7 @@ def test_one_stream_takes_its_channel_as_sound_devices_give_it():
 @pytest.mark.parametrize(
     ("chunk", "sentence"),
     [
-        (np.zeros((1, 2), np.int64), r"codes must have the shape \[N\], not \[1, 2\]"),
+        (np.zeros((1, 3), np.int64), r"codes must have the shape \[N\], not \[1, 3\]"),
         (np.array([0, 64]), "codes must be from 0 to 63, but code 1 is 64"),
         (np.array([-1, 0]), "codes must be from 0 to 63, but code 0 is -1"),
         (np.array([2**63], np.uint64), "codes must be from 0 to 63, but code 0 is 9223372036854775808"),

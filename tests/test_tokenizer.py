@@ -7,8 +7,10 @@ import soundfile
 import torch
 from models import echo_engine, random_engine, use_root, write_model, write_root
 
-from spectok import CodecConfig, InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained, sessions
+import spectok
+from spectok import InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained, read_spt, sessions, write_spt
 from spectok.audio import read_audio, resample
+from spectok.config import CodecConfig
 
 HASH = "0123456789abcdef"
 FRAME = 32  # samples of a frame of the tiny codecs
@@ -86,7 +88,7 @@ def test_length_is_exact_at_every_rate(echo, rate, length):
     assert echo.decode(codes, length, rate).shape == (length,)
     rows = min(2, length)  # two rows of one sample look like [T, C]
     batch = echo.encode(noise(rows, length), rate)
-    assert echo.decode(batch, length, rate).shape == (rows, length)
+    assert echo.decode(batch, length, rate, "flat").shape == (rows, length)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
@@ -197,7 +199,13 @@ def test_a_fixture_file_by_its_path(echo):
     [
         (noise(1, 2, 3), r"shape \[1, 2, 3\]"),
         (0.5, r"shape \[\]"),
-        ([0.1, 0.2], r"shape \[\]"),
+        ([0.1, 0.2], r"^the audio is a list of numbers; make an array of it$"),
+        (
+            {"array": np.zeros(5), "sampling_rate": 16000},
+            r"^the audio is a dict; pass its array and its sample rate one",
+        ),
+        (None, r"^the audio is None; it must be an array, a tensor, a path, or a list of those$"),
+        (b"RIFF", r"^the audio is bytes; make an array of them, or pass a file that is open for reading$"),
         (np.zeros(0, np.float32), "holds no samples"),
         (np.zeros((0, 100), np.float32), "holds no samples"),
         (np.zeros((2000, 2)), r"^the audio has shape \[2000, 2\]; a batch is \[B, T\], and .*spectok\.audio\.to_mono$"),
@@ -207,7 +215,7 @@ def test_a_fixture_file_by_its_path(echo):
         (torch.tensor([0, torch.inf]), "not finite"),
         (np.array([0.0, 32767.0]), "peak of 32767"),
         (np.zeros(9, complex), "complex"),
-        ([[[0.1], [0.2, 0.3]]], "shape"),
+        ([[[0.1], [0.2, 0.3]]], "^the audio is a list of numbers"),
         (((0.1,), (0.2, 0.3)), "neither audio nor codes"),
         ("no such file.wav", "No such file"),
         (Path("no such file.wav"), "No such file"),
@@ -219,12 +227,17 @@ def test_bad_audio_is_refused(tokenizer, audio, sentence):
         tokenizer.encode(audio)
 
 
-@pytest.mark.parametrize("rate", [0, -16000, 44100.5, 10**9, "fast"])
+@pytest.mark.parametrize("rate", [-16000, 44100.5, 10**9, "16000"])
 def test_bad_sample_rates_are_refused(tokenizer, rate):
-    with refuses(f"a sample rate of {rate} Hz"):
+    shown = "'16000', a text; it must be a whole number of Hz" if rate == "16000" else f"{rate} Hz"
+    for what, call in {
+        "the stream": lambda: tokenizer.stream_encoder(rate),
+        "the audio": lambda: tokenizer.decode(np.zeros(10, np.int64), None, rate),
+    }.items():
+        with refuses(f"^{what} has a sample rate of {shown}"):
+            call()
+    with refuses(f"has a sample rate of {shown}"):
         tokenizer.encode(noise(100), rate)
-    with refuses(f"a sample rate of {rate} Hz"):
-        tokenizer.decode(np.zeros(10, np.int64), None, rate)
 
 
 @pytest.mark.parametrize(
@@ -237,9 +250,20 @@ def test_bad_sample_rates_are_refused(tokenizer, rate):
         (np.zeros((2, 5), np.int64), None, "^the codes end within a frame"),
         (np.array([0.0, 1.0]), None, "^codes must be integers, not float64$"),
         (torch.tensor([0.0, 1.0]), None, "^codes must be integers, not float32$"),
-        (np.zeros((1, 2, 2), np.int64), None, r"^codes must be \[N\] or \[B, N\], not \[1, 2, 2\]$"),
+        (
+            np.zeros((1, 2, 3), np.int64),
+            None,
+            r"^codes must be \[N\] or \[B, N\], or by frames \[F, 2\] or .*, not \[1, 2",
+        ),
+        (np.zeros((1, 1, 2, 2), np.int64), None, r"^codes must be .*, not \[1, 1, 2, 2\]$"),
+        (np.int64(3), None, r"^codes must be .*, not \[\]$"),
         (np.zeros((0, 2), np.int64), None, "^the batch has no rows$"),
-        ([1, 2, 3], None, r"^codes must be \[N\] or \[B, N\], not \[\]$"),
+        (
+            np.zeros((3, 2), np.int64),
+            None,
+            r"^codes of shape \[3, 2\] can be 3 recordings of one frame, or one recording ",
+        ),
+        ([1, 2, 3], None, "^the codes end within a frame: 1 are left over, a frame has 2$"),
         (np.zeros(10, np.int64), 5 * FRAME - 15, "^the codes hold 144 samples, not 145$"),
         (np.zeros(10, np.int64), -1, "^the codes hold 144 samples, not -1$"),
         ([np.zeros(2, np.int64)] * 2, [1], "^there are 1 lengths for 2 lists of codes$"),
@@ -255,24 +279,134 @@ def test_bad_codes_are_refused(tokenizer, codes, length, sentence):
         tokenizer.decode(codes, length)
 
 
+@tiny
+def test_codes_by_frames_are_the_flat_codes(name):
+    tokenizer = Tokenizer(random_engine(name), HASH)
+    audio, tokens = noise(3, 333), tokenizer.tokens_per_frame
+    flat, frames = tokenizer.encode(audio), tokenizer.encode(audio, layout="frames")
+    assert frames.shape == (3, tokenizer.config.num_frames(333), tokens)
+    np.testing.assert_array_equal(frames.reshape(3, -1), flat)
+    np.testing.assert_array_equal(tokenizer.encode(audio[0], layout="frames"), frames[0])
+    heard = tokenizer.decode(flat, 333)
+    np.testing.assert_array_equal(tokenizer.decode(frames, 333), heard)
+    np.testing.assert_array_equal(tokenizer.decode(frames, 333, layout="frames"), heard)
+    alone = tokenizer.decode(flat[0])
+    assert tokenizer.decode(frames[0], layout="frames").shape == alone.shape  # [F, K]: one recording
+    np.testing.assert_array_equal(tokenizer.decode(frames[0], layout="frames"), alone)
+    np.testing.assert_array_equal(tokenizer.decode(frames[0][None])[0], alone)
+    rows = frames[0][:3]  # [3, K]: three recordings of one frame
+    assert tokenizer.decode(rows, layout="flat").shape == (3, FRAME - tokenizer.config.synthesis_delay)
+    np.testing.assert_array_equal(tokenizer.decode(flat[0].tolist()), alone)
+    assert [item.shape for item in tokenizer.decode([flat[0].tolist()], 7)] == [(7,)]
+    session = tokenizer.stream_decoder()
+    pieces = [session.push(frames[0][:1]), session.push(frames[0][1:])]
+    np.testing.assert_allclose(np.concatenate(pieces), alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "sentence"),
+    [
+        ((4,), "frames", r"^codes must be \[F, 2\] or \[B, F, 2\], not \[4\]$"),
+        ((4, 3), "frames", r"^codes must be \[F, 2\] or \[B, F, 2\], not \[4, 3\]$"),
+        ((1, 4, 2), "flat", r"^codes must be \[N\] or \[B, N\], not \[1, 4, 2\]$"),
+        ((4,), "rows", r"^the layout is 'rows', but must be 'flat' or 'frames'$"),
+    ],
+)
+def test_codes_of_another_layout_are_refused(tokenizer, shape, layout, sentence):
+    with refuses(sentence):
+        tokenizer.decode(np.zeros(shape, np.int64), layout=layout)
+    if layout == "rows":
+        with refuses(sentence):
+            tokenizer.encode(noise(100), layout=layout)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+def test_what_is_saved_is_loaded(tokenizer, tmp_path, rate):
+    audio, path = noise(1234), tmp_path / "a.spt"
+    codes = tokenizer.encode(audio, rate)
+    tokenizer.save(path, codes, len(audio), rate)
+    recording = tokenizer.load(path)
+    np.testing.assert_array_equal(recording.codes, codes)
+    assert (recording.length, recording.sample_rate) == (1234, rate)
+    np.testing.assert_array_equal(tokenizer.decode(*recording), tokenizer.decode(codes, 1234, rate))
+    before = path.read_bytes()
+    with open(path, "wb") as stream:
+        tokenizer.save(stream, torch.from_numpy(codes.reshape(-1, 2)), 1234, rate)
+    assert path.read_bytes() == before
+    with open(path, "rb") as stream:
+        assert tokenizer.load(stream).length == 1234
+    tokenizer.save(path, codes)  # no length: all that the codes hold, at the codec's own rate
+    held = len(codes) // 2 * FRAME - 16
+    assert tokenizer.load(path)[1:] == (held, 16000)
+    assert tokenizer.decode(*tokenizer.load(path)).shape == (held,)
+    header, read = read_spt(path)
+    write_spt(tmp_path / "b.spt", header, read)
+    assert (tmp_path / "b.spt").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("codes", "length", "sentence"),
+    [
+        (np.zeros(10, np.int64), 145, "^the recording holds 5 frames, but its 145 samples need 6$"),
+        (np.zeros(10, np.int64), 100, "^the recording holds 5 frames, but its 100 samples need 4$"),
+        (np.zeros(9, np.int64), None, "^the codes end within a frame: 1 are left over, a frame has 2$"),
+        (
+            np.zeros((2, 10), np.int64),
+            None,
+            r"^a file holds the codes of one recording, \[N\] or \[F, 2\], not \[2, 10\]$",
+        ),
+        (np.full(10, 64), None, "^codes must be from 0 to 63, and one is 64$"),
+        (np.zeros(10, np.int64), 1.5, r"^the length must be one whole number of samples, not 1\.5$"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_saved_leaves_no_file(tokenizer, tmp_path, codes, length, sentence):
+    with refuses(sentence):
+        tokenizer.save(tmp_path / "a.spt", codes, length)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_codes_of_another_codec_are_not_loaded(tokenizer, echo, tmp_path):
+    tokenizer.save(tmp_path / "a.spt", np.zeros(10, np.int64))
+    with refuses("^the codes were made by tiny-query with .*, not by tiny-query with weights f{16}$"):
+        Tokenizer(tokenizer.engine, "f" * 16).load(tmp_path / "a.spt")
+    header, codes = read_spt(tmp_path / "a.spt")
+    write_spt(tmp_path / "b.spt", replace(header, num_samples=100), codes)
+    with refuses("b.spt holds 5 frames, but its 100 samples need 4$"):
+        tokenizer.load(tmp_path / "b.spt")
+
+
+def test_an_open_file_is_encoded_as_its_path(tokenizer, tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise(500), 16000)
+    with open(tmp_path / "a.wav", "rb") as stream:
+        np.testing.assert_array_equal(tokenizer.encode(stream), tokenizer.encode(tmp_path / "a.wav"))
+
+
+def test_the_package_exports_what_users_need():
+    assert set(spectok.__all__) == {
+        *("InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "models", "read_spt", "write_spt"),
+    }
+    assert spectok.models() == ["spectok-16k-4k", "spectok-16k-800"]
+
+
 def test_no_codes_are_no_audio(tokenizer):
     for rate in (None, 48000):
         assert tokenizer.decode(np.zeros(0, np.int64), 0, rate).shape == (0,)
 
 
 def test_the_header_names_the_codec_and_its_weights(tokenizer):
-    header = tokenizer.header(44100, 1000)
+    header = tokenizer.header(44100, 1000)  # 363 samples at 16 kHz, and 16 more of the synthesis
     assert (header.model, header.weight_hash) == ("tiny-query", HASH)
     assert (header.sample_rate, header.num_samples) == (44100, 1000)
     assert (header.codebook_size, header.tokens_per_frame, header.frames_per_packet) == (64, 2, 500)
-    tokenizer.check_header(header)
+    tokenizer.check_header(header, 12)
     with refuses(f"^the codes were made by tiny-query with weights {HASH}, not by tiny-query with weights {'f' * 16}$"):
-        Tokenizer(tokenizer.engine, "f" * 16).check_header(header)
+        Tokenizer(tokenizer.engine, "f" * 16).check_header(header, 12)
     with refuses("^the codes were made by tiny-query with .*, not by tiny-flat with "):
-        Tokenizer(random_engine("flat"), HASH).check_header(header)
+        Tokenizer(random_engine("flat"), HASH).check_header(header, 12)
     for change in ({"codebook_size": 65}, {"tokens_per_frame": 65}):
         with refuses("^the codes are .* 65.*, but those of tiny-query are 2 from one of 64$|^the codes are 65 a frame"):
-            tokenizer.check_header(replace(header, **change))
+            tokenizer.check_header(replace(header, **change), 12)
 
 
 def test_from_pretrained_by_name_and_by_folder(root, tmp_path):

@@ -26,8 +26,8 @@ def encode(args: argparse.Namespace) -> None:
         resampled = audio_files.resample(audio, sample_rate, tokenizer.sample_rate)
         codes = [session.push(block) for block in blocks(resampled, tokenizer.sample_rate, file_name(source))]
         codes.append(session.flush())
-        header, joined = tokenizer.header(sample_rate, len(audio)), np.concatenate(codes)
-        return lambda destination: container.write_spt(destination, header, joined)
+        joined = np.concatenate(codes)
+        return lambda destination: tokenizer.save(destination, joined, len(audio), sample_rate)
 
     for_each(".spt", audio_files.list_audio, encode_one, args)
 
@@ -42,15 +42,9 @@ def decode(args: argparse.Namespace) -> None:
         if model not in tokenizers:
             tokenizers[model] = Tokenizer.from_pretrained(model, args.device, args.engine)
         tokenizer = tokenizers[model]
-        tokenizer.check_header(header)
+        tokenizer.check_header(header, len(codes) // header.tokens_per_frame, file_name(source))
         num_samples, sample_rate = header.num_samples, header.sample_rate
         assert num_samples is not None
-        frames = len(codes) // tokenizer.tokens_per_frame
-        expected = tokenizer.config.num_frames(-(-num_samples * tokenizer.sample_rate // sample_rate))
-        require(
-            frames == expected,
-            f"{file_name(source)} holds {frames} frames, but its {num_samples} samples need {expected}",
-        )
         session = tokenizer.stream_decoder()
         token_rate = round(tokenizer.token_rate)
         pieces = [session.push(block) for block in blocks(codes, token_rate, file_name(source))]

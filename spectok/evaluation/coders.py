@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from spectok.audio import resample, restore
-from spectok.container import write_spt
 from spectok.evaluation.metrics import SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class SpectokCoder:
         decoded = self.tokenizer.decode(codes, length=len(given))
         end = time.perf_counter()
         destination = io.BytesIO()
-        write_spt(destination, self.tokenizer.header(SAMPLE_RATE, len(audio)), codes)
+        self.tokenizer.save(destination, codes, len(audio), SAMPLE_RATE)
         heard = restore(decoded, rate, SAMPLE_RATE, len(audio))
         return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
 

@@ -74,7 +74,7 @@ def run(layer: Streaming, x: Tensor, sizes: list[int], axis: int) -> list[Tensor
 
 
 def _chunking(steps: int, stride: int, random: torch.Generator) -> list[int]:
-    sizes = []
+    sizes: list[int] = []
     while sum(sizes) < steps:
         sizes.append(int(torch.randint(1, steps - sum(sizes) + 1, (), generator=random)))
     return [stride * size for size in sizes]
@@ -131,7 +131,7 @@ def _verify_causality(
     for past in {stride, stride * int(torch.randint(1, length // stride, (), generator=random)), length - stride}:
         other = x.clone()
         future = other.narrow(axes[0], past, length - past)
-        future += torch.randn(future.shape, generator=random, dtype=torch.float64)
+        future.add_(torch.randn(future.shape, generator=random, dtype=torch.float64))
         done = offline.shape[axes[1]] * past // length
         changed = layer(other)
         assert not torch.equal(offline, changed), "the output does not depend on the input"
@@ -154,7 +154,7 @@ def _verify_timing(layer: Streaming, x: Tensor, axes: tuple[int, int], atol: flo
         """The output of the last block when `count` steps of the input from `first` on are others."""
         other = x.clone()
         steps = other.narrow(axes[0], first, count)
-        steps += torch.randn(steps.shape, generator=random, dtype=torch.float64)
+        steps.add_(torch.randn(steps.shape, generator=random, dtype=torch.float64))
         output = layer(other)
         return output.narrow(axes[1], output.shape[axes[1]] - timing.outputs, timing.outputs)
 
