@@ -8,7 +8,7 @@ from models import random_engine
 
 from spectok.audio import read_audio, resample
 from spectok.bench.rivals import RIVALS, lc3_frames, ogg_packets, rival
-from spectok.container import Header
+from spectok.container import Header, write_spt
 from spectok.errors import InputError
 from spectok.evaluation import realtime
 from spectok.evaluation.coders import SpectokCoder
@@ -31,8 +31,8 @@ class HalfRateTokenizer:
     def decode(self, codes, length=None):
         return ((codes[:length] + 0.5) / 128 - 1).astype(np.float32)
 
-    def header(self, sample_rate, num_samples):
-        return Header("half", self.weight_hash, sample_rate, 256, 1, 8000, num_samples)
+    def save(self, destination, codes, length, sample_rate):
+        write_spt(destination, Header("half", self.weight_hash, sample_rate, 256, 1, 8000, length), codes)
 
 
 def test_spectok_is_measured_through_its_container_and_at_its_own_rate():

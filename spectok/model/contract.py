@@ -35,7 +35,7 @@ def verify_streaming(
     layer, x = copy.deepcopy(layer).double(), x.detach().double()
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape, generator=random, dtype=torch.float64)
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
     stride = layer.timing.block
     steps = x.shape[time_axis] // stride
     assert x.shape[0] >= 2 and steps >= 3 and steps * stride == x.shape[time_axis], "the input is unfit for the check"
