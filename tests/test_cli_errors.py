@@ -202,10 +202,9 @@ def test_several_again_without_force(fails):
 @pytest.mark.parametrize(
     ("sources", "first", "second", "output"),
     [
-        (["one/a.wav", "two/a.flac"], "one/a.wav", "two/a.flac", "out/a.spt"),
-        (["two"], "two/a.flac", "two/a.wav", "out/a.spt"),
-        (["one", "two/a.flac"], "one/a.wav", "two/a.flac", "out/a.spt"),
-        (["one/a.wav", "one/a.wav"], "one/a.wav", "one/a.wav", "out/a.spt"),
+        (["one/a.wav", "two/a.wav"], "one/a.wav", "two/a.wav", "out/a.wav.spt"),
+        (["one", "two/a.wav"], "one/a.wav", "two/a.wav", "out/a.wav.spt"),
+        (["one/a.wav", "one/a.wav"], "one/a.wav", "one/a.wav", "out/a.wav.spt"),
     ],
 )
 def test_outputs_that_would_collide(fails, sources, first, second, output):

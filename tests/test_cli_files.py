@@ -1,5 +1,8 @@
 """Files, folders and progress of the command line, and what `info` and `eval` say of what is missing."""
 
+import argparse
+import json
+import logging
 import sys
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from models import listing, use_root, write_root
 
 from spectok import Tokenizer, pretrained
 from spectok.cli.files import PROGRESS_FILES, blocks
-from spectok.cli.main import main
+from spectok.cli.main import EXAMPLES, main, parser
 from spectok.container import read_spt
 
 MISSING = "No such file or directory"
@@ -146,3 +149,67 @@ def test_a_path_that_ends_in_a_slash_is_a_folder(tiny):
     write("in.wav")
     assert main(["encode", "in.wav", "new/"]) == 0
     assert listing("new") == ["in.spt"]
+
+
+def test_files_that_differ_in_their_suffix_only_keep_it(tiny):
+    for name in ("in/a.wav", "in/a.flac", "in/b.wav"):
+        write(name)
+    assert main(["encode", "in", "out"]) == 0
+    assert listing("out") == ["a.flac.spt", "a.wav.spt", "b.spt"]
+    assert main(["decode", "out", "back"]) == 0
+    assert listing("back") == ["a.flac.wav", "a.wav.wav", "b.wav"]
+
+
+def test_verbose_names_each_file_and_quiet_shows_errors_only(tiny, terminal, capsys):
+    for number in range(PROGRESS_FILES):
+        write(f"in/{number}.wav")
+    Path("in/bad.wav").write_text("no audio", encoding="utf-8")
+    assert main(["encode", "in", "out", "-q"]) == 2
+    assert capsys.readouterr() == ("", "spectok: in/bad.wav is not an audio file of a known format\n")
+    assert main(["encode", "in/0.wav", "one.spt", "-v"]) == 0
+    assert main(["encode", "in/0.wav", "in/1.wav", "out", "--skip-existing", "-v"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "spectok: in/0.wav -> one.spt",
+        "spectok: out/0.spt is there already",
+        "spectok: out/1.spt is there already",
+    ]
+    with pytest.raises(SystemExit, match="2"):
+        main(["encode", "in", "out", "-q", "-v"])
+    assert logging.getLogger("spectok").handlers == []
+
+
+def test_a_notice_is_one_line_that_quiet_hides(tiny, monkeypatch, capsys):
+    soundfile.write("stereo.wav", np.zeros((500, 2)), 16000)
+    for option, shown_line in (([], "spectok: mixed 2 channels to mono\n"), (["-q"], "")):
+        monkeypatch.setattr("spectok.audio._mixed_notice_given", False)
+        assert main(["encode", "stereo.wav", "out.spt", "-f", *option]) == 0
+        assert capsys.readouterr().err == shown_line
+
+
+def test_every_command_has_examples_that_parse():
+    (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    assert list(commands.choices) == list(EXAMPLES)
+    for name, text in EXAMPLES.items():
+        for line in text.splitlines():
+            command = line[line.index("spectok ") :].partition(" > ")[0].split()
+            args = parser().parse_args(command[1:])
+            assert command[1] == name and args.function.__name__ in (name, "evaluate")
+
+
+def test_info_without_a_target_lists_the_models(capsys):
+    assert main(["info"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "spectok-16k-4k    4000 bits/s, 50 frames/s of 8 tokens, one codebook of 1024, 30 ms",
+        "spectok-16k-800   800 bits/s, 50 frames/s of 1 tokens, one codebook of 65536, 30 ms",
+    ]
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [item["model"] for item in facts] == pretrained.models()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completions_name_the_commands(shell, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--print-completion", shell])
+    out = capsys.readouterr().out
+    assert all(name in out for name in EXAMPLES) and "--skip-existing" in out

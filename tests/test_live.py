@@ -147,4 +147,4 @@ def test_live_says_what_is_missing(devices, monkeypatch, capsys):
     first, second, third = capsys.readouterr().err.splitlines()
     assert first == "spectok: cannot open the audio devices: Error querying device -1"
     assert second == "spectok: --seconds is 0.0, but must be positive"
-    assert third.startswith("spectok: spectok live needs more: pip install 'spectok[live]', and PortAudio (")
+    assert third.startswith("spectok: spectok live needs sounddevice, pip install 'spectok[live]', and PortAudio, on ")

@@ -94,7 +94,10 @@ def live(args: argparse.Namespace) -> None:
     try:
         import sounddevice
     except (ModuleNotFoundError, OSError) as error:  # OSError: it is there, but PortAudio is not
-        raise InputError(f"spectok live needs more: pip install 'spectok[live]', and PortAudio ({error})") from error
+        raise InputError(
+            "spectok live needs sounddevice, pip install 'spectok[live]', and PortAudio, on Debian and Ubuntu "
+            f"apt install libportaudio2, on macOS brew install portaudio ({error})"
+        ) from error
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine)
 
     def show(reading: Reading) -> None:

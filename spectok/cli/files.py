@@ -1,9 +1,11 @@
 """Inputs and outputs of the command line: files, folders, the standard streams, and the line that shows progress."""
 
 import argparse
+import logging
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from spectok.schema import require
 
 PROGRESS_SECONDS = 30  # shorter audio needs no line of its own
 PROGRESS_FILES = 8  # neither do fewer files
+
+logger = logging.getLogger(__name__)
 
 Place = str | BinaryIO  # a path or a standard stream
 Write = Callable[[Place], None]  # puts a result where it is told
@@ -30,8 +34,8 @@ def standard(path: str, mode: str) -> Place:
 
 @contextmanager
 def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yield what is told how many of how many are done: a terminal shows it on one line, which vanishes at the end."""
-    shown = sys.stderr.isatty() and not hidden
+    """Yield a progress callback `(done, total)`. A terminal shows it on one line, which is removed at the end."""
+    shown = sys.stderr.isatty() and not hidden and logger.isEnabledFor(logging.WARNING)  # not with --quiet
 
     def show(done: int, total: int) -> None:
         if shown:
@@ -87,12 +91,14 @@ def for_each(
         source, destination = pair
         try:
             if args.skip_existing and destination != "-" and os.path.exists(destination):
+                logger.info("%s is there already", destination)
                 return None
             check_output(destination, args.force)
             write = convert(standard(source, "rb"))
             if several:
                 Path(destination).parent.mkdir(parents=True, exist_ok=True)
             write(standard(destination, "wb"))
+            logger.info("%s -> %s", source, destination)
         except InputError as error:
             return str(error)
         except BrokenPipeError:  # who reads has gone: no fault of the input
@@ -123,20 +129,24 @@ def pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], lis
         InputError: nothing to convert, standard streams among several, or two outputs of one name.
     """
     if len(inputs) == 1 and not os.path.isdir(inputs[0]):
-        inside = os.path.isdir(output) or _is_folder(output)
-        return [(inputs[0], os.path.join(output, Path(inputs[0]).stem + suffix) if inside else output)]
+        has_folder = os.path.isdir(output) or _is_folder(output)
+        return [(inputs[0], os.path.join(output, Path(inputs[0]).stem + suffix) if has_folder else output)]
     require(output != "-" and "-" not in inputs, "several inputs cannot be mixed with standard input or output")
     require(not os.path.isfile(output), f"{output} is a file, but several inputs need a folder")
-    listed = []
+    found: list[tuple[str, Path]] = []  # inputs, and their paths below the output folder
     for name in inputs:
-        found = [path.relative_to(name) for path in find(name)] if os.path.isdir(name) else None
-        require(found is None or bool(found), f"the folder {name} holds nothing to convert")
-        if found is None:
-            listed.append((name, os.path.join(output, Path(name).stem + suffix)))
+        if os.path.isdir(name):
+            inside = [path.relative_to(name) for path in find(name)]
+            require(len(inside) > 0, f"the folder {name} holds nothing to convert")
+            found += [(os.path.join(name, path), path) for path in inside]
         else:
-            listed += [(os.path.join(name, path), os.path.join(output, path.with_suffix(suffix))) for path in found]
+            found.append((name, Path(Path(name).name)))
+    count = Counter(path.with_suffix(suffix) for _, path in found)
     taken: dict[str, str] = {}
-    for source, destination in listed:
+    for source, path in found:
+        # a.mp3 and a.aiff of one folder become a.mp3.spt and a.aiff.spt.
+        short = path.with_suffix(suffix)
+        destination = os.path.join(output, short if count[short] == 1 else path.with_name(path.name + suffix))
         require(destination not in taken, f"{taken.get(destination)} and {source} would both become {destination}")
         taken[destination] = source
-    return listed
+    return [(source, destination) for destination, source in taken.items()]

@@ -4,9 +4,11 @@ What the user got wrong is one sentence on standard error and exit code 2; outpu
 """
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,14 +19,45 @@ from spectok.engine import ENGINES
 from spectok.errors import InputError
 from spectok.files import why
 
+EXAMPLES = {  # at the end of each command's help
+    "encode": """  spectok encode speech.wav speech.spt
+  spectok encode recordings/ codes/ --jobs 4 --skip-existing
+  cat speech.wav | spectok encode - - --model spectok-16k-800 > speech.spt""",
+    "decode": """  spectok decode speech.spt speech.wav
+  spectok decode codes/ decoded/ --jobs 4""",
+    "stream": """  spectok stream speech.wav decoded.wav --chunk-ms 20""",
+    "live": """  spectok live --model spectok-16k-800 --seconds 30""",
+    "info": """  spectok info
+  spectok info speech.spt
+  spectok info spectok-16k-4k --json""",
+    "inspect": """  spectok inspect speech.wav attention.png --model spectok-16k-800""",
+    "eval": """  spectok eval recordings/ --model spectok-16k-4k --rival opus-6 --out results/""",
+    "bench": """  spectok bench recordings/ --out report/ --files 20""",
+    "export": """  spectok export runs/4k/release speech.wav""",
+}
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="spectok", description="A streaming neural speech codec.")
-    parser.add_argument("--version", action="version", version=f"spectok {version('spectok')}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; docs/ is generated from it too."""
+    spectok = argparse.ArgumentParser(prog="spectok", description="A streaming neural speech codec.")
+    spectok.add_argument("--version", action="version", version=f"spectok {version('spectok')}")
+    with suppress(ModuleNotFoundError):  # the extra "completion"
+        import shtab
+
+        shtab.add_argument_to(spectok, help="print the completion script of a shell, to be sourced by it")
+    commands = spectok.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"examples:\n{EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        level = sub.add_mutually_exclusive_group()
+        level.add_argument("-q", "--quiet", action="store_true", help="show errors only: no progress, no notices")
+        level.add_argument("-v", "--verbose", action="store_true", help="name each file that is done")
         sub.set_defaults(function=function)
         return sub
 
@@ -60,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seconds", type=float, help="how long (default: until Ctrl-C)")
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
 
-    sub = command("info", info, "what a .spt file or a model is")
-    sub.add_argument("target", metavar="FILE|MODEL")
+    sub = command("info", info, "what a .spt file or a model is; without one, which models there are")
+    sub.add_argument("target", metavar="FILE|MODEL", nargs="?", help="a file, a released name, or a folder")
     sub.add_argument("--json", action="store_true", help="print the facts as JSON, numbers without units")
 
     sub = command("inspect", inspect, "draw what a model looks at: attention of its queries, biases, codes, as a PNG")
@@ -102,15 +135,31 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("speech", metavar="SPEECH", help="a recording; the graphs must do to it what the codec does")
     sub.add_argument("--out", metavar="FOLDER", help="(default: that of the model)")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite existing graphs")
-    return parser
+    return spectok
+
+
+@contextmanager
+def _messages(args: argparse.Namespace) -> Iterator[None]:
+    """Show the package's messages on standard error: errors with --quiet, everything with --verbose."""
+    logger, handler = logging.getLogger("spectok"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("spectok: %(message)s"))
+    before = logger.level
+    logger.setLevel(logging.ERROR if args.quiet else logging.INFO if args.verbose else logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     code = 0
     try:
-        args.function(args)
+        with _messages(args):
+            args.function(args)
         sys.stdout.flush()
     except InputError as error:
         print(f"spectok: {error}", file=sys.stderr)

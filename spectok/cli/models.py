@@ -17,7 +17,15 @@ from spectok.tokenizer import Tokenizer
 
 
 def info(args: argparse.Namespace) -> None:
-    """What a .spt file or a model is."""
+    """What a .spt file or a model is; without one, a line for each released model."""
+    if args.target is None:
+        every = {name: _of_model(name) for name in pretrained.models()}
+        if args.json:
+            print(json.dumps([facts for facts, _ in every.values()], indent=1))
+            return
+        for name, (_, lines) in every.items():
+            print(f"{name:<18}{lines['bitrate']}, {lines['codes']}, {lines['latency'].split(' = ')[1]}")
+        return
     target = Path(args.target)
     named_as_file = target.suffix == ".spt" or os.sep in args.target  # if it is missing, no model was meant
     is_file = target.is_file() or (named_as_file and not target.exists())
