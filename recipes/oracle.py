@@ -32,7 +32,8 @@ AVERAGED = (7, 15)  # bins: how coarse an envelope of the original is tried
 
 def size(spectrum: Tensor) -> Tensor:
     """Magnitudes `[B, 1, F, Q]` of a spectrum `[B, 2, F, Q]`, above 0."""
-    return torch.linalg.vector_norm(spectrum, dim=1, keepdim=True).clamp_min(1e-7)
+    magnitude: Tensor = torch.linalg.vector_norm(spectrum, dim=1, keepdim=True)
+    return magnitude.clamp_min(1e-7)
 
 
 def averaged(magnitude: Tensor, bins: int) -> Tensor:

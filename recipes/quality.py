@@ -69,7 +69,7 @@ def extent(results: dict[str, Any], group: str) -> str:
 def worst_level(results: dict[str, Any], name: str, group: str) -> float:
     """The largest difference of level, output to input, of any file whose category begins so, in dB."""
     files = [row for row in results["coders"][name]["files"] if row["category"].startswith(group[:-1])]
-    return max((row["level_db"] for row in files if row["level_db"] is not None), key=abs)
+    return float(max((row["level_db"] for row in files if row["level_db"] is not None), key=abs))
 
 
 def pictures_stale(content: bytes) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 import soxr
+from numpy.typing import NDArray
 
 from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, why
@@ -49,8 +50,13 @@ def check_audio(
     Raises:
         InputError: wrong type or number of axes, no samples, NaN or infinity, or a peak over 16.
     """
-    is_plain = isinstance(audio, np.ndarray) and audio.dtype == np.float32 and audio.ndim in dims and audio.size > 0
-    if is_plain and np.vdot(audio, audio) <= MAX_PEAK**2:  # the energy bounds every sample, and NaN is in no bounds
+    if (
+        isinstance(audio, np.ndarray)
+        and audio.dtype == np.float32
+        and audio.ndim in dims
+        and audio.size > 0
+        and np.vdot(audio, audio) <= MAX_PEAK**2  # the energy bounds every sample, and NaN is in no bounds
+    ):
         return audio  # after one operation, for a live stream's sake
     try:
         array = np.asarray(audio)
@@ -101,7 +107,8 @@ def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
     if not _mixed_notice_given:
         _mixed_notice_given = True
         logger.warning("mixed %d channels to mono", channels)
-    return array.mean(axis=1, dtype=np.float32)
+    mono: NDArray[np.float32] = array.mean(axis=1, dtype=np.float32)
+    return mono
 
 
 def _mend_wav(content: bytes) -> bytes:

@@ -115,7 +115,7 @@ class NeuralRival:
             warnings.simplefilter("ignore")  # of TensorFloat-32, which an Intel GPU would have
             with torch.backends.mkldnn.flags(enabled=False):  # whose LSTM would not be counted
                 self.decode(self.model, self.encode(self.model, noise))
-        return counter.get_total_flops() / 2
+        return float(counter.get_total_flops() / 2)
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
         """This module as a program."""

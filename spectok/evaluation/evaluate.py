@@ -88,7 +88,8 @@ def assemble(
             if _members(rows[first], group)
         ],
     }
-    return _plain(results)
+    plain: dict[str, Any] = _plain(results)
+    return plain
 
 
 @contextlib.contextmanager

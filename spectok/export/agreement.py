@@ -77,7 +77,8 @@ def in_a_batch(engine: Engine, audio: Audio) -> Codes:
     """The same, as the second row of three, the others being other audio."""
     rows = np.stack([audio[::-1], audio, 0.5 * np.roll(audio, len(audio) // 2)])
     session = StreamEncoder(engine, batch=len(rows))
-    return np.concatenate([session.push(rows), session.flush()], axis=1)[1]
+    codes: Codes = np.concatenate([session.push(rows), session.flush()], axis=1)[1]
+    return codes
 
 
 CUTS: dict[str, Callable[[Engine, Audio], Codes]] = {

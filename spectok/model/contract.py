@@ -155,7 +155,7 @@ def _verify_timing(layer: Streaming, x: Tensor, axes: tuple[int, int], atol: flo
         other = x.clone()
         steps = other.narrow(axes[0], first, count)
         steps.add_(torch.randn(steps.shape, generator=random, dtype=torch.float64))
-        output = layer(other)
+        output: Tensor = layer(other)
         return output.narrow(axes[1], output.shape[axes[1]] - timing.outputs, timing.outputs)
 
     before = last_block(0, 0)

@@ -61,5 +61,5 @@ class DenseSynthesis(nn.Module):
     def forward(self, latent: Tensor) -> Tensor:
         """Project each frame and spread it over its bins."""
         batch, frames, _ = latent.shape
-        spectrum = self.layers(latent).reshape(batch, frames * self.time_stride, 2, self.positions)
+        spectrum: Tensor = self.layers(latent).reshape(batch, frames * self.time_stride, 2, self.positions)
         return spectrum.transpose(1, 2)

@@ -45,7 +45,8 @@ class FSQuantizer(nn.Module):
     def encode(self, latent: Tensor) -> Tensor:
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`."""
         digits = torch.floor(self._scaled(latent, 0.5))  # what the library does, in a fifth of its operations
-        return (digits @ self.fsq._basis.to(digits.dtype)).long()
+        codes: Tensor = digits @ self.fsq._basis.to(digits.dtype)
+        return codes.long()
 
     def margin(self, latent: Tensor) -> Tensor:
         """How far each latent is from another code, in steps of the grid: `[B, F, K]`, at most 0.5."""
@@ -117,11 +118,12 @@ class VectorQuantizer(nn.Module):
         return ((nearest[:, 1] - nearest[:, 0]) / 2).view(latent.shape[:3])
 
     def _distances(self, latent: Tensor) -> Tensor:
+        entries: Tensor = self.codebook.embed[0]
         if torch.onnx.is_in_onnx_export():  # which has no cdist; squared, and without what all entries share
-            return self.codebook.embed[0].square().sum(1) - 2 * latent.flatten(0, 2) @ self.codebook.embed[0].T
+            return entries.square().sum(1) - 2 * latent.flatten(0, 2) @ entries.T
         # Without the matrix product the distances do not depend on how many latents are looked up at once.
         mode = "donot_use_mm_for_euclid_dist"
-        return torch.cdist(latent.flatten(0, 2), self.codebook.embed[0], compute_mode=mode)
+        return torch.cdist(latent.flatten(0, 2), entries, compute_mode=mode)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Vectors `[B, F, K, D]` of codes `[B, F, K]`."""

@@ -181,5 +181,5 @@ class PowerLaw:
         return self._scale(spectrum, self.power)
 
     def _scale(self, spectrum: Tensor, exponent: float) -> Tensor:
-        magnitude = torch.linalg.vector_norm(spectrum, dim=1, keepdim=True).clamp_min(self.FLOOR)
+        magnitude: Tensor = torch.linalg.vector_norm(spectrum, dim=1, keepdim=True).clamp_min(self.FLOOR)
         return spectrum * (magnitude if exponent == 2 else magnitude ** (exponent - 1))

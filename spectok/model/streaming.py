@@ -127,7 +127,7 @@ class Residual(Streaming):
         super().__init__()
         self.layer = layer
         self.timing = layer.timing
-        assert (self.timing.time_stride, self.timing.latency) == (1, 0), "input and output must be of the same time"
+        assert self.timing.time_stride == 1 and self.timing.latency == 0, "input and output must be of the same time"
 
     def init_state(self, batch: int) -> State:
         """The layer's zero state."""

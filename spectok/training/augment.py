@@ -197,4 +197,5 @@ def _add(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float)
     if min(levels) < SILENT:
         return speech
     mix = speech + noise * np.float32(levels[0] / levels[1] * 10 ** (-snr_db / 20))
-    return mix / max(np.float32(1), np.abs(mix).max())
+    mix /= max(np.float32(1), np.abs(mix).max())
+    return mix

@@ -110,7 +110,8 @@ class _Merge(OwnRows):
             (hidden @ self.padded(weight).transpose(1, 2)).transpose(0, 1) + self.padded(bias)
             for weight, bias in ((self.value, self.value_bias), (self.gate, self.gate_bias))
         )
-        return (value * torch.sigmoid(gate) * level).unflatten(2, (-1, band.shape[2])).flatten(1, 2)
+        split: Tensor = (value * torch.sigmoid(gate) * level).unflatten(2, (-1, band.shape[2]))
+        return split.flatten(1, 2)
 
 
 class BandMerge(nn.Module):

@@ -55,7 +55,8 @@ class Expansion(nn.Module):
         """Expand every frame on its own."""
         batch, frames, _ = x.shape
         tokens = self.project(x).reshape(batch * frames, -1, self.channels)
-        return self.mixer(tokens).reshape(batch, frames, -1, self.channels)
+        y: Tensor = self.mixer(tokens)
+        return y.reshape(batch, frames, -1, self.channels)
 
 
 def _count(config: BottleneckConfig, positions: int) -> int:
@@ -174,7 +175,8 @@ class QueryAttention(nn.Module):
         return torch.softmax(scores, dim=-1)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.bias.heads, -1)).transpose(1, 2)  # [N, heads, tokens, d]
+        heads: Tensor = x.unflatten(-1, (self.bias.heads, -1))
+        return heads.transpose(1, 2)  # [N, heads, tokens, d]
 
     def macs(self, rows: int, tokens: int) -> int:
         """Multiply-accumulates of the matrix products of the attention itself, for `rows` frames: scores and mixing."""
@@ -209,5 +211,5 @@ class QueryScan(nn.Module):
         level = rms(tokens, (1, 2))
         with_silence = nn.functional.pad(tokens / level, (0, 0, 0, 0, 0, 1))
         sequence = torch.cat([with_silence, self.queries.expand(with_silence.shape[0], -1, -1)], dim=1)[:, self.order]
-        answers = self.scan(sequence)[:, self.kept]
+        answers: Tensor = self.scan(sequence)[:, self.kept]
         return (answers[:-1] - answers[-1:]) * level
