@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from recipes.prepare import prepare
 from spectok.audio import read_audio, write_audio
@@ -54,24 +55,24 @@ VQ = CodecConfig(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
+def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _seed() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
 
 
 @pytest.fixture(scope="session")
-def speech():
+def speech() -> NDArray[np.float32]:
     """Four seconds of real speech, float32 `[T]` at 16 kHz."""
     return read_audio(Path(__file__).parent / "data" / "librispeech_84_16k.flac", 16000)[0]
 
 
 @pytest.fixture(scope="session")
-def prepared(speech, tmp_path_factory):
+def prepared(speech: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The speech as a prepared folder: its first half to validate, two other stretches to train."""
     folder = tmp_path_factory.mktemp("corpus")
     for name, clip in (("0", speech[:32000]), ("1", speech[32000:]), ("2", speech[16000:48000])):
@@ -81,15 +82,15 @@ def prepared(speech, tmp_path_factory):
 
 
 @pytest.fixture
-def query_config():
+def query_config() -> CodecConfig:
     return QUERY
 
 
 @pytest.fixture
-def flat_config():
+def flat_config() -> CodecConfig:
     return FLAT
 
 
 @pytest.fixture
-def vq_config():
+def vq_config() -> CodecConfig:
     return VQ

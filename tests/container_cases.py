@@ -5,6 +5,7 @@ import io
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
 
 from spectok.container import Header, read_spt, write_spt
 from spectok.container.packets import pack_header
@@ -24,13 +25,13 @@ def make_codes(header: Header, num_frames: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, header.codebook_size, size)
 
 
-def to_bytes(header: Header, codes) -> bytes:
+def to_bytes(header: Header, codes: ArrayLike) -> bytes:
     sink = io.BytesIO()
     write_spt(sink, header, codes)
     return sink.getvalue()
 
 
-def from_bytes(content: bytes):
+def from_bytes(content: bytes) -> tuple[Header, NDArray[np.int64]]:
     return read_spt(io.BytesIO(content))
 
 
@@ -39,7 +40,7 @@ def crafted(header: Header, *packets: bytes) -> bytes:
 
 
 @st.composite
-def headers(draw) -> Header:
+def headers(draw: st.DrawFn) -> Header:
     return Header(
         draw(st.sampled_from(["m", "spectok-16k-800", "A._-" * 16])),
         draw(st.sampled_from(["00" * 8, "ff" * 8, "0123456789abcdef"])),

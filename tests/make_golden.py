@@ -20,7 +20,7 @@ GOLDEN = DATA / "golden.json"
 def codes(name: str) -> list[int]:
     """The codes of the fixture's second and third second."""
     speech, _ = read_audio(DATA / "librispeech_84_16k.flac", 16000)
-    return in_double_precision(name).encode(speech[16000:48000]).tolist()
+    return [int(code) for code in in_double_precision(name).encode(speech[16000:48000])]
 
 
 if __name__ == "__main__":

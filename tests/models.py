@@ -4,17 +4,20 @@ import copy
 import functools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 from conftest import FLAT, QUERY, VQ
+from numpy.typing import NDArray
 
 from spectok import pretrained
 from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
 from spectok.container import read_spt, write_spt
 from spectok.container.packets import pack_header
-from spectok.engine import CodecState
+from spectok.engine import CodecState, TorchEngine
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
 from spectok.pretrained import Model
@@ -31,7 +34,7 @@ def random_codec(config: CodecConfig) -> Codec:
     codec = Codec(config)
     with torch.no_grad():
         for parameter in codec.parameters():
-            parameter += 0.1 * torch.randn(parameter.shape)
+            parameter.add_(0.1 * torch.randn(parameter.shape))
         if config.quantizer.kind == "vq":
             codec.quantizer.codebook.embed.normal_()
     return codec.eval()
@@ -44,17 +47,17 @@ class RandomEngine:
         self.config, self.dtype, self.longest, self.name = config, dtype, 0, "random"
         self.codec = random_codec(config).to(dtype)
 
-    def init_state(self, batch):
+    def init_state(self, batch: int) -> CodecState:
         return CodecState(*self.codec.init_state(batch))
 
     @torch.inference_mode()
-    def encode_step(self, audio, state):
+    def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
         self.longest = max(self.longest, audio.shape[1] // self.config.frame_length)
         codes, state = self.codec.encode_step(torch.from_numpy(audio).to(self.dtype), state)
         return codes.numpy(), state
 
     @torch.inference_mode()
-    def decode_step(self, codes, state):
+    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
         self.longest = max(self.longest, codes.shape[1] // self.config.quantizer.tokens_per_frame)
         audio, state = self.codec.decode_step(torch.from_numpy(codes), state)
         return audio.numpy(), state
@@ -67,15 +70,16 @@ class EchoEngine:
         frame_length = spectrum.hop_length * tower.time_strides[0]
         quantizer = QuantizerConfig(kind="vq", tokens_per_frame=frame_length, codebook_size=65536, codebook_dim=1)
         self.config = replace(QUERY, spectrum=spectrum, tower=tower, quantizer=quantizer)
+        self.name = "echo"
         self.stft, self.inverse = STFT(spectrum).double(), InverseSTFT(spectrum).double()
 
-    def init_state(self, batch):
+    def init_state(self, batch: int) -> CodecState:
         return CodecState((), (self.stft.init_state(batch), self.inverse.init_state(batch)))
 
-    def encode_step(self, audio, state):
+    def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
         return (np.rint(audio.clip(-1, 1) * 32767) + 32768).astype(np.int64), state
 
-    def decode_step(self, codes, state):
+    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
         spectrum, analysis = self.stft.step(torch.from_numpy((codes - 32768) / 32767), state[0])
         audio, synthesis = self.inverse.step(spectrum, state[1])
         return audio.numpy().astype(np.float32), (analysis, synthesis)
@@ -107,10 +111,17 @@ def released(name: str, engine: str = "onnx") -> Tokenizer:
     return Tokenizer.from_pretrained(name, engine=engine)
 
 
+def released_codec(name: str) -> Codec:
+    """The codec of a released model in PyTorch."""
+    engine = released(name, "torch").engine
+    assert isinstance(engine, TorchEngine)
+    return engine.codec
+
+
 class DoubleEngine(RandomEngine):
     """A released codec in float64, where no rounding comes near a decision boundary."""
 
-    def __init__(self, codec):
+    def __init__(self, codec: Codec) -> None:
         self.config, self.dtype, self.longest, self.name = codec.config, torch.float64, 0, "double"
         self.codec = copy.deepcopy(codec).double()
 
@@ -118,10 +129,10 @@ class DoubleEngine(RandomEngine):
 @functools.cache
 def in_double_precision(name: str) -> Tokenizer:
     """A released model in float64."""
-    return Tokenizer(DoubleEngine(released(name, "torch").engine.codec), released(name).weight_hash)
+    return Tokenizer(DoubleEngine(released_codec(name)), released(name).weight_hash)
 
 
-def write_model(folder, config: CodecConfig) -> Model:
+def write_model(folder: Path, config: CodecConfig) -> Model:
     """Write a random model, without graphs, into its folder."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
@@ -129,25 +140,25 @@ def write_model(folder, config: CodecConfig) -> Model:
     return pretrained.find(folder)
 
 
-def write_root(root) -> None:
+def write_root(root: Path) -> None:
     """Write an index of two released models, `tiny-query` and `tiny-flat`, as `pretrained/` has it."""
     for config in (QUERY, FLAT):
         write_model(root / config.name, config)
         pretrained.write_index(root, config.name)
 
 
-def use_root(monkeypatch, root) -> None:
+def use_root(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
     """Make `root` the folder of the released models, as a source tree has it."""
     monkeypatch.setattr(pretrained, "CHECKOUT", root)
     monkeypatch.setattr(pretrained, "PACKAGED", root / "no such folder")
 
 
-def listing(folder) -> list[str]:
+def listing(folder: str | Path) -> list[str]:
     """Every file below a folder, hidden ones too, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
 
 
-def write_inputs(folder) -> None:
+def write_inputs(folder: Path) -> None:
     """Audio and .spt files of the tiny models, few of them good."""
     random = np.random.default_rng(0)
     noise = (0.2 * random.standard_normal(500)).astype(np.float32)

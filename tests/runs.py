@@ -1,8 +1,11 @@
 """A codec that trains within a test: its recipe, everything that a step may change, and a prepared folder for it."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from spectok.config import BottleneckConfig, CodecConfig, QuantizerConfig, TowerConfig
 from spectok.evaluation.pitch import PITCH_RATE
@@ -45,7 +48,13 @@ WEIGHTS = ("adversarial_weight=0.5", "feature_weight=0.5", "decorrelation_weight
 JUDGED = [f"--set=loss.{text}" for text in WEIGHTS]
 
 
-def recipe(quantizer=FSQ, loss=PLAIN, batch_size=2, discriminator=DISCRIMINATOR, **optim):
+def recipe(
+    quantizer: QuantizerConfig = FSQ,
+    loss: LossConfig = PLAIN,
+    batch_size: int = 2,
+    discriminator: DiscriminatorConfig = DISCRIMINATOR,
+    **optim: Any,
+) -> TrainConfig:
     tower = TowerConfig(channels=(2, 4))
     return TrainConfig(
         codec=CodecConfig(
@@ -65,11 +74,11 @@ def recipe(quantizer=FSQ, loss=PLAIN, batch_size=2, discriminator=DISCRIMINATOR,
     )
 
 
-def trainer_of(prepared, config=None, steps=6, **machine):
+def trainer_of(prepared: Path, config: TrainConfig | None = None, steps: int = 6, **machine: Any) -> Trainer:
     return Trainer(config or recipe(), Corpus(prepared, "train"), Budget(steps), Machine(**machine))
 
 
-def state(trainer):
+def state(trainer: Trainer) -> dict[str, Tensor]:
     """Copies of all tensors that a step may change, by name."""
     parts = {
         "codec": dict(trainer.codec.named_parameters()) | dict(trainer.codec.named_buffers()),
@@ -78,30 +87,30 @@ def state(trainer):
         "balance": trainer.balancer.squares,
     }
     parts["streams"] = trainer.streams.tensors()
-    if trainer.discriminators:
+    if trainer.discriminators and trainer.discriminator_optimizer:
         parts["discriminators"] = trainer.discriminators.state_dict()
         parts["discriminator_optimizer"] = _entries(trainer.discriminator_optimizer)
     return {f"{part}.{name}": x.detach().clone() for part, entries in parts.items() for name, x in entries.items()}
 
 
-def _entries(optimizer):
+def _entries(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     state = optimizer.state_dict()["state"]
     return {f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items()}
 
 
-def differing(first, second):
+def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
     """Names of the tensors that are not bit for bit the same."""
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
 
 
-def distances(first, second):
+def distances(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, float]:
     """The greatest difference in each tensor, as a share of its greatest value; below 1e-6 it counts as 1e-6."""
     assert first.keys() == second.keys()
     pairs = {name: (tensor.double(), second[name].double()) for name, tensor in first.items()}
     return {name: float((a - b).abs().max() / b.abs().max().clamp_min(1e-6)) for name, (a, b) in pairs.items()}
 
 
-def bad_batch(trainer):
+def bad_batch(trainer: Trainer) -> Batch:
     rows, samples = trainer.config.data.batch_size, trainer.crop_samples
     return Batch(torch.full((rows, samples), math.nan), torch.zeros(rows, samples * PITCH_RATE // 16000))

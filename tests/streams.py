@@ -1,6 +1,7 @@
 """Signals and streams that the tests of several modules need."""
 
 import io
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -10,7 +11,7 @@ def sine(length: int, rate: int, frequency: float = 440.0) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * frequency * np.arange(length) / rate)).astype(np.float32)
 
 
-def wav_bytes(samples: np.ndarray, rate: int = 16000, **options) -> bytes:
+def wav_bytes(samples: np.ndarray, rate: int = 16000, **options: Any) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format="WAV", **options)
     return buffer.getvalue()
@@ -23,15 +24,15 @@ class Pipe(io.RawIOBase):
         self.inner = io.BytesIO(content)
         self.written = bytearray()
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def writable(self):
+    def writable(self) -> bool:
         return True
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         return self.inner.readinto(buffer)
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         self.written += data
         return len(data)

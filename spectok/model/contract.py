@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def leaves(state: State) -> list[Tensor]:
     return [leaf for item in state for leaf in ([item] if isinstance(item, Tensor) else leaves(item))]
 
 
-def structure(state: State) -> tuple:
+def structure(state: State) -> tuple[Any, ...]:
     """What may never change about a state: its nesting, and shape and dtype of its tensors."""
     return tuple((tuple(s.shape), s.dtype) if isinstance(s, Tensor) else structure(s) for s in state)
 
