@@ -3,34 +3,39 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from spectok.engine import model_size
 from spectok.pretrained import find
 from spectok.sessions import StreamDecoder, StreamEncoder
+from spectok.tokenizer import Tokenizer
 
 CHUNK = 320  # 20 ms
 CHUNKS = 2000
 STREAMS = 50
 
 
-def facts(benchmark, tokenizer, **more):
+def facts(benchmark: BenchmarkFixture, tokenizer: Tokenizer, **more: Any) -> None:
     """Which model ran on what, for the report."""
     benchmark.extra_info.update(model=tokenizer.config.name, engine=tokenizer.engine.name.split()[0], **more)
 
 
-def chunks_of(speech):
+def chunks_of(speech: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """Chunks of 20 ms, for ever."""
     while True:
         yield from speech[: len(speech) // CHUNK * CHUNK].reshape(-1, CHUNK)
 
 
 @pytest.mark.parametrize("side", ["encoding and decoding", "encoding", "decoding"])
-def test_chunk(benchmark, tokenizer, speech, side):
+def test_chunk(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32], side: str) -> None:
     """One chunk of 20 ms through the sessions of one stream."""
     facts(benchmark, tokenizer, what=f"{side} a chunk of 20 ms", audio_seconds=CHUNK / 16000)
     source, codes = chunks_of(speech), iter(())
@@ -47,7 +52,7 @@ def test_chunk(benchmark, tokenizer, speech, side):
 
 
 @pytest.mark.parametrize("side", ["encoding", "decoding"])
-def test_block(benchmark, tokenizer, speech, side):
+def test_block(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32], side: str) -> None:
     """Half a minute at once."""
     facts(benchmark, tokenizer, what=f"{side} 30 s at once", audio_seconds=len(speech) / 16000)
     codes = tokenizer.encode(speech)
@@ -55,13 +60,13 @@ def test_block(benchmark, tokenizer, speech, side):
     benchmark.pedantic(step, rounds=10, warmup_rounds=1)
 
 
-def test_streams_in_turn(benchmark, tokenizer, speech):
+def test_streams_in_turn(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
     """A chunk of each of fifty streams of their own: what one stream left in the caches another has pushed out."""
     facts(benchmark, tokenizer, what=f"{STREAMS} streams in turn", audio_seconds=STREAMS * CHUNK / 16000)
     source = chunks_of(speech)
     sessions = [(tokenizer.stream_encoder(), tokenizer.stream_decoder()) for _ in range(STREAMS)]
 
-    def turn():
+    def turn() -> None:
         chunk = next(source)
         for encoder, decoder in sessions:
             decoder.push(encoder.push(chunk))
@@ -69,7 +74,7 @@ def test_streams_in_turn(benchmark, tokenizer, speech):
     benchmark.pedantic(turn, rounds=40, warmup_rounds=2)
 
 
-def test_streams_in_step(benchmark, tokenizer, speech):
+def test_streams_in_step(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
     """A chunk of each of sixteen streams that wait for one another and run as a batch."""
     facts(benchmark, tokenizer, what="16 streams in step", audio_seconds=16 * CHUNK / 16000)
     source = chunks_of(speech)
@@ -83,11 +88,11 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_memory_of_a_stream(benchmark, tokenizer, speech):
+def test_memory_of_a_stream(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
     """Five hundred streams, each after three chunks; the seconds are those of making one and pushing."""
     sessions = []
 
-    def another():
+    def another() -> None:
         encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
         for chunk in speech[16000 : 16000 + 3 * CHUNK].reshape(-1, CHUNK):
             decoder.push(encoder.push(chunk))
@@ -102,7 +107,9 @@ def test_memory_of_a_stream(benchmark, tokenizer, speech):
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_cold_start(benchmark, model, engine, speech, tmp_path):
+def test_cold_start(
+    benchmark: BenchmarkFixture, model: str, engine: str, speech: NDArray[np.float32], tmp_path: Path
+) -> None:
     """A new process that encodes five seconds of speech."""
     source, out = tmp_path / "in.wav", tmp_path / "out.spt"
     soundfile.write(source, speech[: 5 * 16000], 16000)
@@ -112,7 +119,7 @@ def test_cold_start(benchmark, model, engine, speech, tmp_path):
     benchmark.pedantic(lambda: subprocess.run(command, check=True), rounds=10, warmup_rounds=1)
 
 
-def test_matrix_product(benchmark):
+def test_matrix_product(benchmark: BenchmarkFixture) -> None:
     """The peak: large float32 matrices, as fast as the core multiplies them."""
     size = 768
     a, b = (np.random.default_rng(seed).standard_normal((size, size), dtype=np.float32) for seed in (0, 1))
@@ -120,7 +127,7 @@ def test_matrix_product(benchmark):
     benchmark.pedantic(lambda: a @ b, rounds=30, warmup_rounds=3)
 
 
-def test_arithmetic(benchmark, model):
+def test_arithmetic(benchmark: BenchmarkFixture, model: str) -> None:
     """What a second of audio costs in multiply-accumulates; the seconds are those of asking."""
     _, macs = model_size(find(model))
     benchmark.extra_info.update(what="arithmetic", model=model, macs=sum(macs.values()))

@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
@@ -38,13 +40,13 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, database=None
         ([0.5, -0.5], [0.5, -0.5]),
     ],
 )
-def test_samples_become_float32(samples, expected):
+def test_samples_become_float32(samples: NDArray[Any], expected: list[float]) -> None:
     audio = check_audio(samples)
     assert audio.dtype == np.dtype("=f4")
     np.testing.assert_array_equal(audio, np.array(expected, np.float32))
 
 
-def test_good_audio_is_not_copied():
+def test_good_audio_is_not_copied() -> None:
     audio = sine(100, 16000)
     assert check_audio(audio) is audio
     assert to_mono(audio) is audio
@@ -66,29 +68,29 @@ def test_good_audio_is_not_copied():
         ([[1.0], [1.0, 2.0]], "clip is not an array of samples"),
     ],
 )
-def test_bad_audio_is_refused(audio, message):
+def test_bad_audio_is_refused(audio: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         check_audio(audio, "clip")
 
 
-def test_more_axes_and_emptiness_are_allowed_on_request():
+def test_more_axes_and_emptiness_are_allowed_on_request() -> None:
     assert check_audio(np.zeros((2, 3)), dims=(1, 2)).shape == (2, 3)
     with pytest.raises(InputError, match="expected 1 or 2 axes"):
         check_audio(np.zeros((1, 2, 3)), dims=(1, 2))
     assert check_audio([], allow_empty=True).dtype == np.float32
 
 
-def test_channels_are_averaged():
+def test_channels_are_averaged() -> None:
     stereo = np.stack([sine(100, 16000), np.full(100, 0.25, np.float32)], axis=1)  # [T, C]
     np.testing.assert_allclose(to_mono(stereo), (stereo[:, 0] + stereo[:, 1]) / 2, rtol=0, atol=1e-7)
     np.testing.assert_array_equal(to_mono(stereo[:, :1]), stereo[:, 0])
-    np.testing.assert_array_equal(to_mono(np.array([[16384, 0]], np.int16)), np.float32([0.25]))
+    np.testing.assert_array_equal(to_mono(np.array([[16384, 0]], np.int16)), np.array([0.25], np.float32))
     np.testing.assert_allclose(read_audio(Pipe(wav_bytes(stereo)))[0], to_mono(stereo), rtol=0, atol=1 / 32768)
     with pytest.raises(InputError, match=r"has 2000 channels; expected the shape \[samples, channels\]"):
         to_mono(np.zeros((2, 2000)))
 
 
-def test_mixing_is_told_once(monkeypatch, caplog):
+def test_mixing_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(audio_module, "_mixed_notice_given", False)
     with caplog.at_level(logging.INFO, logger="spectok.audio"):
         to_mono(np.zeros((5, 1)))
@@ -103,7 +105,7 @@ def test_mixing_is_told_once(monkeypatch, caplog):
 
 @quick
 @given(st.integers(1, 3000), st.sampled_from(RATES), st.sampled_from(RATES))
-def test_there_and_back_is_never_shorter(length, rate, other):
+def test_there_and_back_is_never_shorter(length: int, rate: int, other: int) -> None:
     audio = sine(length, rate)
     there = resample(audio, rate, other)
     assert len(there) == -(-length * other // rate)
@@ -114,7 +116,7 @@ def test_there_and_back_is_never_shorter(length, rate, other):
 
 
 @pytest.mark.parametrize("rate", [r for r in RATES if r >= 16000])
-def test_resampling_keeps_the_sound_and_adds_no_delay(rate):
+def test_resampling_keeps_the_sound_and_adds_no_delay(rate: int) -> None:
     audio = sine(rate, rate)
     inside = slice(200, -200)
     there = resample(audio, rate, 16000)
@@ -122,28 +124,28 @@ def test_resampling_keeps_the_sound_and_adds_no_delay(rate):
     np.testing.assert_allclose(resample(there, 16000, rate)[:rate][inside], audio[inside], rtol=0, atol=2e-4)
 
 
-def test_the_last_sample_is_sound_and_not_padding():
+def test_the_last_sample_is_sound_and_not_padding() -> None:
     last = resample(np.full(100, 0.5, np.float32), 48000, 16000)  # 34 samples, where soxr alone gives 33
     assert last.shape == (34,)
     assert 0.2 < last[33] < 0.5
 
 
-def test_resampling_removes_what_would_alias():
+def test_resampling_removes_what_would_alias() -> None:
     assert np.abs(resample(sine(48000, 48000, 12000.0), 48000, 16000)[200:-200]).max() < 1e-4
 
 
-def test_the_same_rate_is_the_same_array():
+def test_the_same_rate_is_the_same_array() -> None:
     audio = sine(100, 16000)
     assert resample(audio, 16000, 16000) is audio
 
 
 @pytest.mark.parametrize("rate", [0, -16000, 999, 768_001, 16000.5, float("nan"), float("inf"), None])
-def test_bad_sample_rates_are_refused(rate):
+def test_bad_sample_rates_are_refused(rate: Any) -> None:
     with pytest.raises(InputError, match=r"sample rate of .* Hz; it must be 1000 to 768000"):
         resample(sine(10, 16000), 16000, rate)
 
 
-def test_fit_length():
+def test_fit_length() -> None:
     audio = np.arange(3, dtype=np.float32)
     assert fit_length(audio, 2).tolist() == [0, 1]
     assert fit_length(audio, 3).tolist() == [0, 1, 2]
@@ -156,7 +158,7 @@ def test_fit_length():
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "WAV"])
-def test_sixteen_bits_survive_a_round_trip(tmp_path, suffix):
+def test_sixteen_bits_survive_a_round_trip(tmp_path: Path, suffix: str) -> None:
     samples = np.arange(-32768, 32768, dtype=np.int32).astype(np.float32) / 32768
     path = tmp_path / f"a.{suffix}"
     write_audio(path, samples, 22050)
@@ -167,13 +169,13 @@ def test_sixteen_bits_survive_a_round_trip(tmp_path, suffix):
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_what_is_over_full_scale_is_clipped_and_the_rest_rounded(tmp_path):
+def test_what_is_over_full_scale_is_clipped_and_the_rest_rounded(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_audio(path, [1.0, 1.5, -1.0, -1.5, 15.0, 0.6 / 32768, -0.6 / 32768, 0.4 / 32768], 16000)
     assert soundfile.read(path, dtype="int16")[0].tolist() == [32767, 32767, -32768, -32768, 32767, 1, -1, 0]
 
 
-def test_writing_to_streams_and_of_nothing(tmp_path):
+def test_writing_to_streams_and_of_nothing(tmp_path: Path) -> None:
     samples = np.arange(-300, 300, dtype=np.int16)
     for sink in (io.BytesIO(), Pipe()):
         write_audio(sink, samples, 16000)
@@ -183,7 +185,7 @@ def test_writing_to_streams_and_of_nothing(tmp_path):
     assert soundfile.info(tmp_path / "none.wav").frames == 0
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = sine(100, 16000)
     (tmp_path / "there.wav").write_bytes(b"before")
     for name in ("a.mp3", "a", "a.txt", "none/a.wav", "there.wav/a.wav"):
@@ -194,7 +196,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cannot write .*a\.flac"):
         write_audio(tmp_path / "a.flac", audio, 700_000)  # FLAC cannot store it
 
-    def fail(*_, **__):
+    def fail(*_: Any, **__: Any) -> NoReturn:
         raise soundfile.LibsndfileError(2)
 
     monkeypatch.setattr(soundfile, "write", fail)
@@ -207,7 +209,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 # Folders and the import.
 
 
-def test_list_audio(tmp_path):
+def test_list_audio(tmp_path: Path) -> None:
     names = ["b.wav", "a.FLAC", "sub/c.opus", "sub/d.mp3", "e.ogg", "f.aiff", ".hidden.wav", "notes.txt", "g.spt"]
     (tmp_path / "sub").mkdir()
     (tmp_path / "folder.wav").mkdir()
@@ -219,6 +221,6 @@ def test_list_audio(tmp_path):
         list_audio(tmp_path / "b.wav")
 
 
-def test_audio_and_container_do_without_torch():
+def test_audio_and_container_do_without_torch() -> None:
     code = "import sys, spectok.audio, spectok.container; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=DATA.parents[1], check=False).returncode == 0

@@ -23,9 +23,9 @@ quick = settings(max_examples=40, deadline=None, derandomize=True, database=None
 @pytest.mark.parametrize(
     ("name", "rate", "length"), [("librispeech_84_16k.flac", 16000, 63840), ("vctk_p259_48k.flac", 48000, 152316)]
 )
-def test_the_fixtures_are_speech(name, rate, length):
+def test_the_fixtures_are_speech(name: str, rate: int, length: int) -> None:
     audio, sample_rate = read_audio(DATA / name)
-    assert (audio.dtype, audio.shape, sample_rate) == (np.float32, (length,), rate)
+    assert audio.dtype == np.float32 and audio.shape == (length,) and sample_rate == rate
     assert 0.3 < np.abs(audio).max() < 0.6
     assert 0.03 < np.sqrt(np.mean(audio**2)) < 0.1
     assert sum(path.stat().st_size for path in DATA.glob("*.flac")) < 600_000
@@ -44,7 +44,7 @@ def test_the_fixtures_are_speech(name, rate, length):
         ("mp3", "MPEG_LAYER_III", 0.05),
     ],
 )
-def test_every_format_is_read(tmp_path, suffix, subtype, tolerance):
+def test_every_format_is_read(tmp_path: Path, suffix: str, subtype: str, tolerance: float) -> None:
     samples = np.rint(sine(48000, 48000) * 32768) / 32768
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, samples, 48000, subtype=subtype)
@@ -58,20 +58,20 @@ def test_every_format_is_read(tmp_path, suffix, subtype, tolerance):
         assert difference.max() < tolerance
 
 
-def test_reading_in_blocks_changes_nothing(monkeypatch):
+def test_reading_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = read_audio(DATA / "librispeech_84_16k.flac")
     monkeypatch.setattr(audio_module, "BLOCK_LENGTH", 1000)
     np.testing.assert_array_equal(read_audio(str(DATA / "librispeech_84_16k.flac"))[0], whole)
 
 
-def test_reading_at_another_rate():
+def test_reading_at_another_rate() -> None:
     audio, rate = read_audio(DATA / "vctk_p259_48k.flac", 16000)
     assert rate == 16000
     np.testing.assert_array_equal(audio, resample(read_audio(DATA / "vctk_p259_48k.flac")[0], 48000, 16000))
     assert len(audio) == 152316 // 3
 
 
-def test_streams_and_pipes():
+def test_streams_and_pipes() -> None:
     samples = np.arange(-300, 300, dtype=np.int16)
     content = wav_bytes(samples)
     for stream in (io.BytesIO(content), Pipe(content)):
@@ -79,13 +79,13 @@ def test_streams_and_pipes():
         assert rate == 16000
         np.testing.assert_array_equal(audio, samples.astype(np.float32) / 32768)
     read, write = os.pipe()
-    with os.fdopen(read, "rb") as stream, os.fdopen(write, "wb") as sink:
+    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb") as sink:
         sink.write(content)
         sink.close()
-        assert len(read_audio(stream)[0]) == 600
+        assert len(read_audio(source)[0]) == 600
 
 
-def test_a_named_pipe(tmp_path):
+def test_a_named_pipe(tmp_path: Path) -> None:
     path = tmp_path / "pipe.wav"
     os.mkfifo(path)
     thread = threading.Thread(target=path.write_bytes, args=(wav_bytes(np.arange(50, dtype=np.int16)),))
@@ -97,7 +97,7 @@ def test_a_named_pipe(tmp_path):
 @pytest.mark.parametrize("riff", ["end of header", 0, 0xFFFFFFFF])
 @pytest.mark.parametrize("data", [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_wav_whose_header_does_not_know_its_length(tmp_path, riff, data, listed):
+def test_a_wav_whose_header_does_not_know_its_length(tmp_path: Path, riff: str | int, data: int, listed: bool) -> None:
     samples = np.arange(-300, 301, dtype=np.int16)
     info = b"LIST" + struct.pack("<I", 5) + b"INFO\0\0" if listed else b""  # of odd length, so padded
     start = 36 + len(info)
@@ -110,7 +110,7 @@ def test_a_wav_whose_header_does_not_know_its_length(tmp_path, riff, data, liste
         np.testing.assert_array_equal(read_audio(source)[0], samples.astype(np.float32) / 32768)
 
 
-def test_a_wav_without_samples_is_not_mended_into_noise():
+def test_a_wav_without_samples_is_not_mended_into_noise() -> None:
     empty = wav_bytes(np.zeros(0, np.int16))
     tagged = bytearray(empty + b"LIST\4\0\0\0INFO")
     tagged[4:8] = struct.pack("<I", len(tagged) - 8)
@@ -135,7 +135,7 @@ def test_a_wav_without_samples_is_not_mended_into_noise():
     ],
     ids=["empty", "text", "raw", "no-samples", "nan", "inf", "huge", "loud", "slow", "cut"],
 )
-def test_bad_files_are_named(tmp_path, name, content, message):
+def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"{path} .*{message}"):
@@ -144,7 +144,7 @@ def test_bad_files_are_named(tmp_path, name, content, message):
         read_audio(io.BytesIO(content))
 
 
-def test_places_that_cannot_be_read(tmp_path):
+def test_places_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.wav: No such file or directory"):
         read_audio(tmp_path / "none.wav")
     with pytest.raises(InputError, match="Is a directory"):
@@ -155,7 +155,7 @@ def test_places_that_cannot_be_read(tmp_path):
 
 @quick
 @given(st.binary(max_size=300), st.sampled_from([0, 4, 12, 20, 36, 44]))
-def test_random_bytes_raise_nothing_but_input_error(noise, kept):
+def test_random_bytes_raise_nothing_but_input_error(noise: bytes, kept: int) -> None:
     content = wav_bytes(np.zeros(20, np.int16))[:kept] + noise
     try:
         audio, rate = read_audio(io.BytesIO(content))

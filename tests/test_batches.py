@@ -5,14 +5,18 @@ import itertools
 import multiprocessing
 import time
 import weakref
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from recipes.prepare import write_manifest
 from spectok.errors import InputError
-from spectok.training.augment import Augmenter, DataConfig
+from spectok.training.augment import Augmenter, DataConfig, Passage
 from spectok.training.batches import Batches
 from spectok.training.corpus import Corpus
 
@@ -30,15 +34,17 @@ EVERYTHING = DataConfig(
 )
 
 
-def white(samples, level, seed=0):
+def white(samples: int, level: float, seed: int = 0) -> NDArray[Any]:
     return np.random.default_rng(seed).normal(0, level, samples).clip(-1, 1)
 
 
-def sine(seconds, frequency=1000):
-    return 0.5 * np.sin(2 * np.pi * frequency / RATE * np.arange(round(seconds * RATE)))
+def sine(seconds: float, frequency: float = 1000) -> NDArray[np.float64]:
+    return np.asarray(0.5 * np.sin(2 * np.pi * frequency / RATE * np.arange(round(seconds * RATE))))
 
 
-def write_prepared(folder, sample_rate=RATE, pitch=None, **splits):
+def write_prepared(
+    folder: Path, sample_rate: int = RATE, pitch: ArrayLike | None = None, **splits: list[tuple[str, NDArray[Any]]]
+) -> Path:
     """A prepared folder of splits that are lists of (source, audio); the pitch of train, or none."""
     rows = []
     for split, clips in splits.items():
@@ -54,42 +60,42 @@ def write_prepared(folder, sample_rate=RATE, pitch=None, **splits):
     return folder
 
 
-def draw(folder, config, samples, rows=64, step=0):
+def draw(folder: Path, config: DataConfig, samples: int, rows: int = 64, step: int = 0) -> NDArray[Any]:
     """Passages in float64, `[rows, samples]`."""
     return np.stack([passage.audio for passage in passages(folder, config, samples, rows, step)]).astype(np.float64)
 
 
-def passages(folder, config, samples, rows=64, step=0):
+def passages(folder: Path, config: DataConfig, samples: int, rows: int = 64, step: int = 0) -> list[Passage]:
     corpus, noise = Corpus(folder, "train"), Corpus(folder, "noise") if config.noise_share else None
     augmenter = Augmenter(corpus, config, noise)
     return [augmenter.passage(samples, np.random.default_rng([1, step, row])) for row in range(rows)]
 
 
-def everything(folder):
+def everything(folder: Path) -> Augmenter:
     return Augmenter(Corpus(folder, "train"), EVERYTHING, Corpus(folder, "noise"))
 
 
-def rms(audio):
+def rms(audio: NDArray[Any]) -> Any:
     return np.sqrt(np.mean(np.square(audio), axis=-1))
 
 
-def three_sigma(share, draws):
+def three_sigma(share: float, draws: int) -> Any:
     return pytest.approx(share, abs=3 * np.sqrt(share * (1 - share) / draws))
 
 
-def frequency_of(audio):
+def frequency_of(audio: NDArray[Any]) -> float:
     spectrum = np.abs(np.fft.rfft(audio * np.hanning(len(audio)), 64000))
     return spectrum.argmax() * RATE / 64000  # to 0.25 Hz
 
 
 @pytest.fixture
-def speech_and_noise(tmp_path):
+def speech_and_noise(tmp_path: Path) -> Path:
     """White speech of -26 dB in two files, and noise that is periodic after 37 samples."""
     speech = [("a", white(9000, 0.05)), ("b", white(5000, 0.05, seed=1))]
     return write_prepared(tmp_path, train=speech, noise=[("n", white(37, 0.2, seed=2))])
 
 
-def test_sources_are_drawn_by_length_and_weight(tmp_path):
+def test_sources_are_drawn_by_length_and_weight(tmp_path: Path) -> None:
     clips = [("a", 3000, 0.1), ("b", 8000, 0.2), ("a", 1000, 0.3), ("c", 2000, 0.4)]
     write_prepared(tmp_path, train=[(source, np.full(length, level)) for source, length, level in clips])
     for weights in ({}, {"a": 2.0}, {"a": 0.5, "c": 3.0}, {"b": 0.0, "c": 1.5}):
@@ -100,7 +106,7 @@ def test_sources_are_drawn_by_length_and_weight(tmp_path):
             assert np.isclose(levels, level, atol=1e-3).mean() == three_sigma(part, 4000)
 
 
-def test_noise_has_the_snr_that_was_drawn(speech_and_noise):
+def test_noise_has_the_snr_that_was_drawn(speech_and_noise: Path) -> None:
     speech, mix = draw(speech_and_noise, PLAIN, 2000), draw(speech_and_noise, NOISY, 2000)
     snr = 20 * np.log10(rms(speech) / rms(mix - speech))
     assert snr == pytest.approx(np.full(64, 7.0), abs=1e-3)
@@ -112,13 +118,13 @@ def test_noise_has_the_snr_that_was_drawn(speech_and_noise):
     assert (snr.min(), snr.max()) == (pytest.approx(0, abs=0.3), pytest.approx(30, abs=0.3))
 
 
-def test_gain_changes_speech_and_noise_alike(speech_and_noise):
+def test_gain_changes_speech_and_noise_alike(speech_and_noise: Path) -> None:
     quiet = dataclasses.replace(NOISY, gain_db=(-12.0, -12.0))
     expected = draw(speech_and_noise, NOISY, 500) * 10 ** (-12 / 20)
     assert draw(speech_and_noise, quiet, 500) == pytest.approx(expected, abs=1e-6)
 
 
-def test_short_noise_is_repeated_from_a_random_start(speech_and_noise):
+def test_short_noise_is_repeated_from_a_random_start(speech_and_noise: Path) -> None:
     noise = draw(speech_and_noise, NOISY, 500) - draw(speech_and_noise, PLAIN, 500)
     assert noise[:, 37:] == pytest.approx(noise[:, :-37], abs=1e-6)
     original = Corpus(speech_and_noise, "noise").clip(0)
@@ -126,7 +132,7 @@ def test_short_noise_is_repeated_from_a_random_start(speech_and_noise):
     assert len(set(starts)) > 20  # of 37, in 64 draws: fewer than 26 happens once in ten thousand times
 
 
-def test_long_noise_is_drawn_from_all_of_its_length(tmp_path):
+def test_long_noise_is_drawn_from_all_of_its_length(tmp_path: Path) -> None:
     write_prepared(tmp_path, train=[("a", white(5000, 0.05))], noise=[("n", np.linspace(0.1, 0.9, 10000))])
     added = draw(tmp_path, NOISY, 100, 500) - draw(tmp_path, PLAIN, 100, 500)
     middles = added.mean(axis=1) / (added[:, -1] - added[:, 0]) * 99 - 0.1 / 0.8 * 9999  # in samples of the noise
@@ -134,13 +140,13 @@ def test_long_noise_is_drawn_from_all_of_its_length(tmp_path):
     assert middles.mean() == pytest.approx(5000, abs=3 * 9900 / np.sqrt(12 * 500))
 
 
-def test_noise_has_its_share(speech_and_noise):
+def test_noise_has_its_share(speech_and_noise: Path) -> None:
     some = dataclasses.replace(NOISY, noise_share=0.3)
     differs = (draw(speech_and_noise, some, 50, 3000) != draw(speech_and_noise, PLAIN, 50, 3000)).any(axis=1)
     assert differs.mean() == three_sigma(0.3, 3000)
 
 
-def test_a_mix_that_would_clip_is_scaled_down(tmp_path):
+def test_a_mix_that_would_clip_is_scaled_down(tmp_path: Path) -> None:
     speech, noise = 0.9 * sine(0.1), sine(0.1, frequency=3000)
     write_prepared(tmp_path, train=[("a", speech)], noise=[("n", noise)])
     (mix,) = draw(tmp_path, dataclasses.replace(NOISY, noise_snr_db=(-20.0, -20.0)), 1600, rows=1)
@@ -150,7 +156,7 @@ def test_a_mix_that_would_clip_is_scaled_down(tmp_path):
     assert 20 * np.log10(added * rms(noise) / (scale * rms(speech))) == pytest.approx(20, abs=0.01)
 
 
-def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path, speech_and_noise):
+def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path: Path, speech_and_noise: Path) -> None:
     (tmp_path / "silent").mkdir()
     write_prepared(tmp_path / "silent", train=[("a", np.zeros(900))], noise=[("n", white(900, 0.2))])
     assert not draw(tmp_path / "silent", NOISY, 300).any()
@@ -165,7 +171,7 @@ def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path, speech_and_noi
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 1.23456, 2.0])
-def test_a_faster_sine_is_a_higher_one_without_seams(tmp_path, factor):
+def test_a_faster_sine_is_a_higher_one_without_seams(tmp_path: Path, factor: float) -> None:
     write_prepared(tmp_path, train=[("a", sine(2))])
     config = dataclasses.replace(PLAIN, speed_share=1.0, speed=(factor, factor))
     crops = draw(tmp_path, config, 8000, rows=16)
@@ -178,7 +184,7 @@ def test_a_faster_sine_is_a_higher_one_without_seams(tmp_path, factor):
         assert np.abs(crop - basis @ parts).max() < 2e-4  # -68 dB below the sine, at its ends as in its middle
 
 
-def test_speeds_are_uniform_and_have_their_share(tmp_path):
+def test_speeds_are_uniform_and_have_their_share(tmp_path: Path) -> None:
     write_prepared(tmp_path, train=[("a", sine(2))])
     config = dataclasses.replace(PLAIN, speed_share=0.6, speed=(0.9, 1.05))
     found = np.array([frequency_of(crop) for crop in draw(tmp_path, config, 8000, rows=500)])
@@ -189,7 +195,7 @@ def test_speeds_are_uniform_and_have_their_share(tmp_path):
     assert speeds.mean() == pytest.approx(0.975, abs=3 * 0.15 / np.sqrt(12 * len(speeds)))
 
 
-def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path):
+def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path: Path) -> None:
     write_prepared(tmp_path, train=[("a", np.full(1000, 0.5))])
     for factor, length in ((0.5, 2000), (1.0, 1000), (1.25, 800)):
         config = dataclasses.replace(PLAIN, speed_share=1.0, speed=(factor, factor))
@@ -198,7 +204,7 @@ def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path):
         assert crop[length + 80 :] == pytest.approx(0.0, abs=1e-3)
 
 
-def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise):
+def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise: Path) -> None:
     train = everything(speech_and_noise)
     whole = train.batch(4800, seed=3, step=7)
     assert (whole.audio.dtype, whole.audio.shape) == (torch.float32, (6, 4800))
@@ -210,7 +216,7 @@ def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise):
         assert not (other.audio == whole.audio).all(dim=1).any()
 
 
-def test_streams_go_on_from_step_to_step(speech_and_noise):
+def test_streams_go_on_from_step_to_step(speech_and_noise: Path) -> None:
     """However long the steps are, joined they give the same stream, without seams."""
     train = everything(speech_and_noise)
     whole = train.batch(48000, seed=3, step=0).audio
@@ -219,7 +225,7 @@ def test_streams_go_on_from_step_to_step(speech_and_noise):
         assert torch.equal(torch.cat(steps, dim=1), whole[:2, :9600])
 
 
-def test_passages_have_random_lengths_around_their_mean(tmp_path):
+def test_passages_have_random_lengths_around_their_mean(tmp_path: Path) -> None:
     """Files of constant level, each with a gain of its own: a passage is a stretch of one level."""
     write_prepared(tmp_path, train=[("a", np.full(400_000, 0.5))])
     config = dataclasses.replace(PLAIN, passage_seconds=0.2, gain_db=(-20.0, 0.0))
@@ -232,7 +238,7 @@ def test_passages_have_random_lengths_around_their_mean(tmp_path):
     assert float(lengths.std()) == pytest.approx(np.sqrt(1 / 6), abs=0.04)  # the sum of two uniform variables
 
 
-def test_the_pitch_follows_the_audio(tmp_path):
+def test_the_pitch_follows_the_audio(tmp_path: Path) -> None:
     """A sine of 400 Hz, tracked as such from its second second on: speed, place and silence are the audio's."""
     tracked = np.where(np.arange(400) < 100, 0, 400)
     write_prepared(tmp_path, train=[("a", sine(4, 400))], pitch=tracked)
@@ -252,7 +258,7 @@ def test_the_pitch_follows_the_audio(tmp_path):
     assert min(starts) == 0 and max(starts) > 80
 
 
-def test_noise_floors_have_their_share_and_level(tmp_path):
+def test_noise_floors_have_their_share_and_level(tmp_path: Path) -> None:
     write_prepared(tmp_path, train=[("a", np.full(9000, 0.5))])
     config = dataclasses.replace(PLAIN, floor_share=0.3, floor_db=(-70.0, -50.0))
     drawn = draw(tmp_path, config, 3200, rows=1000)
@@ -263,7 +269,7 @@ def test_noise_floors_have_their_share_and_level(tmp_path):
     assert (floors.min(), floors.max()) == (pytest.approx(-70, abs=0.7), pytest.approx(-50, abs=0.7))
 
 
-def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise):
+def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise: Path) -> None:
     train, drawn = Corpus(speech_and_noise, "train"), everything(speech_and_noise)
     batches = Batches(train, EVERYTHING, 480, seed=3, first_step=5)
     ranks = [Batches(train, EVERYTHING, 480, seed=3, first_step=5, rank=rank, world=3) for rank in range(3)]
@@ -275,7 +281,7 @@ def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise)
         assert torch.equal(torch.cat([share.pitch for share in shares]), batch.pitch)
 
 
-def test_workers_give_the_same_batches_and_end(speech_and_noise):
+def test_workers_give_the_same_batches_and_end(speech_and_noise: Path) -> None:
     train = Corpus(speech_and_noise, "train")
     state = torch.get_rng_state()
     ahead = Batches(train, EVERYTHING, 480, seed=3, first_step=2, workers=2)
@@ -289,7 +295,7 @@ def test_workers_give_the_same_batches_and_end(speech_and_noise):
     assert list(ahead) == []
 
 
-def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise):
+def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise: Path) -> None:
     batches = Batches(Corpus(speech_and_noise, "train"), EVERYTHING, 480, seed=3)
     kept = weakref.ref(batches._batches)
     next(batches)
@@ -297,11 +303,16 @@ def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise):
     assert kept() is None
 
 
-def test_waiting_is_counted(speech_and_noise, monkeypatch):
+def test_waiting_is_counted(speech_and_noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = Corpus(speech_and_noise, "train")
     batches = Batches(train, PLAIN, 480, seed=3)
     assert batches.waited == 0.0
-    monkeypatch.setattr(Augmenter, "batch", lambda *_: time.sleep(0.05) or torch.zeros(4, 480))
+
+    def slow(*_: object) -> Tensor:
+        time.sleep(0.05)
+        return torch.zeros(4, 480)
+
+    monkeypatch.setattr(Augmenter, "batch", slow)
     began = time.perf_counter()
     for _ in range(3):
         next(batches)
@@ -310,7 +321,7 @@ def test_waiting_is_counted(speech_and_noise, monkeypatch):
     assert 0.15 <= batches.waited <= passed
 
 
-def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path, speech_and_noise):
+def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path: Path, speech_and_noise: Path) -> None:
     (tmp_path / "other").mkdir()
     other = write_prepared(tmp_path / "other", 8000, train=[("a", white(900, 0.2))])
     train, valid = Corpus(speech_and_noise, "train"), Corpus(other, "train")

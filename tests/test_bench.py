@@ -5,9 +5,11 @@ import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from spectok.audio import write_audio
 from spectok.bench import costs
@@ -15,7 +17,7 @@ from spectok.bench.page import write_pages
 from spectok.bench.rivals import RIVALS
 from spectok.bench.run import bench, clips_of
 from spectok.cli.main import main
-from spectok.evaluation.coders import Coded, Uncoded
+from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
 from spectok.evaluation.metrics import METRICS
 
@@ -23,22 +25,22 @@ from spectok.evaluation.metrics import METRICS
 class Coarse(Uncoded):
     """Rounds to steps, and counts what it codes; `wait` samples are looked ahead, in whole frames of 320."""
 
-    def __init__(self, name, steps, bitrate=8000.0, wait=0):
+    def __init__(self, name: str, steps: int, bitrate: float = 8000.0, wait: int = 0) -> None:
         self.name, self.steps, self.bitrate, self.wait, self.coded = name, steps, bitrate, wait, 0
 
-    def code(self, audio):
+    def code(self, audio: Audio) -> Coded:
         self.coded += 1
         peaks = [audio[start : start + 320 + self.wait].max() for start in range(0, len(audio), 320)]
         loud = np.repeat(np.array(peaks) > 0.8, 320)[: len(audio)]  # a frame hears of itself, and of what follows it
         heard = np.round(audio * self.steps) / self.steps + 0.01 * loud
         return Coded(heard.astype(np.float32), len(audio) // 16, 0.01, 0.02, np.full(3, self.steps))
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         return {"bitrate": self.bitrate, "codebook_size": 100, "macs": 1e6 * self.steps}
 
 
 @pytest.fixture
-def items(speech, tmp_path):
+def items(speech: NDArray[np.float32], tmp_path: Path) -> list[Item]:
     made = [Item(tmp_path / f"{number}.wav", kind) for number, kind in enumerate(("clean_a", "clean_b", "hard_c"))]
     for number, item in enumerate(made):
         write_audio(item.path, speech[8000 * number : 8000 * (number + 2)], 16000)
@@ -46,23 +48,23 @@ def items(speech, tmp_path):
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Costs without the many codings that they take."""
     monkeypatch.setattr("spectok.bench.run.latency", lambda coder: 480)
 
 
-def coders():
-    return [Coarse("spectok-fine", 90), Coarse("opus-rough", 10), Uncoded()]
+def coders() -> tuple[Coarse, Coarse, Uncoded]:
+    return Coarse("spectok-fine", 90), Coarse("opus-rough", 10), Uncoded()
 
 
-def quality(results):
+def quality(results: dict[str, Any]) -> dict[str, list[list[float]]]:
     return {
         name: [[row[metric] for metric in METRICS] for row in coder["files"]]
         for name, coder in results["coders"].items()
     }
 
 
-def test_what_is_measured_is_not_measured_again(items, tmp_path, quick):
+def test_what_is_measured_is_not_measured_again(items: list[Item], tmp_path: Path, quick: None) -> None:
     first, again = coders(), coders()
     results = bench(items, first, tmp_path / "out", {})
     assert [coder.coded for coder in first[:2]] == [3 + 6, 3 + 6]  # each file, then the timings
@@ -74,7 +76,9 @@ def test_what_is_measured_is_not_measured_again(items, tmp_path, quick):
     np.testing.assert_array_equal(results["coders"]["original"]["groups"]["*"]["si_sdr"]["mean"], 100.0)
 
 
-def test_a_run_goes_on_where_it_was_killed(items, tmp_path, quick, monkeypatch):
+def test_a_run_goes_on_where_it_was_killed(
+    items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = bench(items, coders(), tmp_path / "whole", {})
     killed = coders()
     code = killed[1].code
@@ -87,14 +91,16 @@ def test_a_run_goes_on_where_it_was_killed(items, tmp_path, quick, monkeypatch):
     assert quality(results) == quality(whole)
 
 
-def test_another_codec_of_the_same_name_is_measured_anew(items, tmp_path, quick):
+def test_another_codec_of_the_same_name_is_measured_anew(items: list[Item], tmp_path: Path, quick: None) -> None:
     bench(items, coders(), tmp_path, {})
-    changed = [Coarse("spectok-fine", 90), Coarse("opus-rough", 12, bitrate=9000.0), Uncoded()]
+    changed = Coarse("spectok-fine", 90), Coarse("opus-rough", 12, bitrate=9000.0), Uncoded()
     bench(items, changed, tmp_path, {})
     assert [coder.coded for coder in changed[:2]] == [0 + 6, 3 + 6]  # and timings are taken in turns, so all anew
 
 
-def test_a_file_that_changed_is_measured_anew(items, tmp_path, quick, speech):
+def test_a_file_that_changed_is_measured_anew(
+    items: list[Item], tmp_path: Path, quick: None, speech: NDArray[np.float32]
+) -> None:
     bench(items, coders(), tmp_path / "out", {})
     write_audio(items[0].path, speech[4000:20000], 16000)
     changed = coders()
@@ -102,7 +108,7 @@ def test_a_file_that_changed_is_measured_anew(items, tmp_path, quick, speech):
     assert [coder.coded for coder in changed[:2]] == [1, 1]
 
 
-def test_a_codec_without_weights_has_costs_and_no_quality(items, tmp_path, quick):
+def test_a_codec_without_weights_has_costs_and_no_quality(items: list[Item], tmp_path: Path, quick: None) -> None:
     measured, bare = coders(), Coarse("mimi-1.1", 30, bitrate=1100.0)
     results = bench(items, measured, tmp_path, {}, weightless=[bare])
     assert bare.coded == 4  # a warm-up and three rounds
@@ -117,10 +123,12 @@ def test_a_codec_without_weights_has_costs_and_no_quality(items, tmp_path, quick
     assert (bare.coded, repeated) == (4, results)
 
 
-def test_the_models_that_judge_may_hear_some_files_only(items, tmp_path, quick, monkeypatch):
+def test_the_models_that_judge_may_hear_some_files_only(
+    items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard = []
 
-    def judge(real, fakes):
+    def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
         heard.append(len(real))
         return [{"taste": 3.0}] * len(fakes)
 
@@ -133,7 +141,7 @@ def test_the_models_that_judge_may_hear_some_files_only(items, tmp_path, quick, 
     assert whole["coders"]["opus-rough"]["groups"]["*"]["taste"]["n"] == 3
 
 
-def test_what_is_installed_is_weighed_with_what_it_needs():
+def test_what_is_installed_is_weighed_with_what_it_needs() -> None:
     sizes = costs._python("soundfile")
     assert {"soundfile", "numpy", "cffi", "pycparser"} <= set(sizes)
     assert all(size > 1e4 for size in sizes.values())
@@ -147,7 +155,7 @@ def test_what_is_installed_is_weighed_with_what_it_needs():
     assert costs.installed(Uncoded().facts()) == {}
 
 
-def test_costs_are_quoted_against_the_first(items, tmp_path, quick):
+def test_costs_are_quoted_against_the_first(items: list[Item], tmp_path: Path, quick: None) -> None:
     results = bench(items, coders(), tmp_path, {})
     found = results["coders"]["opus-rough"]["costs"]
     length = 3 * 16000 / 16000
@@ -160,24 +168,27 @@ def test_costs_are_quoted_against_the_first(items, tmp_path, quick):
 
 
 @pytest.mark.parametrize("wait", [0, 160])
-def test_the_delay_is_a_whole_frame_and_what_is_looked_ahead(wait):
+def test_the_delay_is_a_whole_frame_and_what_is_looked_ahead(wait: int) -> None:
     assert costs.latency(Coarse("frames", 90, wait=wait)) == pytest.approx(319 + wait, abs=20)
 
 
-def test_a_coder_that_changes_nothing_has_no_delay():
+def test_a_coder_that_changes_nothing_has_no_delay() -> None:
     assert costs.latency(Uncoded()) == 0
 
 
 class Page(HTMLParser):
     """What a page holds: rows by table, pictures, players."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.rows, self.pictures, self.players, self._table = {}, [], [], None
+        self.rows: dict[str, int] = {}
+        self.pictures: list[dict[str, str]] = []
+        self.players: list[str] = []
+        self._table = ""
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attributes}
         if tag == "table":
             self._table = found["id"]
             self.rows[self._table] = -1  # the head
@@ -189,7 +200,7 @@ class Page(HTMLParser):
             self.players.append(found["src"])
 
 
-def test_the_pages_hold_every_row_picture_and_player(items, tmp_path, quick):
+def test_the_pages_hold_every_row_picture_and_player(items: list[Item], tmp_path: Path, quick: None) -> None:
     measured = coders()
     results = bench(items, measured, tmp_path, {})
     write_pages(results, clips_of(items, measured, tmp_path, 2), tmp_path)
@@ -202,12 +213,12 @@ def test_the_pages_hold_every_row_picture_and_player(items, tmp_path, quick):
     assert all(source.startswith("data:audio/flac;base64,") for source in page.players)
     assert not re.search(r'(?:src|href)="(?:https?:|/)', text)
     abx = (tmp_path / "abx.html").read_text(encoding="utf-8")
-    clips = json.loads(re.search(r"const CLIPS = (.*);", abx)[1])
+    (clips,) = map(json.loads, re.findall(r"const CLIPS = (.*);", abx))
     assert [clip["clip"] for clip in clips] == ["0", "1"]
     assert all(set(clip["sounds"]) == {coder.name for coder in measured} for clip in clips)
 
 
-def test_clips_come_from_all_categories_in_turn(items, tmp_path, quick):
+def test_clips_come_from_all_categories_in_turn(items: list[Item], tmp_path: Path, quick: None) -> None:
     doubled = [items[0], Item(items[1].path, "clean_a"), items[2]]
     measured = coders()
     bench(doubled, measured, tmp_path, {})
@@ -215,7 +226,9 @@ def test_clips_come_from_all_categories_in_turn(items, tmp_path, quick):
     assert len(clips_of(doubled, measured, tmp_path, 1, seconds=0.5)["0"]["original"]) == 8000
 
 
-def test_rivals_that_are_missing_are_named_and_break_nothing(items, tmp_path, quick, monkeypatch, capsys):
+def test_rivals_that_are_missing_are_named_and_break_nothing(
+    items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setitem(sys.modules, "spectok.bench.neural", None)  # as without PyTorch
     monkeypatch.setattr(
@@ -233,7 +246,9 @@ def test_rivals_that_are_missing_are_named_and_break_nothing(items, tmp_path, qu
     assert printed.out.strip() == str(tmp_path / "out" / "report.html")
 
 
-def test_a_rival_that_nobody_knows_is_refused(items, tmp_path, capsys):
+def test_a_rival_that_nobody_knows_is_refused(
+    items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = Path(items[0].path).parent
     assert main(["bench", str(folder), "--out", str(tmp_path / "out"), "--rival", "opus-7"]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import QUERY
 from models import write_model
+from numpy.typing import NDArray
 
 from benchmarks import agreement, tables, turns
 from spectok import pretrained
@@ -19,11 +21,11 @@ CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(e
 
 @pytest.mark.parametrize("bar", tables.BARS)
 @pytest.mark.parametrize("model", pretrained.models())
-def test_the_committed_results_meet_the_bars(model, bar):
+def test_the_committed_results_meet_the_bars(model: str, bar: str) -> None:
     assert 0 < tables.reached(SPEED, model)[bar] <= tables.BARS[bar]
 
 
-def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary():
+def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary() -> None:
     """At most 1 in 50,000, each nearer to its boundary than 1e-5 of a step; every engine, cut and model is there."""
     assert len(CODES["rows"]) == len(pretrained.models()) * 2 * 3
     for row in CODES["rows"]:
@@ -32,7 +34,7 @@ def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary()
         assert max(row["margins"], default=0.0) < 1e-5
 
 
-def test_agreement_compares_every_engine_and_cut(speech, tmp_path):
+def test_agreement_compares_every_engine_and_cut(speech: NDArray[np.float32], tmp_path: Path) -> None:
     model = write_model(tmp_path / "tiny", QUERY)
     export_verified(model, speech[16000:20000], model.folder)
     for number in range(2):
@@ -47,10 +49,10 @@ def test_agreement_compares_every_engine_and_cut(speech, tmp_path):
         assert 0 < row["nearest"] < 0.5
 
 
-def test_figures_by_hand():
+def test_figures_by_hand() -> None:
     seconds = {"mean": 0.001, "p50": 0.0009, "p95": 0.002, "p99": 0.004}
 
-    def row(what, audio_seconds, **more):
+    def row(what: str, audio_seconds: float, **more: Any) -> dict[str, Any]:
         return {"model": "m", "engine": "onnx", "what": what, "audio_seconds": audio_seconds, **seconds, **more}
 
     rows = [
@@ -75,7 +77,7 @@ def test_figures_by_hand():
     assert np.isclose(tables.rtf(rows[0]), 0.05)
 
 
-def test_models_take_turns(capsys):
+def test_models_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     lines = turns.table(["spectok-16k-4k", "spectok-16k-800"], seconds=1, rounds=1).splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert [row[0] for row in rows] == ["spectok-16k-4k", "spectok-16k-800"]

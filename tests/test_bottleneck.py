@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from typing import Final, Literal, TypeVar
 
 import conftest
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spectok.config import BottleneckConfig
 from spectok.errors import InputError
@@ -19,65 +20,66 @@ from spectok.model.streaming import Serial
 
 CHANNELS, POSITIONS, LATENT, QUERIES, HEADS = 8, 16, 12, 4, 2
 QUERY = BottleneckConfig(queries=QUERIES, heads=HEADS)
-BIASES = ("none", "matrix", "mask")
+BIASES: Final = ("none", "matrix", "mask")
 MEMBERS = {f"query, {bias}": dataclasses.replace(QUERY, bias=bias) for bias in BIASES}
 MEMBERS |= {kind: dataclasses.replace(QUERY, kind=kind) for kind in ("query", "mamba", "band_split", "band_conv")}
 MEMBERS["query, not adaptive"] = dataclasses.replace(QUERY, adaptive=False)
 MEMBERS["flat"] = BottleneckConfig(kind="flat")
 members = pytest.mark.parametrize("config", MEMBERS.values(), ids=MEMBERS.keys())
+Layer = TypeVar("Layer", bound=nn.Module)
 EDGES = mel_bands(QUERIES, POSITIONS, 16000)
 
 
-def compression(config=QUERY):
+def compression(config: BottleneckConfig = QUERY) -> Compression:
     return Compression(config, CHANNELS, POSITIONS, LATENT, 16000)
 
 
-def expansion(config=QUERY):
+def expansion(config: BottleneckConfig = QUERY) -> Expansion:
     return Expansion(config, CHANNELS, POSITIONS, LATENT, 16000)
 
 
-def wake_(module):
+def wake_(module: Layer) -> Layer:
     """Leave no parameter at its start, where the feed-forward path is zero."""
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return module
 
 
-def spectrum_frames(config=QUERY, frames=5):
+def spectrum_frames(config: BottleneckConfig = QUERY, frames: int = 5) -> Tensor:
     return torch.randn(2, frames, POSITIONS, CHANNELS)
 
 
 @members
-def test_members_keep_the_contract(config):
+def test_members_keep_the_contract(config: BottleneckConfig) -> None:
     verify_streaming(Serial(compression(config)), spectrum_frames(config))
     verify_streaming(Serial(expansion(config)), torch.randn(2, 5, LATENT))
 
 
 @members
-def test_frames_become_vectors_and_vectors_frames(config):
+def test_frames_become_vectors_and_vectors_frames(config: BottleneckConfig) -> None:
     assert compression(config)(spectrum_frames(config)).shape == (2, 5, LATENT)
     assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, 5, POSITIONS, CHANNELS)
 
 
 @members
-def test_changing_one_frame_changes_only_it(config):
+def test_changing_one_frame_changes_only_it(config: BottleneckConfig) -> None:
     layer, x = wake_(compression(config)), spectrum_frames(config)
     changed = x.clone()
     changed[1, 3] += 1
     differs = (layer(changed) != layer(x)).any(2)
     assert differs.nonzero().tolist() == [[1, 3]]
 
-    layer, x = wake_(expansion(config)), torch.randn(2, 5, LATENT)
+    inverse, x = wake_(expansion(config)), torch.randn(2, 5, LATENT)
     changed = x.clone()
     changed[0, 2] += 1
-    differs = (layer(changed) != layer(x)).flatten(2).any(2)
+    differs = (inverse(changed) != inverse(x)).flatten(2).any(2)
     assert differs.nonzero().tolist() == [[0, 2]]
 
 
 @members
 @pytest.mark.parametrize("gain", [0.01, 0.5, 20.0])
-def test_loudness_passes(config, gain):
+def test_loudness_passes(config: BottleneckConfig, gain: float) -> None:
     for layer, x in ((compression(config), spectrum_frames(config)), (expansion(config), torch.randn(2, 5, LATENT))):
         layer, x = layer.double(), x.double()
         torch.testing.assert_close(layer(gain * x), gain * layer(x), rtol=1e-9, atol=1e-9 * gain)
@@ -86,7 +88,7 @@ def test_loudness_passes(config, gain):
 
 @pytest.mark.parametrize("config", [config for config in MEMBERS.values() if config.bias != "none"])
 @torch.no_grad()
-def test_the_signal_survives_the_start(config):
+def test_the_signal_survives_the_start(config: BottleneckConfig) -> None:
     """What changes from frame to frame is most of the energy at a width that presets have: constants do not drown it.
 
     Queries without a bias start with an average over all positions, which leaves half of it.
@@ -102,24 +104,24 @@ def test_the_signal_survives_the_start(config):
 
 
 @members
-def test_every_parameter_learns(config):
+def test_every_parameter_learns(config: BottleneckConfig) -> None:
     for layer, x in ((compression(config), spectrum_frames(config)), (expansion(config), torch.randn(2, 5, LATENT))):
         wake_(layer)(x).square().sum().backward()
         assert [name for name, p in layer.named_parameters() if not p.grad.any() or not p.grad.isfinite().all()] == []
 
 
 @members
-def test_positions_reach_the_latent_and_the_latent_all_positions(config):
+def test_positions_reach_the_latent_and_the_latent_all_positions(config: BottleneckConfig) -> None:
     layer, x = compression(config), spectrum_frames(config).requires_grad_()
     layer(x)[0, 2].square().sum().backward()
     assert bool((x.grad[0, 2].abs().amax(1) > 0).all())
     assert not x.grad[1].any()
-    layer, x = expansion(config), torch.randn(2, 5, LATENT, requires_grad=True)
-    layer(x)[0, 2].square().sum().backward()
+    inverse, x = expansion(config), torch.randn(2, 5, LATENT, requires_grad=True)
+    inverse(x)[0, 2].square().sum().backward()
     assert bool((x.grad[0, 2] != 0).all())
 
 
-def test_flat_drops_and_restores_a_frequency_axis_of_one_position():
+def test_flat_drops_and_restores_a_frequency_axis_of_one_position() -> None:
     flat, x = MEMBERS["flat"], torch.randn(2, 5, 1, 8)
     down, up = Compression(flat, 8, 1, 8, 16000), Expansion(flat, 8, 1, 8, 16000)
     assert torch.equal(down(x), x[:, :, 0])
@@ -127,23 +129,23 @@ def test_flat_drops_and_restores_a_frequency_axis_of_one_position():
     assert list(down.parameters()) == list(up.parameters()) == []
 
 
-def bias_of(kind, inverse=False):
+def bias_of(kind: str, inverse: bool = False) -> PositionalBias:
     return PositionalBias(kind, EDGES, POSITIONS, HEADS, inverse)
 
 
-def test_every_head_starts_from_the_bias_of_the_bands():
+def test_every_head_starts_from_the_bias_of_the_bands() -> None:
     start = torch.from_numpy(positional_bias(EDGES, POSITIONS))
     assert torch.equal(bias_of("matrix")(), start.expand(HEADS, -1, -1))
     assert torch.equal(bias_of("matrix", True)(), start.T.expand(HEADS, -1, -1))
 
 
-def test_what_of_the_bias_is_learned():
+def test_what_of_the_bias_is_learned() -> None:
     learned = {kind: sum(p.numel() for p in bias_of(kind).parameters()) for kind in BIASES}
     assert learned == {"none": 0, "matrix": HEADS * QUERIES * POSITIONS, "mask": 0}
     assert not bias_of("none")().any()
 
 
-def test_a_mask_hides_what_is_outside_of_the_band():
+def test_a_mask_hides_what_is_outside_of_the_band() -> None:
     inside = torch.from_numpy(membership(EDGES, POSITIONS))
     for inverse, expected in ((False, inside), (True, inside.T)):
         attention = wake_(QueryAttention(bias_of("mask", inverse), CHANNELS))
@@ -152,18 +154,19 @@ def test_a_mask_hides_what_is_outside_of_the_band():
         assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-6)
 
 
-def test_heads_learn_biases_of_their_own():
+def test_heads_learn_biases_of_their_own() -> None:
     layer = compression()
     layer(spectrum_frames()).square().sum().backward()
-    matrix = layer.mixer.bias.matrix
-    first, second = matrix.grad
+    matrix = layer.get_parameter("mixer.bias.matrix")
+    assert matrix.grad is not None
+    first, second = matrix.grad[0], matrix.grad[1]
     assert float((first - second).abs().max()) > 0.1 * float(first.abs().max())
     with torch.no_grad():
-        matrix -= matrix.grad
+        matrix.sub_(matrix.grad)
     assert not torch.equal(matrix[0], matrix[1])
 
 
-def test_attention_is_its_equations():
+def test_attention_is_its_equations() -> None:
     """SFC, equations 3 to 5, one frame, one head and one query at a time."""
     width = 6
     attention = wake_(QueryAttention(bias_of("matrix"), width)).double()
@@ -188,7 +191,7 @@ def test_attention_is_its_equations():
     torch.testing.assert_close(attention(frames), torch.stack(rows), rtol=0, atol=1e-10)
 
 
-def test_without_adaptivity_the_bias_alone_decides():
+def test_without_adaptivity_the_bias_alone_decides() -> None:
     attention = wake_(QueryAttention(bias_of("matrix"), CHANNELS, adaptive=False))
     weights = attention.attention(torch.randn(3, POSITIONS, CHANNELS))
     torch.testing.assert_close(weights, torch.softmax(attention.bias.matrix, 2).expand(3, -1, -1, -1), rtol=0, atol=0)
@@ -196,11 +199,11 @@ def test_without_adaptivity_the_bias_alone_decides():
     assert learned == {"bias", "to_value", "to_out", "feed_norm", "feed"}
 
 
-def test_the_feed_forward_path_starts_at_zero():
+def test_the_feed_forward_path_starts_at_zero() -> None:
     assert torch.equal(SwiGLU(6)(torch.randn(3, 6)), torch.zeros(3, 6))
 
 
-def test_macs_of_the_attention():
+def test_macs_of_the_attention() -> None:
     attention = QueryAttention(bias_of("matrix"), 6)
     scores = 7 * 2 * QUERIES * POSITIONS * 3  # 7 frames, 2 heads, every query by every token, 3 channels a head
     mixing = 7 * 2 * QUERIES * 3 * POSITIONS
@@ -208,10 +211,10 @@ def test_macs_of_the_attention():
     assert QueryAttention(bias_of("matrix"), 6, adaptive=False).macs(7, POSITIONS) == mixing
 
 
-def test_a_query_looks_at_its_band_first():
+def test_a_query_looks_at_its_band_first() -> None:
     """With keys that say nothing the bias alone decides: most of the weight of each query is in and around its band."""
     attention = compression().mixer
-    nn.init.zeros_(attention.to_key.weight)
+    nn.init.zeros_(attention.get_parameter("to_key.weight"))
     weights = attention.attention(torch.randn(1, POSITIONS, CHANNELS))[0, 0].detach().numpy()
     for (start, end), row in zip(EDGES, weights, strict=True):
         inside = np.zeros(POSITIONS, bool)
@@ -219,7 +222,7 @@ def test_a_query_looks_at_its_band_first():
         assert row[inside].sum() > 0.75
 
 
-def test_queries_are_scanned_at_the_middles_of_their_bands():
+def test_queries_are_scanned_at_the_middles_of_their_bands() -> None:
     config = MEMBERS["mamba"]
     down, up = compression(config).mixer, expansion(config).mixer
     middles = [(start + end) // 2 + k for k, (start, end) in enumerate(EDGES.tolist())]
@@ -232,7 +235,7 @@ def test_queries_are_scanned_at_the_middles_of_their_bands():
     assert sequence[0, :, 0][sequence[0, :, 0] >= 0].tolist() == list(range(POSITIONS))
 
 
-def test_a_band_is_split_from_its_own_positions():
+def test_a_band_is_split_from_its_own_positions() -> None:
     layer = wake_(compression(MEMBERS["band_split"]).mixer).double()
     x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
     sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
@@ -250,7 +253,7 @@ def test_a_band_is_split_from_its_own_positions():
         torch.testing.assert_close(layer(x)[:, k], expected, rtol=0, atol=1e-10)
 
 
-def test_bands_are_merged_into_their_own_positions():
+def test_bands_are_merged_into_their_own_positions() -> None:
     layer = wake_(expansion(MEMBERS["band_split"]).mixer).double()
     z = torch.randn(3, QUERIES, CHANNELS, dtype=torch.float64)
     sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
@@ -275,7 +278,7 @@ def test_bands_are_merged_into_their_own_positions():
     torch.testing.assert_close(layer(z), expected * torch.from_numpy(share)[:, None], rtol=0, atol=1e-6)
 
 
-def test_bands_of_like_width_run_together():
+def test_bands_of_like_width_run_together() -> None:
     runs = _runs(mel_bands(16, 80, 16000))
     assert [(run[:, 1] - run[:, 0]).tolist() for run in runs] == [
         [3, 3, 4, 5, 6, 6, 6],
@@ -285,7 +288,7 @@ def test_bands_of_like_width_run_together():
 
 
 @pytest.mark.parametrize("kind", ["band_split", "band_conv"])
-def test_bands_reach_their_own_positions_and_no_others(kind):
+def test_bands_reach_their_own_positions_and_no_others(kind: str) -> None:
     config = MEMBERS[f"{kind}"]
     inside = torch.from_numpy(membership(EDGES, POSITIONS))
     layer, x = compression(config).mixer, torch.randn(1, POSITIONS, CHANNELS, requires_grad=True)
@@ -296,7 +299,7 @@ def test_bands_reach_their_own_positions_and_no_others(kind):
     assert torch.equal(reached, inside.T)
 
 
-def test_a_grouped_convolution_is_a_linear_layer_for_each_band_and_group():
+def test_a_grouped_convolution_is_a_linear_layer_for_each_band_and_group() -> None:
     layer = compression(MEMBERS["band_conv"]).mixer.double()
     x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
     weight = layer.conv.weight.reshape(QUERIES, HEADS, CHANNELS // HEADS, CHANNELS // HEADS, -1)
@@ -308,7 +311,7 @@ def test_a_grouped_convolution_is_a_linear_layer_for_each_band_and_group():
 
 
 @torch.no_grad()
-def test_the_transposed_convolution_is_the_transpose():
+def test_the_transposed_convolution_is_the_transpose() -> None:
     config = MEMBERS["band_conv"]
     down, up = compression(config).mixer.double(), expansion(config).mixer.double()
     down.mix.weight.copy_(torch.eye(CHANNELS))
@@ -316,13 +319,13 @@ def test_the_transposed_convolution_is_the_transpose():
     up.share.fill_(1.0)
     # [K, groups, out, in, width] of one becomes [K, groups, in, width, out] of the other.
     weight = down.conv.weight.reshape(QUERIES, HEADS, CHANNELS // HEADS, CHANNELS // HEADS, -1)
-    up.conv.weight.copy_(weight.permute(0, 1, 3, 4, 2).reshape(up.conv.weight.shape))
+    up.conv.weight.copy_(weight.permute(0, 1, 3, 4, 2).reshape_as(up.get_parameter("conv.weight")))
     x, z = torch.randn(2, POSITIONS, CHANNELS).double(), torch.randn(2, QUERIES, CHANNELS).double()
     assert float((down(x) * z).sum()) == pytest.approx(float((x * up(z)).sum()), rel=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["query", "band_conv"])
-def test_heads_must_divide_the_width(kind):
+def test_heads_must_divide_the_width(kind: Literal["query", "band_conv"]) -> None:
     with pytest.raises(InputError, match="the tower's last width 8 is not a multiple of 3 heads"):
         dataclasses.replace(conftest.QUERY, bottleneck=BottleneckConfig(kind=kind, queries=4, heads=3))
     for free in ("mamba", "band_split"):
@@ -331,7 +334,7 @@ def test_heads_must_divide_the_width(kind):
 
 
 @members
-def test_buffers_can_be_written_to_as_a_resumed_run_does(config):
+def test_buffers_can_be_written_to_as_a_resumed_run_does(config: BottleneckConfig) -> None:
     for layer in (compression(config), expansion(config)):
         for buffer in layer.buffers():
             buffer.copy_(buffer.clone())  # which fails where elements share memory

@@ -5,17 +5,19 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spectok.bench.page import write_pages
 from spectok.bench.run import bench, clips_of
-from spectok.evaluation.coders import Coded, Uncoded
+from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the program chromium is missing")
+CHROMIUM = shutil.which("chromium") or ""
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="the program chromium is missing")
 LISTEN = """<script>
 window.complaints = [];
 const complain = (event) => complaints.push(event.message || event.target.outerHTML.slice(0, 60));
@@ -59,8 +61,8 @@ return { trials, played: window.played.length, report: JSON.parse(await saved.te
 class Rough(Uncoded):
     name = "opus-rough"
 
-    def code(self, audio):
-        return Coded(np.round(10 * audio).astype(np.float32) / 10, len(audio) // 16, 0.01, 0.02)
+    def code(self, audio: Audio) -> Coded:
+        return Coded(np.round(10 * audio).astype(np.float32) / np.float32(10), len(audio) // 16, 0.01, 0.02)
 
 
 class Fine(Rough):
@@ -68,7 +70,7 @@ class Fine(Rough):
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     speech = np.random.default_rng(0).standard_normal((2, 16000)).astype(np.float32) / 10
     items = []
@@ -84,12 +86,12 @@ def pages(tmp_path_factory):
     return folder
 
 
-def score(task):
+def score(task: Any) -> tuple[str, dict[str, dict[str, float]]]:
     _, key, names, _, metrics = task
     return key, {name: {metric: 1.0 + len(name) / 10 for metric in metrics} for name in names}
 
 
-def browse(page, script):
+def browse(page: Path, script: str) -> Any:
     """Run JavaScript at the end of a page; what it returns, and what the page complained of."""
     text = page.read_text(encoding="utf-8")
     answer = f"<script>(async () => {{ {script} }})().catch((error) => String(error)).then((found) => "
@@ -98,13 +100,13 @@ def browse(page, script):
     copy.write_text(text.replace("<meta", LISTEN + "<meta", 1).replace("</html>", answer + "</html>"), encoding="utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
     done = subprocess.run([*command, copy.as_uri()], capture_output=True, text=True, check=True, timeout=120)
-    encoded = re.search("<pre>(.*?)</pre>", done.stdout)[1]
+    (encoded,) = re.findall("<pre>(.*?)</pre>", done.stdout)
     told = json.loads(base64.b64decode(encoded))
     assert told["complaints"] == []
     return told["found"]
 
 
-def test_the_report_shows_every_row_picture_and_player(pages):
+def test_the_report_shows_every_row_picture_and_player(pages: Path) -> None:
     found = browse(pages / "report.html", REPORT)
     assert found["rows"] == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
     assert found["pictures"] == [True] * (3 + 2 * 3)
@@ -112,7 +114,7 @@ def test_the_report_shows_every_row_picture_and_player(pages):
 
 
 @pytest.mark.parametrize(("kind", "name", "trials"), [("Rate", "mushra", 2), ("Tell", "abx", 4)])
-def test_listening_gives_its_answers_as_json(pages, kind, name, trials):
+def test_listening_gives_its_answers_as_json(pages: Path, kind: str, name: str, trials: int) -> None:
     found = browse(pages / "abx.html", LISTENING.replace("KIND", kind))
     assert (found["trials"], found["played"]) == (trials, trials)
     report = found["report"]

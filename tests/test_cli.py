@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from models import listing, released, use_root, write_root
+from models import listing, released, released_codec, use_root, write_root
+from numpy.typing import NDArray
 from streams import Pipe
 
 from spectok import Tokenizer, pretrained
@@ -21,14 +22,14 @@ DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "pretrained"
     write_root(folder)
     return folder
 
 
 @pytest.fixture
-def tiny(root, monkeypatch):
+def tiny(root: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     """Make two random codecs the released ones, `tiny-query` the default; gives the default."""
     use_root(monkeypatch, root)
     monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
@@ -36,29 +37,37 @@ def tiny(root, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _inside(tmp_path, monkeypatch):
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def noise(*shape):
+def noise(*shape: int) -> NDArray[np.float32]:
     return (0.2 * np.random.default_rng(sum(shape)).standard_normal(shape)).astype(np.float32)
 
 
-def write(path, length=500, rate=16000):
+def write(path: str | Path, length: int = 500, rate: int = 16000) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, noise(length), rate)
 
 
-def expected_audio(tokenizer, codes, length, rate):
+def expected_audio(tokenizer: Tokenizer, codes: NDArray[np.int64], length: int, rate: int) -> NDArray[np.int16]:
     """What decoding to `length` samples at `rate` must give, in 16 bits."""
-    return np.rint(32768 * tokenizer.decode(codes, length, rate)).clip(-32768, 32767).astype(np.int16)
+    audio: NDArray[np.float32] = tokenizer.decode(codes, length, rate)
+    return np.rint(32768 * audio).clip(-32768, 32767).astype(np.int16)
 
 
 @pytest.mark.parametrize("name", ["in.wav", "in.flac"])
 @pytest.mark.parametrize(
     ("shape", "rate"), [((1,), 16000), ((31,), 16000), ((33, 2), 8000), ((1001, 2), 44100), ((4800,), 48000)]
 )
-def test_round_trip_keeps_length_and_rate(tiny, name, shape, rate, capsys, monkeypatch):
+def test_round_trip_keeps_length_and_rate(
+    tiny: Tokenizer,
+    name: str,
+    shape: tuple[int, ...],
+    rate: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("spectok.audio._mixed_notice_given", False)
     soundfile.write(name, noise(*shape), rate)
     assert main(["encode", name, "codes.spt"]) == 0
@@ -74,7 +83,7 @@ def test_round_trip_keeps_length_and_rate(tiny, name, shape, rate, capsys, monke
     assert capsys.readouterr() == ("", "spectok: mixed 2 channels to mono\n" if len(shape) > 1 else "")
 
 
-def test_long_files_run_in_blocks(tiny):
+def test_long_files_run_in_blocks(tiny: Tokenizer) -> None:
     write("in.wav", 16000 * 12)
     assert main(["encode", "in.wav", "codes.spt"]) == 0
     codes = read_spt("codes.spt")[1]
@@ -85,7 +94,7 @@ def test_long_files_run_in_blocks(tiny):
     np.testing.assert_allclose(audio.astype(int), expected.astype(int), rtol=0, atol=1)
 
 
-def test_a_model_is_chosen_by_name_or_folder(tiny, root):
+def test_a_model_is_chosen_by_name_or_folder(tiny: Tokenizer, root: Path) -> None:
     write("in.wav")
     for model in ("tiny-flat", str(root / "tiny-flat")):
         assert main(["encode", "in.wav", "out.spt", "--model", model, "--force"]) == 0
@@ -95,7 +104,7 @@ def test_a_model_is_chosen_by_name_or_folder(tiny, root):
         assert Path("named.wav").read_bytes() == Path("given.wav").read_bytes()
 
 
-def test_several_files_go_into_a_folder(tiny):
+def test_several_files_go_into_a_folder(tiny: Tokenizer) -> None:
     for name in ("a.wav", "sub/b.flac"):
         write(name, 100 + len(name))
     assert main(["encode", "a.wav", "sub/b.flac", "out"]) == 0
@@ -104,7 +113,7 @@ def test_several_files_go_into_a_folder(tiny):
     assert [len(read_audio(f"back/{name}.wav")[0]) for name in "ab"] == [105, 110]
 
 
-def test_a_folder_keeps_its_sub_folders(tiny):
+def test_a_folder_keeps_its_sub_folders(tiny: Tokenizer) -> None:
     for name in ("in/a.wav", "in/x/a.flac", "in/x/y/b.wav"):
         write(name, 100 + len(name))
     (Path("in") / "notes.txt").write_text("no audio", encoding="utf-8")
@@ -116,21 +125,21 @@ def test_a_folder_keeps_its_sub_folders(tiny):
 
 
 @pytest.mark.parametrize("name", ["in/a.wav", "in/x/a.wav"])
-def test_a_folder_of_one_file_makes_a_folder(tiny, name):
+def test_a_folder_of_one_file_makes_a_folder(tiny: Tokenizer, name: str) -> None:
     write(name)
     assert main(["encode", "in", "out"]) == 0
     assert main(["decode", "out", "back"]) == 0
     assert listing("back") == [name.removeprefix("in/")]
 
 
-def test_one_file_into_a_folder_that_exists(tiny):
+def test_one_file_into_a_folder_that_exists(tiny: Tokenizer) -> None:
     write("a.wav")
     Path("out").mkdir()
     assert main(["encode", "a.wav", "out"]) == 0
     assert listing("out") == ["a.spt"]
 
 
-def test_force_overwrites(tiny):
+def test_force_overwrites(tiny: Tokenizer) -> None:
     write("in.wav")
     Path("out.spt").write_bytes(b"old")
     assert main(["encode", "in.wav", "out.spt", "--force"]) == 0
@@ -140,7 +149,7 @@ def test_force_overwrites(tiny):
     assert len(read_audio("out.wav")[0]) == 500
 
 
-def piped(monkeypatch, arguments, content=b""):
+def piped(monkeypatch: pytest.MonkeyPatch, arguments: list[str], content: bytes = b"") -> tuple[int, bytes]:
     """Run with a standard input and output that cannot seek; gives the exit code and what came out."""
     sink = Pipe()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Pipe(content))))
@@ -149,7 +158,7 @@ def piped(monkeypatch, arguments, content=b""):
     return code, bytes(sink.written)
 
 
-def test_standard_input_and_output(tiny, monkeypatch):
+def test_standard_input_and_output(tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     write("in.wav", 777, 22050)
     assert main(["encode", "in.wav", "file.spt"]) == main(["decode", "file.spt", "file.wav"]) == 0
     wav, spt = Path("in.wav").read_bytes(), Path("file.spt").read_bytes()
@@ -163,7 +172,9 @@ def test_standard_input_and_output(tiny, monkeypatch):
     assert Path("new.wav").read_bytes() == decoded
 
 
-def test_a_reader_that_has_gone_is_no_error(tiny, monkeypatch, capsys):
+def test_a_reader_that_has_gone_is_no_error(
+    tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     write("in.wav", 16000)
     assert main(["encode", "in.wav", "file.spt"]) == 0
     for arguments in (["encode", "in.wav", "-"], ["decode", "file.spt", "-"], ["info", "file.spt"]):
@@ -175,12 +186,13 @@ def test_a_reader_that_has_gone_is_no_error(tiny, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_pipe_of_two_processes():
+def test_a_pipe_of_two_processes() -> None:
     """The default model, both ends of the pipe in processes of their own."""
     clip = DATA / "vctk_p259_48k.flac"
     command, environment = [sys.executable, "-m", "spectok"], {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([*command, "encode", "-", "-"], -1, None, -1, -1, env=environment) as encoder:
         decoder = subprocess.Popen([*command, "decode", "-", "-"], -1, None, encoder.stdout, -1, env=environment)
+        assert encoder.stdin is not None and encoder.stdout is not None
         encoder.stdin.write(clip.read_bytes())
         encoder.stdin.close()
         encoder.stdout.close()
@@ -204,11 +216,20 @@ STREAM = re.compile(
 )
 
 
-def test_stream_reports_latency_speed_and_no_difference(speech, capsys):
+def facts_of_stream(text: str) -> dict[str, str]:
+    """What `stream` prints, by the names in `STREAM`."""
+    found = STREAM.fullmatch(text)
+    assert found is not None
+    return found.groupdict()
+
+
+def test_stream_reports_latency_speed_and_no_difference(
+    speech: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
+) -> None:
     """The default model on a second of speech, at a rate that is not its own."""
     write_audio("in.wav", resample(speech[8000:24000], 16000, 44100), 44100)
     assert main(["stream", "in.wav", "out.wav", "--chunk-ms", "30"]) == 0
-    report = STREAM.fullmatch(capsys.readouterr().out).groupdict()
+    report = facts_of_stream(capsys.readouterr().out)
     assert (report["model"], report["bitrate"]) == (pretrained.DEFAULT, "4000")
     assert (report["latency"], report["ms"]) == ("480", "30")
     assert (report["chunks"], report["chunk_ms"]) == ("34", "30")
@@ -221,22 +242,24 @@ def test_stream_reports_latency_speed_and_no_difference(speech, capsys):
 
 
 @pytest.mark.parametrize(("chunk_ms", "chunks"), [("0.01", 321), ("10", 3), ("37.5", 1)])
-def test_stream_takes_chunks_of_any_size(tiny, capfdbinary, chunk_ms, chunks):
+def test_stream_takes_chunks_of_any_size(
+    tiny: Tokenizer, capfdbinary: pytest.CaptureFixture[bytes], chunk_ms: str, chunks: int
+) -> None:
     write("in.wav", 321)
     assert main(["stream", "in.wav", "-", "--chunk-ms", chunk_ms]) == 0
     out, err = capfdbinary.readouterr()
-    report = STREAM.fullmatch(err.decode())
+    report = facts_of_stream(err.decode())
     assert int(report["chunks"]) == chunks
     assert int(report["codes"]) == len(tiny.encode("in.wav"))
     assert len(soundfile.read(io.BytesIO(out))[0]) == 321
 
 
-def table(text):
+def table(text: str) -> dict[str, str]:
     """Lines of a name and a value, as `info` prints them."""
     return {line[:12].rstrip(): line[12:] for line in text.splitlines()}
 
 
-def test_info_of_a_file(tiny, capsys):
+def test_info_of_a_file(tiny: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     write("in.wav", 2205, 22050)
     assert main(["encode", "in.wav", "out.spt"]) == main(["info", "out.spt"]) == 0
     size = Path("out.spt").stat().st_size
@@ -249,10 +272,10 @@ def test_info_of_a_file(tiny, capsys):
 
 
 @pytest.mark.parametrize("by_folder", [False, True])
-def test_info_of_a_model(capsys, by_folder):
+def test_info_of_a_model(capsys: pytest.CaptureFixture[str], by_folder: bool) -> None:
     name = "spectok-16k-800"
     assert main(["info", str(pretrained.root() / name) if by_folder else name]) == 0
-    facts, codec = table(capsys.readouterr().out), released(name, "torch").engine.codec
+    facts, codec = table(capsys.readouterr().out), released_codec(name)
     assert facts["model"] == name
     assert facts["codes"] == "50 frames/s of 1 tokens, one codebook of 65536"
     assert (facts["sample rate"], facts["bitrate"]) == ("16000 Hz", "800 bits/s")
@@ -263,7 +286,7 @@ def test_info_of_a_model(capsys, by_folder):
     assert facts["MACs"] == f"{macs[0]} M/s encoder, {macs[1]} M/s decoder"
 
 
-def test_info_of_a_file_as_json(tiny, capsys):
+def test_info_of_a_file_as_json(tiny: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     write("in.wav", 2205, 22050)
     assert main(["encode", "in.wav", "out.spt"]) == main(["info", "out.spt", "--json"]) == 0
     size = Path("out.spt").stat().st_size
@@ -281,7 +304,7 @@ def test_info_of_a_file_as_json(tiny, capsys):
     }
 
 
-def test_info_of_a_model_as_json(capsys):
+def test_info_of_a_model_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "spectok-16k-800", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["sha256"] == pretrained.find("spectok-16k-800").sha256
@@ -289,7 +312,7 @@ def test_info_of_a_model_as_json(capsys):
     assert facts["macs_per_second"].keys() == {"encoder", "decoder"}
 
 
-def test_eval_writes_and_prints_its_results(capsys):
+def test_eval_writes_and_prints_its_results(capsys: pytest.CaptureFixture[str]) -> None:
     """Both fixture clips, one released model."""
     arguments = ["eval", str(DATA), "--model", "spectok-16k-800", "--out", "results"]
     assert main(arguments) == 0
@@ -306,7 +329,9 @@ def test_eval_writes_and_prints_its_results(capsys):
     assert 1 < group["pesq"]["mean"] < 4.64 and 0.5 < group["stoi"]["mean"] < 1
 
 
-def test_eval_takes_every_released_model_unless_told(tiny, speech, capsys):
+def test_eval_takes_every_released_model_unless_told(
+    tiny: Tokenizer, speech: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("in").mkdir()
     write_audio("in/a.wav", speech[8000:24000], 16000)
     assert main(["eval", "in", "--out", "results"]) == 0

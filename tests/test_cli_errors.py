@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -17,14 +19,14 @@ from spectok.cli.main import main
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "pretrained"
     write_root(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def inputs(root, tmp_path_factory):
+def inputs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     with pytest.MonkeyPatch.context() as patch:
         use_root(patch, root)
@@ -33,7 +35,7 @@ def inputs(root, tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _inside(inputs, root, tmp_path, monkeypatch):
+def _inside(inputs: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a copy of the inputs, with two random codecs as the released ones."""
     shutil.copytree(inputs, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
@@ -41,11 +43,18 @@ def _inside(inputs, root, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
 
 
+class Fails(Protocol):
+    """What the fixture `fails` gives."""
+
+    def __call__(self, *arguments: str, lines: int = 1, leaves: Sequence[str] = ()) -> Any:
+        """One sentence as text; several as a list."""
+
+
 @pytest.fixture
-def fails(capfd):
+def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
     """Run a command that must fail; gives its sentences, one a line."""
 
-    def run(*arguments, lines=1, leaves=()):
+    def run(*arguments: str, lines: int = 1, leaves: Sequence[str] = ()) -> Any:
         before = {path: Path(path).read_bytes() for path in listing(".")}
         assert main(arguments) == 2
         out, err = capfd.readouterr()
@@ -88,16 +97,16 @@ BAD_CODES = {
 
 @pytest.mark.parametrize("name", BAD_AUDIO)
 @pytest.mark.parametrize("command", ["encode", "stream"])
-def test_bad_audio(fails, command, name):
+def test_bad_audio(fails: Fails, command: str, name: str) -> None:
     assert fails(command, name, "out.wav") == BAD_AUDIO[name]
 
 
-def test_audio_that_is_no_audio_but_numbers(fails):
+def test_audio_that_is_no_audio_but_numbers(fails: Fails) -> None:
     assert fails("encode", "loud.wav", "out.spt").startswith("loud.wav has a peak of ")
 
 
 @pytest.mark.parametrize("name", BAD_CODES)
-def test_bad_codes(fails, name):
+def test_bad_codes(fails: Fails, name: str) -> None:
     assert fails("decode", name, "out.wav") == BAD_CODES[name]
     if Path(name).is_file():
         assert fails("info", name) == BAD_CODES[name]
@@ -118,7 +127,7 @@ def test_bad_codes(fails, name):
         ("larger codes.spt", [], "the codes are 2 a frame from a codebook of 1024, but those .* are 2 from one of 64"),
     ],
 )
-def test_codes_of_another_model(fails, name, options, sentence):
+def test_codes_of_another_model(fails: Fails, name: str, options: list[str], sentence: str) -> None:
     assert re.fullmatch(sentence, fails("decode", name, "out.wav", *options))
 
 
@@ -132,18 +141,18 @@ def test_codes_of_another_model(fails, name, options, sentence):
         ["info", "spectok-9"],
     ],
 )
-def test_an_unknown_model(fails, arguments):
+def test_an_unknown_model(fails: Fails, arguments: list[str]) -> None:
     expected = "there is no model 'spectok-9'; known are tiny-flat, tiny-query, or give a folder"
     assert fails(*arguments) == expected
 
 
-def test_a_folder_that_is_no_model(fails):
+def test_a_folder_that_is_no_model(fails: Fails) -> None:
     assert fails("encode", "good.wav", "out.spt", "--model", ".").startswith(
         "cannot read the codec's configuration config.json: "
     )
 
 
-def test_an_unknown_device(fails):
+def test_an_unknown_device(fails: Fails) -> None:
     sentence = fails("encode", "good.wav", "out.spt", "--device", "toaster")
     assert sentence.startswith("the device 'toaster' cannot be used here: ")
 
@@ -153,33 +162,33 @@ def test_an_unknown_device(fails):
     ("folder", "reason"),
     [("missing", MISSING), ("good.wav", "Not a directory"), ("missing/deeper", MISSING)],
 )
-def test_a_place_that_cannot_be_written(fails, command, folder, reason):
+def test_a_place_that_cannot_be_written(fails: Fails, command: str, folder: str, reason: str) -> None:
     source = "query.spt" if command == "decode" else "good.wav"
     output = f"{folder}/out.wav"
     assert fails(command, source, output) == f"cannot write {output}: {reason}"
 
 
 @pytest.mark.parametrize("command", ["decode", "stream"])
-def test_a_format_that_cannot_be_written(fails, command):
+def test_a_format_that_cannot_be_written(fails: Fails, command: str) -> None:
     source = "query.spt" if command == "decode" else "good.wav"
     assert fails(command, source, "out.mp3") == "cannot write out.mp3: its name must end in .wav or .flac"
 
 
 @pytest.mark.parametrize("command", ["encode", "decode", "stream"])
-def test_existing_outputs_are_kept(fails, command):
+def test_existing_outputs_are_kept(fails: Fails, command: str) -> None:
     source = "query.spt" if command == "decode" else "good.wav"
     Path("old.wav").write_bytes(b"old")
     assert fails(command, source, "old.wav") == "old.wav exists already; --force overwrites it"
 
 
 @pytest.mark.parametrize("arguments", [["encode", "nan.wav"], ["decode", "cut.spt"], ["stream", "text.wav"]])
-def test_force_keeps_what_nothing_replaces(fails, arguments):
+def test_force_keeps_what_nothing_replaces(fails: Fails, arguments: list[str]) -> None:
     Path("old.wav").write_bytes(b"old")
     fails(*arguments, "old.wav", "--force")
     assert Path("old.wav").read_bytes() == b"old"
 
 
-def test_the_good_ones_of_several_are_converted(fails):
+def test_the_good_ones_of_several_are_converted(fails: Fails) -> None:
     sentence = fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
     assert sentence == BAD_AUDIO["nan.wav"]
     assert Path("out/good.spt").read_bytes() == Path("query.spt").read_bytes()
@@ -187,13 +196,13 @@ def test_the_good_ones_of_several_are_converted(fails):
     assert len(soundfile.read("back/query.wav")[0]) == 500
 
 
-def test_each_bad_one_of_several_has_its_sentence(fails):
+def test_each_bad_one_of_several_has_its_sentence(fails: Fails) -> None:
     names = ["text.wav", "missing.wav", "empty.wav"]
     sentences = fails("encode", *names, "good.wav", "out", lines=3, leaves=["out/good.spt"])
     assert sentences == [BAD_AUDIO[name] for name in names]
 
 
-def test_several_again_without_force(fails):
+def test_several_again_without_force(fails: Fails) -> None:
     assert fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
     sentences = fails("encode", "nan.wav", "good.wav", "out", lines=2)
     assert sentences[1] == "out/good.spt exists already; --force overwrites it"
@@ -207,7 +216,7 @@ def test_several_again_without_force(fails):
         (["one/a.wav", "one/a.wav"], "one/a.wav", "one/a.wav", "out/a.wav.spt"),
     ],
 )
-def test_outputs_that_would_collide(fails, sources, first, second, output):
+def test_outputs_that_would_collide(fails: Fails, sources: list[str], first: str, second: str, output: str) -> None:
     for folder, name in (("one", "a.wav"), ("two", "a.wav"), ("two", "a.flac")):
         Path(folder).mkdir(exist_ok=True)
         soundfile.write(f"{folder}/{name}", np.zeros(100), 16000)
@@ -215,7 +224,7 @@ def test_outputs_that_would_collide(fails, sources, first, second, output):
     assert not Path("out").exists()
 
 
-def test_several_inputs_need_a_folder(fails):
+def test_several_inputs_need_a_folder(fails: Fails) -> None:
     assert fails("encode", "good.wav", "nan.wav", "text.wav") == "text.wav is a file, but several inputs need a folder"
     expected = "several inputs cannot be mixed with standard input or output"
     assert fails("encode", "good.wav", "nan.wav", "-") == expected
@@ -225,7 +234,7 @@ def test_several_inputs_need_a_folder(fails):
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])
-def test_a_folder_of_nothing(fails, command):
+def test_a_folder_of_nothing(fails: Fails, command: str) -> None:
     Path("folder").mkdir()
     assert fails(command, "folder", "out") == "the folder folder holds nothing to convert"
     assert not Path("out").exists()
@@ -240,7 +249,9 @@ def test_a_folder_of_nothing(fails, command):
         ("decode", b"no codes", "cannot read <stdin>: it is not a .spt file"),
     ],
 )
-def test_bad_standard_input(fails, monkeypatch, command, content, sentence):
+def test_bad_standard_input(
+    fails: Fails, monkeypatch: pytest.MonkeyPatch, command: str, content: bytes, sentence: str
+) -> None:
     buffer = io.BytesIO(content)
     buffer.name = "<stdin>"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(buffer))
@@ -250,7 +261,7 @@ def test_bad_standard_input(fails, monkeypatch, command, content, sentence):
 
 
 @pytest.mark.parametrize("command", [["encode", "good.wav", "-"], ["decode", "query.spt", "-"], ["info", "query.spt"]])
-def test_a_full_standard_output(fails, monkeypatch, command):
+def test_a_full_standard_output(fails: Fails, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with open("/dev/full", "w", encoding="utf-8") as full:
@@ -259,24 +270,24 @@ def test_a_full_standard_output(fails, monkeypatch, command):
 
 
 @pytest.mark.parametrize("milliseconds", ["0", "-20", "nan", "inf"])
-def test_chunks_of_no_length(fails, milliseconds):
+def test_chunks_of_no_length(fails: Fails, milliseconds: str) -> None:
     sentence = fails("stream", "good.wav", "out.wav", f"--chunk-ms={milliseconds}")
     assert sentence == f"--chunk-ms is {milliseconds}, but must be positive and finite"
 
 
 @pytest.mark.parametrize("arguments", [["stream", "good.wav", "out.wav"], ["eval", "."]])
-def test_no_threads(fails, arguments):
+def test_no_threads(fails: Fails, arguments: list[str]) -> None:
     assert fails(*arguments, "--threads=0") == "the number of threads is 0, but must be positive"
 
 
-def test_eval_of_nothing(fails):
+def test_eval_of_nothing(fails: Fails) -> None:
     assert fails("eval", "missing", "--out", "out") == "missing is neither a folder nor a manifest"
     Path("folder").mkdir()
     assert fails("eval", "folder", "--out", "out") == "folder holds no audio files"
     assert not Path("out").exists()
 
 
-def test_the_program_exits_with_2():
+def test_the_program_exits_with_2() -> None:
     command = [sys.executable, "-m", "spectok", "info", "cut.spt"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"spectok: {BAD_CODES['cut.spt']}\n")

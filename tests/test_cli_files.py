@@ -21,14 +21,14 @@ ERASE = "\033[K"
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "pretrained"
     write_root(folder)
     return folder
 
 
 @pytest.fixture
-def tiny(root, tmp_path, monkeypatch):
+def tiny(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     """Make two random codecs the released ones, `tiny-query` the default, and work in an empty folder."""
     use_root(monkeypatch, root)
     monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
@@ -36,24 +36,24 @@ def tiny(root, tmp_path, monkeypatch):
     return Tokenizer.from_pretrained("tiny-query")
 
 
-def write(path, length=500, rate=16000):
+def write(path: str | Path, length: int = 500, rate: int = 16000) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, 0.2 * np.random.default_rng(0).standard_normal(length), rate)
 
 
 @pytest.fixture
-def terminal(capsys, monkeypatch):
+def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Make standard error a terminal."""
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True)
 
 
-def shown(text):
+def shown(text: str) -> list[str]:
     """What stood on the line of progress, one after another."""
     return [line.removesuffix(ERASE) for line in text.split("\r")[1:]]
 
 
 @pytest.mark.parametrize("length", [4801, 9600, 9605])
-def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny, length):
+def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny: Tokenizer, length: int) -> None:
     write("in.wav", length, 48000)
     assert main(["encode", "in.wav", "codes.spt"]) == main(["decode", "codes.spt", "out.wav"]) == 0
     heard = tiny.decode(read_spt("codes.spt")[1], length, 48000)
@@ -62,7 +62,7 @@ def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny, length):
     np.testing.assert_array_equal(samples, np.rint(32768 * heard).clip(-32768, 32767).astype(np.int16))
 
 
-def test_many_files_are_counted(tiny, terminal, capsys):
+def test_many_files_are_counted(tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(PROGRESS_FILES):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
@@ -70,7 +70,7 @@ def test_many_files_are_counted(tiny, terminal, capsys):
     assert shown(capsys.readouterr().err) == [*counted, ""]
 
 
-def test_few_short_files_are_not(tiny, terminal, capsys):
+def test_few_short_files_are_not(tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(PROGRESS_FILES - 1):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
@@ -78,24 +78,26 @@ def test_few_short_files_are_not(tiny, terminal, capsys):
 
 
 @pytest.mark.parametrize("extra", [0, 7])
-def test_the_seconds_of_long_audio_are_counted(terminal, capsys, extra):
+def test_the_seconds_of_long_audio_are_counted(terminal: None, capsys: pytest.CaptureFixture[str], extra: int) -> None:
     values = np.arange(3500 + extra)
     np.testing.assert_array_equal(np.concatenate(list(blocks(values, 100, "speech.wav"))), values)
     assert shown(capsys.readouterr().err) == [*(f"speech.wav: {i}/35 s" for i in (0, 10, 20, 30)), ""]
 
 
-def test_where_nobody_looks_nothing_is_shown(capsys):
+def test_where_nobody_looks_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(len(block) for block in blocks(np.zeros(3500), 100, "speech.wav")) == 3500
     assert capsys.readouterr().err == ""
 
 
-def test_the_seconds_of_short_audio_are_not_counted(terminal, capsys):
+def test_the_seconds_of_short_audio_are_not_counted(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(block) for block in blocks(np.zeros(2999), 100, "speech.wav")] == [1000, 1000, 999]
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])
-def test_a_batch_of_bad_files_leaves_no_folders(tiny, command, capsys):
+def test_a_batch_of_bad_files_leaves_no_folders(
+    tiny: Tokenizer, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     suffix = {"encode": "wav", "decode": "spt"}[command]
     for name in ("in/a", "in/deep/b"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,13 +109,15 @@ def test_a_batch_of_bad_files_leaves_no_folders(tiny, command, capsys):
 
 
 @pytest.mark.parametrize("target", ["missing.spt", "missing/model", "missing/in.spt"])
-def test_info_of_a_missing_file(tiny, target, capsys):
+def test_info_of_a_missing_file(tiny: Tokenizer, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", target]) == 2
     assert capsys.readouterr() == ("", f"spectok: cannot read {target}: {MISSING}\n")
 
 
 @pytest.mark.parametrize("package", ["pesq", "pystoi", "scipy"])
-def test_eval_without_its_packages_says_what_to_install(tiny, package, monkeypatch, capsys):
+def test_eval_without_its_packages_says_what_to_install(
+    tiny: Tokenizer, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in [name for name in sys.modules if name.startswith("spectok.evaluation.") or name == "scipy.special"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
@@ -124,7 +128,7 @@ def test_eval_without_its_packages_says_what_to_install(tiny, package, monkeypat
     assert package in err.partition("[eval]")[2]
 
 
-def test_a_run_goes_on_where_files_are_missing(tiny, capsys):
+def test_a_run_goes_on_where_files_are_missing(tiny: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         write(f"in/{number}.wav", 400 + number)
     assert main(["encode", "in", "out", "--jobs", "3"]) == 0
@@ -145,13 +149,13 @@ def test_a_run_goes_on_where_files_are_missing(tiny, capsys):
     assert "there cannot be 0 jobs" in capsys.readouterr().err
 
 
-def test_a_path_that_ends_in_a_slash_is_a_folder(tiny):
+def test_a_path_that_ends_in_a_slash_is_a_folder(tiny: Tokenizer) -> None:
     write("in.wav")
     assert main(["encode", "in.wav", "new/"]) == 0
     assert listing("new") == ["in.spt"]
 
 
-def test_files_that_differ_in_their_suffix_only_keep_it(tiny):
+def test_files_that_differ_in_their_suffix_only_keep_it(tiny: Tokenizer) -> None:
     for name in ("in/a.wav", "in/a.flac", "in/b.wav"):
         write(name)
     assert main(["encode", "in", "out"]) == 0
@@ -160,7 +164,9 @@ def test_files_that_differ_in_their_suffix_only_keep_it(tiny):
     assert listing("back") == ["a.flac.wav", "a.wav.wav", "b.wav"]
 
 
-def test_verbose_names_each_file_and_quiet_shows_errors_only(tiny, terminal, capsys):
+def test_verbose_names_each_file_and_quiet_shows_errors_only(
+    tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in range(PROGRESS_FILES):
         write(f"in/{number}.wav")
     Path("in/bad.wav").write_text("no audio", encoding="utf-8")
@@ -178,7 +184,9 @@ def test_verbose_names_each_file_and_quiet_shows_errors_only(tiny, terminal, cap
     assert logging.getLogger("spectok").handlers == []
 
 
-def test_a_notice_is_one_line_that_quiet_hides(tiny, monkeypatch, capsys):
+def test_a_notice_is_one_line_that_quiet_hides(
+    tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     soundfile.write("stereo.wav", np.zeros((500, 2)), 16000)
     for option, shown_line in (([], "spectok: mixed 2 channels to mono\n"), (["-q"], "")):
         monkeypatch.setattr("spectok.audio._mixed_notice_given", False)
@@ -186,7 +194,7 @@ def test_a_notice_is_one_line_that_quiet_hides(tiny, monkeypatch, capsys):
         assert capsys.readouterr().err == shown_line
 
 
-def test_every_command_has_examples_that_parse():
+def test_every_command_has_examples_that_parse() -> None:
     (commands,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
     assert list(commands.choices) == list(EXAMPLES)
     for name, text in EXAMPLES.items():
@@ -196,7 +204,7 @@ def test_every_command_has_examples_that_parse():
             assert command[1] == name and args.function.__name__ in (name, "evaluate")
 
 
-def test_info_without_a_target_lists_the_models(capsys):
+def test_info_without_a_target_lists_the_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "spectok-16k-4k    4000 bits/s, 50 frames/s of 8 tokens, one codebook of 1024, 30 ms",
@@ -208,7 +216,7 @@ def test_info_without_a_target_lists_the_models(capsys):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_completions_name_the_commands(shell, capsys):
+def test_completions_name_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--print-completion", shell])
     out = capsys.readouterr().out

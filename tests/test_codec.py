@@ -1,19 +1,22 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import FLAT, QUERY, VQ
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from recipes.train import load_recipe
-from spectok.config import ExcitationConfig
+from spectok.config import CodecConfig, ExcitationConfig
 from spectok.model.bottleneck.bands import mel_bands
-from spectok.model.codec import SPECTRUM_GAIN, Codec
+from spectok.model.codec import SPECTRUM_GAIN, Codec, Decoder, Encoder
 from spectok.model.contract import leaves, verify_streaming
+from spectok.model.streaming import State
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PRESETS = ["spectok-16k-4k", "spectok-16k-800"]
@@ -30,12 +33,12 @@ presets = pytest.mark.parametrize("name", PRESETS)
 codecs = pytest.mark.parametrize("name", [*TINY, *PRESETS])
 
 
-def config_of(name):
+def config_of(name: str) -> CodecConfig:
     return TINY.get(name) or load_recipe(RECIPES / f"{name}.toml", []).codec
 
 
 @functools.cache
-def built(name):
+def built(name: str) -> Codec:
     """A codec as if trained: no layer is at its start of zero any more, and the codebook of a VQ is initialised."""
     torch.manual_seed(2)
     codec = Codec(config_of(name))
@@ -50,7 +53,7 @@ def built(name):
     return codec.eval().requires_grad_(False)
 
 
-def rows_of(speech, config, frames=21, rows=3):
+def rows_of(speech: NDArray[np.float32], config: CodecConfig, frames: int = 21, rows: int = 3) -> Tensor:
     """Different stretches of speech at different levels, `[rows, frames * frame_length]`."""
     length = frames * config.frame_length
     starts = 8000 + 9000 * np.arange(rows)
@@ -59,7 +62,7 @@ def rows_of(speech, config, frames=21, rows=3):
     )
 
 
-def stepped(step, chunks, state):
+def stepped(step: Callable[[Tensor, State], tuple[Tensor, State]], chunks: Iterable[Tensor], state: State) -> Tensor:
     outputs = []
     for chunk in chunks:
         y, state = step(chunk, state)
@@ -69,7 +72,7 @@ def stepped(step, chunks, state):
 
 @codecs
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
-def test_streaming_is_offline(name, frames, speech):
+def test_streaming_is_offline(name: str, frames: int, speech: NDArray[np.float32]) -> None:
     codec, config = built(name), config_of(name)
     exact = copy.deepcopy(codec).double()
     audio = rows_of(speech, config)
@@ -92,7 +95,7 @@ def test_streaming_is_offline(name, frames, speech):
 
 
 @tiny
-def test_encoder_and_decoder_keep_the_contract(name):
+def test_encoder_and_decoder_keep_the_contract(name: str) -> None:
     codec, config = built(name), config_of(name)
     codec = copy.deepcopy(codec).requires_grad_(True)
     length, slots = config.frame_length, codec.encoder.slots
@@ -106,17 +109,17 @@ def test_encoder_and_decoder_keep_the_contract(name):
 class Step(nn.Module):
     """One side of a codec as a module whose forward is its step: what is exported."""
 
-    def __init__(self, side):
+    def __init__(self, side: Encoder | Decoder) -> None:
         super().__init__()
         self.side = side
 
-    def forward(self, x, state):
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         return self.side.step(x, state)
 
 
 @tiny
 @pytest.mark.filterwarnings("ignore:The tensor attributes .* were assigned during export")
-def test_steps_are_exported_with_their_state(name):
+def test_steps_are_exported_with_their_state(name: str) -> None:
     codec = copy.deepcopy(built(name)).double()  # in which no pitch is next to a border of its grid
     quantizer = codec.config.quantizer
     latent = (2, 1, quantizer.tokens_per_frame, quantizer.codebook_dim)
@@ -133,7 +136,7 @@ def test_steps_are_exported_with_their_state(name):
 
 
 @codecs
-def test_a_row_does_not_depend_on_its_batch(name, speech):
+def test_a_row_does_not_depend_on_its_batch(name: str, speech: NDArray[np.float32]) -> None:
     codec, config = built(name), config_of(name)
     exact = copy.deepcopy(codec).double()
     audio = rows_of(speech, config)
@@ -147,11 +150,13 @@ def test_a_row_does_not_depend_on_its_batch(name, speech):
 
 
 @codecs
-def test_interleaved_streams_do_not_meet(name, speech):
+def test_interleaved_streams_do_not_meet(name: str, speech: NDArray[np.float32]) -> None:
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
     streams = rows_of(speech, config, frames=9, rows=2).double()
     alone = [codec.encode_step(stream[None], codec.init_state(1)[0])[0] for stream in streams]
-    states, codes, audio = [codec.init_state(1) for _ in streams], [[], []], [[], []]
+    states = [codec.init_state(1) for _ in streams]
+    codes: list[list[Tensor]] = [[], []]
+    audio: list[list[Tensor]] = [[], []]
     for chunks in zip(*(stream[None].split(2 * config.frame_length, 1) for stream in streams), strict=True):
         for i, chunk in enumerate(chunks):
             part, encoder_state = codec.encode_step(chunk, states[i][0])
@@ -166,7 +171,7 @@ def test_interleaved_streams_do_not_meet(name, speech):
 
 
 @codecs
-def test_training_sees_what_inference_does(name, speech):
+def test_training_sees_what_inference_does(name: str, speech: NDArray[np.float32]) -> None:
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
     audio = rows_of(speech, config, frames=6).double()
     output, quantized = codec(audio)
@@ -177,7 +182,7 @@ def test_training_sees_what_inference_does(name, speech):
 
 
 @pytest.mark.parametrize("name", ["signs", "pulses"])
-def test_one_estimate_gives_draws_that_differ_in_their_excitation_alone(name, speech):
+def test_one_estimate_gives_draws_that_differ_in_their_excitation_alone(name: str, speech: NDArray[np.float32]) -> None:
     codec = built(name)
     decoder, audio = codec.decoder, rows_of(speech, codec.config)
     encoder_state, decoder_state = codec.init_state(3)
@@ -195,7 +200,7 @@ def test_one_estimate_gives_draws_that_differ_in_their_excitation_alone(name, sp
 
 
 @tiny
-def test_a_gain_is_one_of_the_output(name, speech):
+def test_a_gain_is_one_of_the_output(name: str, speech: NDArray[np.float32]) -> None:
     codec = copy.deepcopy(built(name)).double()
     audio = rows_of(speech, codec.config).double()
     before, quantized = codec(audio)
@@ -208,7 +213,7 @@ def test_a_gain_is_one_of_the_output(name, speech):
 
 
 @codecs
-def test_frame_length_and_latency_follow_from_the_layers(name):
+def test_frame_length_and_latency_follow_from_the_layers(name: str) -> None:
     codec, config = built(name), config_of(name)
     assert codec.encoder.timing.block == codec.frame_length == config.frame_length
     assert codec.encoder.timing.time_stride * codec.decoder.timing.time_stride == 1
@@ -218,7 +223,7 @@ def test_frame_length_and_latency_follow_from_the_layers(name):
 
 
 @codecs
-def test_measured_latency_is_the_reported_one(name, speech):
+def test_measured_latency_is_the_reported_one(name: str, speech: NDArray[np.float32]) -> None:
     """An impulse on the last sample of frame 4 reaches back as far as anything can."""
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
     audio = rows_of(speech, config, frames=9, rows=1).double()
@@ -237,7 +242,7 @@ BUDGETS = {  # what the presets promise
 
 
 @presets
-def test_presets_keep_their_budgets(name):
+def test_presets_keep_their_budgets(name: str) -> None:
     codec, config, budget = built(name), config_of(name), BUDGETS[name]
     assert codec.num_parameters == sum(p.numel() for p in codec.parameters()) <= budget["parameters"]
     assert 0.4 * budget["macs"] < sum(codec.macs_per_second().values()) <= budget["macs"]
@@ -248,7 +253,7 @@ def test_presets_keep_their_budgets(name):
 GRU = 3  # gates
 
 
-def test_macs_of_a_query_codec_by_hand():
+def test_macs_of_a_query_codec_by_hand() -> None:
     # A code frame is 2 hops of 32 positions; both towers work on 16 positions at the code rate. 4 queries of width 8.
     encoder = (
         2 * 32 * 4 * (2 * 3 * 3)  # input convolution, 2 to 4 channels
@@ -295,7 +300,7 @@ def test_macs_of_a_query_codec_by_hand():
         ("band_conv", 4 * 12 * 8 * 4 + 4 * 8 * 8, 4 * 12 * 8 * 4 + 4 * 8 * 8),  # as wide as the widest; 2 groups
     ],
 )
-def test_macs_of_the_family_by_hand(name, down, up):
+def test_macs_of_the_family_by_hand(name: str, down: float, up: float) -> None:
     assert mel_bands(4, 16, 16000).tolist() == [[0, 3], [0, 5], [2, 10], [4, 16]]
     attention = 2 * 16 * 8 * 8 + 2 * 4 * 16 * 8 + 4 * 8 * 8 + 4 * (8 * 32 + 16 * 8)
     counts, of_query = built(name).macs_per_second(), built("query").macs_per_second()
@@ -304,7 +309,7 @@ def test_macs_of_the_family_by_hand(name, down, up):
     assert counts["decoder"] == pytest.approx(of_query["decoder"] + 500 * (up - attention), rel=1e-12)
 
 
-def test_macs_of_a_flat_codec_by_hand():
+def test_macs_of_a_flat_codec_by_hand() -> None:
     # A code frame is 2 hops. Stage 1 makes 8 positions, still at 2 hops; stage 2 makes 2 and stage 3 one, once a frame.
     encoder = (
         2 * 32 * 4 * (2 * 3 * 3)
@@ -327,7 +332,7 @@ def test_macs_of_a_flat_codec_by_hand():
     assert counts == {"encoder": 500 * encoder, "decoder": 500 * decoder}
 
 
-def test_spectokenizer_mini_has_the_parameters_of_the_paper():
+def test_spectokenizer_mini_has_the_parameters_of_the_paper() -> None:
     codec = Codec(config_of("spectokenizer-mini"))
     towers = sum(p.numel() for tower in (codec.encoder.tower, codec.decoder.tower) for p in tower.parameters())
     too_many = 64 * 96 * 4  # 2 taps of 2 phases are 4 where the transposed kernel has 3, at each of 4 positions
@@ -336,7 +341,7 @@ def test_spectokenizer_mini_has_the_parameters_of_the_paper():
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_builds_and_runs(path):
+def test_every_recipe_builds_and_runs(path: Path) -> None:
     config = load_recipe(path, []).codec
     codec = Codec(config)
     audio = torch.randn(1, 3 * config.frame_length)
@@ -346,12 +351,13 @@ def test_every_recipe_builds_and_runs(path):
     assert int(quantized.codes.max()) < config.quantizer.codebook_size
 
 
-def encoder_stages(encoder, audio):
+def encoder_stages(encoder: Encoder, audio: Tensor) -> dict[str, Tensor]:
     """The output of every part of the encoder by name, time on axis 1."""
     spectrum = encoder.power_law.compress(encoder.stft(audio)) * SPECTRUM_GAIN
     x, stages = spectrum.permute(0, 2, 3, 1), {}
     for i, layer in enumerate(encoder.tower.layers):
         x = stages[f"tower {i}"] = layer(x)
+    assert encoder.dense is not None
     stages["bottleneck"], stages["dense"] = encoder.bottleneck(x), encoder.dense(spectrum)
     frames = stages["bottleneck"] + stages["dense"]
     for i, layer in enumerate(encoder.context.layers):
@@ -363,7 +369,7 @@ def encoder_stages(encoder, audio):
 
 @presets
 @torch.no_grad()
-def test_at_the_start_the_signal_survives_to_the_latent(name, speech):
+def test_at_the_start_the_signal_survives_to_the_latent(name: str, speech: NDArray[np.float32]) -> None:
     config = config_of(name)
     codec = Codec(config)
     audio = torch.from_numpy(speech[: len(speech) // config.frame_length * config.frame_length])[None]
@@ -376,7 +382,7 @@ def test_at_the_start_the_signal_survives_to_the_latent(name, speech):
 
 
 @torch.no_grad()
-def test_at_the_start_many_codes_are_in_use(speech):
+def test_at_the_start_many_codes_are_in_use(speech: NDArray[np.float32]) -> None:
     codec = Codec(config_of("spectok-16k-4k"))
     audio = torch.from_numpy(np.concatenate([speech, 0.5 * speech])[: 375 * 320])[None]
     codes, _ = codec.encode_step(audio, codec.init_state(1)[0])
@@ -385,7 +391,7 @@ def test_at_the_start_many_codes_are_in_use(speech):
 
 
 @pytest.mark.parametrize("name", ["query", "flat", "vq", *PRESETS, "spectokenizer-mini"])
-def test_every_parameter_learns_after_one_step(name, speech):
+def test_every_parameter_learns_after_one_step(name: str, speech: NDArray[np.float32]) -> None:
     codec = copy.deepcopy(built(name)) if name == "vq" else Codec(config_of(name))
     codec.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3)

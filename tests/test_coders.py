@@ -1,10 +1,13 @@
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO, cast
 
 import numpy as np
 import pytest
 from models import random_engine
+from numpy.typing import NDArray
 
 from spectok.audio import read_audio, resample
 from spectok.bench.rivals import RIVALS, lc3_frames, ogg_packets, rival
@@ -25,19 +28,19 @@ class HalfRateTokenizer:
     weight_hash = "0123456789abcdef"
     engine = SimpleNamespace(name="a table")
 
-    def encode(self, audio):
+    def encode(self, audio: NDArray[np.float32]) -> NDArray[np.int64]:
         return np.clip(np.floor((audio + 1) * 128), 0, 255).astype(np.int64)
 
-    def decode(self, codes, length=None):
+    def decode(self, codes: NDArray[np.int64], length: int | None = None) -> NDArray[np.float32]:
         return ((codes[:length] + 0.5) / 128 - 1).astype(np.float32)
 
-    def save(self, destination, codes, length, sample_rate):
+    def save(self, destination: BinaryIO, codes: NDArray[np.int64], length: int, sample_rate: int) -> None:
         write_spt(destination, Header("half", self.weight_hash, sample_rate, 256, 1, 8000, length), codes)
 
 
-def test_spectok_is_measured_through_its_container_and_at_its_own_rate():
+def test_spectok_is_measured_through_its_container_and_at_its_own_rate() -> None:
     audio = read_audio(SPEECH, 16000)[0][:24001]
-    coder = SpectokCoder(HalfRateTokenizer(), "half")
+    coder = SpectokCoder(cast(Tokenizer, HalfRateTokenizer()), "half")
     coded = coder.code(audio)
     assert coded.num_bytes == 37 + len("half") + 2 * 6 + 12001  # header, two packets, a byte a code
     np.testing.assert_array_equal(coded.codes, HalfRateTokenizer().encode(resample(audio, 16000, 8000)))
@@ -57,9 +60,9 @@ def test_spectok_is_measured_through_its_container_and_at_its_own_rate():
     }
 
 
-def test_the_end_of_a_stream_counts_in_the_rtf_but_is_no_chunk(monkeypatch):
+def test_the_end_of_a_stream_counts_in_the_rtf_but_is_no_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0, 1, 10, 11, 20, 21, 30, 37])  # three chunks of a second each, and seven for the end
-    monkeypatch.setattr(realtime.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     report = realtime.stream(Tokenizer(random_engine("query"), "0" * 16), np.zeros(16000, np.float32), 6000)
     assert next(clock, None) is None
     np.testing.assert_array_equal(report.chunk_seconds, [1, 1, 1])
@@ -67,7 +70,7 @@ def test_the_end_of_a_stream_counts_in_the_rtf_but_is_no_chunk(monkeypatch):
     assert report.percentile_ms(99) == 1000
 
 
-def test_an_unknown_rival_is_met_with_one_sentence():
+def test_an_unknown_rival_is_met_with_one_sentence() -> None:
     with pytest.raises(InputError, match=r"no rival opus-7; there are codec2-3200, codec2-2400, .*, lc3-16"):
         rival("opus-7")
 
@@ -81,13 +84,13 @@ def test_an_unknown_rival_is_met_with_one_sentence():
         ("lc3-16", "lc3-16 needs the program elc3, which comes with Debian's package liblc3-tools"),
     ],
 )
-def test_a_missing_rival_names_its_package(name, sentence, monkeypatch):
+def test_a_missing_rival_names_its_package(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(InputError, match=f"^{sentence}$"):
         rival(name)
 
 
-def test_a_program_that_fails_is_named(tmp_path, monkeypatch):
+def test_a_program_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for program, script in (("elc3", "echo no such rate >&2; exit 3"), ("dlc3", "exit 0")):
         (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / program).chmod(0o755)
@@ -96,8 +99,8 @@ def test_a_program_that_fails_is_named(tmp_path, monkeypatch):
         rival("lc3-16").code(np.zeros(800, np.float32))
 
 
-def test_the_packets_of_an_ogg_file_are_counted_across_its_pages():
-    def page(*segments):
+def test_the_packets_of_an_ogg_file_are_counted_across_its_pages() -> None:
+    def page(*segments: int) -> bytes:
         return bytes(26) + bytes([len(segments), *segments]) + bytes(sum(segments))
 
     # Two headers, one of 300 bytes; then packets of 255, 7 and, over two pages, 255 + 255 + 3 bytes.
@@ -105,7 +108,7 @@ def test_the_packets_of_an_ogg_file_are_counted_across_its_pages():
     assert ogg_packets(content) == [255, 7, 513]
 
 
-def test_the_frames_of_an_lc3_file_are_counted_without_their_lengths():
+def test_the_frames_of_an_lc3_file_are_counted_without_their_lengths() -> None:
     header = b"\x1c\xcc" + (18).to_bytes(2, "little") + bytes(14)
     assert lc3_frames(header + b"\x14\0" + bytes(20) + b"\x28\0" + bytes(40)) == [20, 40]
 
@@ -128,7 +131,7 @@ def test_the_frames_of_an_lc3_file_are_counted_without_their_lengths():
         ("lc3-16", 399 * 20, 0.94),
     ],
 )
-def test_a_rival_is_in_step_with_its_original(name, num_bytes, floor):
+def test_a_rival_is_in_step_with_its_original(name: str, num_bytes: int | None, floor: float) -> None:
     """And costs what it promises: 63,840 samples are 199.5 frames of 20 ms."""
     if sentence := RIVALS[name].missing:
         pytest.skip(sentence)

@@ -3,6 +3,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,18 +23,18 @@ from spectok.training.augment import DataConfig
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))
 
 
-def refuses(sentence):
+def refuses(sentence: str) -> pytest.RaisesExc[InputError]:
     return pytest.raises(InputError, match=f"^{re.escape(sentence)}$")
 
 
-def test_require_raises_its_sentence():
+def test_require_raises_its_sentence() -> None:
     require(True, "all is well")
     with refuses("nothing is well"):
         require(False, "nothing is well")
 
 
 @pytest.mark.parametrize("name", ["query_config", "flat_config", "vq_config"])
-def test_json_round_trip(name, request, tmp_path):
+def test_json_round_trip(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     config = request.getfixturevalue(name)
     path = tmp_path / "config.json"
     path.write_text(config.to_json(), encoding="utf-8")
@@ -41,13 +42,13 @@ def test_json_round_trip(name, request, tmp_path):
     assert CodecConfig.from_json(json.loads(config.to_json()), "config") == config
 
 
-def test_missing_keys_keep_their_defaults():
+def test_missing_keys_keep_their_defaults() -> None:
     config = from_dict(CodecConfig, {"latent_dim": 24, "spectrum": {"power": 3}}, "config")
     assert config == CodecConfig(latent_dim=24, spectrum=SpectrumConfig(power=3.0))
     assert type(config.spectrum.power) is float
 
 
-def test_tables_of_numbers_are_read_strictly():
+def test_tables_of_numbers_are_read_strictly() -> None:
     weights = from_dict(DataConfig, {"source_weights": {"a": 2, "b": 0.5}}, "file").source_weights
     assert weights == {"a": 2.0, "b": 0.5}
     assert [type(value) for value in weights.values()] == [float, float]
@@ -61,9 +62,9 @@ def test_tables_of_numbers_are_read_strictly():
             from_dict(DataConfig, {"source_weights": value}, "file")
 
 
-def test_configurations_cannot_be_changed(query_config):
+def test_configurations_cannot_be_changed(query_config: CodecConfig) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        query_config.latent_dim = 3
+        query_config.latent_dim = 3  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_configurations_cannot_be_changed(query_config):
     ],
     ids=str,
 )
-def test_unknown_keys_and_wrong_types_are_named(data, sentence):
+def test_unknown_keys_and_wrong_types_are_named(data: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
         from_dict(CodecConfig, data, "file")
 
@@ -166,32 +167,32 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize(("cls", "data", "sentence"), IMPOSSIBLE, ids=[sentence for _, _, sentence in IMPOSSIBLE])
-def test_impossible_numbers_are_named(cls, data, sentence):
+def test_impossible_numbers_are_named(cls: type, data: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}"):
         from_dict(cls, data, "file")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"NaN,"], ids=repr)
-def test_files_that_are_not_json_are_refused(content, tmp_path):
+def test_files_that_are_not_json_are_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(InputError, match=f"^cannot read the codec's configuration {re.escape(str(path))}: "):
         CodecConfig.load(path)
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^cannot read the codec's configuration .*none\.json: "):
         CodecConfig.load(tmp_path / "none.json")
 
 
-def test_errors_in_a_file_name_the_file(tmp_path):
+def test_errors_in_a_file_name_the_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"latent": 3}')
     with pytest.raises(InputError, match=f"^{re.escape(str(path))} has the unknown key 'latent'"):
         CodecConfig.load(path)
 
 
-def test_files_of_the_first_format_are_read(tmp_path):
+def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
     """It had no number, a tower for each side, and a choice of bands."""
     tower = {"channels": [8, 32], "frequency_strides": [2], "time_strides": [2]}
     first = {"name": "old", "encoder": tower, "decoder": tower, "bottleneck": {"queries": 8, "bands": "mel"}}
@@ -213,7 +214,7 @@ def test_files_of_the_first_format_are_read(tmp_path):
         CodecConfig.from_json([], "file")
 
 
-def test_rates_are_derived(query_config):
+def test_rates_are_derived(query_config: CodecConfig) -> None:
     assert query_config.spectrum.positions == 32
     assert query_config.frame_length == 16 * 2
     assert query_config.synthesis_delay == 32 - 16
@@ -223,7 +224,7 @@ def test_rates_are_derived(query_config):
     assert query_config.bitrate == 1000 * 6  # 64 entries are 6 bits
 
 
-def test_a_codebook_that_is_no_power_of_two_has_a_fractional_bitrate(flat_config):
+def test_a_codebook_that_is_no_power_of_two_has_a_fractional_bitrate(flat_config: CodecConfig) -> None:
     assert flat_config.bitrate == pytest.approx(500 * 3 * math.log2(15), rel=1e-12)
 
 
@@ -231,18 +232,20 @@ def test_a_codebook_that_is_no_power_of_two_has_a_fractional_bitrate(flat_config
     ("samples", "frames"),
     [(0, 0), (1, 1), (16, 1), (17, 2), (48, 2), (49, 3), (32 * 100 - 16, 100), (32 * 100, 101)],
 )
-def test_frames_carry_every_sample_and_the_synthesis_delay(query_config, samples, frames):
+def test_frames_carry_every_sample_and_the_synthesis_delay(
+    query_config: CodecConfig, samples: int, frames: int
+) -> None:
     assert query_config.num_frames(samples) == frames
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_loads_and_survives_json(path):
+def test_every_recipe_loads_and_survives_json(path: Path) -> None:
     config = load_recipe(path, []).codec
     assert config.name == path.stem
     assert CodecConfig.from_json(json.loads(config.to_json()), "config") == config
 
 
-def test_recipes_take_overrides_strictly():
+def test_recipes_take_overrides_strictly() -> None:
     path = RECIPES[0]
     assert load_recipe(path, ["codec.gru_hidden=31", "seed=7"]).codec.gru_hidden == 31
     assert load_recipe(path, ["seed=7"]).seed == 7

@@ -2,6 +2,7 @@ import io
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from spectok.errors import InputError
 # The bytes.
 
 
-def test_golden_bytes():
+def test_golden_bytes() -> None:
     content = to_bytes(TINY, TINY_CODES)
     assert content.hex() == TINY_HEX.replace(" ", "")
     header, codes = from_bytes(content)
@@ -25,7 +26,7 @@ def test_golden_bytes():
     assert codes.tolist() == TINY_CODES
 
 
-def test_codes_are_packed_as_specified():
+def test_codes_are_packed_as_specified() -> None:
     content = to_bytes(TINY, TINY_CODES)
     word = sum(code << (10 * place) for place, code in enumerate(TINY_CODES[:4]))
     start = 37 + len(TINY.model)
@@ -36,14 +37,14 @@ def test_codes_are_packed_as_specified():
 
 
 @pytest.mark.parametrize(("size", "bits"), [(2, 1), (3, 2), (1000, 10), (1024, 10), (1025, 11), (65536, 16)])
-def test_a_code_takes_ceil_log2_bits(size, bits):
+def test_a_code_takes_ceil_log2_bits(size: int, bits: int) -> None:
     header = replace(TINY, codebook_size=size, tokens_per_frame=1, frames_per_packet=80)
     assert header.bits_per_code == bits
     full, last = 6 + 80 * bits // 8, 6
     assert len(to_bytes(header, np.full(240, size - 1))) == 37 + 4 + 3 * full + last
 
 
-def test_one_second_costs_six_bytes_more_than_its_codes():
+def test_one_second_costs_six_bytes_more_than_its_codes() -> None:
     header = Header("spectok-16k-800x", "ab" * 8, 16000, 65536, 1, 50, 160_000)
     assert len(to_bytes(header, make_codes(header, 500))) == 53 + 10 * (100 + 6) + 6
 
@@ -53,7 +54,9 @@ def test_one_second_costs_six_bytes_more_than_its_codes():
 
 @quick
 @given(headers(), st.integers(0, 40), st.integers(0, 1000), st.lists(st.integers(0, 60), max_size=8))
-def test_any_split_of_the_codes_gives_the_same_bytes(header, num_frames, seed, cuts):
+def test_any_split_of_the_codes_gives_the_same_bytes(
+    header: Header, num_frames: int, seed: int, cuts: list[int]
+) -> None:
     codes = make_codes(header, num_frames, seed)
     known = replace(header, num_samples=num_frames * 100)
     content = to_bytes(known, codes)
@@ -71,7 +74,7 @@ def test_any_split_of_the_codes_gives_the_same_bytes(header, num_frames, seed, c
 
 @quick
 @given(headers(), st.integers(0, 40), st.data())
-def test_seek_equals_slice(header, num_frames, data):
+def test_seek_equals_slice(header: Header, num_frames: int, data: st.DataObject) -> None:
     codes = make_codes(header, num_frames)
     with Reader(io.BytesIO(to_bytes(replace(header, num_samples=0), codes))) as reader:
         assert reader.num_codes == len(codes)
@@ -82,7 +85,7 @@ def test_seek_equals_slice(header, num_frames, data):
         np.testing.assert_array_equal(reader.read(start), codes[start * header.tokens_per_frame :])
 
 
-def test_a_seek_reads_no_other_packets():
+def test_a_seek_reads_no_other_packets() -> None:
     header = replace(TINY, frames_per_packet=10)
     codes = make_codes(header, 100)
     content = bytearray(to_bytes(header, codes))
@@ -93,7 +96,7 @@ def test_a_seek_reads_no_other_packets():
             reader.read(9, 2)
 
 
-def test_iteration_yields_the_packets():
+def test_iteration_yields_the_packets() -> None:
     codes = make_codes(TINY, 5)
     with Reader(io.BytesIO(to_bytes(TINY, codes))) as reader:
         packets = list(reader)
@@ -104,7 +107,7 @@ def test_iteration_yields_the_packets():
 
 
 @pytest.mark.parametrize(("start", "length"), [(-1, 1), (0, 4), (4, 0), (2, -1)])
-def test_frames_outside_the_file_are_refused(start, length):
+def test_frames_outside_the_file_are_refused(start: int, length: int) -> None:
     with (
         Reader(io.BytesIO(to_bytes(TINY, TINY_CODES))) as reader,
         pytest.raises(InputError, match="frames 0 to 3, not"),
@@ -112,7 +115,7 @@ def test_frames_outside_the_file_are_refused(start, length):
         reader.read(start, length)
 
 
-def test_streams_are_used_from_where_they_stand_and_stay_open():
+def test_streams_are_used_from_where_they_stand_and_stay_open() -> None:
     stream = io.BytesIO()
     stream.write(b"before")
     with Writer(stream, replace(TINY, num_samples=None)) as writer:
@@ -124,7 +127,7 @@ def test_streams_are_used_from_where_they_stand_and_stay_open():
     assert not stream.closed
 
 
-def test_pipes():
+def test_pipes() -> None:
     sink = Pipe()
     write_spt(sink, TINY, TINY_CODES)
     assert bytes(sink.written) == to_bytes(TINY, TINY_CODES)
@@ -143,7 +146,9 @@ def test_pipes():
 
 @quick
 @given(headers(), st.integers(0, 30), st.integers(0, 30))
-def test_append_equals_one_write(tmp_path_factory, header, first, second):
+def test_append_equals_one_write(
+    tmp_path_factory: pytest.TempPathFactory, header: Header, first: int, second: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "append.spt"
     codes = make_codes(header, first + second)
     cut = first * header.tokens_per_frame
@@ -156,7 +161,7 @@ def test_append_equals_one_write(tmp_path_factory, header, first, second):
     assert path.read_bytes() == to_bytes(replace(header, num_samples=(first + second) * 100), codes)
 
 
-def test_an_append_that_fails_is_seen(tmp_path):
+def test_an_append_that_fails_is_seen(tmp_path: Path) -> None:
     path = tmp_path / "a.spt"
     write_spt(path, TINY, TINY_CODES)
     before = path.read_bytes()
@@ -198,12 +203,12 @@ def test_an_append_that_fails_is_seen(tmp_path):
         ("num_samples", -1, "num_samples is -1"),
     ],
 )
-def test_header_fields_are_checked(field, value, message):
+def test_header_fields_are_checked(field: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(TINY, **{field: value})
 
 
-def test_header_bounds_the_packet_and_takes_numpy_integers():
+def test_header_bounds_the_packet_and_takes_numpy_integers() -> None:
     with pytest.raises(InputError, match="packets would be over 1048576 bytes"):
         replace(TINY, frames_per_packet=32767, tokens_per_frame=255)
     header = replace(TINY, num_samples=np.int64(900))
@@ -222,12 +227,12 @@ def test_header_bounds_the_packet_and_takes_numpy_integers():
         ([0, 1024], "from 0 to 1023, and one is 1024"),
     ],
 )
-def test_codes_are_checked(codes, message):
+def test_codes_are_checked(codes: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         to_bytes(TINY, codes)
 
 
-def test_close_needs_a_length_that_the_codes_can_have():
+def test_close_needs_a_length_that_the_codes_can_have() -> None:
     sink = io.BytesIO()
     with pytest.raises(InputError, match="close needs num_samples"), Writer(sink, replace(TINY, num_samples=None)):
         pass
@@ -241,7 +246,7 @@ def test_close_needs_a_length_that_the_codes_can_have():
         writer.write([1])
 
 
-def test_paths_may_be_strings(tmp_path):
+def test_paths_may_be_strings(tmp_path: Path) -> None:
     path = str(Path(tmp_path) / "a.spt")
     write_spt(path, TINY, np.array(TINY_CODES, np.uint16))
     assert read_spt(path)[1].tolist() == TINY_CODES

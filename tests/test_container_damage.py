@@ -2,6 +2,7 @@ import io
 import os
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from spectok.errors import InputError
 # Damage.
 
 
-def test_every_damaged_byte_is_detected():
+def test_every_damaged_byte_is_detected() -> None:
     content = to_bytes(TINY, TINY_CODES)
     for place in range(len(content)):
         for flip in range(1, 256):
@@ -27,7 +28,7 @@ def test_every_damaged_byte_is_detected():
 
 
 @pytest.mark.parametrize("num_frames", [0, 3, 4])
-def test_every_truncation_and_addition_is_detected(num_frames):
+def test_every_truncation_and_addition_is_detected(num_frames: int) -> None:
     content = to_bytes(replace(TINY, num_samples=0), make_codes(TINY, num_frames))
     for length in range(len(content)):
         with pytest.raises(InputError):
@@ -37,7 +38,7 @@ def test_every_truncation_and_addition_is_detected(num_frames):
             from_bytes(content + extra)
 
 
-def test_packets_out_of_place_are_detected():
+def test_packets_out_of_place_are_detected() -> None:
     content = to_bytes(TINY, make_codes(TINY, 6))
     start, size = 41, TINY.packet_bytes
     swapped = content[:start] + content[start + size : start + 2 * size] + content[start : start + size]
@@ -61,14 +62,14 @@ def test_packets_out_of_place_are_detected():
     ],
     ids=["empty", "magic", "version", "header", "name", "field", "packet", "no-last", "extra", "unfinished"],
 )
-def test_messages_say_what_is_wrong(tmp_path, content, message):
+def test_messages_say_what_is_wrong(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.spt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"^cannot read {path}: .*{message}"):
         read_spt(path)
 
 
-def test_places_that_cannot_be_used(tmp_path):
+def test_places_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_spt(tmp_path / "none.spt")
     with pytest.raises(InputError, match="Is a directory"):
@@ -80,7 +81,7 @@ def test_places_that_cannot_be_used(tmp_path):
             Writer(place, TINY)
 
 
-def test_write_codes_is_all_or_nothing(tmp_path):
+def test_write_codes_is_all_or_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.spt"
     with pytest.raises(InputError):
         write_spt(path, TINY, [*TINY_CODES, 1024])
@@ -95,16 +96,16 @@ def test_write_codes_is_all_or_nothing(tmp_path):
 # Recovery.
 
 
-def recovered(content: bytes):
+def recovered(content: bytes) -> tuple[dict[int, list[int]], list[range], bool]:
     with Reader(io.BytesIO(content), recover=True) as reader:
         return {packet.start_frame: packet.codes.tolist() for packet in reader}, reader.lost, reader.complete
 
 
-def test_recovery_of_a_whole_file_finds_nothing_wrong():
+def test_recovery_of_a_whole_file_finds_nothing_wrong() -> None:
     assert recovered(bytes.fromhex(TINY_HEX)) == ({0: [1, 1023, 512, 5], 2: [7, 700]}, [], True)
 
 
-def test_recovery_skips_damaged_packets():
+def test_recovery_skips_damaged_packets() -> None:
     codes = make_codes(TINY, 9)
     content = bytearray(to_bytes(TINY, codes))
     for packet in (1, 2, 4):
@@ -120,7 +121,7 @@ def test_recovery_skips_damaged_packets():
             reader.read(5, 2)
 
 
-def test_recovery_of_a_file_that_was_not_closed(tmp_path):
+def test_recovery_of_a_file_that_was_not_closed(tmp_path: Path) -> None:
     path = tmp_path / "live.spt"
     writer = Writer(path, replace(TINY, num_samples=None))
     writer.write(make_codes(TINY, 7))
@@ -134,7 +135,7 @@ def test_recovery_of_a_file_that_was_not_closed(tmp_path):
         writer.write([1])
 
 
-def test_recovery_of_every_truncation_and_of_other_bytes_at_the_end():
+def test_recovery_of_every_truncation_and_of_other_bytes_at_the_end() -> None:
     codes = make_codes(TINY, 7)
     content = to_bytes(TINY, codes)
     assert len(content) == 41 + 3 * 11 + 9
@@ -149,12 +150,12 @@ def test_recovery_of_every_truncation_and_of_other_bytes_at_the_end():
     assert (sorted(packets), lost, complete) == ([0, 2, 4, 6], [], True)
 
 
-def test_recovery_needs_the_header():
+def test_recovery_needs_the_header() -> None:
     with pytest.raises(InputError, match="header is damaged"):
         Reader(io.BytesIO(bytes.fromhex("a553505401" + "00" * 60)), recover=True)
 
 
-def test_a_length_that_cannot_be_is_dropped_in_recovery():
+def test_a_length_that_cannot_be_is_dropped_in_recovery() -> None:
     content = crafted(replace(TINY, num_samples=1 << 60), pack_packet(TINY, 0, np.array([1, 2]), True))
     with pytest.raises(InputError, match="1 frames of codes cannot hold"):
         from_bytes(content)
@@ -167,7 +168,7 @@ def test_a_length_that_cannot_be_is_dropped_in_recovery():
 
 @quick
 @given(st.binary(max_size=200), st.sampled_from([0, 4, 5, 33, 41]), st.booleans(), st.booleans())
-def test_random_bytes_raise_nothing_but_input_error(noise, kept, mend, recover):
+def test_random_bytes_raise_nothing_but_input_error(noise: bytes, kept: int, mend: bool, recover: bool) -> None:
     content = bytes.fromhex(TINY_HEX)[:kept] + noise
     if mend and len(content) > 33:  # a true CRC, so that the noise reaches the fields and the packets
         end = 33 + content[32]
@@ -182,7 +183,7 @@ def test_random_bytes_raise_nothing_but_input_error(noise, kept, mend, recover):
 
 @quick
 @given(st.integers(0, 30), st.binary(min_size=1, max_size=12))
-def test_hostile_fields_behind_a_true_crc(place, noise):
+def test_hostile_fields_behind_a_true_crc(place: int, noise: bytes) -> None:
     content = bytearray(bytes.fromhex(TINY_HEX))
     noise = noise[: 32 - place]  # the name keeps its length
     content[5 + place : 5 + place + len(noise)] = noise
@@ -197,7 +198,7 @@ def test_hostile_fields_behind_a_true_crc(place, noise):
             assert len(str(error)) < 400
 
 
-def test_codes_past_the_codebook_and_set_padding_are_refused():
+def test_codes_past_the_codebook_and_set_padding_are_refused() -> None:
     header = replace(TINY, codebook_size=1000, num_samples=0)
     beyond = crafted(header, pack_packet(header, 0, np.array([999, 1000]), True))
     wide = replace(TINY, codebook_size=1 << 12)  # 24 bits in 3 bytes: as 20 bits, the upper 4 are padding
@@ -207,7 +208,7 @@ def test_codes_past_the_codebook_and_set_padding_are_refused():
             from_bytes(content)
 
 
-def test_a_last_packet_in_the_middle_is_refused():
+def test_a_last_packet_in_the_middle_is_refused() -> None:
     header = replace(TINY, tokens_per_frame=1, frames_per_packet=8, codebook_size=2, num_samples=0)
     seven = [pack_packet(header, index, np.ones(7, np.int64), True) for index in range(2)]
     with Reader(io.BytesIO(crafted(header, *seven))) as reader:

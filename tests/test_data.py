@@ -3,9 +3,13 @@
 import csv
 import math
 import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from recipes.prepare import SPLITS, prepare
 from spectok.audio import write_audio
@@ -14,17 +18,17 @@ from spectok.training.augment import Augmenter, DataConfig
 from spectok.training.corpus import Corpus
 
 
-def ramp(samples, level):
+def ramp(samples: int, level: float) -> NDArray[np.float32]:
     return np.full(samples, level, np.float32)
 
 
-def write_manifest(folder, rows):
+def write_manifest(folder: Path, rows: Iterable[Iterable[object]]) -> None:
     with open(folder / "manifest.csv", "w", newline="") as file:
         csv.writer(file).writerows([["file", "split", "source", "kind"], *rows])
 
 
 @pytest.fixture
-def prepared(tmp_path):
+def prepared(tmp_path: Path) -> Path:
     """Three training clips of constant level and one validation clip, at 8 and 16 kHz."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -37,7 +41,7 @@ def prepared(tmp_path):
     return tmp_path / "out"
 
 
-def test_manifest_decides_the_splits(prepared):
+def test_manifest_decides_the_splits(prepared: Path) -> None:
     train, valid = Corpus(prepared, "train"), Corpus(prepared, "valid")
     assert [row["file"] for row in train.rows] == ["a.wav", "b.wav", "c.wav"]
     assert (train.sample_rate, valid.sample_rate) == (16000, 16000)
@@ -47,7 +51,7 @@ def test_manifest_decides_the_splits(prepared):
     assert valid.samples.tolist() == [4000]  # resampled from 8 kHz
 
 
-def test_clips_keep_to_their_file(prepared):
+def test_clips_keep_to_their_file(prepared: Path) -> None:
     train = Corpus(prepared, "train")
     assert np.allclose(train.clip(0), 0.1, atol=1 / 32768)
     assert np.allclose(train.clip(1, start=7000, samples=1000), -0.2, atol=1 / 32768)
@@ -56,7 +60,7 @@ def test_clips_keep_to_their_file(prepared):
     assert not short[100:].any()
 
 
-def test_the_pitch_of_speech_is_tracked_and_of_noise_it_is_not(tmp_path):
+def test_the_pitch_of_speech_is_tracked_and_of_noise_it_is_not(tmp_path: Path) -> None:
     """A harmonic tone of 150 Hz in its second half, at two sample rates."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -76,7 +80,7 @@ def test_the_pitch_of_speech_is_tracked_and_of_noise_it_is_not(tmp_path):
     assert len(Corpus(tmp_path / "out", "noise").pitch) == 0
 
 
-def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
+def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     (corpus / "deep").mkdir(parents=True)
     for n in range(52):
@@ -86,20 +90,20 @@ def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path):
     assert len(Corpus(tmp_path / "out", "train")) == 50
 
 
-def drawn(folder, config, samples, rows=4000):
+def drawn(folder: Path, config: DataConfig, samples: int, rows: int = 4000) -> NDArray[Any]:
     """Passages of the split train, `[rows, samples]`."""
     train = Corpus(folder, "train")
     augmenter, rng = Augmenter(train, config), np.random.default_rng(0)
     return np.stack([augmenter.passage(samples, rng).audio for _ in range(rows)])
 
 
-def test_longer_files_are_drawn_more_often(prepared):
+def test_longer_files_are_drawn_more_often(prepared: Path) -> None:
     levels = drawn(prepared, DataConfig(gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0), 50)[:, 0]
     shares = [float((np.abs(levels - level) < 1e-3).mean()) for level in (0.1, -0.2, 0.3)]
     assert np.allclose(shares, np.array([4000, 8000, 100]) / 12100, atol=0.025)  # three standard deviations
 
 
-def test_gain_is_uniform_in_decibels_and_never_clips(prepared):
+def test_gain_is_uniform_in_decibels_and_never_clips(prepared: Path) -> None:
     batch = drawn(prepared, DataConfig(gain_db=(-20.0, 40.0), silence_share=0.0, gap_share=0.0), 20)
     assert np.abs(batch).max() <= 1.0 + 1e-6
     gains = 20 * np.log10(np.abs(batch[:, 0]) / 0.2)[np.isclose(np.sign(batch[:, 0]), -1)]  # file b alone
@@ -109,7 +113,7 @@ def test_gain_is_uniform_in_decibels_and_never_clips(prepared):
     assert below.mean() == pytest.approx(-5, abs=0.7)
 
 
-def test_silence_and_gaps_have_their_shares(prepared):
+def test_silence_and_gaps_have_their_shares(prepared: Path) -> None:
     loud = DataConfig(silence_share=0.1, gap_share=0.2, source_weights={"here": 1.0})
     zeros = (drawn(prepared, loud, 3200) == 0).mean(axis=1)
     zeros = zeros[zeros != 31 / 32]  # of the file of 100 samples, one in 121
@@ -118,7 +122,7 @@ def test_silence_and_gaps_have_their_shares(prepared):
     assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 19 / 20, abs=0.02)
 
 
-def test_a_manifest_may_have_noise(tmp_path):
+def test_a_manifest_may_have_noise(tmp_path: Path) -> None:
     corpus, noise = tmp_path / "corpus", tmp_path / "street"
     (noise / "deep").mkdir(parents=True)
     corpus.mkdir()
@@ -143,7 +147,7 @@ def test_a_manifest_may_have_noise(tmp_path):
     assert found.clip(2)[70] == pytest.approx(-0.5, abs=0.01)
 
 
-def test_a_folder_of_noise_is_no_speech(tmp_path):
+def test_a_folder_of_noise_is_no_speech(tmp_path: Path) -> None:
     (tmp_path / "corpus" / "noise").mkdir(parents=True)
     for name in ("1.wav", "2.wav", "noise/3.wav"):
         write_audio(tmp_path / "corpus" / name, ramp(50, 0.1), 16000)
@@ -155,13 +159,13 @@ def test_a_folder_of_noise_is_no_speech(tmp_path):
         prepare(tmp_path / "corpus", tmp_path / "out", 16000, tmp_path / "empty")
 
 
-def test_a_split_that_was_prepared_without_noise_has_none(prepared):
+def test_a_split_that_was_prepared_without_noise_has_none(prepared: Path) -> None:
     assert not (prepared / "noise.i16").exists()
     with pytest.raises(InputError, match=r"has no files in the split 'noise'$"):
         Corpus(prepared, "noise")
 
 
-def test_a_corpus_is_pickled_as_its_name(prepared, monkeypatch, tmp_path):
+def test_a_corpus_is_pickled_as_its_name(prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(prepared.parent)
     train = Corpus(prepared.name, "train")
     content = pickle.dumps(train)
@@ -173,7 +177,7 @@ def test_a_corpus_is_pickled_as_its_name(prepared, monkeypatch, tmp_path):
     assert np.array_equal(again.clip(1), train.clip(1))
 
 
-def test_unreadable_files_are_named_and_left_out(tmp_path, capsys):
+def test_unreadable_files_are_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for name in "abc":
@@ -184,7 +188,7 @@ def test_unreadable_files_are_named_and_left_out(tmp_path, capsys):
     assert f"left out: {corpus / 'b.wav'}" in capsys.readouterr().err
 
 
-def test_a_torn_folder_is_refused(prepared):
+def test_a_torn_folder_is_refused(prepared: Path) -> None:
     with open(prepared / "train.i16", "ab") as file:
         file.write(b"12")
     with pytest.raises(InputError, match=r"train\.i16 is not as long as manifest\.csv says it is"):
@@ -211,12 +215,12 @@ def test_a_torn_folder_is_refused(prepared):
         ("silence_share", 0.99, "silence_share 0.99, floor_share 0.0 and gap_share 0.05"),
     ],
 )
-def test_impossible_settings_are_refused(key, value, sentence):
+def test_impossible_settings_are_refused(key: str, value: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         DataConfig(**{key: value})
 
 
-def test_what_is_not_prepared_is_refused(tmp_path, prepared):
+def test_what_is_not_prepared_is_refused(tmp_path: Path, prepared: Path) -> None:
     with pytest.raises(InputError, match=r"is not a folder made by recipes/prepare\.py"):
         Corpus(tmp_path, "train")
     with pytest.raises(InputError, match="test"):

@@ -1,6 +1,7 @@
 """The discriminators: sizes, sums that can be done otherwise, and which of them a step asks."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -20,13 +21,13 @@ SMALL = DiscriminatorConfig(periods=(2, 3, 5), period_channels=(2, 4), windows=(
 PAPERS = DiscriminatorConfig(period_channels=(32, 128, 512, 1024, 1024), band_channels=32)
 
 
-def count(module):
+def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def asked(module):
+def asked(module: MultiPeriodDiscriminator | MultiBandSTFTDiscriminator) -> tuple[int, ...]:
     """Which of the discriminators one call asks."""
-    called = []
+    called: list[int] = []
     hooks = [
         judge.register_forward_hook(lambda *_, n=n: called.append(n)) for n, judge in enumerate(module.discriminators)
     ]
@@ -36,14 +37,14 @@ def asked(module):
     return tuple(called)
 
 
-def test_a_period_has_logits_and_maps_of_these_sizes():
+def test_a_period_has_logits_and_maps_of_these_sizes() -> None:
     logits, maps = PeriodDiscriminator(3, (2, 4, 6))(torch.randn(2, 200))
     # 201 samples make 67 frames of 3; two strides of 3 leave 23 and 8, the last layer keeps them.
     assert logits.shape == (2, 3, 8)
     assert [tuple(x.shape) for x in maps] == [(2, 6, 23), (2, 12, 8), (2, 18, 8)]
 
 
-def test_a_window_has_logits_and_maps_of_these_sizes():
+def test_a_window_has_logits_and_maps_of_these_sizes() -> None:
     logits, maps = BandSTFTDiscriminator(512, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0), 2)(torch.randn(2, 2000))
     # 257 bins in bands of 26, 38, 64, 65 and 64; 1 + 2000 // 128 frames.
     halves = [(26, 13, 7, 4), (38, 19, 10, 5), (64, 32, 16, 8), (65, 33, 17, 9), (64, 32, 16, 8)]
@@ -52,7 +53,7 @@ def test_a_window_has_logits_and_maps_of_these_sizes():
     assert logits.shape == (2, 1, 16, 4 + 5 + 8 + 9 + 8)
 
 
-def test_both_kinds_answer_together():
+def test_both_kinds_answer_together() -> None:
     logits, maps = Discriminators(SMALL)(torch.randn(2, 600))
     assert [tuple(x.shape) for x in logits[:3]] == [(2, 2, 100), (2, 3, 67), (2, 5, 40)]
     assert [x.shape[:3] for x in logits[3:]] == [(2, 1, 5), (2, 1, 10), (2, 1, 38)]  # 1 + 600 // (window / 4) frames
@@ -60,18 +61,20 @@ def test_both_kinds_answer_together():
 
 
 @pytest.mark.parametrize("missing", ["periods", "windows"])
-def test_one_kind_is_enough(missing):
-    logits, maps = Discriminators(dataclasses.replace(SMALL, **{missing: ()}))(torch.randn(1, 600))
+def test_one_kind_is_enough(missing: str) -> None:
+    without: dict[str, Any] = {missing: ()}
+    logits, maps = Discriminators(dataclasses.replace(SMALL, **without))(torch.randn(1, 600))
     assert len(logits) == len(maps) == 3
 
 
 @pytest.mark.parametrize("period", [2, 3])
-def test_folding_into_the_batch_is_a_convolution_of_one_column(period):
+def test_folding_into_the_batch_is_a_convolution_of_one_column(period: int) -> None:
     discriminator = PeriodDiscriminator(period, (3, 4, 5)).double()
     audio = torch.randn(2, 90 * period, dtype=torch.float64)
     logits, maps = discriminator(audio)
     x = audio.view(2, 1, -1, period)
     for layer, found in zip(discriminator.layers, maps, strict=True):
+        assert isinstance(layer, nn.Conv1d)
         x = nn.functional.conv2d(x, layer.weight[..., None], layer.bias, (*layer.stride, 1), (2, 0))
         x = nn.functional.leaky_relu(x, 0.1)
         torch.testing.assert_close(found, x.permute(0, 3, 1, 2).flatten(1, 2), rtol=0, atol=1e-12)
@@ -79,14 +82,14 @@ def test_folding_into_the_batch_is_a_convolution_of_one_column(period):
     torch.testing.assert_close(logits, x[:, 0].transpose(1, 2), rtol=0, atol=1e-12)
 
 
-def test_what_a_period_lacks_is_reflected():
+def test_what_a_period_lacks_is_reflected() -> None:
     discriminator = PeriodDiscriminator(4, (2, 3)).double()
     audio = torch.randn(1, 10, dtype=torch.float64)
     whole = torch.cat([audio, audio[:, [8, 7]]], dim=1)
     torch.testing.assert_close(discriminator(audio)[0], discriminator(whole)[0], rtol=0, atol=1e-12)
 
 
-def test_each_phase_is_judged_apart():
+def test_each_phase_is_judged_apart() -> None:
     discriminator = PeriodDiscriminator(3, (2, 3))
     audio = torch.randn(1, 300)
     other = audio.clone()
@@ -96,13 +99,13 @@ def test_each_phase_is_judged_apart():
     assert apart[1] > 1e-3
 
 
-def test_each_bin_is_in_one_band():
+def test_each_bin_is_in_one_band() -> None:
     for window in (2048, 1024, 512, 256):
         bands = BandSTFTDiscriminator(window, DiscriminatorConfig().band_edges, 2).bands
         assert [bin for first, last in bands for bin in range(first, last)] == list(range(window // 2 + 1))
 
 
-def test_clips_are_judged_apart():
+def test_clips_are_judged_apart() -> None:
     discriminators = Discriminators(SMALL)
     audio = torch.randn(3, 600)
     logits, maps = discriminators(audio)
@@ -114,7 +117,7 @@ def test_clips_are_judged_apart():
 
 
 @pytest.mark.parametrize("kind", ["period", "band"])
-def test_a_step_asks_as_many_as_it_is_told(kind):
+def test_a_step_asks_as_many_as_it_is_told(kind: str) -> None:
     discriminators = Discriminators(dataclasses.replace(SMALL, periods_asked=2, windows_asked=1))
     module, size = getattr(discriminators, kind), {"period": 2, "band": 1}[kind]
     draws = []
@@ -129,12 +132,12 @@ def test_a_step_asks_as_many_as_it_is_told(kind):
     assert {n for draw in draws for n in draw} == {0, 1, 2}
 
 
-def test_all_are_asked_unless_told_otherwise():
+def test_all_are_asked_unless_told_otherwise() -> None:
     discriminators = Discriminators(SMALL)
     assert asked(discriminators.period) == asked(discriminators.band) == (0, 1, 2)
 
 
-def test_the_papers_widths_have_the_papers_parameters():
+def test_the_papers_widths_have_the_papers_parameters() -> None:
     with torch.device("meta"):
         period, band = MultiPeriodDiscriminator(PAPERS), MultiBandSTFTDiscriminator(PAPERS)
     widths = [(1, 32), (32, 128), (128, 512), (512, 1024), (1024, 1024)]
@@ -145,7 +148,7 @@ def test_the_papers_widths_have_the_papers_parameters():
     assert count(band) == 3 * (5 * stack + 9 * 32 + 2) == 1_413_990
 
 
-def test_every_parameter_is_learned():
+def test_every_parameter_is_learned() -> None:
     discriminators = Discriminators(SMALL)
     logits, _ = discriminators(torch.randn(2, 600))
     torch.stack([x.square().mean() for x in logits]).sum().backward()
@@ -171,6 +174,6 @@ def test_every_parameter_is_learned():
         ({"band_edges": (0.0, 0.9)}, "must rise from 0 to 1"),
     ],
 )
-def test_impossible_settings_are_refused(wrong, sentence):
+def test_impossible_settings_are_refused(wrong: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         DiscriminatorConfig(**wrong)

@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from runs import ADVERSARIAL, DISCRIMINATOR, FSQ, JUDGED, OVERRIDES, VQ, distances, recipe, state, trainer_of
+from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.multiprocessing.spawn import start_processes
 
 from spectok.training import distributed
 from spectok.training.augment import Batch
+from spectok.training.recipe import TrainConfig
 from spectok.weights import load_tensors, save_tensors
 
 ROOT = Path(__file__).parent.parent
@@ -29,27 +33,28 @@ KINDS = {  # the pool is full after the first of three steps, and entries that a
 }
 
 
-def train(config, prepared, path):
+def train(config: TrainConfig, prepared: Path, path: Path) -> None:
     """Three steps in float64; saves everything that they changed, and the lengths of the gradients that they report."""
     trainer = trainer_of(prepared, config, steps=3)
     trainer.averaged.double()
     trainer.start_from(trainer.codec.double().state_dict())  # one of its parameters is float32 whatever the default
     batch = trainer._next_batch
-    trainer._next_batch = lambda: Batch(*(part.double() for part in batch()))
-    tensors = {}
+    trainer._next_batch = lambda: Batch(*(part.double() for part in batch()))  # type: ignore[method-assign]
+    tensors: dict[str, Tensor] = {}
     for step in range(3):
         values = trainer.train_step()
         tensors |= {f"{step}.{name}": torch.tensor(value) for name, value in values.items() if name.endswith("_norm")}
     save_tensors(path, tensors | state(trainer), {})
 
 
-def be_a_rank(rank, port, prepared, folder):
+def be_a_rank(rank: int, port: int, prepared: Path, folder: Path) -> None:
     """One of two processes as `torchrun` starts them, with the store of the process that started it."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0")
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    torch.Tensor.float = torch.Tensor.double  # the trainer computes its losses in float32
+    # The trainer computes its losses in float32.
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     assert distributed.start("cpu") == "cpu"
     assert (distributed.rank(), distributed.world()) == (rank, 2)
     for name, config in KINDS.items():
@@ -71,13 +76,11 @@ def be_a_rank(rank, port, prepared, folder):
 
 
 @pytest.fixture(scope="module")
-def folder(prepared, tmp_path_factory):
+def folder(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two ranks, one rank alone, and one rank with half of the batch have learned."""
     folder = tmp_path_factory.mktemp("ranks")
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a free port
-    ranks = torch.multiprocessing.start_processes(
-        be_a_rank, (store.port, prepared, folder), nprocs=2, join=False, start_method="spawn"
-    )
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a free port
+    ranks = start_processes(be_a_rank, (store.port, prepared, folder), nprocs=2, join=False, start_method="spawn")
     deadline = time.monotonic() + 400
     try:
         while not ranks.join(timeout=1):
@@ -88,12 +91,12 @@ def folder(prepared, tmp_path_factory):
     return folder
 
 
-def learned(folder, name):
+def learned(folder: Path, name: str) -> dict[str, Tensor]:
     return load_tensors(folder / name)[0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_learn_what_one_does(folder, kind):
+def test_two_ranks_learn_what_one_does(folder: Path, kind: str) -> None:
     alone, rank = learned(folder, f"{kind}-alone"), learned(folder, f"{kind}-0")
     assert {tensor.dtype for name, tensor in alone.items() if "weight" in name} == {torch.float64}
     parts = {name.split(".")[0] for name in alone}
@@ -104,14 +107,14 @@ def test_two_ranks_learn_what_one_does(folder, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_ranks_are_bit_for_bit_the_same(folder, kind):
+def test_two_ranks_are_bit_for_bit_the_same(folder: Path, kind: str) -> None:
     first, second = learned(folder, f"{kind}-0"), learned(folder, f"{kind}-1")
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_of_the_batch_teaches_something_else(folder, kind):
+def test_half_of_the_batch_teaches_something_else(folder: Path, kind: str) -> None:
     alone, half = learned(folder, f"{kind}-alone"), learned(folder, f"{kind}-half")
     alone, half = ({name: x for name, x in of.items() if "streams." not in name} for of in (alone, half))
     apart = distances(half, alone)
@@ -119,13 +122,13 @@ def test_half_of_the_batch_teaches_something_else(folder, kind):
         assert max(distance for name, distance in apart.items() if name.startswith(part)) > 5e-3
 
 
-def test_the_codebook_was_replaced_in_part(folder):
+def test_the_codebook_was_replaced_in_part(folder: Path) -> None:
     alone = learned(folder, "vq-alone")
     assert bool(alone["codec.quantizer.codebook.initted"])
     assert float(alone["codec.quantizer.codebook.cluster_size"].min()) < 2.0  # what is replaced counts as used once
 
 
-def test_ranks_agree_and_gather_in_their_order(folder):
+def test_ranks_agree_and_gather_in_their_order(folder: Path) -> None:
     for rank in range(2):
         together = learned(folder, f"together-{rank}")
         assert together["agreed"].tolist() == [1.0, 0.0, 5.0]
@@ -133,7 +136,7 @@ def test_ranks_agree_and_gather_in_their_order(folder):
         assert together["mean"].tolist() == [1.5]
 
 
-def test_a_process_on_its_own_is_a_world_of_one(monkeypatch):
+def test_a_process_on_its_own_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     assert distributed.start("cpu") == "cpu"
     assert (distributed.rank(), distributed.world()) == (0, 1)
@@ -144,7 +147,7 @@ def test_a_process_on_its_own_is_a_world_of_one(monkeypatch):
     distributed.stop()
 
 
-def test_torchrun_trains(prepared, tmp_path):
+def test_torchrun_trains(prepared: Path, tmp_path: Path) -> None:
     """Two processes make one run."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "recipes/train.py"]

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from recipes.cards import documents
 from recipes.quality import RESULTS, pictures_stale
@@ -19,12 +21,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def texts(language):
+def texts(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch, speech):
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: NDArray[np.float32]) -> Path:
     """An empty folder with speech.wav in it."""
     from spectok.audio import write_audio
 
@@ -33,7 +35,7 @@ def desk(tmp_path, monkeypatch, speech):
     return tmp_path
 
 
-def test_shell_snippets_run(desk):
+def test_shell_snippets_run(desk: Path) -> None:
     (text,) = texts("bash")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
@@ -54,14 +56,14 @@ PRINTED = {
 
 
 @pytest.mark.parametrize(("text", "printed"), list(zip(texts("python"), PRINTED.values(), strict=True)), ids=PRINTED)
-def test_python_snippets_print_what_they_should(desk, text, printed):
+def test_python_snippets_print_what_they_should(desk: Path, text: str, printed: str) -> None:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(text, "README.md", "exec"), {})
     assert out.getvalue() == printed
 
 
-def test_what_quotes_the_results_is_up_to_date():
+def test_what_quotes_the_results_is_up_to_date() -> None:
     stale = [
         str(path.relative_to(ROOT))
         for path, text in documents(json.loads(RESULTS.read_text(encoding="utf-8"))).items()
@@ -70,11 +72,11 @@ def test_what_quotes_the_results_is_up_to_date():
     assert stale + pictures_stale(RESULTS.read_bytes()) == [], "run recipes/cards.py"
 
 
-def test_a_picture_of_other_results_is_stale():
+def test_a_picture_of_other_results_is_stale() -> None:
     assert pictures_stale(RESULTS.read_bytes() + b" ") == ["rate_quality", "quality_cost", "categories", "harmonics"]
 
 
-def test_links_lead_somewhere():
+def test_links_lead_somewhere() -> None:
     for document in (
         "README.md",
         "CONTRIBUTING.md",
@@ -88,7 +90,7 @@ def test_links_lead_somewhere():
         assert missing == [], document
 
 
-def make(folder, python, stamp=".ready"):
+def make(folder: Path, python: str, stamp: str = ".ready") -> int:
     """Run make for the environment in `folder`, with a stand-in for python3 that runs a line of shell."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
@@ -100,7 +102,7 @@ def make(folder, python, stamp=".ready"):
     ).returncode
 
 
-def test_half_an_environment_is_not_taken_for_a_whole_one(tmp_path):
+def test_half_an_environment_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
     """Without Debian's python3-venv there is a bin/python, and no pip."""
     for _ in range(2):
         assert make(tmp_path, f"mkdir -p {tmp_path}/venv/bin; touch {tmp_path}/venv/bin/python; exit 1") != 0
@@ -109,7 +111,7 @@ def test_half_an_environment_is_not_taken_for_a_whole_one(tmp_path):
 
 @pytest.mark.parametrize(("stamp", "extra"), [(".ready", "dev"), (".demo", "eval")])
 @pytest.mark.parametrize("uv_fails", [False, True])
-def test_pip_installs_where_uv_fails(tmp_path, uv_fails, stamp, extra):
+def test_pip_installs_where_uv_fails(tmp_path: Path, uv_fails: bool, stamp: str, extra: str) -> None:
     bin, log = tmp_path / "venv" / "bin", tmp_path / "log"
     bin.mkdir(parents=True)
     for name, code in {"python": 0, "pip": 0, "uv": int(uv_fails)}.items():

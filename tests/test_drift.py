@@ -1,10 +1,13 @@
 """Streams that have run for minutes."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from models import DoubleEngine, released
+from models import DoubleEngine, released, released_codec
+from numpy.typing import NDArray
 
 from recipes import drift as recipe
 from spectok import pretrained
@@ -14,7 +17,7 @@ from spectok.evaluation.drift import PREAMBLES, drift, run
 LIMIT = 0.05  # PESQ-WB
 
 
-def test_a_run_is_the_tokenizers_and_goes_on_from_its_state(speech):
+def test_a_run_is_the_tokenizers_and_goes_on_from_its_state(speech: NDArray[np.float32]) -> None:
     tokenizer = released("spectok-16k-4k")
     engine = tokenizer.engine
     heard, state = run(engine, speech, engine.init_state(1))
@@ -24,23 +27,25 @@ def test_a_run_is_the_tokenizers_and_goes_on_from_its_state(speech):
     assert np.abs(again - heard).max() > 1e-3  # the stream has a past
 
 
-def test_the_drift_of_what_forgets_is_none(speech):
+def test_the_drift_of_what_forgets_is_none(speech: NDArray[np.float32]) -> None:
     """A codec without memory beyond a frame gives every clip the same after any preamble."""
 
     class Forgetful(DoubleEngine):
-        def encode_step(self, audio, state):
+        def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
             return super().encode_step(audio, self.init_state(1).encoder)
 
-        def decode_step(self, codes, state):
+        def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
             return super().decode_step(codes, self.init_state(1).decoder)
 
-    engine = Forgetful(released("spectok-16k-800", "torch").engine.codec)
+    engine = Forgetful(released_codec("spectok-16k-800"))
     values = drift(engine, [speech[:32000]], speech)
     assert values.keys() == {"fresh", *PREAMBLES}
     assert len({scores[0] for scores in values.values()}) == 1
 
 
-def test_the_recipe_measures_a_folder(speech, tmp_path, capsys):
+def test_the_recipe_measures_a_folder(
+    speech: NDArray[np.float32], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for n in range(2):
         write_audio(tmp_path / f"{n}.wav", speech[n * 16000 :][:32000], 16000)
     out = tmp_path / "drift.json"
@@ -55,7 +60,7 @@ def test_the_recipe_measures_a_folder(speech, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", pretrained.models())
-def test_released_models_do_not_drift(name):
+def test_released_models_do_not_drift(name: str) -> None:
     """As measured over the test split, at the weights that are released."""
     found = json.loads(recipe.OUT.read_text(encoding="utf-8"))[name]
     assert found["weights"] == pretrained.find(name).sha256

@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import QUERY
-from models import released, write_model
+from models import released, released_codec, write_model
+from numpy.typing import NDArray
 
 from spectok import InputError, Tokenizer, pretrained
 from spectok.engine import OnnxEngine, TorchEngine, load_engine, model_size
@@ -23,11 +26,11 @@ SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 NOT_IN_THE_CORE = ("torch", "safetensors", "vector_quantize_pytorch", "onnx", "scipy", "matplotlib", "tqdm", "pesq")
 
 
-def refuses(sentence):
+def refuses(sentence: str) -> pytest.RaisesExc[InputError]:
     return pytest.raises(InputError, match=sentence)
 
 
-def test_onnx_runs_what_has_graphs_and_torch_the_rest(tmp_path):
+def test_onnx_runs_what_has_graphs_and_torch_the_rest(tmp_path: Path) -> None:
     model, bare = pretrained.find(), write_model(tmp_path / "tiny", QUERY)
     assert isinstance(load_engine(model), OnnxEngine)
     assert isinstance(load_engine(model, "torch"), TorchEngine)
@@ -44,25 +47,25 @@ def test_onnx_runs_what_has_graphs_and_torch_the_rest(tmp_path):
         ({"threads": 0}, "^the number of threads is 0, but must be positive$"),
     ],
 )
-def test_engines_that_cannot_be(options, sentence):
+def test_engines_that_cannot_be(options: dict[str, Any], sentence: str) -> None:
     with refuses(sentence):
         load_engine(pretrained.find(), **options)
 
 
-def test_onnx_needs_graphs(tmp_path):
+def test_onnx_needs_graphs(tmp_path: Path) -> None:
     bare = write_model(tmp_path / "tiny", QUERY)
     with refuses(r"tiny has no encoder\.onnx and decoder\.onnx; spectok export makes them$"):
         load_engine(bare, "onnx")
 
 
-def test_engines_say_what_they_are():
+def test_engines_say_what_they_are() -> None:
     assert load_engine(pretrained.find()).name == "onnx on 1 thread"
     assert load_engine(pretrained.find(), threads=2).name == "onnx on 2 threads"
     assert load_engine(pretrained.find(), "torch").name == "torch on 1 thread"
 
 
 @pytest.mark.parametrize("name", pretrained.models())
-def test_engines_agree_on_speech(name, speech):
+def test_engines_agree_on_speech(name: str, speech: NDArray[np.float32]) -> None:
     """No code differs and the audio is within 1e-5 of full scale: the pulses have peaks of several times their rms."""
     onnx, torch = released(name), released(name, "torch")
     codes = onnx.encode(speech)
@@ -70,7 +73,7 @@ def test_engines_agree_on_speech(name, speech):
     np.testing.assert_allclose(onnx.decode(codes), torch.decode(codes), rtol=0, atol=1e-5)
 
 
-def test_a_tokenizer_that_was_used_can_be_pickled_and_copied(speech):
+def test_a_tokenizer_that_was_used_can_be_pickled_and_copied(speech: NDArray[np.float32]) -> None:
     tokenizer = Tokenizer.from_pretrained("spectok-16k-800")
     codes = tokenizer.encode(speech)
     content = pickle.dumps(tokenizer)
@@ -79,11 +82,13 @@ def test_a_tokenizer_that_was_used_can_be_pickled_and_copied(speech):
         assert np.array_equal(other.encode(speech), codes)
 
 
-def test_threads_that_need_a_graph_at_once_load_it_once(speech, monkeypatch):
+def test_threads_that_need_a_graph_at_once_load_it_once(
+    speech: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer, loaded = Tokenizer.from_pretrained("spectok-16k-800"), []
     load = OnnxEngine._load
 
-    def slowly(self, side):
+    def slowly(self: OnnxEngine, side: str) -> Any:
         loaded.append(side)
         time.sleep(0.05)
         return load(self, side)
@@ -96,14 +101,14 @@ def test_threads_that_need_a_graph_at_once_load_it_once(speech, monkeypatch):
 
 
 @pytest.mark.parametrize("name", pretrained.models())
-def test_the_graphs_tell_the_size_of_the_codec(name):
-    codec = released(name, "torch").engine.codec
+def test_the_graphs_tell_the_size_of_the_codec(name: str) -> None:
+    codec = released_codec(name)
     parameters, macs = model_size(pretrained.find(name))
     assert parameters == codec.num_parameters
     assert macs == {side: round(count) for side, count in codec.macs_per_second().items()}
 
 
-def test_an_engine_keeps_nothing_of_a_stream(speech):
+def test_an_engine_keeps_nothing_of_a_stream(speech: NDArray[np.float32]) -> None:
     engine = Tokenizer.from_pretrained().engine
     audio, zero = speech[None, :6400], engine.init_state(1).encoder
     codes, after = engine.encode_step(audio, zero)
@@ -115,7 +120,7 @@ def test_an_engine_keeps_nothing_of_a_stream(speech):
         np.testing.assert_array_equal(value, kept[name])
 
 
-def without(modules, *arguments):
+def without(modules: Iterable[str], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process where some modules cannot be imported."""
     code = f"import sys; sys.modules.update(dict.fromkeys({list(modules)})); from spectok.cli.main import main; "
     return subprocess.run(
@@ -123,7 +128,7 @@ def without(modules, *arguments):
     )
 
 
-def test_the_core_needs_no_torch(tmp_path):
+def test_the_core_needs_no_torch(tmp_path: Path) -> None:
     codes, heard = tmp_path / "a.spt", tmp_path / "a.wav"
     for arguments in (
         ("encode", SPEECH, codes),
@@ -137,7 +142,7 @@ def test_the_core_needs_no_torch(tmp_path):
     np.testing.assert_array_equal(Tokenizer.from_pretrained().encode(SPEECH), released_codes(codes))
 
 
-def released_codes(path):
+def released_codes(path: Path) -> NDArray[np.int64]:
     from spectok.container import read_spt
 
     return read_spt(path)[1]
@@ -155,14 +160,14 @@ def released_codes(path):
     ],
     ids=["torch", "eval", "export"],
 )
-def test_what_needs_more_says_so(arguments, sentence, tmp_path):
+def test_what_needs_more_says_so(arguments: tuple[str | Path, ...], sentence: str, tmp_path: Path) -> None:
     done = without(NOT_IN_THE_CORE, *(str(argument).format(tmp_path) for argument in arguments))
     assert done.returncode == 2
     assert re.fullmatch(f"spectok: {sentence}\n", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_core_is_four_packages():
+def test_the_core_is_four_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {re.match(r"[a-z-]+", requirement).group() for requirement in project["dependencies"]}
+    names = {re.split(r"[^a-z-]", requirement)[0] for requirement in project["dependencies"]}
     assert names == {"numpy", "soundfile", "soxr", "onnxruntime"}

@@ -1,13 +1,15 @@
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
-from spectok.evaluation.coders import Coded
+from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.evaluate import evaluate
 from spectok.evaluation.items import Item, load_items
 from spectok.evaluation.metrics import METRICS, score
@@ -16,33 +18,33 @@ from spectok.evaluation.report import markdown, write_report
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 
 
-class Through:
+class Through(Uncoded):
     """Gives back what it got, as 16-bit audio would cost, in a known time."""
 
     name = "through"
 
-    def code(self, audio):
+    def code(self, audio: Audio) -> Coded:
         return Coded(audio, 2 * len(audio), 0.5, 0.25)
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         return {"bitrate": 256000, "sample_rate": np.int64(16000)}
 
 
-class FourBits:
+class FourBits(Uncoded):
     """Sixteen even steps, two samples to a byte."""
 
     name = "four-bits"
 
-    def code(self, audio):
+    def code(self, audio: Audio) -> Coded:
         codes = np.clip(np.floor((audio + 1) * 8), 0, 15).astype(np.int64)
         return Coded(((codes + 0.5) / 8 - 1).astype(np.float32), math.ceil(len(audio) / 2), 0.1, 0.2, codes)
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         return {"codebook_size": 16}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clean files of 2 s and 1.5 s, and 1 s of silence."""
     folder = tmp_path_factory.mktemp("speech")
     speech = read_audio(SPEECH, 16000)[0]
@@ -53,17 +55,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def results(folder):
+def results(folder: Path) -> dict[str, Any]:
     return evaluate(load_items(folder), [Through(), FourBits()])
 
 
-def touch(*paths):
+def touch(*paths: Path) -> None:
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
 
-def test_categories_come_from_names_then_subfolders(tmp_path):
+def test_categories_come_from_names_then_subfolders(tmp_path: Path) -> None:
     touch(tmp_path / "000_clean_en_librispeech_test-other.flac", tmp_path / "german" / "deep" / "x.wav")
     touch(tmp_path / "german" / "12_hard_noise.wav", tmp_path / "clean_speech.wav", tmp_path / "7.wav")
     found = {item.path.name: item.category for item in load_items(tmp_path)}
@@ -76,7 +78,7 @@ def test_categories_come_from_names_then_subfolders(tmp_path):
     }
 
 
-def test_a_manifest_gives_its_test_split_unless_told_otherwise(tmp_path):
+def test_a_manifest_gives_its_test_split_unless_told_otherwise(tmp_path: Path) -> None:
     touch(tmp_path / "t" / "a.wav", tmp_path / "t" / "001_hard_b.wav", tmp_path / "c.wav")
     lines = ["file,split,category,seconds", "t/a.wav,test,clean_x,1", "t/001_hard_b.wav,test,,1", "c.wav,train,other,1"]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
@@ -99,14 +101,16 @@ def test_a_manifest_gives_its_test_split_unless_told_otherwise(tmp_path):
         (b"file\n\xff\xfe\n", None, "cannot read .* as a CSV file"),
     ],
 )
-def test_a_bad_manifest_is_met_with_one_sentence(tmp_path, manifest, split, sentence):
+def test_a_bad_manifest_is_met_with_one_sentence(
+    tmp_path: Path, manifest: str, split: str | None, sentence: str
+) -> None:
     touch(tmp_path / "c.wav")
     (tmp_path / "manifest.csv").write_bytes(manifest if isinstance(manifest, bytes) else manifest.encode())
     with pytest.raises(InputError, match=sentence):
         load_items(tmp_path, split)
 
 
-def test_a_bad_folder_is_met_with_one_sentence(tmp_path):
+def test_a_bad_folder_is_met_with_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no audio files"):
         load_items(tmp_path)
     with pytest.raises(InputError, match="no split test to choose"):
@@ -115,7 +119,7 @@ def test_a_bad_folder_is_met_with_one_sentence(tmp_path):
         load_items(tmp_path / "nowhere")
 
 
-def test_rows_hold_what_the_metrics_say(folder, results):
+def test_rows_hold_what_the_metrics_say(folder: Path, results: dict[str, Any]) -> None:
     rows = results["coders"]["four-bits"]["files"]
     assert [row["file"] for row in rows] == ["000_clean_en_a.wav", "001_clean_de_b.wav", "002_hard_quiet.wav"]
     assert [row["category"] for row in rows] == ["clean_en_a", "clean_de_b", "hard_quiet"]
@@ -126,7 +130,7 @@ def test_rows_hold_what_the_metrics_say(folder, results):
     assert rows[2]["mel_distance"] > 0
 
 
-def test_groups_hold_means_with_intervals_and_n(results):
+def test_groups_hold_means_with_intervals_and_n(results: dict[str, Any]) -> None:
     coder = results["coders"]["four-bits"]
     assert list(coder["groups"]) == ["clean_*", "hard_*", "*", "clean_de_b", "clean_en_a", "hard_quiet"]
     clean, everything, (first, second, _) = coder["groups"]["clean_*"], coder["groups"]["*"], coder["files"]
@@ -141,14 +145,14 @@ def test_groups_hold_means_with_intervals_and_n(results):
     assert coder["groups"]["clean_en_a"]["pesq"] == {"mean": first["pesq"], "half_width_95": None, "n": 1}
 
 
-def test_the_reference_condition_is_perfect(results):
+def test_the_reference_condition_is_perfect(results: dict[str, Any]) -> None:
     clean = results["coders"]["through"]["groups"]["clean_*"]
     assert clean["pesq"]["mean"] == pytest.approx(4.643888, abs=1e-5)
     assert clean["pesq"]["half_width_95"] == pytest.approx(0.0, abs=1e-5)
     assert clean["mel_distance"] == {"mean": 0.0, "half_width_95": 0.0, "n": 2}
 
 
-def test_bits_per_second_and_rtf_are_ratios_of_totals(results):
+def test_bits_per_second_and_rtf_are_ratios_of_totals(results: dict[str, Any]) -> None:
     through, four_bits = results["coders"]["through"], results["coders"]["four-bits"]
     assert through["groups"]["clean_*"]["bits_per_second"] == 256000.0
     assert four_bits["groups"]["*"]["bits_per_second"] == 64000.0
@@ -156,7 +160,7 @@ def test_bits_per_second_and_rtf_are_ratios_of_totals(results):
     assert four_bits["rtf"] == {"encode": pytest.approx(0.3 / 4.5), "decode": pytest.approx(0.6 / 4.5)}
 
 
-def test_bits_and_rtf_of_files_have_their_intervals(results):
+def test_bits_and_rtf_of_files_have_their_intervals(results: dict[str, Any]) -> None:
     group = results["coders"]["through"]["groups"]["clean_*"]
     assert group["file_bits_per_second"] == {"mean": 256000.0, "half_width_95": 0.0, "n": 2}
     # 0.5 s for 2 s and 1.5 s of audio; t with one degree of freedom is 12.706
@@ -165,9 +169,9 @@ def test_bits_and_rtf_of_files_have_their_intervals(results):
     assert group["file_rtf_decode"]["mean"] == pytest.approx((0.125 + 1 / 6) / 2, rel=1e-9)
 
 
-def test_codebook_use_counts_the_codes_of_all_files(folder, results):
-    codes = [FourBits().code(read_audio(path, 16000)[0]).codes for path in sorted(folder.glob("*.wav"))]
-    shares = np.bincount(np.concatenate(codes), minlength=16) / 72000
+def test_codebook_use_counts_the_codes_of_all_files(folder: Path, results: dict[str, Any]) -> None:
+    coded = [FourBits().code(read_audio(path, 16000)[0]) for path in sorted(folder.glob("*.wav"))]
+    shares = np.bincount(np.concatenate([each.codes for each in coded if each.codes is not None]), minlength=16) / 72000
     entropy = -sum(share * math.log2(share) for share in shares if share) / 4
     codebook = results["coders"]["four-bits"]["codebook"]
     assert (codebook["size"], codebook["tokens"]) == (16, 72000)
@@ -177,7 +181,7 @@ def test_codebook_use_counts_the_codes_of_all_files(folder, results):
     assert results["coders"]["through"]["codebook"] is None
 
 
-def test_paired_differences_are_taken_file_by_file(results):
+def test_paired_differences_are_taken_file_by_file(results: dict[str, Any]) -> None:
     through, four_bits = (results["coders"][name]["files"] for name in ("through", "four-bits"))
     pairs = {pair["group"]: pair for pair in results["paired"]}
     assert list(pairs) == ["clean_*", "hard_*", "*"]
@@ -189,7 +193,7 @@ def test_paired_differences_are_taken_file_by_file(results):
     assert (pairs["*"]["files"], pairs["*"]["stoi"]["n"], pairs["hard_*"]["stoi"]["n"]) == (3, 2, 0)
 
 
-def test_workers_and_progress_change_nothing(folder, results):
+def test_workers_and_progress_change_nothing(folder: Path, results: dict[str, Any]) -> None:
     seen = []
     again = evaluate(load_items(folder), [Through(), FourBits()], lambda *counts: seen.append(counts), jobs=2)
     assert again == results
@@ -197,13 +201,13 @@ def test_workers_and_progress_change_nothing(folder, results):
 
 
 class Wrong(Through):
-    def __init__(self, change):
+    def __init__(self, change: Callable[[Audio], Coded]) -> None:
         self.change = change
 
-    def code(self, audio):
+    def code(self, audio: Audio) -> Coded:
         return self.change(audio)
 
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         return {"codebook_size": 4}
 
 
@@ -217,19 +221,19 @@ class Wrong(Through):
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
-def test_a_wrong_coder_is_found_out(folder, change, sentence):
+def test_a_wrong_coder_is_found_out(folder: Path, change: Callable[[Audio], Coded], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         evaluate(load_items(folder)[:1], [Wrong(change)])
 
 
-def test_nothing_to_evaluate_and_twice_the_same_name_are_refused(folder):
+def test_nothing_to_evaluate_and_twice_the_same_name_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="nothing to evaluate"):
         evaluate([], [Through()])
     with pytest.raises(InputError, match="its own name, but they are through, through"):
         evaluate(load_items(folder), [Through(), Through()])
 
 
-def test_the_report_shows_the_numbers(results):
+def test_the_report_shows_the_numbers(results: dict[str, Any]) -> None:
     text = markdown(results)
     clean = results["coders"]["four-bits"]["groups"]["clean_*"]
     pesq = f"{clean['pesq']['mean']:.2f} ± {clean['pesq']['half_width_95']:.2f}"
@@ -248,7 +252,7 @@ def test_the_report_shows_the_numbers(results):
     assert widths == [{10}, {10}, {8}, {5}, {5}, {10}]
 
 
-def test_the_report_says_n_where_values_are_missing(folder):
+def test_the_report_says_n_where_values_are_missing(folder: Path) -> None:
     items = [Item(item.path, "all") for item in load_items(folder)]
     text = markdown(evaluate(items, [Through()]))
     assert "## All files: n = 3 files" in text
@@ -256,7 +260,7 @@ def test_the_report_says_n_where_values_are_missing(folder):
     assert "by category" not in text and "minus" not in text
 
 
-def test_the_report_is_written_whole(tmp_path, results):
+def test_the_report_is_written_whole(tmp_path: Path, results: dict[str, Any]) -> None:
     out = tmp_path / "deep" / "out"
     write_report(results, out)
     assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.md"]
@@ -267,7 +271,7 @@ def test_the_report_is_written_whole(tmp_path, results):
         write_report(results, tmp_path / "file")
 
 
-def test_results_that_json_cannot_hold_leave_no_file(tmp_path, results):
+def test_results_that_json_cannot_hold_leave_no_file(tmp_path: Path, results: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_report({**results, "more": math.nan}, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,10 +12,11 @@ import onnxruntime
 import pytest
 from conftest import FLAT, QUERY, VQ
 from models import write_model
+from numpy.typing import NDArray
 
 from spectok import InputError, pretrained
 from spectok.cli.main import main
-from spectok.config import ExcitationConfig
+from spectok.config import CodecConfig, ExcitationConfig
 from spectok.engine import OnnxEngine, TorchEngine
 from spectok.export.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
 from spectok.model.codec import Codec
@@ -24,7 +26,7 @@ from spectok.weights import load_weights
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 
 
-def bottleneck(**changes):
+def bottleneck(**changes: Any) -> CodecConfig:
     return dataclasses.replace(QUERY, bottleneck=dataclasses.replace(QUERY.bottleneck, **changes))
 
 
@@ -46,12 +48,12 @@ FAMILY = {
 
 
 @pytest.fixture(scope="module")
-def clip(speech):
+def clip(speech: NDArray[np.float32]) -> NDArray[np.float32]:
     return speech[16000:24000]
 
 
 @pytest.fixture(scope="module")
-def exported(clip, tmp_path_factory):
+def exported(clip: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A random model with its graphs."""
     model = write_model(tmp_path_factory.mktemp("exported") / "tiny", QUERY)
     export_verified(model, clip, model.folder)
@@ -59,20 +61,20 @@ def exported(clip, tmp_path_factory):
 
 
 @pytest.fixture
-def copied(exported, tmp_path):
+def copied(exported: Model, tmp_path: Path) -> Model:
     """The same where a test may change it."""
     shutil.copytree(exported.folder, tmp_path / "tiny")
     return pretrained.find(tmp_path / "tiny")
 
 
-def reference_of(model):
+def reference_of(model: Model) -> Reference:
     codec = Codec(model.config)
     load_weights(codec, model)
     return Reference(codec)
 
 
 @pytest.mark.parametrize("config", FAMILY.values(), ids=FAMILY.keys())
-def test_the_graphs_are_the_codec(config, clip, tmp_path):
+def test_the_graphs_are_the_codec(config: CodecConfig, clip: NDArray[np.float32], tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", config)
     export_verified(model, clip, model.folder)
     engine, reference = OnnxEngine(model), reference_of(model)
@@ -88,7 +90,7 @@ def test_the_graphs_are_the_codec(config, clip, tmp_path):
     assert found.astray <= (0.02 * found.frames if config.excitation.kind == "pulses" else 0)
 
 
-def test_both_engines_take_the_same_steps(exported, clip):
+def test_both_engines_take_the_same_steps(exported: Model, clip: NDArray[np.float32]) -> None:
     frame, rows = QUERY.frame_length, clip[:7936].reshape(2, -1)
     results = []
     for engine in (OnnxEngine(exported), TorchEngine(exported)):
@@ -97,14 +99,14 @@ def test_both_engines_take_the_same_steps(exported, clip):
             codes, encoder = engine.encode_step(rows[:, start * frame : end * frame], encoder)
             audio, decoder = engine.decode_step(codes, decoder)
             results.append((codes, audio))
-            assert (codes.dtype, audio.dtype) == (np.int64, np.float32)
+            assert codes.dtype == np.int64 and audio.dtype == np.float32
     for (codes, audio), (expected_codes, expected_audio) in zip(results[:3], results[3:], strict=True):
         np.testing.assert_array_equal(codes, expected_codes)
         np.testing.assert_allclose(audio, expected_audio, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported, side):
+def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported: Model, side: str) -> None:
     graph = onnx.load(exported.folder / f"{side}.onnx").graph
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -134,7 +136,7 @@ def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported, side)
     assert before == expected[side]
 
 
-def test_constants_that_are_stored_in_less_come_out_exactly(tmp_path, clip):
+def test_constants_that_are_stored_in_less_come_out_exactly(tmp_path: Path, clip: NDArray[np.float32]) -> None:
     quantizer = dataclasses.replace(QUERY.quantizer, levels=(4, 3, 5), codebook_size=60)
     model = write_model(tmp_path / "tiny", dataclasses.replace(QUERY, quantizer=quantizer))
     export_verified(model, clip, model.folder)
@@ -158,7 +160,7 @@ def test_constants_that_are_stored_in_less_come_out_exactly(tmp_path, clip):
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_a_graph_computes_hardly_any_shapes(exported, side):
+def test_a_graph_computes_hardly_any_shapes(exported: Model, side: str) -> None:
     graph = onnx.load(exported.folder / f"{side}.onnx").graph
     counts = Counter(node.op_type for node in graph.node)
     assert (counts["Attention"], counts["Softmax"]) == (1, 0)
@@ -169,7 +171,7 @@ def test_a_graph_computes_hardly_any_shapes(exported, side):
     assert counts["Unsqueeze"] + counts["Squeeze"] <= 6  # of the GRUs' states and outputs, and of no shapes
 
 
-def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported):
+def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported: Model) -> None:
     codec = Codec(QUERY)
     for side in ("encoder", "decoder"):
         content = (exported.folder / f"{side}.onnx").read_bytes()
@@ -182,7 +184,9 @@ def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported):
         }
 
 
-def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(clip, tmp_path, monkeypatch):
+def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(
+    clip: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, other = write_model(tmp_path / "a", QUERY), write_model(tmp_path / "b", bottleneck(queries=5))
     codec = Codec(other.config)
     load_weights(codec, other)
@@ -192,14 +196,16 @@ def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(clip, tmp
     assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_agreement_keeps_the_margins_of_what_differed():
+def test_agreement_keeps_the_margins_of_what_differed() -> None:
     agreement = Agreement()
     agreement.add(np.array([1, 2, 3]), np.array([1, 5, 3]), np.array([0.1, 0.2, 0.3]))
     agreement.add(np.array([7, 8]), np.array([7, 9]), np.array([0.4, 0.5]))
     assert (agreement.codes, agreement.margins) == (5, [0.2, 0.5])
 
 
-def test_export_on_the_command_line(clip, tmp_path, monkeypatch, capsys):
+def test_export_on_the_command_line(
+    clip: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "tiny", QUERY)
     Path("out").mkdir()
@@ -218,14 +224,14 @@ def test_export_on_the_command_line(clip, tmp_path, monkeypatch, capsys):
     assert sorted(path.name for path in Path("tiny").iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_graphs_of_other_weights_are_refused(copied):
+def test_graphs_of_other_weights_are_refused(copied: Model) -> None:
     other = Model(copied.config, copied.folder, "0" * 64)
     with pytest.raises(InputError, match=r"encoder\.onnx was made from other weights than model\.safetensors beside "):
         OnnxEngine(other).facts("encoder")
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_graph_cut_off_is_refused(copied, keep):
+def test_a_graph_cut_off_is_refused(copied: Model, keep: int) -> None:
     path = copied.folder / "decoder.onnx"
     path.write_bytes(path.read_bytes()[:keep])
     engine = OnnxEngine(copied)

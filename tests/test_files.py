@@ -12,7 +12,7 @@ from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, write_text
 
 
-def test_atomic_write_replaces_at_the_end_or_not_at_all(tmp_path):
+def test_atomic_write_replaces_at_the_end_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
     path.chmod(0o640)
@@ -29,7 +29,7 @@ def test_atomic_write_replaces_at_the_end_or_not_at_all(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_atomic_write_honours_the_umask_and_follows_links(tmp_path):
+def test_atomic_write_honours_the_umask_and_follows_links(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         with atomic_write(tmp_path / "a") as temporary:
@@ -46,7 +46,7 @@ def test_atomic_write_honours_the_umask_and_follows_links(tmp_path):
     assert (tmp_path / "a").read_bytes() == b"f\xc3\xbcr\n"
 
 
-def test_atomic_write_replaces_no_device(tmp_path):
+def test_atomic_write_replaces_no_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="not a regular file"), atomic_write(tmp_path / "pipe"):
         pass
@@ -55,14 +55,14 @@ def test_atomic_write_replaces_no_device(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_names_in_messages():
+def test_names_in_messages() -> None:
     assert file_name(Path("a") / "b.wav") == "a/b.wav"
     assert file_name("") == "the empty path"
     assert file_name(io.BytesIO()) == "the stream"
     assert check_sample_rate(np.int32(16000)) == 16000
 
 
-def test_paths_that_no_system_takes():
+def test_paths_that_no_system_takes() -> None:
     for call in (read_audio, lambda path: write_audio(path, [0.0], 16000), read_spt):
         with pytest.raises(InputError, match="null"):
             call("a\0.wav")

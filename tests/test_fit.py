@@ -9,54 +9,64 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from runs import ADVERSARIAL, JUDGED, OVERRIDES, VQ, bad_batch, differing, recipe, state, trainer_of
+from torch import Tensor
 
 from recipes import train as train_recipe
 from spectok.training import loop
+from spectok.training.augment import Batch
 from spectok.training.corpus import Corpus
 from spectok.training.recipe import Budget
+from spectok.training.trainer import Trainer
 from spectok.weights import load_tensors
 
 ROOT = Path(__file__).parent.parent
 
 
-def fitted(prepared, folder, trainer, **options):
+def fitted(prepared: Path, folder: Path, trainer: Trainer, **options: Any) -> int:
     return loop.fit(trainer, Corpus(prepared, "valid"), folder, quiet=True, **options)
 
 
-def entries(folder):
+def entries(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def checkpoint(folder):
+def checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return load_tensors(folder / "checkpoint.safetensors")
 
 
-def on_step(trainer, step, action):
+def on_step(trainer: Trainer, step: int, action: Callable[[], object]) -> None:
     """Do something in the middle of a step."""
     whole = trainer.train_step
 
-    def train_step():
+    def train_step() -> dict[str, float]:
         values = whole()
         if trainer.step == step:
             action()
         return values
 
-    trainer.train_step = train_step
+    trainer.train_step = train_step  # type: ignore[method-assign]
 
 
-def test_minutes_count_what_steps_took(prepared, tmp_path, monkeypatch):
+def test_minutes_count_what_steps_took(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock that goes on by one second each time it is read, so that every step takes one."""
     config = dataclasses.replace(recipe(), checkpoint_minutes=2 / 60, validate_minutes=3 / 60)
     monkeypatch.setattr(loop, "LOG_STEPS", 5)
 
-    def run(trainer, minutes):
-        trainer.budget, saved, save = Budget(minutes=minutes), [], trainer.save
-        trainer.save = lambda folder: saved.append(trainer.step) or save(folder)
+    def run(trainer: Trainer, minutes: float) -> tuple[list[int], list[tuple[str, int, float]]]:
+        saved, save = [], trainer.save
+
+        def counted(folder: Path) -> None:
+            saved.append(trainer.step)
+            save(folder)
+
+        trainer.budget, trainer.save = Budget(minutes=minutes), counted  # type: ignore[method-assign]
         assert fitted(prepared, tmp_path, trainer, clock=map(float, itertools.count()).__next__) == 0
         assert trainer.progress == 1.0
         return saved, [(entry["kind"], entry["step"], entry["seconds"]) for entry in entries(tmp_path)]
@@ -74,12 +84,17 @@ def test_minutes_count_what_steps_took(prepared, tmp_path, monkeypatch):
     assert more == [*logged, ("train", 9, 9.0), ("valid", 9, 9.0)]
 
 
-def test_what_is_logged_are_running_means(prepared, tmp_path, monkeypatch):
+def test_what_is_logged_are_running_means(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, reported = trainer_of(prepared, recipe(loss=ADVERSARIAL)), []
     step = trainer.train_step
-    monkeypatch.setattr(trainer, "train_step", lambda: reported.append(step()) or reported[-1])
+
+    def train_step() -> dict[str, float]:
+        reported.append(step())
+        return reported[-1]
+
+    monkeypatch.setattr(trainer, "train_step", train_step)
     assert fitted(prepared, tmp_path, trainer) == 0
-    expected = {}
+    expected: dict[str, float] = {}
     for values in reported:
         for name, value in values.items():
             expected[name] = 0.98 * expected.get(name, value) + 0.02 * value
@@ -90,10 +105,14 @@ def test_what_is_logged_are_running_means(prepared, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [0, 2])
-def test_a_bad_batch_does_not_end_the_run(prepared, tmp_path, step):
+def test_a_bad_batch_does_not_end_the_run(prepared: Path, tmp_path: Path, step: int) -> None:
     trainer = trainer_of(prepared, recipe(loss=dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)), steps=4)
     good = trainer._next_batch
-    trainer._next_batch = lambda: bad_batch(trainer) if trainer.step == step else good()
+
+    def batch() -> Batch:
+        return bad_batch(trainer) if trainer.step == step else good()
+
+    trainer._next_batch = batch  # type: ignore[method-assign]
     assert fitted(prepared, tmp_path, trainer) == 0
     (train, _) = entries(tmp_path)
     assert [name for name, value in train.items() if value is None] == []
@@ -103,7 +122,7 @@ def test_a_bad_batch_does_not_end_the_run(prepared, tmp_path, step):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_in_hand_and_saves(prepared, tmp_path, number):
+def test_a_signal_ends_the_step_in_hand_and_saves(prepared: Path, tmp_path: Path, number: int) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     trainer = trainer_of(prepared, recipe(VQ, ADVERSARIAL))
     on_step(trainer, 4, lambda: signal.raise_signal(number))
@@ -121,7 +140,7 @@ def test_a_signal_ends_the_step_in_hand_and_saves(prepared, tmp_path, number):
     assert differing(checkpoint(tmp_path)[0], checkpoint(tmp_path / "straight")[0]) == []
 
 
-def test_sigterm_to_a_whole_run_and_going_on(prepared, tmp_path):
+def test_sigterm_to_a_whole_run_and_going_on(prepared: Path, tmp_path: Path) -> None:
     """As a scheduler does it: to all processes, those that prepare batches too."""
     run, straight = tmp_path / "run", tmp_path / "straight"
     command = ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--quiet", "--device=cpu", *OVERRIDES, *JUDGED]

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ORDER = """
@@ -29,15 +30,15 @@ TORCH_AT_THE_TOP = {"weights", "model", "export", "training", "evaluation", "ben
 TORCH_IN_FUNCTIONS = {"engine", "tokenizer"}
 
 
-def part_of(path):
+def part_of(path: Path) -> str:
     """The name in the list: a module of the package, or the subpackage that a file is in."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(path):
+def imports(path: Path) -> list[tuple[str, bool]]:
     """(module, whether inside a function) for every import in a file, those for type checkers left out."""
 
-    def walk(node, inside):
+    def walk(node: ast.AST, inside: bool) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import):
@@ -47,14 +48,14 @@ def imports(path):
             if node.module == "spectok":
                 yield from ((f"spectok.{alias.name}", inside) for alias in node.names)
             else:
-                yield node.module, inside
+                yield str(node.module), inside
         for child in ast.iter_child_nodes(node):
             yield from walk(child, inside or isinstance(node, ast.FunctionDef))
 
     return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
-def test_importing_spectok_is_light():
+def test_importing_spectok_is_light() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, spectok; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -62,11 +63,11 @@ def test_importing_spectok_is_light():
     assert {"torch", "torchaudio", "vector_quantize_pytorch"}.isdisjoint(loaded)
 
 
-def test_every_module_has_its_line():
+def test_every_module_has_its_line() -> None:
     assert {part_of(path) for path in FILES} <= set(ROW)
 
 
-def test_imports_go_down_the_list_only():
+def test_imports_go_down_the_list_only() -> None:
     wrong = []
     for path in FILES:
         for module, _ in imports(path):
@@ -77,7 +78,7 @@ def test_imports_go_down_the_list_only():
     assert wrong == []
 
 
-def test_each_library_stays_where_it_belongs():
+def test_each_library_stays_where_it_belongs() -> None:
     wrong = []
     for path in FILES:
         part = part_of(path)
@@ -99,7 +100,7 @@ def test_each_library_stays_where_it_belongs():
     assert wrong == []
 
 
-def test_the_checks_see_every_kind_of_import(tmp_path):
+def test_the_checks_see_every_kind_of_import(tmp_path: Path) -> None:
     file = tmp_path / "example.py"
     file.write_text(
         "import torch.nn as nn\nfrom spectok import audio, config\nif TYPE_CHECKING:\n    import pickle\n"

@@ -1,6 +1,8 @@
 """What `spectok inspect` shows, and the picture itself."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,23 +10,26 @@ import torch
 from conftest import FLAT, QUERY
 from matplotlib.image import imread
 from models import random_codec, use_root, write_root
+from numpy.typing import NDArray
 
 from spectok.audio import write_audio
 from spectok.cli.main import main
 from spectok.config import ExcitationConfig
-from spectok.evaluation.inspection import Attention, draw_inspection, inspect
+from spectok.evaluation.inspection import Attention, Inspection, draw_inspection, inspect
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
+from spectok.model.codec import Codec
 
 AUDIO = 0.1 * np.random.default_rng(0).standard_normal(100 * QUERY.frame_length).astype(np.float32)
 
 
-def seen_by(bias="matrix", kind="query", audio=AUDIO):
-    bottleneck = dataclasses.replace(QUERY.bottleneck, bias=bias, kind=kind)
+def seen_by(bias: str = "matrix", kind: str = "query", audio: NDArray[np.float32] = AUDIO) -> tuple[Codec, Inspection]:
+    choice: dict[str, Any] = {"bias": bias, "kind": kind}
+    bottleneck = dataclasses.replace(QUERY.bottleneck, **choice)
     codec = random_codec(dataclasses.replace(QUERY, bottleneck=bottleneck))
     return codec, inspect(codec, audio)
 
 
-def test_attention_is_that_of_the_encoder():
+def test_attention_is_that_of_the_encoder() -> None:
     codec, seen = seen_by()
     frames = 101  # 100 and the synthesis delay, which takes another
     padded = torch.from_numpy(np.pad(AUDIO, (0, QUERY.frame_length)))[None]
@@ -44,7 +49,7 @@ def test_attention_is_that_of_the_encoder():
     np.testing.assert_allclose(inspect(codec, AUDIO).attention.weights, np.tile(by_itself, (frames, 1, 1)), atol=1e-6)
 
 
-def test_pitch_and_voicing_are_those_of_the_decoder():
+def test_pitch_and_voicing_are_those_of_the_decoder() -> None:
     excitation = ExcitationConfig(kind="pulses", above=2000.0)
     codec = random_codec(dataclasses.replace(QUERY, excitation=excitation))
     with torch.no_grad():
@@ -68,15 +73,15 @@ def test_pitch_and_voicing_are_those_of_the_decoder():
     assert seen_by()[1].voice is None
 
 
-def test_watching_leaves_nothing_behind():
+def test_watching_leaves_nothing_behind() -> None:
     codec, _ = seen_by()
     assert not codec.encoder.bottleneck.mixer._forward_pre_hooks
 
 
-def test_adaptivity_by_hand():
-    def adaptivity(*frames):
+def test_adaptivity_by_hand() -> None:
+    def adaptivity(*frames: list[float]) -> float:
         weights = np.array(frames, np.float32)[:, None]
-        return Attention(weights, weights, weights, weights).adaptivity
+        return Attention(weights, weights, weights, weights > 0).adaptivity
 
     assert adaptivity([0.5, 0.5], [0.5, 0.5]) == 0.0
     assert adaptivity([1.0, 0.0], [0.0, 1.0]) == pytest.approx(0.5, abs=1e-7)
@@ -84,21 +89,21 @@ def test_adaptivity_by_hand():
     assert adaptivity([0.6, 0.4], [0.4, 0.6]) == pytest.approx(0.1, abs=1e-7)
 
 
-def test_only_the_first_ten_seconds_are_looked_at():
+def test_only_the_first_ten_seconds_are_looked_at() -> None:
     _, seen = seen_by(audio=np.tile(AUDIO, 51))  # 3,200 samples each
     assert len(seen.audio) == 160000
     assert len(seen.codes) == 5001
 
 
 @pytest.mark.parametrize("bias", ["none", "matrix", "mask"])
-def test_every_bias_can_be_drawn(tmp_path, bias):
+def test_every_bias_can_be_drawn(tmp_path: Path, bias: str) -> None:
     draw_inspection(tmp_path / "a.png", seen_by(bias)[1], 16000, "title")
     height, width, _ = imread(tmp_path / "a.png").shape
     assert (width, height) == (1320, 1496)  # 12 by 5.5 + 1.6 + 6.5 inches
 
 
 @pytest.mark.parametrize("codec", [random_codec(FLAT), seen_by(kind="mamba")[0]], ids=["flat", "mamba"])
-def test_without_attention_the_codes_remain(tmp_path, codec):
+def test_without_attention_the_codes_remain(tmp_path: Path, codec: Codec) -> None:
     seen = inspect(codec, AUDIO)
     assert seen.attention is None
     draw_inspection(tmp_path / "a.png", seen, 16000)
@@ -107,7 +112,7 @@ def test_without_attention_the_codes_remain(tmp_path, codec):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     monkeypatch.chdir(tmp_path)
@@ -116,7 +121,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_command_writes_a_picture(folder, capsys):
+def test_the_command_writes_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "in.wav", "out.png", "--model", "tiny-query"]) == 0
     assert imread("out.png").shape[:2] == (1496, 1320)
     before = (folder / "out.png").read_bytes()
@@ -137,7 +142,9 @@ def test_the_command_writes_a_picture(folder, capsys):
         (["in.wav", "out.jpg"], "cannot write out.jpg: its name must end in .png"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_sentence(folder, capsys, arguments, sentence):
+def test_what_cannot_be_drawn_is_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
     model = [] if "--model" in arguments else ["--model", "tiny-query"]
     assert main(["inspect", *arguments, *model]) == 2
     error = capsys.readouterr().err

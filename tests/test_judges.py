@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from spectok.audio import read_audio
 from spectok.evaluation import judges
@@ -15,17 +16,18 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of what other packages will
 
 
 @pytest.fixture(scope="module")
-def speech():
+def speech() -> NDArray[np.float32]:
     return read_audio(SPEECH, 16000)[0]
 
 
-def tone(hertz):
+def tone(hertz: float) -> NDArray[np.float32]:
     """A second of a voice-like tone: all harmonics, each half as loud as the one below."""
     time = np.arange(16000) / 16000
-    return sum(0.5**k * 0.2 * np.sin(2 * np.pi * k * hertz * time) for k in range(1, 9)).astype(np.float32)
+    harmonics = [0.5**k * 0.2 * np.sin(2 * np.pi * k * hertz * time) for k in range(1, 9)]
+    return np.asarray(sum(harmonics), np.float32)
 
 
-def test_speech_is_judged_against_itself_and_against_noisier_speech(speech):
+def test_speech_is_judged_against_itself_and_against_noisier_speech(speech: NDArray[np.float32]) -> None:
     noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
     same, worse = judges.judge(speech, [speech, speech + 0.02 * noise])
     assert set(same) == set(worse) == set(judges.JUDGED)
@@ -39,23 +41,23 @@ def test_speech_is_judged_against_itself_and_against_noisier_speech(speech):
     assert 0.0 < worse["pitch_cents"] < 100.0
 
 
-def test_two_runs_give_the_same_figures(speech):
+def test_two_runs_give_the_same_figures(speech: NDArray[np.float32]) -> None:
     assert judges.judge(speech[:32000], [speech[:32000]]) == judges.judge(speech[:32000], [speech[:32000]])
 
 
-def test_words_are_heard_and_their_language(speech):
+def test_words_are_heard_and_their_language(speech: NDArray[np.float32]) -> None:
     words = judges.transcript(speech)
     assert words.replace(" 5 ", " five ") == WORDS  # figure or word: that depends on the processor's last bits
     assert words.language == "en"
 
 
-def test_wrong_words_are_counted_against_the_original():
+def test_wrong_words_are_counted_against_the_original() -> None:
     assert judges.word_error_rate("a b c d", "a x c") == pytest.approx(0.5)
     assert judges.word_error_rate("a b", "a b") == 0.0
     assert judges.word_error_rate("a b", "a a a a a a a") == 1.0  # of five too many and one wrong
     assert math.isnan(judges.word_error_rate("", "a"))
 
 
-def test_silence_has_no_speaker():
+def test_silence_has_no_speaker() -> None:
     silence = np.zeros(16000, np.float32)
     assert not judges.embedding(silence).any()

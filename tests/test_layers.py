@@ -17,7 +17,7 @@ from spectok.model.layers import (
     Snake2d,
     linear,
 )
-from spectok.model.streaming import Serial
+from spectok.model.streaming import Serial, Streaming
 
 KERNELS = [
     # kernel, stride
@@ -36,15 +36,15 @@ kernels = pytest.mark.parametrize(("kernel", "stride"), KERNELS)
 
 @kernels
 @pytest.mark.parametrize("groups", [1, 2])
-def test_causal_convolution_keeps_the_contract(kernel, stride, groups):
+def test_causal_convolution_keeps_the_contract(kernel: tuple[int, int], stride: tuple[int, int], groups: int) -> None:
     layer = CausalConv2d(4, 6, kernel, 8, stride, groups)
     verify_streaming(layer, torch.randn(2, 6 * stride[0], 8, 4))
 
 
 @kernels
-def test_causal_convolution_is_a_convolution_after_zeros(kernel, stride):
+def test_causal_convolution_is_a_convolution_after_zeros(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     layer = CausalConv2d(3, 5, kernel, 8, stride)
-    nn.init.normal_(layer.conv.bias)
+    nn.init.normal_(layer.conv.get_parameter("bias"))
     x = torch.randn(2, 4 * stride[0], 8, 3)
     side = (kernel[1] - stride[1]) // 2
     padded = nn.functional.pad(x.permute(0, 3, 1, 2), (side, side, kernel[0] - stride[0], 0))
@@ -53,14 +53,16 @@ def test_causal_convolution_is_a_convolution_after_zeros(kernel, stride):
     torch.testing.assert_close(layer(x), expected.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
 
 
-def test_without_context_there_is_no_state():
+def test_without_context_there_is_no_state() -> None:
     assert CausalConv2d(2, 2, (1, 3), 4).init_state(3) == ()
     assert CausalConv2d(2, 2, (2, 2), 4, (2, 2)).init_state(3) == ()
     assert CausalConv2d(2, 3, (4, 3), 4).init_state(3)[0].shape == (3, 3, 4, 2)
 
 
 @kernels
-def test_frequency_down_keeps_the_contract_and_divides_the_axes(kernel, stride):
+def test_frequency_down_keeps_the_contract_and_divides_the_axes(
+    kernel: tuple[int, int], stride: tuple[int, int]
+) -> None:
     layer = FrequencyDown(3, 4, kernel, 8, stride)
     x = torch.randn(2, 6 * stride[0], 8, 3)
     verify_streaming(layer, x)
@@ -68,7 +70,9 @@ def test_frequency_down_keeps_the_contract_and_divides_the_axes(kernel, stride):
 
 
 @kernels
-def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(kernel, stride):
+def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(
+    kernel: tuple[int, int], stride: tuple[int, int]
+) -> None:
     layer = FrequencyUp(4, 3, kernel, 5, stride)
     x = torch.randn(2, 6, 5, 4)
     verify_streaming(layer, x)
@@ -80,13 +84,13 @@ def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(kernel, stride)
     [RNN2d(4, 6), RNN2d(4, 6, "silu").as_residual(), FrequencyGRU(4, 6), Serial(FrameNorm(4, 6)), Serial(Snake2d(4))],
     ids=["RNN2d", "residual RNN2d", "FrequencyGRU", "FrameNorm", "Snake2d"],
 )
-def test_layers_that_keep_the_shape_keep_the_contract(layer):
+def test_layers_that_keep_the_shape_keep_the_contract(layer: Streaming) -> None:
     x = torch.randn(3, 7, 6, 4)
     verify_streaming(layer, x)
     assert layer(x).shape == x.shape
 
 
-def test_depth_to_space_keeps_the_contract_and_its_order():
+def test_depth_to_space_keeps_the_contract_and_its_order() -> None:
     verify_streaming(Serial(DepthToSpace((2, 3))), torch.randn(2, 5, 4, 12))
     x = torch.arange(2 * 6 * 2 * 2).reshape(1, 2, 2, 12)
     y = DepthToSpace((2, 3))(x)
@@ -100,7 +104,9 @@ def test_depth_to_space_keeps_the_contract_and_its_order():
 
 @pytest.mark.parametrize("stride", [(2, 2), (1, 4), (3, 1), (2, 4)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-def test_frequency_up_is_a_transposed_convolution(stride, dtype, tolerance):
+def test_frequency_up_is_a_transposed_convolution(
+    stride: tuple[int, int], dtype: torch.dtype, tolerance: float
+) -> None:
     st, sq = stride
     up = FrequencyUp(4, 3, (2 * st, sq), 5, stride).to(dtype)
     convolution, rearrange, snake = up.layers
@@ -118,7 +124,7 @@ def test_frequency_up_is_a_transposed_convolution(stride, dtype, tolerance):
         torch.testing.assert_close(up(x), expected, rtol=0, atol=tolerance)
 
 
-def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_reaches_its_neighbours():
+def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_reaches_its_neighbours() -> None:
     up = FrequencyUp(4, 3, (3, 4), 5, (2, 2))
     convolution, rearrange, smooth, snake = up.layers
     x = torch.randn(2, 6, 5, 4)
@@ -127,7 +133,7 @@ def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_reaches_its_ne
     assert smooth.conv.weight.shape == (3, 1, 1, 5)  # 2 * (4 - 2) + 1 fine positions, depthwise
 
 
-def test_frame_norm_by_hand():
+def test_frame_norm_by_hand() -> None:
     norm = FrameNorm(2, 2)
     x = torch.tensor([[1.0, 2.0], [3.0, 6.0]]).reshape(1, 1, 2, 2)  # mean 3, variance (4 + 1 + 0 + 9) / 4
     expected = torch.tensor([[-2.0, -1.0], [0.0, 3.0]]).reshape(1, 1, 2, 2) / math.sqrt(3.5 + 1e-5)
@@ -138,7 +144,7 @@ def test_frame_norm_by_hand():
     torch.testing.assert_close(norm(x), expected * norm.weight + norm.bias, rtol=0, atol=1e-6)
 
 
-def test_frame_norm_gives_every_frame_mean_zero_and_variance_one():
+def test_frame_norm_gives_every_frame_mean_zero_and_variance_one() -> None:
     scale = torch.tensor([0.1, 1.0, 30.0]).reshape(1, 3, 1, 1)
     y = FrameNorm(8, 16)(scale * torch.randn(2, 3, 16, 8) + 5 * scale)
     torch.testing.assert_close(y.mean(dim=(2, 3)), torch.zeros(2, 3), rtol=0, atol=1e-5)
@@ -146,7 +152,7 @@ def test_frame_norm_gives_every_frame_mean_zero_and_variance_one():
     assert torch.equal(FrameNorm(8, 16)(torch.zeros(1, 1, 16, 8)), torch.zeros(1, 1, 16, 8))
 
 
-def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes():
+def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes() -> None:
     snake, x = Snake2d(3).double(), torch.randn(2, 4, 5, 3, dtype=torch.float64)
     with torch.no_grad():
         snake.alpha.copy_(torch.tensor([0.3, 1.0, 4.0], dtype=torch.float64))
@@ -160,7 +166,7 @@ def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes():
     assert torch.equal(snake(x), x)
 
 
-def test_rnn2d_is_its_five_layers():
+def test_rnn2d_is_its_five_layers() -> None:
     layer, x = RNN2d(4, 6), torch.randn(2, 7, 6, 4)
     norm, tanh, recurrent, mix, snake = layer.layers
     hidden = recurrent.gru(tanh(norm(x)).transpose(0, 1).reshape(7, 12, 4), torch.zeros(1, 12, 4))[0]
@@ -168,14 +174,14 @@ def test_rnn2d_is_its_five_layers():
     torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-6)
 
 
-def test_residual_rnn2d_starts_as_the_identity_and_learns():
+def test_residual_rnn2d_starts_as_the_identity_and_learns() -> None:
     layer, x = RNN2d(4, 6).as_residual(), torch.randn(2, 7, 6, 4)
     assert torch.equal(layer(x), x)
     layer(x).square().sum().backward()
     assert float(layer.layer.layers[3].weight.grad.abs().min()) > 0
 
 
-def test_recurrence_is_shared_by_positions_but_its_memory_is_not():
+def test_recurrence_is_shared_by_positions_but_its_memory_is_not() -> None:
     layer, x = FrequencyGRU(4, 6), torch.randn(1, 7, 6, 4)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     torch.testing.assert_close(layer(x[:, :, order]), layer(x)[:, :, order], rtol=0, atol=1e-6)
@@ -195,7 +201,7 @@ def test_recurrence_is_shared_by_positions_but_its_memory_is_not():
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_only_the_future_changes_when_the_future_does(layer):
+def test_only_the_future_changes_when_the_future_does(layer: Streaming) -> None:
     x = torch.randn(1, 8, 64, 8)
     future = x.clone()
     future[:, 4:] += 1
@@ -206,7 +212,7 @@ def test_only_the_future_changes_when_the_future_does(layer):
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.5, 2.0])
-def test_linear_starts_with_its_gain_and_no_bias(gain):
+def test_linear_starts_with_its_gain_and_no_bias(gain: float) -> None:
     layer = linear(512, 400, gain)
     assert torch.equal(layer.bias, torch.zeros(400))
     assert float(layer(torch.randn(500, 512)).detach().std()) == pytest.approx(gain, rel=0.02)
@@ -214,16 +220,17 @@ def test_linear_starts_with_its_gain_and_no_bias(gain):
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [((3, 3), (1, 1)), ((3, 4), (2, 2)), ((1, 1), (1, 1))])
-def test_convolutions_start_with_unit_gain_and_no_bias(kernel, stride):
+def test_convolutions_start_with_unit_gain_and_no_bias(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     layer = CausalConv2d(64, 128, kernel, 64, stride)
-    assert torch.equal(layer.conv.bias, torch.zeros(128))
+    assert torch.equal(layer.conv.get_parameter("bias"), torch.zeros(128))
     inner = layer(torch.randn(2, 20, 64, 64)).detach()[:, 2:, 1:-1]  # away from the zeros
     assert float(inner.std()) == pytest.approx(1, rel=0.03)
 
 
-def test_gru_starts_orthogonal_with_unit_gain_and_no_bias():
+def test_gru_starts_orthogonal_with_unit_gain_and_no_bias() -> None:
     layer = GRU(256, 64)
     assert float(layer.weight_ih_l0.detach().std()) == pytest.approx(1 / 16, rel=0.03)
     for gate in layer.weight_hh_l0.chunk(3):
         torch.testing.assert_close(gate @ gate.T, torch.eye(64), rtol=0, atol=1e-5)
-    assert torch.equal(layer.bias_ih_l0, torch.zeros(192)) and torch.equal(layer.bias_hh_l0, torch.zeros(192))
+    for name in ("bias_ih_l0", "bias_hh_l0"):
+        assert torch.equal(layer.get_parameter(name), torch.zeros(192))

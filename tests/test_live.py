@@ -2,15 +2,19 @@
 
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pytest
 from models import released, use_root, write_root
+from numpy.typing import NDArray
 
 from spectok import pretrained
 from spectok.cli.main import main
-from spectok.live import FLOOR_DB, Loop, decibels, live
+from spectok.live import FLOOR_DB, Loop, Reading, decibels, live
 
 NAMES = pretrained.models()
 
@@ -20,20 +24,29 @@ class FileStream:
 
     latency = (0.010, 0.020)  # seconds, of input and output
 
-    def __init__(self, recording, samplerate, blocksize, channels, dtype, callback):
+    def __init__(
+        self,
+        recording: NDArray[np.float32],
+        samplerate: int,
+        blocksize: int,
+        channels: int,
+        dtype: str,
+        callback: Callable[..., None],
+    ) -> None:
         assert (channels, dtype) == (1, "float32")
         self.recording, self.rate, self.block, self.callback = recording, samplerate, blocksize, callback
-        self.played, self.active = [], True
+        self.played: list[NDArray[np.float32]] = []
+        self.active = True
         self.thread = threading.Thread(target=self.run)
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.thread.join()
 
-    def run(self):
+    def run(self) -> None:
         for number, start in enumerate(range(0, len(self.recording), self.block)):
             chunk = self.recording[start : start + self.block, None]
             output = np.full_like(chunk, np.nan)
@@ -44,7 +57,9 @@ class FileStream:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("size", "delay"), [(1, 479), (160, 320), (320, 160), (441, 479), (640, 160), (1000, 440)])
-def test_what_comes_out_is_the_decoded_stream_after_the_reported_delay(name, size, delay, speech):
+def test_what_comes_out_is_the_decoded_stream_after_the_reported_delay(
+    name: str, size: int, delay: int, speech: NDArray[np.float32]
+) -> None:
     tokenizer, audio = released(name), speech[8000 : 8000 + 16 * size + 6400]
     loop = Loop(tokenizer, size)
     assert loop.delay == delay
@@ -56,7 +71,7 @@ def test_what_comes_out_is_the_decoded_stream_after_the_reported_delay(name, siz
 
 
 @pytest.mark.parametrize("size", [1, 160, 320, 441, 640, 1000])
-def test_no_chunk_waits_and_a_smaller_delay_would_make_one(size):
+def test_no_chunk_waits_and_a_smaller_delay_would_make_one(size: int) -> None:
     tokenizer = released(pretrained.DEFAULT)
     loop, fewest = Loop(tokenizer, size), size
     for _ in range(2 * 320):
@@ -65,11 +80,12 @@ def test_no_chunk_waits_and_a_smaller_delay_would_make_one(size):
     assert fewest == 0
 
 
-def test_live_runs_the_loop_in_the_callback_of_a_stream(speech):
+def test_live_runs_the_loop_in_the_callback_of_a_stream(speech: NDArray[np.float32]) -> None:
     tokenizer, audio = released(pretrained.DEFAULT), speech[: 320 * 100]
-    opened, readings = [], []
+    opened: list[FileStream] = []
+    readings: list[Reading] = []
 
-    def open_stream(**options):
+    def open_stream(**options: Any) -> FileStream:
         opened.append(FileStream(audio, **options))
         return opened[0]
 
@@ -87,30 +103,30 @@ def test_live_runs_the_loop_in_the_callback_of_a_stream(speech):
     assert last.output_db == pytest.approx(decibels(expected[-320:]), abs=1e-4)
 
 
-def test_live_ends_when_its_time_is_up_or_at_ctrl_c(speech):
+def test_live_ends_when_its_time_is_up_or_at_ctrl_c(speech: NDArray[np.float32]) -> None:
     class Endless:
         latency, active = (0.0, 0.0), True
 
-        def __init__(self, **options):
+        def __init__(self, **options: Any) -> None:
             pass
 
-        def __enter__(self):
+        def __enter__(self) -> Self:
             return self
 
-        def __exit__(self, *_):
+        def __exit__(self, *_: object) -> None:
             pass
 
-    seen = []
+    seen: list[Reading] = []
     assert live(released(pretrained.DEFAULT), Endless, seen.append, seconds=0.15) == 0
     assert len(seen) == 2  # one every tenth of a second, the last after the time was up
 
-    def stop(_):
+    def stop(_: object) -> NoReturn:
         raise KeyboardInterrupt
 
     assert live(released(pretrained.DEFAULT), Endless, stop) == 0
 
 
-def test_decibels_of_known_signals():
+def test_decibels_of_known_signals() -> None:
     assert decibels(np.ones(10, np.float32)) == 0.0
     assert decibels(np.full(10, 0.1, np.float32)) == pytest.approx(-20, abs=1e-5)
     assert decibels(np.zeros(10, np.float32)) == FLOOR_DB
@@ -118,7 +134,7 @@ def test_decibels_of_known_signals():
 
 
 @pytest.fixture
-def devices(monkeypatch, tmp_path, speech):
+def devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, speech: NDArray[np.float32]) -> SimpleNamespace:
     """Tiny models, and a sounddevice whose microphone hears a second of speech."""
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
@@ -128,15 +144,17 @@ def devices(monkeypatch, tmp_path, speech):
     return module
 
 
-def test_live_on_the_command_line(devices, capsys):
+def test_live_on_the_command_line(devices: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["live", "--model", "tiny-query"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == "1000 codes"  # 500 frames of 32 samples
     assert " lost" in said and "delay 33 ms" in said  # 16 samples before, 32 in a chunk, and 30 ms of the devices
 
 
-def test_live_says_what_is_missing(devices, monkeypatch, capsys):
-    def fails(**options):
+def test_live_says_what_is_missing(
+    devices: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(**options: Any) -> NoReturn:
         raise devices.PortAudioError("Error querying device -1")
 
     devices.Stream = fails

@@ -3,6 +3,8 @@
 import io
 import json
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,27 +21,27 @@ CODEC = recipe().codec
 ALL = {"scalars": 0, "images": 0, "audio": 0, "histograms": 0}  # keep every event
 
 
-def board(folder):
+def board(folder: Path) -> EventAccumulator:
     accumulator = EventAccumulator(str(folder / "tensorboard"), size_guidance=ALL)
     accumulator.Reload()
     return accumulator
 
 
-def lines(folder):
+def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
-def result():
+def result() -> Validation:
     """Two clips of half a second; of 1,024 codes the first was used nine times, the 512th and the last once each."""
     codes = np.zeros((25, 4), np.int64)
-    clips = [Clip(sine(8000, 16000), gain * sine(8000, 16000, 880), codes) for gain in (0.5, 1.5)]
+    clips = [Clip(sine(8000, 16000), np.float32(gain) * sine(8000, 16000, 880), codes) for gain in (0.5, 1.5)]
     histogram = np.zeros(1024, np.int64)
     histogram[[0, 511, 1023]] = 9, 1, 1
     return Validation({"pesq": 1.5, "stoi": math.nan}, clips, histogram)
 
 
-def test_scalars_are_lines_and_curves(tmp_path):
+def test_scalars_are_lines_and_curves(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "run", CODEC)
     log.scalars("train", 100, 12.345, {"total": 1.23456789, "mel": 2.0})
     log.scalars("train", 200, 24.0, {"total": 1.0, "mel": -0.000123456789})
@@ -58,7 +60,7 @@ def test_scalars_are_lines_and_curves(tmp_path):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_null(tmp_path, value):
+def test_what_is_not_finite_is_null(tmp_path: Path, value: float) -> None:
     log = RunLog(tmp_path, CODEC)
     log.scalars("train", 1, 0.0, {"mel": value, "total": 2.0})
     log.close()
@@ -67,7 +69,7 @@ def test_what_is_not_finite_is_null(tmp_path, value):
     )
 
 
-def test_a_resumed_run_goes_on_in_the_same_files(tmp_path):
+def test_a_resumed_run_goes_on_in_the_same_files(tmp_path: Path) -> None:
     for step in (1, 2):
         log = RunLog(tmp_path, CODEC)
         log.scalars("train", step, float(step), {"total": 10.0 * step})
@@ -76,7 +78,7 @@ def test_a_resumed_run_goes_on_in_the_same_files(tmp_path):
     assert [(event.step, event.value) for event in board(tmp_path).Scalars("train/total")] == [(1, 10.0), (2, 20.0)]
 
 
-def test_a_validation_can_be_seen_and_heard(tmp_path, result):
+def test_a_validation_can_be_seen_and_heard(tmp_path: Path, result: Validation) -> None:
     log = RunLog(tmp_path, CODEC)
     log.validation(7, 3.0, result)
     log.close()
@@ -106,7 +108,7 @@ def test_a_validation_can_be_seen_and_heard(tmp_path, result):
             np.testing.assert_allclose(kept, audio.clip(-1, 1), rtol=0, atol=2 / 32768)
 
 
-def test_the_histogram_counts_the_codes(tmp_path, result):
+def test_the_histogram_counts_the_codes(tmp_path: Path, result: Validation) -> None:
     log = RunLog(tmp_path, CODEC)
     log.validation(7, 3.0, result)
     log.close()

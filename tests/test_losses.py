@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from spectok.errors import InputError
 from spectok.training.losses import LossConfig, Losses, decorrelation, judge, pitch_loss
@@ -14,41 +16,41 @@ WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation", "pit
 
 
 @pytest.fixture
-def losses():
+def losses() -> Losses:
     return Losses(LossConfig(stft_weight=1.0, level_weight=1.0), 16000)
 
 
 @pytest.fixture
-def noise():
+def noise() -> Tensor:
     return 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
 
 
-def test_equal_signals_cost_nothing(losses, noise):
+def test_equal_signals_cost_nothing(losses: Losses, noise: Tensor) -> None:
     assert {name: float(value) for name, value in losses(noise, noise).items()} == dict.fromkeys(NAMES, 0.0)
 
 
-def test_silence_instead_of_a_loud_signal_costs_one(losses, noise):
+def test_silence_instead_of_a_loud_signal_costs_one(losses: Losses, noise: Tensor) -> None:
     values = losses(1e4 * noise, torch.zeros_like(noise))
     # Far above the floors under energy and magnitude, which take the rest.
     assert float(values["complex"]) == pytest.approx(1.0, abs=5e-3)
     assert float(values["magnitude"]) == pytest.approx(1.0, abs=5e-3)
 
 
-def test_phase_counts_in_the_complex_loss_alone(losses, noise):
+def test_phase_counts_in_the_complex_loss_alone(losses: Losses, noise: Tensor) -> None:
     values = losses(10 * noise, -10 * noise)
     assert float(values["complex"]) == pytest.approx(4.0, abs=2e-2)  # |s - (-s)|² = 4 |s|²
     assert float(values["magnitude"]) == pytest.approx(0.0, abs=1e-6)
     assert float(values["mel"]) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_complex_loss_may_end_at_a_frequency(noise):
+def test_the_complex_loss_may_end_at_a_frequency(noise: Tensor) -> None:
     values = Losses(LossConfig(), 16000, phase_below=2000.0)(10 * noise, -10 * noise)
     assert float(values["complex"]) == pytest.approx(4.0 / 4, abs=5e-2)  # of white noise, a quarter lies below
     high = torch.sin(2 * math.pi * 5000 / 16000 * torch.arange(16000))[None]
     assert float(Losses(LossConfig(), 16000, phase_below=2000.0)(high, -high)["complex"]) < 5e-3  # 4 if it counted
 
 
-def test_a_gain_costs_what_the_formulas_say(losses, noise):
+def test_a_gain_costs_what_the_formulas_say(losses: Losses, noise: Tensor) -> None:
     values = losses(10 * noise, 40 * noise)
     # A gain of 4 is a gain of 2 after the square root of the power law: (2 - 1)² of the energy.
     assert float(values["magnitude"]) == pytest.approx(1.0, abs=5e-3)
@@ -56,7 +58,7 @@ def test_a_gain_costs_what_the_formulas_say(losses, noise):
     assert float(values["mel"]) == pytest.approx(math.log(4), abs=2e-2)  # the floor takes the rest
 
 
-def test_every_clip_weighs_the_same_however_loud(losses, noise):
+def test_every_clip_weighs_the_same_however_loud(losses: Losses, noise: Tensor) -> None:
     fake = noise.roll(1, dims=1)
     loud = losses(100 * noise, 100 * fake)
     louder = losses(400 * noise, 400 * fake)
@@ -64,21 +66,21 @@ def test_every_clip_weighs_the_same_however_loud(losses, noise):
         assert float(loud[name]) == pytest.approx(float(louder[name]), rel=1e-4)
 
 
-def test_gradients_are_finite_at_silence(losses, noise):
+def test_gradients_are_finite_at_silence(losses: Losses, noise: Tensor) -> None:
     for real in (noise, torch.zeros_like(noise)):
         fake = torch.zeros_like(noise, requires_grad=True)
         torch.stack(list(losses(real, fake).values())).sum().backward()
-        assert bool(torch.isfinite(fake.grad).all())
+        assert bool(fake.grad.isfinite().all())
 
 
-def test_a_gain_costs_its_logarithm_in_the_log_spectra(losses, noise):
+def test_a_gain_costs_its_logarithm_in_the_log_spectra(losses: Losses, noise: Tensor) -> None:
     # At this level no magnitude is near the floor of -70 dB.
     assert float(losses(1e4 * noise, 2e4 * noise)["stft"]) == pytest.approx(math.log(2), abs=1e-4)
     assert float(losses(2e4 * noise, -1e4 * noise)["stft"]) == pytest.approx(math.log(2), abs=1e-4)
     assert float(losses(1e-6 * noise, 2e-6 * noise)["stft"]) < 1e-3  # both silent
 
 
-def test_the_log_spectra_by_hand(losses, noise):
+def test_the_log_spectra_by_hand(losses: Losses, noise: Tensor) -> None:
     real, fake, terms = noise, noise.flip(1) * torch.linspace(0, 1, 16000), []
     for n_fft in (1024, 2048):
         window = torch.hann_window(n_fft)
@@ -88,7 +90,7 @@ def test_the_log_spectra_by_hand(losses, noise):
     assert float(losses(real, fake)["stft"]) == pytest.approx(float(sum(terms)) / 2, rel=1e-5)
 
 
-def test_the_log_spectra_tell_harmonics_from_noise_and_mel_bands_do_not(losses):
+def test_the_log_spectra_tell_harmonics_from_noise_and_mel_bands_do_not(losses: Losses) -> None:
     """Above 2 kHz: the harmonics of 120 Hz in place of noise with the same power in every band of 240 Hz."""
     times = torch.arange(16000) / 16000
     voices = [
@@ -104,7 +106,7 @@ def test_the_log_spectra_tell_harmonics_from_noise_and_mel_bands_do_not(losses):
     assert float(other["stft"]) > 3 * float(other["mel"])
 
 
-def test_the_pitch_loss_by_hand():
+def test_the_pitch_loss_by_hand() -> None:
     """Two voiced hops and one that is not; the targets are Gaussians of one class, and the class of nothing voiced."""
     logits = torch.randn(1, 3, 6)
     position, voiced = torch.tensor([[1.0, 2.5, 3.0]]), torch.tensor([[True, True, False]])
@@ -116,7 +118,7 @@ def test_the_pitch_loss_by_hand():
     assert float(pitch_loss(logits, position, voiced)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):
+def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses: Losses, noise: Tensor) -> None:
     assert float(losses(10 * noise, -40 * noise)["level"]) == pytest.approx(math.log(4), abs=1e-5)
     # The end of the second clip is louder: 14 of its 30 windows of 1,024 samples are in it whole, one by half.
     fake = 10 * noise
@@ -130,7 +132,7 @@ def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses, noise):
     assert silent == pytest.approx(50 / 20 * math.log(10), abs=1e-4)
 
 
-def test_the_level_counts_from_its_share_of_the_budget_on(noise):
+def test_the_level_counts_from_its_share_of_the_budget_on(noise: Tensor) -> None:
     late = Losses(LossConfig(level_weight=1.0, level_start=0.5), 16000)
     early, later = late(noise, -2 * noise, 0.49), late(noise, -2 * noise, 0.5)
     assert set(later) - set(early) == {"level"}
@@ -139,7 +141,7 @@ def test_the_level_counts_from_its_share_of_the_budget_on(noise):
         LossConfig(level_start=-0.1)
 
 
-def test_long_windows_have_the_level_of_their_loudest_part(noise):
+def test_long_windows_have_the_level_of_their_loudest_part(noise: Tensor) -> None:
     # A click 60 dB above the rest decides the level of the one long window, and of one or two in thirty short ones.
     real = 0.01 * noise
     real[:, 8192] = 160.0
@@ -150,11 +152,11 @@ def test_long_windows_have_the_level_of_their_loudest_part(noise):
     assert float(_level((1024, 16000))(real, fake)["level"]) == pytest.approx(sum(terms) / 2, rel=1e-6)
 
 
-def _level(windows):
+def _level(windows: tuple[int, ...]) -> Losses:
     return Losses(LossConfig(level_weight=1.0, level_windows=windows), 16000)
 
 
-def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(losses, noise):
+def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(losses: Losses, noise: Tensor) -> None:
     fake = noise.flip(1) * torch.tensor([[0.5], [2.0]])
     together = losses(noise, fake)
     alone = [losses(noise[row : row + 1], fake[row : row + 1]) for row in range(2)]
@@ -162,7 +164,7 @@ def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(lo
         assert float(together[name]) == pytest.approx(float(alone[0][name] + alone[1][name]) / 2, rel=1e-5)
 
 
-def test_two_draws_cost_half_of_the_energy_distance(losses, noise):
+def test_two_draws_cost_half_of_the_energy_distance(losses: Losses, noise: Tensor) -> None:
     draws = 0.1 * torch.randn(2, 2, 16000, generator=torch.Generator().manual_seed(1))
     together = losses(noise, draws.flatten(0, 1))
     for name in ("complex", "magnitude"):  # over the energy of the original, also between the draws
@@ -176,14 +178,14 @@ def test_two_draws_cost_half_of_the_energy_distance(losses, noise):
         LossConfig(draws=3)
 
 
-def test_one_draw_rewards_dullness_and_two_reward_what_varies_as_the_original():
+def test_one_draw_rewards_dullness_and_two_reward_what_varies_as_the_original() -> None:
     """Noise against other noise: with one draw the best is too quiet; with two it is as loud as the original."""
     generator = torch.Generator().manual_seed(0)
     real, *draws = 0.1 * torch.randn(3, 8, 16000, generator=generator)
     losses = Losses(LossConfig(), 16000)
     gains = torch.arange(0.5, 1.5, 0.05)
 
-    def best(*fakes):
+    def best(*fakes: Tensor) -> list[float]:
         """The gains that magnitude and mel like best."""
         values = [losses(real, gain * torch.cat(fakes)) for gain in gains]
         return [float(gains[int(torch.stack([v[name] for v in values]).argmin())]) for name in ("magnitude", "mel")]
@@ -192,25 +194,26 @@ def test_one_draw_rewards_dullness_and_two_reward_what_varies_as_the_original():
     assert best(*draws) == pytest.approx([1.0, 1.0], abs=0.01)
 
 
-def test_weights_by_name():
-    weights = LossConfig(**{f"{name}_weight": float(n) for n, name in enumerate(WEIGHTS)}).weights
+def test_weights_by_name() -> None:
+    given: dict[str, Any] = {f"{name}_weight": float(n) for n, name in enumerate(WEIGHTS)}
+    weights = LossConfig(**given).weights
     assert weights == {name: float(n) for n, name in enumerate(WEIGHTS)}
     assert {name for name, weight in LossConfig().weights.items() if weight} == {*NAMES[:3], "commitment"}
 
 
-def test_either_weight_makes_a_run_adversarial():
+def test_either_weight_makes_a_run_adversarial() -> None:
     assert not LossConfig().is_adversarial
     assert LossConfig(adversarial_weight=0.1).is_adversarial
     assert LossConfig(feature_weight=0.1).is_adversarial
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_weighs_nothing_is_not_computed(noise, name):
-    rest = {f"{other}_weight": float(other != name) for other in NAMES}
+def test_what_weighs_nothing_is_not_computed(noise: Tensor, name: str) -> None:
+    rest: dict[str, Any] = {f"{other}_weight": float(other != name) for other in NAMES}
     assert Losses(LossConfig(**rest), 16000)(noise, noise).keys() == set(NAMES) - {name}
 
 
-def test_least_squares_by_hand():
+def test_least_squares_by_hand() -> None:
     real, fake = [torch.tensor([1.0, 0.0]), torch.tensor([3.0])], [torch.tensor([0.5, -1.0]), torch.tensor([2.0])]
     maps = [[torch.ones(1)], [torch.ones(1)]]
     losses, error = judge((real, maps), (fake, maps))
@@ -219,7 +222,7 @@ def test_least_squares_by_hand():
     assert float(error) == (1.125 + 8) / 2
 
 
-def test_features_by_hand():
+def test_features_by_hand() -> None:
     real = [[torch.tensor([[2.0, -4.0]]), torch.tensor([[1.0, 1.0]])], [torch.tensor([[0.5, 0.0]])]]
     fake = [[torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 3.0]])], [torch.tensor([[0.5, 1.0]])]]
     logits = [torch.zeros(1), torch.zeros(1)]
@@ -234,23 +237,23 @@ def test_features_by_hand():
     assert float(losses["feature"]) == pytest.approx(3.0, rel=1e-5)
 
 
-def test_what_is_heard_of_the_original_gets_no_gradient_from_the_codec():
+def test_what_is_heard_of_the_original_gets_no_gradient_from_the_codec() -> None:
     logits = [torch.randn(3, requires_grad=True) for _ in range(2)]
     maps = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
     losses, error = judge(([logits[0]], [[maps[0]]]), ([logits[1]], [[maps[1]]]))
     (losses["adversarial"] + losses["feature"]).backward(retain_graph=True)
-    assert logits[0].grad is None and maps[0].grad is None
+    assert [x.grad for x in (logits[0], maps[0])] == [None, None]
     assert float(logits[1].grad.abs().min()) > 0 and float(maps[1].grad.abs().min()) > 0
     error.backward()
     assert float(logits[0].grad.abs().max()) > 0 and maps[0].grad is None
 
 
-def corners(dims, deviation=1.2):
+def corners(dims: int, deviation: float = 1.2) -> Tensor:
     """`[1, 2^dims, 1, dims]`: independent dimensions of exactly this deviation."""
     return deviation * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=dims)))[None, :, None]
 
 
-def test_independent_dimensions_of_the_right_deviation_cost_nothing():
+def test_independent_dimensions_of_the_right_deviation_cost_nothing() -> None:
     assert float(decorrelation(corners(5))) == pytest.approx(0.0, abs=1e-12)
     latent = 1.2 * torch.randn(4, 500, 8, 5)
     # Of 16,000 rows, moments have a variance of 1/16,000, squares of 2/16,000: (20 + 2 * 5) / 25 of that is expected.
@@ -258,33 +261,34 @@ def test_independent_dimensions_of_the_right_deviation_cost_nothing():
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.1, 2.0])
-def test_another_deviation_costs_what_it_is_off(scale):
+def test_another_deviation_costs_what_it_is_off(scale: float) -> None:
     assert float(decorrelation(scale * corners(4))) == pytest.approx((scale**2 - 1) ** 2 / 4, rel=1e-5)
     assert float(decorrelation(scale * corners(4, 0.7), 0.7)) == pytest.approx((scale**2 - 1) ** 2 / 4, rel=1e-5)
 
 
-def test_dimensions_that_tell_the_same_cost_their_pairs():
+def test_dimensions_that_tell_the_same_cost_their_pairs() -> None:
     same = corners(1).expand(-1, -1, -1, 5)
     assert float(decorrelation(same)) == pytest.approx(20 / 25, rel=1e-6)
     half = torch.cat([corners(2), corners(2)], dim=-1)  # four dimensions, two of which repeat the others
     assert float(decorrelation(half)) == pytest.approx(4 / 16, rel=1e-6)
 
 
-def test_decorrelation_pushes_the_deviation_where_it_belongs():
+def test_decorrelation_pushes_the_deviation_where_it_belongs() -> None:
     for scale, sign in ((0.8, -1), (1.25, 1)):
         latent = (scale * corners(3)).requires_grad_()
         decorrelation(latent).backward()
         assert bool((latent.grad.sign() == sign * latent.detach().sign()).all())
 
 
-def test_impossible_settings_are_refused():
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(InputError, match="must be lists of one length"):
         LossConfig(n_mels=(20, 40))
     with pytest.raises(InputError, match="n_mels 80 must be from 1 to an eighth of its mel_n_fft 256"):
         LossConfig(mel_n_fft=(256,), n_mels=(80,))
     for name in WEIGHTS:
+        negative: dict[str, Any] = {f"{name}_weight": -0.1}
         with pytest.raises(InputError, match=rf"{name}_weight is -0\.1, but must not be negative"):
-            LossConfig(**{f"{name}_weight": -0.1})
+            LossConfig(**negative)
     with pytest.raises(InputError, match=r"adversarial_start is 1\.5, but must be from 0 to 1"):
         LossConfig(adversarial_start=1.5)
     for windows in ((), (1024, 1)):
@@ -294,16 +298,17 @@ def test_impossible_settings_are_refused():
         LossConfig(power=0.5)
 
 
-def test_audio_must_be_as_long_as_the_longest_window():
+def test_audio_must_be_as_long_as_the_longest_window() -> None:
     assert LossConfig().longest == 2048
     assert LossConfig(spectral_n_fft=4096).longest == 4096
     for name in ("stft", "level"):  # theirs have 2,048 and 1,024 samples
-        short = LossConfig(mel_n_fft=(256,), n_mels=(20,), **{f"{name}_weight": 1.0})
+        weight: dict[str, Any] = {f"{name}_weight": 1.0}
+        short = LossConfig(mel_n_fft=(256,), n_mels=(20,), **weight)
         audio = torch.zeros(1, short.longest)
         assert float(Losses(short, 16000)(audio, audio)[name]) == 0.0
 
 
-def test_mel_filters_cover_their_bands_and_average(losses):
+def test_mel_filters_cover_their_bands_and_average(losses: Losses) -> None:
     for n_fft, n_mels in zip(LossConfig().mel_n_fft, LossConfig().n_mels, strict=True):
         bank = losses.get_buffer(f"mel_{n_fft}")
         assert bank.shape == (n_fft // 2 + 1, n_mels)

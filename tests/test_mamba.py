@@ -2,26 +2,27 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from spectok.model.bottleneck.mamba import Mamba, TwoWayMamba
 
 WIDTH, LENGTH, STATES, TAPS = 6, 9, 8, 4
 
 
-def sequence(rows=2):
+def sequence(rows: int = 2) -> Tensor:
     return torch.randn(rows, LENGTH, WIDTH, dtype=torch.float64)
 
 
-def mamba():
+def mamba() -> Mamba:
     layer = Mamba(WIDTH).double()
     with torch.no_grad():
         for parameter in layer.parameters():
-            parameter += 0.3 * torch.randn_like(parameter)
+            parameter.add_(0.3 * torch.randn_like(parameter))
     return layer
 
 
 @torch.no_grad()
-def test_mamba_is_its_recurrence():
+def test_mamba_is_its_recurrence() -> None:
     """Mamba, algorithm 2 and the block around it, one row, one position and one channel at a time."""
     layer, x = mamba(), sequence()
     for row, output in zip(x, layer(x), strict=True):
@@ -43,7 +44,7 @@ def test_mamba_is_its_recurrence():
             torch.testing.assert_close(output[position], expected, rtol=0, atol=1e-10)
 
 
-def test_one_way_hears_what_came_before_and_two_ways_hear_all():
+def test_one_way_hears_what_came_before_and_two_ways_hear_all() -> None:
     x = sequence(1).requires_grad_()
     heard = torch.autograd.grad(mamba()(x)[0, 4].sum(), x)[0][0].any(1)
     assert heard.tolist() == [True] * 5 + [False] * 4
@@ -52,7 +53,7 @@ def test_one_way_hears_what_came_before_and_two_ways_hear_all():
 
 
 @torch.no_grad()
-def test_the_way_down_is_the_way_up_of_the_reversed():
+def test_the_way_down_is_the_way_up_of_the_reversed() -> None:
     layer, x = TwoWayMamba(WIDTH).double(), sequence()
     up_of_reversed = layer.down(x.flip(1)).flip(1)
     torch.testing.assert_close(layer(x), (layer.up(x) + up_of_reversed) / math.sqrt(2), rtol=0, atol=1e-14)
@@ -61,7 +62,7 @@ def test_the_way_down_is_the_way_up_of_the_reversed():
 
 
 @torch.no_grad()
-def test_states_start_with_time_constants_of_one_to_hundreds_of_positions():
+def test_states_start_with_time_constants_of_one_to_hundreds_of_positions() -> None:
     layer = Mamba(32)
     steps = torch.nn.functional.softplus(layer.to_step.bias)
     constants = 1 / (steps[:, None] * layer.log_decay.exp())
@@ -69,5 +70,5 @@ def test_states_start_with_time_constants_of_one_to_hundreds_of_positions():
     assert float(constants.max()) == pytest.approx(100, rel=1e-4)
 
 
-def test_macs_of_the_scan():
+def test_macs_of_the_scan() -> None:
     assert Mamba(WIDTH).macs(7, LENGTH) == 7 * LENGTH * WIDTH * STATES * 3  # decay, drive and output

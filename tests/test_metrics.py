@@ -1,9 +1,12 @@
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
 from spectok.audio import read_audio
@@ -26,16 +29,16 @@ SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 
 
 @pytest.fixture(scope="module")
-def speech():
+def speech() -> NDArray[np.float32]:
     return read_audio(SPEECH, 16000)[0]
 
 
 @pytest.fixture(scope="module")
-def noisy(speech):
+def noisy(speech: NDArray[np.float32]) -> NDArray[np.float32]:
     return speech + 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
 
 
-def test_identical_speech_reaches_the_top_of_every_scale(speech):
+def test_identical_speech_reaches_the_top_of_every_scale(speech: NDArray[np.float32]) -> None:
     scores = score(speech, speech)
     assert list(scores) == list(METRICS)
     assert scores["pesq"] == pytest.approx(4.643888, abs=1e-5)
@@ -47,11 +50,11 @@ def test_identical_speech_reaches_the_top_of_every_scale(speech):
     assert scores["mel_distance"] == 0.0
 
 
-def test_score_is_each_metric_and_repeats_itself(speech, noisy):
-    state = np.random.get_state()[1].copy()
+def test_score_is_each_metric_and_repeats_itself(speech: NDArray[np.float32], noisy: NDArray[np.float32]) -> None:
+    state = np.random.get_state(legacy=False)["state"]["key"].copy()
     scores = score(speech, noisy)
     assert scores == score(speech, noisy)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)
+    np.testing.assert_array_equal(np.random.get_state(legacy=False)["state"]["key"], state)
     assert scores == {
         "pesq": pesq_wb(speech, noisy),
         "stoi": stoi(speech, noisy),
@@ -63,33 +66,35 @@ def test_score_is_each_metric_and_repeats_itself(speech, noisy):
     }
 
 
-def test_pesq_and_stoi_of_noisy_speech_stay_where_they_were(speech, noisy):
+def test_pesq_and_stoi_of_noisy_speech_stay_where_they_were(
+    speech: NDArray[np.float32], noisy: NDArray[np.float32]
+) -> None:
     assert pesq_wb(speech, noisy) == pytest.approx(1.0985, abs=2e-3)
     assert stoi(speech, noisy) == pytest.approx(0.86049, abs=1e-4)
     assert stoi(speech, noisy, extended=True) == pytest.approx(0.70517, abs=1e-4)
 
 
-def test_pesq_ignores_a_delay_that_stoi_does_not(speech):
+def test_pesq_ignores_a_delay_that_stoi_does_not(speech: NDArray[np.float32]) -> None:
     late = np.concatenate([np.zeros(800, np.float32), speech[:-800]])
     assert pesq_wb(speech, late) > 4.3
     assert stoi(speech, late) < 0.6
 
 
-def test_pesq_survives_more_utterances_than_its_c_code_can_hold(speech):
+def test_pesq_survives_more_utterances_than_its_c_code_can_hold(speech: NDArray[np.float32]) -> None:
     burst = np.concatenate([speech[16000:22400], np.zeros(6400, np.float32)])
     many = np.tile(burst, 54)  # 43 s: three pieces
     assert pesq_wb(many, many) == pytest.approx(4.643888, abs=1e-5)
 
 
 @pytest.mark.parametrize("gain", [1.0, 0.01, -3.0])
-def test_si_sdr_of_a_known_mixture_whatever_the_gain_and_offset(gain):
+def test_si_sdr_of_a_known_mixture_whatever_the_gain_and_offset(gain: float) -> None:
     phase = 2 * np.pi * 50 * np.arange(16000) / 16000
     real, noise = np.sin(phase), np.cos(phase)
     assert si_sdr(real, gain * (real + 0.1 * noise)) == pytest.approx(20.0, abs=1e-9)
     assert si_sdr(real + 0.3, gain * (real + 0.5 * noise) - 0.2) == pytest.approx(20 * math.log10(2), abs=1e-9)
 
 
-def test_si_sdr_at_its_limits():
+def test_si_sdr_at_its_limits() -> None:
     real, other = np.array([1.0, -1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0, -1.0])
     assert si_sdr(real, real) == 100.0
     assert si_sdr(real, other) == -100.0
@@ -97,14 +102,14 @@ def test_si_sdr_at_its_limits():
 
 
 @pytest.mark.parametrize("gain", [2.0, 0.5, -3.0])
-def test_level_of_a_gain_is_the_gain_in_decibels(speech, gain):
+def test_level_of_a_gain_is_the_gain_in_decibels(speech: NDArray[np.float32], gain: float) -> None:
     real = speech.astype(np.float64)  # so that -3 is exact to its last bits
     assert level_db(real, gain * real) == pytest.approx(20 * math.log10(abs(gain)), abs=1e-9)
     assert level_db(real, gain * real[::-1]) == pytest.approx(20 * math.log10(abs(gain)), abs=1e-9)
     assert level_db(np.array([1.0, 0.0]), np.array([0.0, 2.0])) == pytest.approx(6.0206, abs=1e-5)
 
 
-def test_level_at_its_limits():
+def test_level_at_its_limits() -> None:
     real = np.array([0.5, -0.5])
     assert level_db(real, 1e6 * real) == level_db(real, 1e5 * real) == pytest.approx(100.0, abs=1e-9)
     assert level_db(real, 1e-6 * real) == level_db(real, 0 * real) == pytest.approx(-100.0, abs=1e-9)
@@ -112,7 +117,7 @@ def test_level_at_its_limits():
     assert math.isnan(level_db(0 * real, real)) and math.isnan(level_db(0 * real, 0 * real))
 
 
-def test_overshoot_of_a_gain_is_the_gain_and_of_a_loss_nothing(speech):
+def test_overshoot_of_a_gain_is_the_gain_and_of_a_loss_nothing(speech: NDArray[np.float32]) -> None:
     real = speech.astype(np.float64)
     assert overshoot_db(real, -2 * real) == pytest.approx(20 * math.log10(2), abs=1e-9)
     assert overshoot_db(0.01 * real, 0.02 * real) == pytest.approx(20 * math.log10(2), abs=1e-9)
@@ -120,8 +125,8 @@ def test_overshoot_of_a_gain_is_the_gain_and_of_a_loss_nothing(speech):
     assert overshoot_db(real, 0 * real) == 0.0
 
 
-def test_overshoot_counts_the_bins_that_are_heard(speech, noisy):
-    def magnitudes(audio):
+def test_overshoot_counts_the_bins_that_are_heard(speech: NDArray[np.float32], noisy: NDArray[np.float32]) -> None:
+    def magnitudes(audio: NDArray[np.float32]) -> Tensor:
         window = torch.hann_window(512, dtype=torch.float64)
         given = torch.from_numpy(audio).double()
         return torch.stft(given, 512, 128, window=window, pad_mode="constant", return_complex=True).abs()
@@ -135,14 +140,14 @@ def test_overshoot_counts_the_bins_that_are_heard(speech, noisy):
     assert math.isnan(overshoot_db(silence, noisy[:16000])) and math.isnan(overshoot_db(silence[:0], silence[:0]))
 
 
-def test_mel_distance_of_a_gain_is_its_logarithm():
+def test_mel_distance_of_a_gain_is_its_logarithm() -> None:
     noise = 0.3 * np.random.default_rng(0).standard_normal(16000)
     assert mel_distance(noise, 0.5 * noise) == pytest.approx(math.log(2), abs=1e-9)
     assert mel_distance(noise, -noise) == 0.0
 
 
-def test_mel_distance_follows_its_definition(speech, noisy):
-    def log_mel(audio, n_fft, n_mels):
+def test_mel_distance_follows_its_definition(speech: NDArray[np.float32], noisy: NDArray[np.float32]) -> None:
+    def log_mel(audio: NDArray[np.float32], n_fft: int, n_mels: int) -> Tensor:
         window = torch.hann_window(n_fft, dtype=torch.float64)
         given = torch.from_numpy(audio).double()
         spectrum = torch.stft(given, n_fft, n_fft // 4, window=window, pad_mode="constant", return_complex=True)
@@ -155,7 +160,7 @@ def test_mel_distance_follows_its_definition(speech, noisy):
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 3000, 16000, 32000])
-def test_a_silent_or_short_original_defines_no_score_but_the_mel_distance(length):
+def test_a_silent_or_short_original_defines_no_score_but_the_mel_distance(length: int) -> None:
     silence = np.zeros(length, np.float32)
     for fake in (silence, silence + 0.1):
         scores = score(silence, fake)
@@ -163,20 +168,20 @@ def test_a_silent_or_short_original_defines_no_score_but_the_mel_distance(length
         assert all(math.isnan(value) for name, value in scores.items() if name != "mel_distance")
 
 
-def test_too_short_speech_has_no_pesq_and_no_stoi(speech):
+def test_too_short_speech_has_no_pesq_and_no_stoi(speech: NDArray[np.float32]) -> None:
     short = speech[16000:19000]
     scores = score(short, short)
     assert math.isnan(scores["pesq"]) and math.isnan(scores["stoi"]) and math.isnan(scores["estoi"])
     assert scores["si_sdr"] == 100.0 and scores["mel_distance"] == 0.0
 
 
-def test_mostly_silent_speech_has_too_few_frames_for_stoi(speech):
+def test_mostly_silent_speech_has_too_few_frames_for_stoi(speech: NDArray[np.float32]) -> None:
     sparse = np.zeros(32000, np.float32)
     sparse[16000:18000] = speech[16000:18000]
     assert math.isnan(stoi(sparse, sparse)) and math.isnan(stoi(sparse, sparse, extended=True))
 
 
-def test_silence_in_place_of_speech_gets_the_bottom_of_the_scale(speech):
+def test_silence_in_place_of_speech_gets_the_bottom_of_the_scale(speech: NDArray[np.float32]) -> None:
     scores = score(speech, np.zeros_like(speech))
     assert (scores["pesq"], scores["stoi"], scores["estoi"], scores["si_sdr"]) == (1.0, 0.0, 0.0, -100.0)
     assert scores["level_db"] == -100.0
@@ -184,7 +189,7 @@ def test_silence_in_place_of_speech_gets_the_bottom_of_the_scale(speech):
 
 
 @pytest.mark.parametrize("metric", [pesq_wb, stoi, si_sdr, level_db, mel_distance, score])
-def test_audio_that_cannot_be_compared_is_refused(metric, speech):
+def test_audio_that_cannot_be_compared_is_refused(metric: Callable[..., object], speech: NDArray[np.float32]) -> None:
     with pytest.raises(ValueError, match="one length"):
         metric(speech, speech[:-1])
     with pytest.raises(ValueError, match="one length"):
@@ -193,7 +198,7 @@ def test_audio_that_cannot_be_compared_is_refused(metric, speech):
         metric(speech, speech * np.float32("nan"))
 
 
-def test_interval_against_a_table_of_students_t():
+def test_interval_against_a_table_of_students_t() -> None:
     summary = interval([1.0, 2.0, math.nan, 3.0, 4.0, 5.0])
     assert (summary.mean, summary.n) == (3.0, 5)
     assert summary.half_width_95 == pytest.approx(2.776445 * math.sqrt(2.5) / math.sqrt(5), abs=1e-6)
@@ -201,7 +206,7 @@ def test_interval_against_a_table_of_students_t():
     assert interval(np.arange(101.0)).half_width_95 == pytest.approx(1.983972 * 29.300171 / math.sqrt(101), abs=1e-5)
 
 
-def test_interval_of_one_value_or_none():
+def test_interval_of_one_value_or_none() -> None:
     one, none = interval([math.nan, 2.5]), interval([math.nan])
     assert (one.mean, one.n) == (2.5, 1) and math.isnan(one.half_width_95)
     assert none.n == 0 and math.isnan(none.mean) and math.isnan(none.half_width_95)
@@ -218,20 +223,20 @@ def test_interval_of_one_value_or_none():
         ([3, 1], 1.0, 0.8112781244591328),
     ],
 )
-def test_codebook_use_of_known_histograms(histogram, used, entropy):
+def test_codebook_use_of_known_histograms(histogram: list[int], used: float, entropy: float) -> None:
     use = codebook_use(histogram)
     assert use.used == used
     assert use.entropy == pytest.approx(entropy, abs=1e-12)
 
 
-def test_codebook_use_without_counts_or_with_impossible_ones():
+def test_codebook_use_without_counts_or_with_impossible_ones() -> None:
     assert math.isnan(codebook_use([0, 0]).used) and math.isnan(codebook_use([0, 0]).entropy)
     for histogram in ([1], [1, -1], [[1, 2], [3, 4]]):
         with pytest.raises(ValueError, match="histogram"):
             codebook_use(histogram)
 
 
-def test_the_jackknife_of_a_mean_is_the_usual_interval():
+def test_the_jackknife_of_a_mean_is_the_usual_interval() -> None:
     values = np.array([1.0, 4.0, 2.0, 7.0, 3.5])
     left_out = [np.delete(values, index).mean() for index in range(5)]
     ours, usual = jackknife(values.mean(), left_out), interval(values)

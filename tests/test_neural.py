@@ -1,19 +1,24 @@
 """Neural rivals: of the right size with random weights, and with their own where those are on disk."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import soundfile
 import torch
+from numpy.typing import NDArray
 
 from spectok.audio import resample
 from spectok.bench import neural
 from spectok.bench.neural import NEURAL
 
-TINY = {"num_filters": 4, "codebook_dim": 32, "hidden_size": 32, "num_lstm_layers": 1}
+TINY: dict[str, Any] = {"num_filters": 4, "codebook_dim": 32, "hidden_size": 32, "num_lstm_layers": 1}
 
 
 @pytest.fixture(autouse=True)
-def fresh(monkeypatch):
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No model stays in memory from one test to the next."""
     monkeypatch.setattr(neural, "folder_of", lambda weights: None)
     torch.set_num_threads(1)
@@ -27,7 +32,7 @@ def fresh(monkeypatch):
     ("name", "millions", "gmacs"),
     [("encodec-6", 14.85, 3.06), ("dac-6", 74.1, 40.0), ("mimi-1.1", 79.3, 5.45), ("snac-1", 19.8, 7.45)],
 )
-def test_random_weights_have_the_right_size(name, millions, gmacs):
+def test_random_weights_have_the_right_size(name: str, millions: float, gmacs: float) -> None:
     facts = NEURAL[name].facts()
     assert facts["parameters"] / 1e6 == pytest.approx(millions, rel=0.005)
     assert facts["macs"] / 1e9 == pytest.approx(gmacs, rel=0.01)
@@ -37,7 +42,9 @@ def test_random_weights_have_the_right_size(name, millions, gmacs):
 
 
 @pytest.mark.parametrize("name", ["encodec-1.5", "mimi-1.1", "snac-1"])
-def test_audio_comes_back_as_long_as_it_was_and_bytes_are_those_of_the_rate(name, speech):
+def test_audio_comes_back_as_long_as_it_was_and_bytes_are_those_of_the_rate(
+    name: str, speech: NDArray[np.float32]
+) -> None:
     rival = NEURAL[name]
     coded = rival.code(speech[:16001])
     assert coded.audio.shape == (16001,) and coded.audio.dtype == np.float32
@@ -45,7 +52,9 @@ def test_audio_comes_back_as_long_as_it_was_and_bytes_are_those_of_the_rate(name
     assert coded.encode_seconds > 0 and coded.decode_seconds > 0
 
 
-def test_weights_on_disk_are_taken(tmp_path, monkeypatch, speech):
+def test_weights_on_disk_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: NDArray[np.float32]
+) -> None:
     from transformers import EncodecConfig, EncodecModel
 
     torch.manual_seed(1)
@@ -66,12 +75,12 @@ def test_weights_on_disk_are_taken(tmp_path, monkeypatch, speech):
     np.testing.assert_allclose(resample(heard, 24000, 16000), coded.audio, rtol=0, atol=1e-4)  # written with 16 bits
 
 
-def test_what_is_not_in_the_cache_is_not_asked_of_the_net(monkeypatch, tmp_path):
+def test_what_is_not_in_the_cache_is_not_asked_of_the_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert neural.folder_of("nobody/nothing") is None
 
 
-def test_a_package_that_is_not_installed_is_named(monkeypatch):
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert NEURAL["snac-1"].missing == "snac-1 needs the package snac: pip install 'spectok[neural]'"

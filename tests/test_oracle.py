@@ -1,6 +1,7 @@
 """The decoder's spectrum with parts of the original's."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from spectok.config import ExcitationConfig
 from spectok.training.validation import reconstruct
 
 
-def test_each_part_comes_from_where_it_is_said_to():
+def test_each_part_comes_from_where_it_is_said_to() -> None:
     codec = random_codec(dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0)))
     times = np.arange(4800) / 16000
     real = (0.3 * np.sin(2 * np.pi * 500 * times) + 0.1 * np.sin(2 * np.pi * 5000 * times)).astype(np.float32)
@@ -28,12 +29,12 @@ def test_each_part_comes_from_where_it_is_said_to():
         assert powers["nothing"][part].sum() != pytest.approx(powers["everything"][part].sum(), rel=0.5)
 
 
-def test_an_average_is_one_of_powers():
+def test_an_average_is_one_of_powers() -> None:
     magnitude = torch.tensor([3.0, 4.0, 0.0, 0.0, 12.0])[None, None, None]
     expected = np.sqrt([(9 + 9 + 16) / 3, (9 + 16) / 3, 16 / 3, 144 / 3, 288 / 3])
     np.testing.assert_allclose(averaged(magnitude, 3)[0, 0, 0].numpy(), expected, rtol=1e-6)
 
 
-def test_a_folder_without_a_model_is_refused(tmp_path, capsys):
+def test_a_folder_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--data", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("oracle: ")

@@ -14,7 +14,7 @@ from spectok.cli.main import main
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_holds_every_released_model(tmp_path):
+def test_the_wheel_holds_every_released_model(tmp_path: Path) -> None:
     wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("spectok/_pretrained/")}
@@ -26,17 +26,17 @@ def test_the_wheel_holds_every_released_model(tmp_path):
     assert [name for name in held if name.endswith((".pt", ".pkl", ".bin"))] == []
 
 
-def test_the_version_is_the_projects():
+def test_the_version_is_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert spectok.__version__ == project["version"]
 
 
-def test_the_command_line_tells_the_version(capsys):
+def test_the_command_line_tells_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"spectok {spectok.__version__}\n"
 
 
-def test_what_is_public_is_documented():
+def test_what_is_public_is_documented() -> None:
     assert [name for name in spectok.__all__ if not (getattr(spectok, name).__doc__ or "").strip()] == []

@@ -2,14 +2,17 @@ import hashlib
 import json
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from make_golden import GOLDEN, codes
-from models import in_double_precision, released, use_root, write_root
+from models import in_double_precision, released, released_codec, use_root, write_root
+from numpy.typing import NDArray
 
 from spectok import InputError, Tokenizer, pretrained
 from spectok.audio import read_audio, resample
@@ -29,24 +32,24 @@ every_model = pytest.mark.parametrize("name", sorted(BUDGETS))
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A writable folder of two released models, tiny ones."""
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     return tmp_path / "pretrained"
 
 
-def refuses(sentence):
+def refuses(sentence: str) -> pytest.RaisesExc[InputError]:
     return pytest.raises(InputError, match=sentence)
 
 
-def test_the_released_models_are_these():
+def test_the_released_models_are_these() -> None:
     assert pretrained.models() == sorted(BUDGETS)
     assert pretrained.DEFAULT in BUDGETS
 
 
 @every_model
-def test_the_index_names_the_files(name):
+def test_the_index_names_the_files(name: str) -> None:
     index = tomllib.loads((pretrained.root() / "index.toml").read_text(encoding="utf-8"))[name]
     model = pretrained.find(name)
     assert model.weights == pretrained.root() / name / "model.safetensors"
@@ -59,9 +62,9 @@ def test_the_index_names_the_files(name):
 
 
 @every_model
-def test_weights_are_those_of_the_codec_and_no_more(name):
+def test_weights_are_those_of_the_codec_and_no_more(name: str) -> None:
     stored, _ = load_tensors(pretrained.find(name).weights)
-    codec = released(name, "torch").engine.codec
+    codec = released_codec(name)
     assert stored.keys() == codec.state_dict().keys()
     for key, value in codec.state_dict().items():
         assert torch.equal(value, stored[key]), key
@@ -69,8 +72,8 @@ def test_weights_are_those_of_the_codec_and_no_more(name):
 
 
 @every_model
-def test_budgets(name):
-    config, codec, budget = released(name).config, released(name, "torch").engine.codec, BUDGETS[name]
+def test_budgets(name: str) -> None:
+    config, codec, budget = released(name).config, released_codec(name), BUDGETS[name]
     assert config.name == name
     assert (config.sample_rate, config.frame_rate, config.bitrate) == (16000, 50, budget["bitrate"])
     assert config.quantizer.tokens_per_frame == budget["tokens"]
@@ -83,7 +86,7 @@ def test_budgets(name):
 
 
 @every_model
-def test_quality_and_variety(name):
+def test_quality_and_variety(name: str) -> None:
     tokenizer, floor = released(name), FLOORS[name]
     scores, codes = [], []
     for clip in CLIPS:
@@ -98,12 +101,12 @@ def test_quality_and_variety(name):
     assert len(np.unique(np.concatenate(codes))) > floor["codes"]
 
 
-def decibels(audio):
-    return 10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20)
+def decibels(audio: NDArray[np.float32]) -> float:
+    return float(10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20))
 
 
 @every_model
-def test_loudness_passes_and_silence_stays_silent(name, speech):
+def test_loudness_passes_and_silence_stays_silent(name: str, speech: NDArray[np.float32]) -> None:
     """A second of silence stays below -70 dB; spectok-16k-800, which starts with a faint click, misses that by 4 dB."""
     tokenizer = released(name)
     silence = tokenizer.decode(tokenizer.encode(np.zeros(16000, np.float32)))
@@ -122,7 +125,7 @@ def test_loudness_passes_and_silence_stays_silent(name, speech):
 
 
 @every_model
-def test_what_is_above_3_khz_does_not_repeat_with_the_frames(name, speech):
+def test_what_is_above_3_khz_does_not_repeat_with_the_frames(name: str, speech: NDArray[np.float32]) -> None:
     """The correlation a code apart is -.06 in the original; models without random signs had .49 and .65, a buzz.
 
     Half a code apart it is .01 in the original; a model that learned to fill every other bin had .29.
@@ -136,14 +139,14 @@ def test_what_is_above_3_khz_does_not_repeat_with_the_frames(name, speech):
 
 
 @every_model
-def test_codes_are_the_golden_ones(name):
+def test_codes_are_the_golden_ones(name: str) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
     assert golden["weights"] == pretrained.find(name).sha256, "new weights need tests/make_golden.py"
     assert codes(name) == golden["codes"]
     assert len(golden["codes"]) == 101 * released(name).tokens_per_frame
 
 
-def few(different):
+def few(different: NDArray[np.bool_]) -> bool:
     """At most 1 in 500 codes, and one of a short stream, that float32 may flip.
 
     Its last bits depend on how long a step is and how many rows it has, as kernels then add in another order; a latent
@@ -152,7 +155,9 @@ def few(different):
     return int(different.sum()) <= 1 + different.size // 500
 
 
-def streamed(tokenizer, audio, size):
+def streamed(
+    tokenizer: Tokenizer, audio: NDArray[np.float32], size: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Codes and audio of both sessions, `size` samples at a time."""
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
     codes = [encoder.push(audio[start : start + size]) for start in range(0, len(audio), size)] + [encoder.flush()]
@@ -161,7 +166,7 @@ def streamed(tokenizer, audio, size):
 
 @every_model
 @pytest.mark.parametrize(("size", "length"), [(1, 3333), (320, 32000), (592, 32000), (32000, 32000)])
-def test_streaming_is_offline_on_speech(name, size, length, speech):
+def test_streaming_is_offline_on_speech(name: str, size: int, length: int, speech: NDArray[np.float32]) -> None:
     tokenizer, audio = in_double_precision(name), speech[8000 : 8000 + length]
     codes, heard = streamed(tokenizer, audio, size)
     np.testing.assert_array_equal(codes, tokenizer.encode(audio))
@@ -172,7 +177,7 @@ def test_streaming_is_offline_on_speech(name, size, length, speech):
 
 
 @every_model
-def test_a_batch_of_speech_is_its_rows(name, speech):
+def test_a_batch_of_speech_is_its_rows(name: str, speech: NDArray[np.float32]) -> None:
     audio = np.stack([speech[start : start + 8000] for start in (8000, 20000, 40000)])
     for tokenizer, tolerance in ((in_double_precision(name), 1e-9), (released(name), 1e-5)):
         codes = tokenizer.encode(audio)
@@ -184,7 +189,7 @@ def test_a_batch_of_speech_is_its_rows(name, speech):
 
 
 @every_model
-def test_latency_is_the_reported_one(name, speech):
+def test_latency_is_the_reported_one(name: str, speech: NDArray[np.float32]) -> None:
     tokenizer = released(name)
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
     heard, worst = 0, 0
@@ -197,7 +202,7 @@ def test_latency_is_the_reported_one(name, speech):
 
 
 @every_model
-def test_a_stereo_file_at_44100_hz(name, speech, tmp_path):
+def test_a_stereo_file_at_44100_hz(name: str, speech: NDArray[np.float32], tmp_path: Path) -> None:
     tokenizer = released(name)
     left = resample(speech[8000:24000], 16000, 44100)
     path = tmp_path / "stereo.wav"
@@ -211,14 +216,14 @@ def test_a_stereo_file_at_44100_hz(name, speech, tmp_path):
     np.testing.assert_array_equal(heard, resample(tokenizer.decode(codes, 16000), 16000, 44100))
 
 
-def flip(path, position):
+def flip(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
     content[position] ^= 1
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize("position", [8, 5000, -1])
-def test_a_flipped_byte_is_found(root, position):
+def test_a_flipped_byte_is_found(root: Path, position: int) -> None:
     assert pretrained.find("tiny-query").config.name == "tiny-query"
     flip(root / "tiny-query" / "model.safetensors", position)
     with refuses(
@@ -229,7 +234,7 @@ def test_a_flipped_byte_is_found(root, position):
 
 
 @pytest.mark.parametrize("file", pretrained.FILES)
-def test_a_flipped_byte_in_a_copy_of_the_release(file, tmp_path, monkeypatch):
+def test_a_flipped_byte_in_a_copy_of_the_release(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(pretrained.root(), tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     flip(tmp_path / "pretrained" / pretrained.DEFAULT / file, -1)
@@ -238,17 +243,17 @@ def test_a_flipped_byte_in_a_copy_of_the_release(file, tmp_path, monkeypatch):
         tokenizer.decode(tokenizer.encode(np.zeros(1000, np.float32)))
 
 
-def test_an_unknown_model_is_refused_by_name(root):
+def test_an_unknown_model_is_refused_by_name(root: Path) -> None:
     with refuses("^there is no model 'spectok-8k'; known are tiny-flat, tiny-query, or give a folder$"):
         pretrained.find("spectok-8k")
 
 
-def test_a_folder_without_index_has_no_names(tmp_path, monkeypatch):
+def test_a_folder_without_index_has_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_root(monkeypatch, tmp_path)
     assert pretrained.models() == []
 
 
-def test_the_package_comes_before_the_source_tree(root, tmp_path, monkeypatch):
+def test_the_package_comes_before_the_source_tree(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_root(tmp_path / "packaged")
     monkeypatch.setattr(pretrained, "PACKAGED", tmp_path / "packaged")
     assert pretrained.find("tiny-flat").weights == tmp_path / "packaged" / "tiny-flat" / "model.safetensors"
@@ -262,7 +267,7 @@ def test_the_package_comes_before_the_source_tree(root, tmp_path, monkeypatch):
         (lambda data: data.update(latent_dim="12"), r"config\.json: latent_dim is '12', but must be of type int$"),
     ],
 )
-def test_a_configuration_is_read_strictly(root, edit, sentence):
+def test_a_configuration_is_read_strictly(root: Path, edit: Callable[[dict[str, Any]], object], sentence: str) -> None:
     path = root / "tiny-query" / "config.json"
     data = json.loads(path.read_text(encoding="utf-8"))
     edit(data)
@@ -273,7 +278,7 @@ def test_a_configuration_is_read_strictly(root, edit, sentence):
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
-def test_a_missing_file_is_named(root, file):
+def test_a_missing_file_is_named(root: Path, file: str) -> None:
     (root / "tiny-query" / file).unlink()
     for name in ("tiny-query", root / "tiny-query"):
         with refuses(f"^cannot read [^\n]*{file}: [^\n]*No such file or directory[^\n]*$"):
@@ -281,7 +286,7 @@ def test_a_missing_file_is_named(root, file):
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_weights_cut_off_are_refused_in_a_folder(root, keep):
+def test_weights_cut_off_are_refused_in_a_folder(root: Path, keep: int) -> None:
     path = root / "tiny-query" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with refuses("^cannot read [^\n]*model.safetensors: [^\n]+$"):
@@ -289,7 +294,7 @@ def test_weights_cut_off_are_refused_in_a_folder(root, keep):
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape"])
-def test_weights_are_loaded_strictly(root, change):
+def test_weights_are_loaded_strictly(root: Path, change: str) -> None:
     path = root / "tiny-query" / "model.safetensors"
     tensors, _ = load_tensors(path)
     first = next(iter(tensors))
@@ -302,6 +307,6 @@ def test_weights_are_loaded_strictly(root, change):
         Tokenizer.from_pretrained(root / "tiny-query")
 
 
-def test_the_releases_take_at_most_17_megabytes():
+def test_the_releases_take_at_most_17_megabytes() -> None:
     folders = [pretrained.find(name).folder for name in pretrained.models()]
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= 17e6

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from spectok.config import QuantizerConfig
 from spectok.model.quantizer import FSQuantizer, SoftLimit, VectorQuantizer
@@ -17,19 +18,19 @@ VQ = QuantizerConfig(
 )
 
 
-def every_code(config):
+def every_code(config: QuantizerConfig) -> Tensor:
     """All codes in order, as one row `[1, F, K]`."""
     return torch.arange(config.codebook_size).reshape(1, -1, config.tokens_per_frame)
 
 
-def fill(quantizer, latents):
+def fill(quantizer: VectorQuantizer, latents: Tensor) -> None:
     for start in range(0, latents.shape[1], 5):
         part = latents[:, start : start + 5]
         quantizer.update_(part, quantizer.encode(part))
 
 
 @pytest.fixture
-def ready():
+def ready() -> VectorQuantizer:
     """A VQ initialised from 40 latents around 16 separate points."""
     quantizer = VectorQuantizer(VQ)
     points = 4 * torch.randn(16, 3)
@@ -39,12 +40,13 @@ def ready():
     return quantizer
 
 
-def entries(quantizer):
-    return quantizer.codebook.embed[0].clone()
+def entries(quantizer: VectorQuantizer) -> Tensor:
+    embed: Tensor = quantizer.codebook.embed[0]
+    return embed.clone()
 
 
 @fsq
-def test_fsq_codes_and_vectors_are_a_bijection(config):
+def test_fsq_codes_and_vectors_are_a_bijection(config: QuantizerConfig) -> None:
     quantizer, codes = FSQuantizer(config), every_code(config)
     vectors = quantizer.decode(codes)
     assert vectors.shape == (*codes.shape, config.codebook_dim)
@@ -55,7 +57,7 @@ def test_fsq_codes_and_vectors_are_a_bijection(config):
 
 
 @fsq
-def test_fsq_values_are_on_a_grid_symmetric_about_zero(config):
+def test_fsq_values_are_on_a_grid_symmetric_about_zero(config: QuantizerConfig) -> None:
     vectors = FSQuantizer(config).decode(every_code(config)).reshape(-1, config.codebook_dim)
     for dimension, levels in enumerate(config.levels):
         values = vectors[:, dimension].unique()
@@ -63,7 +65,7 @@ def test_fsq_values_are_on_a_grid_symmetric_about_zero(config):
 
 
 @fsq
-def test_fsq_takes_the_nearest_value_after_tanh(config):
+def test_fsq_takes_the_nearest_value_after_tanh(config: QuantizerConfig) -> None:
     latent = 1.5 * torch.randn(3, 20, config.tokens_per_frame, config.codebook_dim)
     quantizer = FSQuantizer(config)
     output = quantizer(latent)
@@ -76,13 +78,13 @@ def test_fsq_takes_the_nearest_value_after_tanh(config):
     assert torch.equal(quantizer.encode(latent), output.codes)
 
 
-def test_fsq_reaches_its_whole_codebook_and_no_more():
+def test_fsq_reaches_its_whole_codebook_and_no_more() -> None:
     latent = 100 * torch.tensor([-1.0, 1.0]).repeat(5)[:10].reshape(1, 1, 2, 5)
     codes = FSQuantizer(SMALL).encode(torch.cat([latent, torch.full((1, 1, 2, 5), 1e6)], dim=1))
     assert int(codes.max()) == 1023 and int(codes.min()) >= 0
 
 
-def test_fsq_gradient_is_that_of_tanh():
+def test_fsq_gradient_is_that_of_tanh() -> None:
     latent = torch.randn(2, 3, 8, 5, dtype=torch.float64, requires_grad=True)
     weights = torch.randn_like(latent)
     (FSQuantizer(SMALL).double()(latent).quantized * weights).sum().backward()
@@ -90,7 +92,7 @@ def test_fsq_gradient_is_that_of_tanh():
     torch.testing.assert_close(latent.grad, expected, rtol=1e-7, atol=0)  # the step 2 / 3 is a float32 inside
 
 
-def test_fsq_has_nothing_to_learn():
+def test_fsq_has_nothing_to_learn() -> None:
     quantizer = FSQuantizer(SMALL)
     assert list(quantizer.parameters()) == [] and dict(quantizer.state_dict()) == {}
     vectors = quantizer.decode(every_code(SMALL)).clone()
@@ -98,13 +100,13 @@ def test_fsq_has_nothing_to_learn():
     assert torch.equal(quantizer.decode(every_code(SMALL)), vectors)
 
 
-def test_vq_codes_and_vectors_are_a_bijection(ready):
+def test_vq_codes_and_vectors_are_a_bijection(ready: VectorQuantizer) -> None:
     codes = every_code(VQ)
     assert torch.equal(ready.encode(ready.decode(codes)), codes)
     assert torch.equal(ready.double().encode(ready.decode(codes)), codes)
 
 
-def test_vq_passes_latents_through_until_the_pool_is_full():
+def test_vq_passes_latents_through_until_the_pool_is_full() -> None:
     quantizer = VectorQuantizer(VQ)
     latents = torch.randn(1, 20, 2, 3)
     for start in range(0, 20, 5):
@@ -113,13 +115,13 @@ def test_vq_passes_latents_through_until_the_pool_is_full():
         output = quantizer(part)
         assert torch.equal(output.quantized, part) and float(output.commitment_loss.detach()) == 0
         output.quantized.sum().backward()
-        assert torch.equal(part.grad, torch.ones_like(part))
+        assert part.grad is not None and torch.equal(part.grad, torch.ones_like(part))
         quantizer.update_(part, output.codes)
     assert quantizer.is_ready
     assert not torch.equal(quantizer(latents).quantized, latents)
 
 
-def test_vq_is_initialised_by_k_means_on_the_pool(ready):
+def test_vq_is_initialised_by_k_means_on_the_pool(ready: VectorQuantizer) -> None:
     pool = ready.pool
     nearest = torch.cdist(pool, entries(ready)).argmin(1)
     for code in range(16):
@@ -130,7 +132,7 @@ def test_vq_is_initialised_by_k_means_on_the_pool(ready):
     assert float(ready.codebook.cluster_size.sum()) == 40
 
 
-def test_vq_takes_the_nearest_entry_and_passes_gradients_straight_through(ready):
+def test_vq_takes_the_nearest_entry_and_passes_gradients_straight_through(ready: VectorQuantizer) -> None:
     latent = torch.randn(2, 5, 2, 3, requires_grad=True)
     output = ready(latent)
     distances = (latent[..., None, :] - entries(ready)).norm(dim=-1)
@@ -140,15 +142,15 @@ def test_vq_takes_the_nearest_entry_and_passes_gradients_straight_through(ready)
     expected = (latent - nearest).square().mean()
     torch.testing.assert_close(output.commitment_loss, expected, rtol=1e-6, atol=0)
     output.quantized.sum().backward()
-    assert torch.equal(latent.grad, torch.ones_like(latent))
+    assert latent.grad is not None and torch.equal(latent.grad, torch.ones_like(latent))
 
 
-def test_vq_takes_the_lowest_code_of_equal_entries(ready):
+def test_vq_takes_the_lowest_code_of_equal_entries(ready: VectorQuantizer) -> None:
     ready.codebook.embed[0, 9] = ready.codebook.embed[0, 4]
     assert ready.encode(ready.decode(torch.tensor([[[9, 4]]]))).tolist() == [[[4, 4]]]
 
 
-def test_vq_changes_in_update_and_nowhere_else(ready):
+def test_vq_changes_in_update_and_nowhere_else(ready: VectorQuantizer) -> None:
     before = {name: tensor.clone() for name, tensor in ready.state_dict().items()}
     pool = ready.pool.clone()
     latent = torch.randn(2, 5, 2, 3)
@@ -163,7 +165,7 @@ def test_vq_changes_in_update_and_nowhere_else(ready):
     assert changed == {"codebook.embed", "codebook.embed_avg", "codebook.cluster_size"}
 
 
-def test_vq_update_by_hand(ready):
+def test_vq_update_by_hand(ready: VectorQuantizer) -> None:
     ready.codebook.cluster_size.fill_(3.0)  # no entry is near expiry
     ready.codebook.embed_avg.copy_(3 * ready.codebook.embed)
     old = entries(ready)
@@ -179,7 +181,7 @@ def test_vq_update_by_hand(ready):
     torch.testing.assert_close(entries(ready), sums / smoothed[:, None], rtol=1e-5, atol=1e-6)
 
 
-def test_vq_expiry_resets_the_entry_and_its_averages_and_the_next_update_keeps_it(ready):
+def test_vq_expiry_resets_the_entry_and_its_averages_and_the_next_update_keeps_it(ready: VectorQuantizer) -> None:
     ready.codebook.cluster_size.fill_(3.0)
     ready.codebook.embed_avg.copy_(3 * ready.codebook.embed)
     ready.codebook.cluster_size[0, 5] = 0.51  # after one unused update 0.459, below the threshold
@@ -203,7 +205,7 @@ def test_vq_expiry_resets_the_entry_and_its_averages_and_the_next_update_keeps_i
     torch.testing.assert_close(entries(ready)[5], expected, rtol=1e-4, atol=0)
 
 
-def test_vq_pool_keeps_the_last_latents():
+def test_vq_pool_keeps_the_last_latents() -> None:
     quantizer = VectorQuantizer(dataclasses.replace(VQ, expiry_threshold=0.0))
     rows = torch.arange(3 * 66.0).reshape(66, 3)
     for start, stop in ((0, 10), (10, 12), (12, 50), (50, 66)):
@@ -214,7 +216,7 @@ def test_vq_pool_keeps_the_last_latents():
     assert torch.equal(quantizer.pool, rows[-40:])
 
 
-def test_vq_pool_is_never_smaller_than_the_codebook_and_not_saved():
+def test_vq_pool_is_never_smaller_than_the_codebook_and_not_saved() -> None:
     quantizer = VectorQuantizer(dataclasses.replace(VQ, pool_size=4))
     assert quantizer.pool.shape == (16, 3)
     assert sorted(quantizer.state_dict()) == [
@@ -225,7 +227,7 @@ def test_vq_pool_is_never_smaller_than_the_codebook_and_not_saved():
     ]
 
 
-def test_soft_limit_is_its_formula():
+def test_soft_limit_is_its_formula() -> None:
     latent = 3 * torch.randn(2, 4, 40, dtype=torch.float64)
     limited = SoftLimit(40, 1.5).double()(latent)
     for row in range(2):
@@ -235,7 +237,7 @@ def test_soft_limit_is_its_formula():
             torch.testing.assert_close(limited[row, frame], expected, rtol=0, atol=1e-12)
 
 
-def test_soft_limit_bounds_loud_frames_and_leaves_quiet_ones():
+def test_soft_limit_bounds_loud_frames_and_leaves_quiet_ones() -> None:
     latent = torch.randn(1, 3, 40, dtype=torch.float64) * torch.tensor([1e-4, 1.0, 1e4]).reshape(1, 3, 1)
     limited = SoftLimit(40, 1.5).double()(latent)
     torch.testing.assert_close(limited[:, 0], latent[:, 0], rtol=1e-8, atol=0)

@@ -1,6 +1,7 @@
 """recipes/train.py and recipes/release.py from the command line: what they leave, and what they refuse."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,14 @@ from spectok.weights import load_tensors, load_weights
 RECIPE = "recipes/spectok-16k-4k.toml"
 
 
-def train(prepared, out, *arguments):
+def train(prepared: Path, out: Path, *arguments: str) -> int:
     always = ["--data", str(prepared), "--out", str(out), "--quiet", "--device", "cpu"]
     return train_recipe.main([RECIPE, *always, *OVERRIDES, *arguments])
 
 
-def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, capsys):
+def test_a_run_leaves_what_it_promises_and_can_be_released(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     assert train(prepared, run, "--steps=2", *JUDGED) == 0
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -94,13 +97,15 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(prepared, tmp_path, c
         (["--steps=1", "--set=loss.feature_weight=-1"], "feature_weight is -1.0, but must not be negative"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_sentence(prepared, tmp_path, capsys, arguments, sentence):
+def test_what_cannot_be_run_is_refused_in_one_sentence(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
     assert train(prepared, tmp_path / "run", *arguments) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.startswith("train: ") and said.count("\n") == 1
 
 
-def test_recipes_are_strict(tmp_path):
+def test_recipes_are_strict(tmp_path: Path) -> None:
     good = "recipes/flat.toml"
     with pytest.raises(InputError, match="unknown key 'nonsense'"):
         train_recipe.load_recipe(good, ["codec.nonsense=1"])

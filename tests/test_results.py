@@ -1,6 +1,8 @@
 """What the released models must reach: read off the committed results, codec and rivals in one run."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,21 +12,22 @@ from spectok import pretrained
 
 
 @pytest.fixture(scope="module")
-def results():
-    return json.loads(RESULTS.read_text(encoding="utf-8"))
+def results() -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return results
 
 
 @pytest.mark.parametrize(
     ("model", "rival"), [("spectok-16k-4k", "codec2-3200"), ("spectok-16k-800", "codec2-700C")], ids=["4k", "800"]
 )
-def test_each_model_beats_codec2_at_about_its_rate(results, model, rival):
+def test_each_model_beats_codec2_at_about_its_rate(results: dict[str, Any], model: str, rival: str) -> None:
     (pair,) = (p for p in results["paired"] if (p["first"], p["second"], p["group"]) == (model, rival, "clean_*"))
     for metric in ("pesq", "stoi"):  # by more than the interval of the paired differences
         assert pair[metric]["mean"] - pair[metric]["half_width_95"] > 0, metric
         assert pair[metric]["n"] == results["coders"][model]["groups"]["clean_*"]["files"] > 100
 
 
-def test_the_results_are_of_the_released_weights(results):
+def test_the_results_are_of_the_released_weights(results: dict[str, Any]) -> None:
     for name in pretrained.models():
         assert results["coders"][name]["facts"]["weight_hash"] == pretrained.find(name).weight_hash
 
@@ -32,7 +35,9 @@ def test_the_results_are_of_the_released_weights(results):
 @pytest.mark.parametrize(
     ("model", "pesq", "stoi", "used"), [("spectok-16k-4k", 2.3, 0.90, 0.95), ("spectok-16k-800", 1.50, 0.80, 0.60)]
 )
-def test_each_model_reaches_its_bars(results, model, pesq, stoi, used):
+def test_each_model_reaches_its_bars(
+    results: dict[str, Any], model: str, pesq: float, stoi: float, used: float
+) -> None:
     clean = results["coders"][model]["groups"]["clean_*"]
     assert clean["pesq"]["mean"] >= pesq
     assert clean["stoi"]["mean"] >= stoi
@@ -43,7 +48,7 @@ def test_each_model_reaches_its_bars(results, model, pesq, stoi, used):
 
 
 @pytest.mark.parametrize(("model", "worst"), [("spectok-16k-4k", 2.0), ("spectok-16k-800", 3.0)])
-def test_the_level_is_kept_in_every_clean_file(results, model, worst):
+def test_the_level_is_kept_in_every_clean_file(results: dict[str, Any], model: str, worst: float) -> None:
     files = [row for row in results["coders"][model]["files"] if row["category"].startswith("clean_")]
     levels = [abs(row["level_db"]) for row in files]
     assert len(levels) > 100
@@ -71,7 +76,7 @@ MISSED = {  # what is reached in place of the bar
 }
 
 
-def bars():
+def bars() -> Iterator[Any]:
     for model, of_model in BARS.items():
         for metric, bar in of_model.items():
             reached = MISSED.get((model, metric))
@@ -80,6 +85,6 @@ def bars():
 
 
 @pytest.mark.parametrize(("model", "metric", "bar"), list(bars()))
-def test_each_model_is_as_natural_as_it_should_be(results, model, metric, bar):
+def test_each_model_is_as_natural_as_it_should_be(results: dict[str, Any], model: str, metric: str, bar: float) -> None:
     mean = results["coders"][model]["groups"]["clean_*"][metric]["mean"]
     assert mean >= bar if bar > 0 else mean <= -bar

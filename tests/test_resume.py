@@ -1,16 +1,23 @@
 """A run that was stopped and goes on is bit for bit the one that was not."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from runs import ADVERSARIAL, FSQ, PLAIN, VQ, differing, recipe, state, trainer_of
 
+from spectok.config import QuantizerConfig
+from spectok.training.losses import LossConfig
+from spectok.training.recipe import TrainConfig
+from spectok.training.trainer import Trainer
 from spectok.weights import load_tensors
 
 QUANTIZERS = pytest.mark.parametrize("quantizer", [FSQ, VQ], ids=["fsq", "vq"])
 LOSSES = pytest.mark.parametrize("loss", [PLAIN, ADVERSARIAL], ids=["plain", "adversarial"])
 
 
-def resumed(prepared, tmp_path, config, **machine):
+def resumed(prepared: Path, tmp_path: Path, config: TrainConfig, **machine: Any) -> Trainer:
     """Three steps, and the trainer that goes on from their checkpoint."""
     first = trainer_of(prepared, config)
     for _ in range(3):
@@ -26,7 +33,9 @@ def resumed(prepared, tmp_path, config, **machine):
 
 @LOSSES
 @QUANTIZERS
-def test_six_steps_are_three_and_three_resumed(prepared, tmp_path, quantizer, loss):
+def test_six_steps_are_three_and_three_resumed(
+    prepared: Path, tmp_path: Path, quantizer: QuantizerConfig, loss: LossConfig
+) -> None:
     config = recipe(quantizer, loss)
     straight = trainer_of(prepared, config)
     logs = [straight.train_step() for _ in range(6)]
@@ -42,7 +51,7 @@ def test_six_steps_are_three_and_three_resumed(prepared, tmp_path, quantizer, lo
         assert straight.balancer.squares.keys() >= {"adversarial", "feature", "reconstruction"}
 
 
-def test_workers_change_nothing(prepared, tmp_path):
+def test_workers_change_nothing(prepared: Path, tmp_path: Path) -> None:
     config = recipe(VQ, ADVERSARIAL)
     straight = trainer_of(prepared, config)
     logs = [straight.train_step() for _ in range(6)]
@@ -52,7 +61,7 @@ def test_workers_change_nothing(prepared, tmp_path):
     assert differing(state(straight), state(second)) == []
 
 
-def test_a_checkpoint_from_before_the_discriminators_begins_them_at_their_start(prepared, tmp_path):
+def test_a_checkpoint_from_before_the_discriminators_begins_them_at_their_start(prepared: Path, tmp_path: Path) -> None:
     config = recipe(loss=ADVERSARIAL)
     straight, first = trainer_of(prepared, config), trainer_of(prepared, config)
     logs = [straight.train_step() for _ in range(4)]
@@ -64,7 +73,7 @@ def test_a_checkpoint_from_before_the_discriminators_begins_them_at_their_start(
     assert differing(state(straight), state(second)) == []
 
 
-def test_the_seconds_go_on(prepared, tmp_path):
+def test_the_seconds_go_on(prepared: Path, tmp_path: Path) -> None:
     first = trainer_of(prepared)
     first.seconds = 0.1 + 0.2
     first.save(tmp_path)
@@ -74,7 +83,9 @@ def test_the_seconds_go_on(prepared, tmp_path):
 
 
 @pytest.mark.parametrize(("quantizer", "kept"), [(FSQ, []), (VQ, ["pool", "pooled"])], ids=["fsq", "vq"])
-def test_a_checkpoint_holds_no_constants_that_a_later_form_of_the_codec_may_lack(prepared, tmp_path, quantizer, kept):
+def test_a_checkpoint_holds_no_constants_that_a_later_form_of_the_codec_may_lack(
+    prepared: Path, tmp_path: Path, quantizer: QuantizerConfig, kept: list[str]
+) -> None:
     trainer_of(prepared, recipe(quantizer), steps=1).save(tmp_path)
     tensors, _ = load_tensors(tmp_path / "checkpoint.safetensors")
     assert sorted(name for name in tensors if name.startswith("buffer.")) == [f"buffer.quantizer.{n}" for n in kept]

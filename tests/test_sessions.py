@@ -1,29 +1,35 @@
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import ECHOES, echo_engine, random_engine
+from numpy.typing import NDArray
 
 from spectok import Tokenizer, sessions
 from spectok.audio import resample
 from spectok.config import CodecConfig
+from spectok.engine import Engine
 from spectok.errors import InputError
 from spectok.sessions import StreamDecoder, StreamEncoder
 
+Scalar = TypeVar("Scalar", bound=np.generic)
 quick = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
 echoes = pytest.mark.parametrize("name", ECHOES)
 chunk_sizes = st.lists(st.integers(0, 150), min_size=1, max_size=8)
 
 
-def noise(length, seed=0):
+def noise(length: int, seed: int = 0) -> NDArray[np.float32]:
     """A sound that swells and fades, float32 `[length]`."""
     white = np.random.default_rng(seed).standard_normal(length)
     return (0.3 * white * np.sin(np.arange(length) / 97)).astype(np.float32)
 
 
-def cut(array, sizes):
+def cut(array: NDArray[Scalar], sizes: Sequence[int]) -> list[NDArray[Scalar]]:
     """Chunks of the sizes in turn, zero included, until the array is used up."""
     chunks, position, turn = [], 0, 0
     while position < len(array):
@@ -33,11 +39,11 @@ def cut(array, sizes):
     return chunks
 
 
-def through(session, chunks):
+def through(session: StreamEncoder | StreamDecoder, chunks: Iterable[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate([*map(session.push, chunks), session.flush()])
 
 
-def offline(engine, audio):
+def offline(engine: Engine, audio: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Codes and audio of one step over everything, without sessions."""
     config = engine.config
     padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
@@ -47,12 +53,12 @@ def offline(engine, audio):
 
 
 @tiny
-def test_every_chunking_is_offline_in_double_precision(name):
+def test_every_chunking_is_offline_in_double_precision(name: str) -> None:
     engine = random_engine(name)
 
     @quick
     @given(st.integers(1, 700), chunk_sizes, chunk_sizes)
-    def check(length, audio_sizes, code_sizes):
+    def check(length: int, audio_sizes: list[int], code_sizes: list[int]) -> None:
         audio = noise(length, seed=length)
         codes, heard = offline(engine, audio)
         streamed = through(StreamEncoder(engine), cut(audio, audio_sizes))
@@ -66,14 +72,14 @@ def test_every_chunking_is_offline_in_double_precision(name):
 
 
 @tiny
-def test_every_chunking_is_offline_in_single_precision(name):
+def test_every_chunking_is_offline_in_single_precision(name: str) -> None:
     engine = random_engine(name, torch.float32)
     audio = noise(1000)
     codes, heard = offline(engine, audio)
 
     @quick
     @given(chunk_sizes)
-    def check(sizes):
+    def check(sizes: list[int]) -> None:
         streamed = through(StreamDecoder(engine), cut(codes, sizes))
         assert streamed.dtype == np.float32
         np.testing.assert_allclose(streamed, heard, rtol=0, atol=1e-5)
@@ -83,7 +89,7 @@ def test_every_chunking_is_offline_in_single_precision(name):
 
 
 @tiny
-def test_one_sample_and_one_code_at_a_time(name):
+def test_one_sample_and_one_code_at_a_time(name: str) -> None:
     engine = random_engine(name)
     audio = noise(333)
     codes, heard = offline(engine, audio)
@@ -92,7 +98,7 @@ def test_one_sample_and_one_code_at_a_time(name):
     np.testing.assert_allclose(through(decoder, cut(codes, [1])), heard, rtol=0, atol=1e-12)
 
 
-def test_int16_is_scaled():
+def test_int16_is_scaled() -> None:
     engine = random_engine("query")
     samples = (32767 * noise(200)).astype(np.int16)
     scaled = (samples / 32768).astype(np.float32)
@@ -101,13 +107,14 @@ def test_int16_is_scaled():
 
 
 @tiny
-def test_interleaved_sessions_do_not_meet(name):
+def test_interleaved_sessions_do_not_meet(name: str) -> None:
     engine = random_engine(name)
     streams = [noise(500, seed=1), noise(500, seed=2)]
     alone = [offline(engine, audio) for audio in streams]
     assert (alone[0][0] != alone[1][0]).any()
     encoders, decoders = [StreamEncoder(engine) for _ in streams], [StreamDecoder(engine) for _ in streams]
-    codes, heard = [[], []], [[], []]
+    codes: list[list[NDArray[np.int64]]] = [[], []]
+    heard: list[list[NDArray[np.float32]]] = [[], []]
     for chunks in zip(cut(streams[0], [45]), cut(streams[1], [45]), strict=True):
         for i, chunk in enumerate(chunks):
             codes[i].append(encoders[i].push(chunk))
@@ -120,7 +127,7 @@ def test_interleaved_sessions_do_not_meet(name):
 
 
 @pytest.mark.parametrize("end", ["flush", "reset"])
-def test_after_flush_or_reset_the_stream_is_new(end):
+def test_after_flush_or_reset_the_stream_is_new(end: str) -> None:
     engine = random_engine("query")
     audio = noise(300)
     codes, heard = offline(engine, audio)
@@ -135,7 +142,7 @@ def test_after_flush_or_reset_the_stream_is_new(end):
     np.testing.assert_allclose(through(decoder, [codes]), heard, rtol=0, atol=1e-12)
 
 
-def test_an_empty_stream_is_empty():
+def test_an_empty_stream_is_empty() -> None:
     encoder, decoder = StreamEncoder(random_engine("query")), StreamDecoder(random_engine("query"))
     for codes in (encoder.push(np.zeros(0, np.float32)), encoder.flush()):
         assert codes.shape == (0,) and codes.dtype == np.int64
@@ -144,12 +151,12 @@ def test_an_empty_stream_is_empty():
 
 
 @tiny
-def test_a_batch_is_its_rows(name):
+def test_a_batch_is_its_rows(name: str) -> None:
     engine = random_engine(name)
     audio = np.stack([noise(410, seed) for seed in range(3)])
     encoder, decoder = StreamEncoder(engine, batch=3), StreamDecoder(engine, batch=3)
-    codes = [encoder.push(audio[:, :50]), encoder.push(audio[:, 50:50]), encoder.push(audio[:, 50:]), encoder.flush()]
-    codes = np.concatenate(codes, axis=1)
+    parts = [encoder.push(audio[:, :50]), encoder.push(audio[:, 50:50]), encoder.push(audio[:, 50:]), encoder.flush()]
+    codes = np.concatenate(parts, axis=1)
     heard = np.concatenate([decoder.push(codes[:, :7]), decoder.push(codes[:, 7:]), decoder.flush()], axis=1)
     for row in range(3):
         expected_codes, expected_audio = offline(engine, audio[row])
@@ -157,7 +164,7 @@ def test_a_batch_is_its_rows(name):
         np.testing.assert_allclose(heard[row], expected_audio, rtol=0, atol=1e-12)
 
 
-def test_a_long_push_runs_in_blocks(monkeypatch):
+def test_a_long_push_runs_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = random_engine("query")
     audio = noise(3210)
     codes, heard = offline(engine, audio)
@@ -168,7 +175,7 @@ def test_a_long_push_runs_in_blocks(monkeypatch):
     assert engine.longest == 5  # 10 ms of 500 frames a second
 
 
-def measured_latency(engine, length):
+def measured_latency(engine: Engine, length: int) -> int:
     """The most samples that had been pushed, one at a time, when sample n came out, less n."""
     encoder, decoder = StreamEncoder(engine), StreamDecoder(engine)
     audio, heard, worst = noise(length), 0, 0
@@ -187,7 +194,7 @@ rates = pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 
 
 @rates
-def test_a_stream_at_another_rate_is_offline(rate):
+def test_a_stream_at_another_rate_is_offline(rate: int) -> None:
     tokenizer = Tokenizer(random_engine("query"), "0" * 16)
     audio = noise(rate // 2 + 7)
     codes = tokenizer.encode(audio, rate)
@@ -208,14 +215,14 @@ def test_a_stream_at_another_rate_is_offline(rate):
 
 
 @rates
-def test_an_empty_stream_at_another_rate_is_empty(rate):
+def test_an_empty_stream_at_another_rate_is_empty(rate: int) -> None:
     engine = random_engine("query")
     assert len(StreamEncoder(engine, sample_rate=rate).flush()) == 0
     assert len(StreamDecoder(engine, sample_rate=rate).flush()) == 0
 
 
 @rates
-def test_latency_at_another_rate_is_at_most_the_reported_one(rate):
+def test_latency_at_another_rate_is_at_most_the_reported_one(rate: int) -> None:
     engine = echo_engine("20 ms")
     encoder, decoder = StreamEncoder(engine, sample_rate=rate), StreamDecoder(engine, sample_rate=rate)
     audio, heard, worst, step = noise(rate), 0, 0, rate // 1000
@@ -230,24 +237,24 @@ def test_latency_at_another_rate_is_at_most_the_reported_one(rate):
 
 
 @tiny
-def test_latency_of_a_random_codec_is_the_reported_one(name):
+def test_latency_of_a_random_codec_is_the_reported_one(name: str) -> None:
     engine = random_engine(name)
     assert measured_latency(engine, 10 * engine.config.frame_length + 3) == engine.config.latency_samples
 
 
 @echoes
-def test_latency_of_a_perfect_codec_is_the_reported_one(name):
+def test_latency_of_a_perfect_codec_is_the_reported_one(name: str) -> None:
     engine = echo_engine(name)
     assert measured_latency(engine, 6 * engine.config.frame_length + 3) == engine.config.latency_samples
 
 
-def test_latency_of_the_default_configuration():
+def test_latency_of_the_default_configuration() -> None:
     assert CodecConfig().latency_samples == 320 + 160  # 30 ms
 
 
 @echoes
 @pytest.mark.parametrize("sizes", [[1], [37], [1000]], ids=str)
-def test_an_impulse_comes_out_where_it_went_in(name, sizes):
+def test_an_impulse_comes_out_where_it_went_in(name: str, sizes: list[int]) -> None:
     engine = echo_engine(name)
     length = 4 * engine.config.frame_length + 11
     for at in {0, 1, engine.config.frame_length - 1, engine.config.frame_length, length // 2, length - 1}:
@@ -259,7 +266,7 @@ def test_an_impulse_comes_out_where_it_went_in(name, sizes):
 
 
 @echoes
-def test_a_perfect_codec_gives_speech_back_in_place(name, speech):
+def test_a_perfect_codec_gives_speech_back_in_place(name: str, speech: NDArray[np.float32]) -> None:
     engine = echo_engine(name)
     clip = speech[16000:24001]
     heard = through(StreamDecoder(engine), [through(StreamEncoder(engine), cut(clip, [997]))])
@@ -281,7 +288,7 @@ def test_a_perfect_codec_gives_speech_back_in_place(name, speech):
         (None, np.array(["a"]), "samples of type"),
     ],
 )
-def test_an_encoder_refuses_and_stays_as_it_was(batch, chunk, sentence):
+def test_an_encoder_refuses_and_stays_as_it_was(batch: int | None, chunk: Any, sentence: str) -> None:
     engine = random_engine("query")
     audio = np.stack([noise(100, 1), noise(100, 2)]) if batch else noise(100)
     encoder = StreamEncoder(engine, batch)
@@ -293,13 +300,13 @@ def test_an_encoder_refuses_and_stays_as_it_was(batch, chunk, sentence):
     np.testing.assert_array_equal(np.concatenate(codes, axis=-1), expected)
 
 
-def test_one_stream_takes_its_channel_as_sound_devices_give_it():
+def test_one_stream_takes_its_channel_as_sound_devices_give_it() -> None:
     engine = random_engine("query")
     samples = np.round(noise(100) * 32767).astype("<i2")
     expected = StreamEncoder(engine).push(samples)
     assert len(expected) > 4
     whole = samples.astype(np.float32) / 32768
-    for chunk in (whole[:, None], whole[None], samples.tobytes(), bytearray(samples.tobytes()), memoryview(samples)):
+    for chunk in (whole[:, None], whole[None], samples.tobytes(), bytearray(samples.tobytes()), samples.data):
         np.testing.assert_array_equal(StreamEncoder(engine).push(chunk), expected)
     assert StreamEncoder(engine).push(b"").shape == StreamEncoder(engine).push(whole[:0, None]).shape == (0,)
 
@@ -315,7 +322,7 @@ def test_one_stream_takes_its_channel_as_sound_devices_give_it():
         (np.array([True, False]), "codes must be integers, not bool"),
     ],
 )
-def test_a_decoder_refuses_and_stays_as_it_was(chunk, sentence):
+def test_a_decoder_refuses_and_stays_as_it_was(chunk: Any, sentence: str) -> None:
     engine = random_engine("query")
     codes, heard = offline(engine, noise(200))
     decoder = StreamDecoder(engine)
@@ -326,7 +333,7 @@ def test_a_decoder_refuses_and_stays_as_it_was(chunk, sentence):
     np.testing.assert_allclose(np.concatenate(pieces), heard, rtol=0, atol=1e-12)
 
 
-def test_codes_that_end_within_a_frame_are_refused_once():
+def test_codes_that_end_within_a_frame_are_refused_once() -> None:
     decoder = StreamDecoder(random_engine("query"))
     decoder.push(np.array([1, 2, 3]))
     with pytest.raises(InputError, match=r"^the codes end within a frame: 1 are left over, a frame has 2$"):

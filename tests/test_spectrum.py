@@ -12,7 +12,7 @@ SHAPES = [(320, 160, 320), (512, 160, 320), (512, 128, 512)]
 configs = pytest.mark.parametrize("config", [SpectrumConfig(*shape) for shape in SHAPES], ids=str)
 
 
-def double_pair(config):
+def double_pair(config: SpectrumConfig) -> tuple[STFT, InverseSTFT]:
     """Both layers in float64, with matrices that were never rounded to float32."""
     stft, inverse = STFT(config).double(), InverseSTFT(config).double()
     stft.matrix, inverse.matrix = (matrix.product() for matrix in matrices(config))
@@ -20,7 +20,7 @@ def double_pair(config):
 
 
 @configs
-def test_perfect_reconstruction_after_the_synthesis_delay(config):
+def test_perfect_reconstruction_after_the_synthesis_delay(config: SpectrumConfig) -> None:
     delay = config.synthesis_length - config.hop_length
     audio = torch.randn(2, 40 * config.hop_length)
     output = InverseSTFT(config)(STFT(config)(audio))
@@ -36,7 +36,7 @@ def test_perfect_reconstruction_after_the_synthesis_delay(config):
 
 @configs
 @pytest.mark.parametrize("at", [0, 1, 159, 777])
-def test_impulse_comes_out_at_the_delay(config, at):
+def test_impulse_comes_out_at_the_delay(config: SpectrumConfig, at: int) -> None:
     audio = torch.zeros(1, 16 * config.hop_length)
     audio[0, at] = 1
     both = Serial(STFT(config), InverseSTFT(config))
@@ -48,7 +48,7 @@ def test_impulse_comes_out_at_the_delay(config, at):
 
 
 @configs
-def test_the_product_of_the_windows_overlap_adds_to_one(config):
+def test_the_product_of_the_windows_overlap_adds_to_one(config: SpectrumConfig) -> None:
     analysis, synthesis = windows(config)
     assert (len(analysis), len(synthesis)) == (config.n_fft, config.synthesis_length)
     product = analysis[-config.synthesis_length :] * synthesis
@@ -57,7 +57,7 @@ def test_the_product_of_the_windows_overlap_adds_to_one(config):
     assert float(analysis.min()) > 0 and float(synthesis.min()) > 0
 
 
-def test_equally_long_windows_are_the_root_of_a_hann_window():
+def test_equally_long_windows_are_the_root_of_a_hann_window() -> None:
     analysis, synthesis = windows(SpectrumConfig(320, 160, 320))
     root = torch.sin((torch.arange(320, dtype=torch.float64) + 0.5) * math.pi / 320)
     torch.testing.assert_close(analysis, root / math.sqrt(160), rtol=0, atol=1e-12)  # the squares of root sum to 160
@@ -65,7 +65,7 @@ def test_equally_long_windows_are_the_root_of_a_hann_window():
 
 
 @configs
-def test_white_noise_of_variance_one_has_a_spectrum_of_variance_one(config):
+def test_white_noise_of_variance_one_has_a_spectrum_of_variance_one(config: SpectrumConfig) -> None:
     assert float(windows(config)[0].square().sum()) == pytest.approx(1, abs=1e-12)
     spectrum = STFT(config)(torch.randn(1, 2000 * config.hop_length))
     power = spectrum.square().sum(1).mean(dim=(0, 1))  # of every bin, over about 2,000 frames
@@ -74,7 +74,7 @@ def test_white_noise_of_variance_one_has_a_spectrum_of_variance_one(config):
 
 
 @configs
-def test_stft_is_torch_stft_of_the_audio_after_zeros(config):
+def test_stft_is_torch_stft_of_the_audio_after_zeros(config: SpectrumConfig) -> None:
     audio = torch.randn(2, 12 * config.hop_length, dtype=torch.float64)
     padded = torch.nn.functional.pad(audio, (config.n_fft - config.hop_length, 0))
     reference = torch.stft(
@@ -86,7 +86,7 @@ def test_stft_is_torch_stft_of_the_audio_after_zeros(config):
 
 
 @configs
-def test_bins_that_are_left_out_are_those_from_the_top_and_count_as_zeros(config):
+def test_bins_that_are_left_out_are_those_from_the_top_and_count_as_zeros(config: SpectrumConfig) -> None:
     count = config.n_fft // 2
     audio = torch.randn(2, 12 * config.hop_length)
     whole, fewer = STFT(config)(audio), STFT(config, count)(audio)
@@ -100,14 +100,14 @@ def test_bins_that_are_left_out_are_those_from_the_top_and_count_as_zeros(config
 
 
 @configs
-def test_contract(config):
+def test_contract(config: SpectrumConfig) -> None:
     hop = config.hop_length
     verify_streaming(STFT(config), torch.randn(2, 7 * hop), time_axis=1, output_time_axis=2)
     verify_streaming(InverseSTFT(config), torch.randn(2, 2, 7, config.n_fft // 2 + 1), time_axis=2, output_time_axis=1)
 
 
 @configs
-def test_states_are_the_past_samples_and_frames(config):
+def test_states_are_the_past_samples_and_frames(config: SpectrumConfig) -> None:
     stft, inverse = STFT(config), InverseSTFT(config)
     past = -(-config.n_fft // config.hop_length) * config.hop_length - config.hop_length
     assert stft.init_state(3)[0].shape == (3, past)
@@ -118,7 +118,7 @@ def test_states_are_the_past_samples_and_frames(config):
 
 
 @pytest.mark.parametrize("power", [1.5, 2.0, 3.0])
-def test_power_law_is_its_formula_and_keeps_the_phase(power):
+def test_power_law_is_its_formula_and_keeps_the_phase(power: float) -> None:
     spectrum = torch.randn(2, 2, 5, 7, dtype=torch.float64)
     spectrum *= (0.01 + spectrum.norm(dim=1, keepdim=True)) / spectrum.norm(dim=1, keepdim=True)
     bins = torch.complex(spectrum[:, 0], spectrum[:, 1])
@@ -129,7 +129,7 @@ def test_power_law_is_its_formula_and_keeps_the_phase(power):
         torch.testing.assert_close(after.angle(), bins.angle(), rtol=0, atol=1e-12)
 
 
-def test_power_law_round_trip():
+def test_power_law_round_trip() -> None:
     angle = torch.rand(500, dtype=torch.float64) * 2 * math.pi
     magnitude = torch.logspace(-6, 2, 500, dtype=torch.float64)
     spectrum = torch.stack([magnitude * angle.cos(), magnitude * angle.sin()])[None, :, None]
@@ -138,7 +138,7 @@ def test_power_law_round_trip():
     assert float(error.max()) < 1e-12
 
 
-def test_power_of_one_is_the_identity():
+def test_power_of_one_is_the_identity() -> None:
     spectrum = torch.randn(2, 2, 3, 4)
     spectrum[0, :, 0] = 0
     assert torch.equal(PowerLaw(1.0).compress(spectrum), spectrum)
@@ -147,7 +147,7 @@ def test_power_of_one_is_the_identity():
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("direction", ["compress", "expand"])
-def test_silence_stays_silence_and_its_gradient_is_finite(power, direction):
+def test_silence_stays_silence_and_its_gradient_is_finite(power: float, direction: str) -> None:
     silence = torch.zeros(1, 2, 3, 4, requires_grad=True)
     output = getattr(PowerLaw(power), direction)(silence)
     assert torch.equal(output.detach(), torch.zeros(1, 2, 3, 4))

@@ -1,6 +1,8 @@
 """States that go on from step to step in training, and what drives the pulses meanwhile."""
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,14 +10,16 @@ from runs import recipe, trainer_of
 
 from spectok.config import ExcitationConfig
 from spectok.model.contract import leaves
+from spectok.model.excitation import Excitation
 from spectok.training.augment import Augmenter
 from spectok.training.losses import LossConfig
+from spectok.training.recipe import TrainConfig
 from spectok.training.streams import Streams
 
 PULSES = ExcitationConfig(kind="pulses", above=1000.0)
 
 
-def pulsed(reset_share=0.0, tracked_pitch=(0.15, 0.5), **optim):
+def pulsed(reset_share: float = 0.0, tracked_pitch: tuple[float, float] = (0.15, 0.5), **optim: Any) -> TrainConfig:
     """A recipe with pulses and two draws, whose weights stay all but the same."""
     loss = LossConfig(draws=2, pitch_weight=0.1, complex_weight=0.3)
     config = recipe(loss=loss, learning_rate=1e-12, **optim)
@@ -23,7 +27,7 @@ def pulsed(reset_share=0.0, tracked_pitch=(0.15, 0.5), **optim):
     return dataclasses.replace(config, codec=codec, reset_share=reset_share, tracked_pitch=tracked_pitch)
 
 
-def test_states_after_three_steps_are_those_of_one_long_stream(prepared):
+def test_states_after_three_steps_are_those_of_one_long_stream(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     drawn = Augmenter(trainer.corpus, trainer.config.data)
     audio = torch.cat([drawn.batch(6400, 0, step).audio for step in range(3)], dim=1)
@@ -41,7 +45,7 @@ def test_states_after_three_steps_are_those_of_one_long_stream(prepared):
     assert len(set(place.flatten().tolist())) > 1 and place.shape == (4, 1)  # two draws of two streams
 
 
-def test_the_original_is_as_late_as_the_output(prepared):
+def test_the_original_is_as_late_as_the_output(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     delay = trainer.config.codec.synthesis_delay
     audio = torch.randn(2, 6400), torch.randn(2, 6400)
@@ -52,7 +56,7 @@ def test_the_original_is_as_late_as_the_output(prepared):
     assert torch.equal(late, torch.nn.functional.pad(torch.cat(audio, dim=1), (delay, 0))[:, :12800])
 
 
-def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared):
+def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     trainer.train_step()
     streams = trainer.streams
@@ -70,7 +74,7 @@ def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared):
     streams.reset(torch.tensor([False, False]))
 
 
-def test_resets_have_their_share_and_are_a_function_of_the_step(prepared):
+def test_resets_have_their_share_and_are_a_function_of_the_step(prepared: Path) -> None:
     config = pulsed(reset_share=0.1)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=4))
     trainer, other = trainer_of(prepared, config, steps=1), trainer_of(prepared, config, steps=1)
@@ -82,7 +86,7 @@ def test_resets_have_their_share_and_are_a_function_of_the_step(prepared):
     assert float(torch.stack(drawn).float().mean()) == pytest.approx(0.1, abs=3 * (0.09 / 4000) ** 0.5)
 
 
-def test_ranks_get_their_own_rows_back(prepared):
+def test_ranks_get_their_own_rows_back(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     trainer.train_step()
     both = [Streams(trainer.codec, 2, 2) for _ in range(2)]
@@ -97,11 +101,14 @@ def test_ranks_get_their_own_rows_back(prepared):
             assert torch.equal(tensor, own.tensors()[name])
 
 
-def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared):
+def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed(), steps=100)
-    grid = trainer.codec.decoder.excitation.grid
+    excitation = trainer.codec.decoder.excitation
+    assert isinstance(excitation, Excitation)
+    grid = excitation.grid
     audio, _ = trainer._next_batch()
     estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)
+    assert estimate.pitch is not None
     own = grid.decode(estimate.pitch)
     tracked = torch.full((2, 40), 100.0)
     tracked[:, 20:] = 0  # not voiced
@@ -117,10 +124,11 @@ def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared):
         led += int((pitch[:, :20] != own[:, :20]).any(dim=1).sum())
     assert led / 1000 == pytest.approx((0.5 - 0.33) / 0.35, abs=3 * (0.25 / 1000) ** 0.5)
     trainer.step = 50
-    assert torch.equal(trainer._pitch(estimate, tracked)[0], own)
+    pitch, _ = trainer._pitch(estimate, tracked)
+    assert pitch is not None and torch.equal(pitch, own)
 
 
-def test_pitches_beyond_the_range_are_not_voiced(prepared):
+def test_pitches_beyond_the_range_are_not_voiced(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed(), steps=100)
     audio, _ = trainer._next_batch()
     estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)

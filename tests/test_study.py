@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Self
 
 import pytest
 from matplotlib.image import imread
@@ -33,22 +34,22 @@ base = {json.dumps([override.removeprefix("--set=") for override in OVERRIDES])}
 class Inline:
     """A pool without threads: a run sets signal handlers, which only the main thread may."""
 
-    def __init__(self, jobs):
+    def __init__(self, jobs: int) -> None:
         self.map = map
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         pass
 
 
 @pytest.fixture
-def in_process(monkeypatch):
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands of the probes, run as calls of the recipe's own function."""
     commands, run = [], subprocess.run
 
-    def call(command, **options):
+    def call(command: list[str], **options: Any) -> Any:
         if command[0] != sys.executable:
             return run(command, **options)
         commands.append(command)
@@ -59,7 +60,9 @@ def in_process(monkeypatch):
     return commands
 
 
-def test_a_study_runs_each_probe_once_and_tells_what_came_out(prepared, tmp_path, in_process, capsys):
+def test_a_study_runs_each_probe_once_and_tells_what_came_out(
+    prepared: Path, tmp_path: Path, in_process: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
     arguments = [str(tmp_path), "--data", str(prepared), "--out", str(tmp_path / "runs")]
     assert study.main(arguments) == 0
@@ -96,7 +99,7 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(prepared, tmp_path
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
 
 
-def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path):
+def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path: Path) -> None:
     group = {"title": "T", "recipe": "r.toml", "minutes": 6.0, "steps": 0, "seeds": [0]}
     rows = [{"name": "a", "commit": "c1", "step": 1200, "pesq": 1.5}, {"name": "b", "commit": "c2", "step": 800}]
     (tmp_path / "results.json").write_text(json.dumps([group | {"probes": rows}, group | {"probes": []}]))
@@ -112,7 +115,9 @@ def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path):
     ]
 
 
-def test_groups_of_an_earlier_commit_keep_their_results(prepared, tmp_path, in_process):
+def test_groups_of_an_earlier_commit_keep_their_results(
+    prepared: Path, tmp_path: Path, in_process: list[list[str]]
+) -> None:
     title = PLAN.replace('"Widths"', '"Hinge"').replace("steps = 2", 'steps = 2\ncommit = "8e120bb"')
     (tmp_path / "plan.toml").write_text(title)
     probe = {"name": "hinge", "seed": 0, "curve": [{"step": 1, "mel": 0.1}]}
@@ -124,7 +129,7 @@ def test_groups_of_an_earlier_commit_keep_their_results(prepared, tmp_path, in_p
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=[folder.name for folder in STUDIES])
-def test_plans_fit_their_recipes(folder):
+def test_plans_fit_their_recipes(folder: Path) -> None:
     for group in study.load_plan(folder):
         assert group.init in ("", *pretrained.models())
         for overrides in () if group.commit else group.probes.values():
@@ -142,7 +147,9 @@ def test_plans_fit_their_recipes(folder):
         (("[[group]]", "[[group"), "cannot read"),
     ],
 )
-def test_plans_are_strict(tmp_path, capsys, changed, sentence):
+def test_plans_are_strict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changed: tuple[str, str], sentence: str
+) -> None:
     (tmp_path / "plan.toml").write_text(PLAN.replace(*changed))
     with pytest.raises(InputError, match=sentence):
         study.load_plan(tmp_path)

@@ -1,11 +1,14 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from models import echo_engine, random_engine, use_root, write_model, write_root
+from numpy.typing import NDArray
 
 import spectok
 from spectok import InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained, read_spt, sessions, write_spt
@@ -17,34 +20,34 @@ FRAME = 32  # samples of a frame of the tiny codecs
 tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
 
 
-def refuses(sentence):
+def refuses(sentence: str) -> pytest.RaisesExc[InputError]:
     return pytest.raises(InputError, match=sentence)
 
 
-def noise(*shape):
+def noise(*shape: int) -> NDArray[np.float32]:
     return (0.2 * np.random.default_rng(sum(shape)).standard_normal(shape)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
+def tokenizer() -> Tokenizer:
     return Tokenizer(random_engine("query"), HASH)
 
 
 @pytest.fixture(scope="module")
-def echo():
+def echo() -> Tokenizer:
     """A perfect codec at 16 kHz."""
     return Tokenizer(echo_engine("20 ms"), HASH)
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch):
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A writable folder of two released models."""
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     return tmp_path / "pretrained"
 
 
-def test_facts_are_those_of_the_configuration(tokenizer, query_config):
+def test_facts_are_those_of_the_configuration(tokenizer: Tokenizer, query_config: CodecConfig) -> None:
     assert tokenizer.config == query_config
     assert (tokenizer.sample_rate, tokenizer.codebook_size, tokenizer.tokens_per_frame) == (16000, 64, 2)
     assert (tokenizer.frame_length, tokenizer.frame_rate) == (FRAME, 500)
@@ -53,7 +56,7 @@ def test_facts_are_those_of_the_configuration(tokenizer, query_config):
 
 @tiny
 @pytest.mark.parametrize("length", [1, FRAME - 1, FRAME, FRAME + 1, 2 * FRAME, 7 * FRAME + 5])
-def test_offline_is_streaming(name, length):
+def test_offline_is_streaming(name: str, length: int) -> None:
     tokenizer = Tokenizer(random_engine(name), HASH)
     audio = noise(length)
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
@@ -68,21 +71,22 @@ def test_offline_is_streaming(name, length):
     assert tokenizer.decode(codes, length).shape == (length,)
 
 
-def test_long_audio_runs_in_blocks(monkeypatch):
-    tokenizer = Tokenizer(random_engine("query"), HASH)
+def test_long_audio_runs_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = random_engine("query")
+    tokenizer = Tokenizer(engine, HASH)
     audio = noise(2, 2000)
     codes = tokenizer.encode(audio)
     heard = tokenizer.decode(codes)
     monkeypatch.setattr(sessions, "BLOCK_SECONDS", 0.014)
-    tokenizer.engine.longest = 0
+    engine.longest = 0
     np.testing.assert_array_equal(tokenizer.encode(audio), codes)
     np.testing.assert_allclose(tokenizer.decode(codes), heard, rtol=0, atol=1e-12)
-    assert tokenizer.engine.longest == 7
+    assert engine.longest == 7
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
 @pytest.mark.parametrize("length", [1, 319, 320, 321, 960, 961, 4801])
-def test_length_is_exact_at_every_rate(echo, rate, length):
+def test_length_is_exact_at_every_rate(echo: Tokenizer, rate: int, length: int) -> None:
     codes = echo.encode(noise(length), rate)
     assert len(codes) == 320 * echo.config.num_frames(-(-length * 16000 // rate))
     assert echo.decode(codes, length, rate).shape == (length,)
@@ -92,7 +96,7 @@ def test_length_is_exact_at_every_rate(echo, rate, length):
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-def test_nothing_moves_at_any_rate(echo, rate):
+def test_nothing_moves_at_any_rate(echo: Tokenizer, rate: int) -> None:
     audio = (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate)).astype(np.float32)
     heard = echo.decode(echo.encode(audio, rate), len(audio), rate)
     inner = slice(rate // 50, -rate // 50)
@@ -101,7 +105,7 @@ def test_nothing_moves_at_any_rate(echo, rate):
 
 
 @tiny
-def test_a_batch_is_its_rows(name):
+def test_a_batch_is_its_rows(name: str) -> None:
     tokenizer = Tokenizer(random_engine(name), HASH)
     audio = noise(4, 333)
     codes = tokenizer.encode(audio)
@@ -112,32 +116,33 @@ def test_a_batch_is_its_rows(name):
         np.testing.assert_allclose(tokenizer.decode(codes[row], 333), heard[row], rtol=0, atol=1e-12)
 
 
-def test_a_resampled_batch_is_its_rows(tokenizer):
+def test_a_resampled_batch_is_its_rows(tokenizer: Tokenizer) -> None:
     audio = noise(3, 1234)
     codes = tokenizer.encode(audio, 44100)
     np.testing.assert_array_equal(codes, np.stack([tokenizer.encode(row, 44100) for row in audio]))
     np.testing.assert_array_equal(codes[0], tokenizer.encode(resample(audio[0], 44100, 16000)))
 
 
-def test_a_list_is_its_members(tokenizer, tmp_path):
+def test_a_list_is_its_members(tokenizer: Tokenizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(500), 16000)
-    members = [noise(1), noise(77), torch.from_numpy(noise(2, 50)), str(tmp_path / "a.wav")]
-    codes = tokenizer.encode(members)
+    members: list[Any] = [noise(1), noise(77), torch.from_numpy(noise(2, 50)), str(tmp_path / "a.wav")]
+    codes: list[Any] = tokenizer.encode(members)
     assert [type(item) for item in codes] == [np.ndarray, np.ndarray, torch.Tensor, np.ndarray]
     for item, member in zip(codes, members, strict=True):
         np.testing.assert_array_equal(np.asarray(item), np.asarray(tokenizer.encode(member)))
     lengths = [1, 77, 50, 500]
     heard = tokenizer.decode(codes, lengths)
     assert [item.shape[-1] for item in heard] == lengths
-    for others in (tuple(lengths), np.array(lengths), torch.tensor(lengths)):
+    kinds: tuple[Any, ...] = (tuple(lengths), np.array(lengths), torch.tensor(lengths))
+    for others in kinds:
         assert [item.shape for item in tokenizer.decode(codes, others)] == [item.shape for item in heard]
-    for item, member, length in zip(heard, codes, lengths, strict=True):
-        np.testing.assert_array_equal(np.asarray(item), np.asarray(tokenizer.decode(member, length)))
+    for sound, item, length in zip(heard, codes, lengths, strict=True):
+        np.testing.assert_array_equal(np.asarray(sound), np.asarray(tokenizer.decode(item, length)))
     assert [item.shape for item in tokenizer.decode(codes[:2], 1)] == [(1,), (1,)]
     assert tokenizer.encode([]) == tokenizer.decode([]) == []
 
 
-def test_a_list_has_one_sample_rate(tokenizer):
+def test_a_list_has_one_sample_rate(tokenizer: Tokenizer) -> None:
     members = [noise(500), noise(2, 777)]
     codes = tokenizer.encode(members, 44100)
     heard = tokenizer.decode(codes, [500, 777], 44100)
@@ -147,34 +152,34 @@ def test_a_list_has_one_sample_rate(tokenizer):
         assert sound.shape == member.shape
 
 
-def test_numpy_in_numpy_out_and_torch_in_torch_out():
+def test_numpy_in_numpy_out_and_torch_in_torch_out() -> None:
     tokenizer = Tokenizer(random_engine("query", torch.float32), HASH)
     audio = noise(2, 400)
     codes, tensor = tokenizer.encode(audio), tokenizer.encode(torch.from_numpy(audio).requires_grad_())
-    assert (codes.dtype, tensor.dtype) == (np.int64, torch.int64)
+    assert codes.dtype == np.int64 and tensor.dtype == torch.int64
     np.testing.assert_array_equal(codes, tensor.numpy())
     heard, heard_tensor = tokenizer.decode(codes), tokenizer.decode(tensor)
-    assert (heard.dtype, heard_tensor.dtype) == (np.float32, torch.float32)
+    assert heard.dtype == np.float32 and heard_tensor.dtype == torch.float32
     np.testing.assert_array_equal(heard, heard_tensor.numpy())
     np.testing.assert_array_equal(tokenizer.decode(codes.astype(np.uint16)), heard)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_tensors_of_other_precisions(dtype):
+def test_tensors_of_other_precisions(dtype: torch.dtype) -> None:
     tokenizer = Tokenizer(random_engine("query", torch.float32), HASH)
     audio = torch.from_numpy(noise(400)).to(dtype)
     assert torch.equal(tokenizer.encode(audio), tokenizer.encode(audio.float()))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_the_device_of_a_tensor_is_kept(tokenizer):
+def test_the_device_of_a_tensor_is_kept(tokenizer: Tokenizer) -> None:
     audio = torch.from_numpy(noise(400))
     codes = tokenizer.encode(audio.cuda())
     assert codes.is_cuda and torch.equal(codes.cpu(), tokenizer.encode(audio))
     assert tokenizer.decode(codes).is_cuda
 
 
-def test_files_are_read_mixed_and_resampled(tokenizer, tmp_path):
+def test_files_are_read_mixed_and_resampled(tokenizer: Tokenizer, tmp_path: Path) -> None:
     stereo = noise(4410, 2)
     path = tmp_path / "stereo.wav"
     soundfile.write(path, stereo, 44100, subtype="FLOAT")
@@ -184,7 +189,7 @@ def test_files_are_read_mixed_and_resampled(tokenizer, tmp_path):
         np.testing.assert_array_equal(tokenizer.encode(source), expected)
 
 
-def test_a_fixture_file_by_its_path(echo):
+def test_a_fixture_file_by_its_path(echo: Tokenizer) -> None:
     path = Path(__file__).parent / "data" / "vctk_p259_48k.flac"
     audio, rate = read_audio(path)
     assert rate == 48000
@@ -222,18 +227,19 @@ def test_a_fixture_file_by_its_path(echo):
     ],
     ids=str,
 )
-def test_bad_audio_is_refused(tokenizer, audio, sentence):
+def test_bad_audio_is_refused(tokenizer: Tokenizer, audio: Any, sentence: str) -> None:
     with refuses(sentence):
         tokenizer.encode(audio)
 
 
 @pytest.mark.parametrize("rate", [-16000, 44100.5, 10**9, "16000"])
-def test_bad_sample_rates_are_refused(tokenizer, rate):
+def test_bad_sample_rates_are_refused(tokenizer: Tokenizer, rate: Any) -> None:
     shown = "'16000', a text; it must be a whole number of Hz" if rate == "16000" else f"{rate} Hz"
-    for what, call in {
+    calls: dict[str, Callable[[], object]] = {
         "the stream": lambda: tokenizer.stream_encoder(rate),
         "the audio": lambda: tokenizer.decode(np.zeros(10, np.int64), None, rate),
-    }.items():
+    }
+    for what, call in calls.items():
         with refuses(f"^{what} has a sample rate of {shown}"):
             call()
     with refuses(f"has a sample rate of {shown}"):
@@ -274,13 +280,13 @@ def test_bad_sample_rates_are_refused(tokenizer, rate):
     ],
     ids=str,
 )
-def test_bad_codes_are_refused(tokenizer, codes, length, sentence):
+def test_bad_codes_are_refused(tokenizer: Tokenizer, codes: Any, length: int | None, sentence: str) -> None:
     with refuses(sentence):
         tokenizer.decode(codes, length)
 
 
 @tiny
-def test_codes_by_frames_are_the_flat_codes(name):
+def test_codes_by_frames_are_the_flat_codes(name: str) -> None:
     tokenizer = Tokenizer(random_engine(name), HASH)
     audio, tokens = noise(3, 333), tokenizer.tokens_per_frame
     flat, frames = tokenizer.encode(audio), tokenizer.encode(audio, layout="frames")
@@ -312,7 +318,9 @@ def test_codes_by_frames_are_the_flat_codes(name):
         ((4,), "rows", r"^the layout is 'rows', but must be 'flat' or 'frames'$"),
     ],
 )
-def test_codes_of_another_layout_are_refused(tokenizer, shape, layout, sentence):
+def test_codes_of_another_layout_are_refused(
+    tokenizer: Tokenizer, shape: tuple[int, ...], layout: Any, sentence: str
+) -> None:
     with refuses(sentence):
         tokenizer.decode(np.zeros(shape, np.int64), layout=layout)
     if layout == "rows":
@@ -321,7 +329,7 @@ def test_codes_of_another_layout_are_refused(tokenizer, shape, layout, sentence)
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_what_is_saved_is_loaded(tokenizer, tmp_path, rate):
+def test_what_is_saved_is_loaded(tokenizer: Tokenizer, tmp_path: Path, rate: int) -> None:
     audio, path = noise(1234), tmp_path / "a.spt"
     codes = tokenizer.encode(audio, rate)
     tokenizer.save(path, codes, len(audio), rate)
@@ -360,13 +368,15 @@ def test_what_is_saved_is_loaded(tokenizer, tmp_path, rate):
     ],
     ids=str,
 )
-def test_what_cannot_be_saved_leaves_no_file(tokenizer, tmp_path, codes, length, sentence):
+def test_what_cannot_be_saved_leaves_no_file(
+    tokenizer: Tokenizer, tmp_path: Path, codes: NDArray[np.int64], length: Any, sentence: str
+) -> None:
     with refuses(sentence):
         tokenizer.save(tmp_path / "a.spt", codes, length)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_codes_of_another_codec_are_not_loaded(tokenizer, echo, tmp_path):
+def test_codes_of_another_codec_are_not_loaded(tokenizer: Tokenizer, echo: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path / "a.spt", np.zeros(10, np.int64))
     with refuses("^the codes were made by tiny-query with .*, not by tiny-query with weights f{16}$"):
         Tokenizer(tokenizer.engine, "f" * 16).load(tmp_path / "a.spt")
@@ -376,25 +386,25 @@ def test_codes_of_another_codec_are_not_loaded(tokenizer, echo, tmp_path):
         tokenizer.load(tmp_path / "b.spt")
 
 
-def test_an_open_file_is_encoded_as_its_path(tokenizer, tmp_path):
+def test_an_open_file_is_encoded_as_its_path(tokenizer: Tokenizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(500), 16000)
     with open(tmp_path / "a.wav", "rb") as stream:
         np.testing.assert_array_equal(tokenizer.encode(stream), tokenizer.encode(tmp_path / "a.wav"))
 
 
-def test_the_package_exports_what_users_need():
+def test_the_package_exports_what_users_need() -> None:
     assert set(spectok.__all__) == {
         *("InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "models", "read_spt", "write_spt"),
     }
     assert spectok.models() == ["spectok-16k-4k", "spectok-16k-800"]
 
 
-def test_no_codes_are_no_audio(tokenizer):
+def test_no_codes_are_no_audio(tokenizer: Tokenizer) -> None:
     for rate in (None, 48000):
         assert tokenizer.decode(np.zeros(0, np.int64), 0, rate).shape == (0,)
 
 
-def test_the_header_names_the_codec_and_its_weights(tokenizer):
+def test_the_header_names_the_codec_and_its_weights(tokenizer: Tokenizer) -> None:
     header = tokenizer.header(44100, 1000)  # 363 samples at 16 kHz, and 16 more of the synthesis
     assert (header.model, header.weight_hash) == ("tiny-query", HASH)
     assert (header.sample_rate, header.num_samples) == (44100, 1000)
@@ -404,12 +414,12 @@ def test_the_header_names_the_codec_and_its_weights(tokenizer):
         Tokenizer(tokenizer.engine, "f" * 16).check_header(header, 12)
     with refuses("^the codes were made by tiny-query with .*, not by tiny-flat with "):
         Tokenizer(random_engine("flat"), HASH).check_header(header, 12)
-    for change in ({"codebook_size": 65}, {"tokens_per_frame": 65}):
+    for damaged in (replace(header, codebook_size=65), replace(header, tokens_per_frame=65)):
         with refuses("^the codes are .* 65.*, but those of tiny-query are 2 from one of 64$|^the codes are 65 a frame"):
-            tokenizer.check_header(replace(header, **change), 12)
+            tokenizer.check_header(damaged, 12)
 
 
-def test_from_pretrained_by_name_and_by_folder(root, tmp_path):
+def test_from_pretrained_by_name_and_by_folder(root: Path, tmp_path: Path) -> None:
     by_name, by_folder = Tokenizer.from_pretrained("tiny-query"), Tokenizer.from_pretrained(root / "tiny-query")
     audio = noise(500)
     expected = Tokenizer(random_engine("query", torch.float32), HASH).encode(audio)
@@ -419,12 +429,14 @@ def test_from_pretrained_by_name_and_by_folder(root, tmp_path):
 
 
 @pytest.mark.parametrize("device", ["nonsense", "", "cuda:99", "meta"])
-def test_devices_that_cannot_be_used_are_refused(root, device):
+def test_devices_that_cannot_be_used_are_refused(root: Path, device: str) -> None:
     with refuses(f"^the device '{device}' cannot be used here: [^\n]+$"):
         Tokenizer.from_pretrained("tiny-query", device)
 
 
-def test_weights_of_another_codec_are_refused(tmp_path, query_config, flat_config):
+def test_weights_of_another_codec_are_refused(
+    tmp_path: Path, query_config: CodecConfig, flat_config: CodecConfig
+) -> None:
     write_model(tmp_path / "a", query_config)
     (tmp_path / "a" / "config.json").write_text(flat_config.to_json(), encoding="utf-8")
     with refuses("do not fit the configuration beside them$"):

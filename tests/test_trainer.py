@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from conftest import QUERY
 from models import write_model
 from runs import ADVERSARIAL, DISCRIMINATOR, VQ, bad_batch, differing, recipe, state, trainer_of
+from torch import Tensor
 
 from recipes import train as train_recipe
 from spectok.config import ExcitationConfig
@@ -17,7 +20,7 @@ from spectok.model.codec import Codec
 from spectok.training.augment import Batch, DataConfig
 from spectok.training.checkpoint import initial_weights
 from spectok.training.corpus import Corpus
-from spectok.training.losses import Losses, decorrelation
+from spectok.training.losses import LossConfig, Losses, decorrelation
 from spectok.training.recipe import Budget
 from spectok.training.trainer import Trainer
 from spectok.weights import load_tensors
@@ -28,19 +31,19 @@ JUDGED = {"adversarial", "feature", "discriminator", "discriminator_norm"}
 JUDGED |= {f"{name}_norm" for name in ("adversarial", "feature", "reconstruction")}
 
 
-def changes(before, after, part):
+def changes(before: dict[str, Tensor], after: dict[str, Tensor], part: str) -> dict[str, float]:
     """How far each tensor of a part went at most, by name."""
     return {name: float((after[name] - before[name]).abs().max()) for name in before if name.split(".")[0] == part}
 
 
-def test_it_learns(prepared):
+def test_it_learns(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(learning_rate=3e-3), steps=60)
     totals = [trainer.train_step()["total"] for _ in range(60)]
     assert np.mean(totals[-10:]) < 0.85 * np.mean(totals[:10])
 
 
-def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared):
-    optim = {"learning_rate": 1.0, "warmup_steps": 4, "final_share": 0.1, "discriminator_share": 0.25}
+def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared: Path) -> None:
+    optim: dict[str, Any] = {"learning_rate": 1.0, "warmup_steps": 4, "final_share": 0.1, "discriminator_share": 0.25}
     trainer = trainer_of(prepared, recipe(loss=ADVERSARIAL, **optim), steps=8)
     rates = []
     for step in range(9):
@@ -53,7 +56,7 @@ def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared):
     assert rates == pytest.approx([a * b for a, b in zip(cosine, warmup, strict=True)], abs=1e-12)
 
 
-def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
+def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", dataclasses.replace(QUERY, name="tiny"))
     shorter = dataclasses.replace(QUERY.tower, input_kernel=(1, 3), kernel=(2, 4))
     codec = Codec(dataclasses.replace(model.config, tower=shorter))
@@ -92,7 +95,7 @@ def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path):
         initial_weights(model, Codec(dataclasses.replace(model.config, tower=longer)))
 
 
-def test_a_start_may_bring_its_discriminators_along(prepared):
+def test_a_start_may_bring_its_discriminators_along(prepared: Path) -> None:
     earlier = trainer_of(prepared, recipe(loss=FROM_THE_START))
     earlier.train_step()
     known = {name: tensor + 1 for name, tensor in earlier.discriminators.state_dict().items()}
@@ -105,14 +108,14 @@ def test_a_start_may_bring_its_discriminators_along(prepared):
         assert torch.equal(later.average["decoder.project.weight"], earlier.average["decoder.project.weight"])
 
 
-def test_a_budget_ends_at_whichever_comes_first():
+def test_a_budget_ends_at_whichever_comes_first() -> None:
     assert Budget(steps=10, minutes=1).progress(5, 6.0) == 0.5
     assert Budget(steps=10, minutes=1).progress(1, 45.0) == 0.75
     assert Budget(minutes=2).progress(10**9, 240.0) == 1.0
     assert Budget(steps=4).progress(5, 0.0) == 1.0
 
 
-def test_the_average_follows_the_weights(prepared):
+def test_the_average_follows_the_weights(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(ema_decay=0.5), steps=10)
     name = "decoder.project.weight"
     average = trainer.average[name].clone()
@@ -124,7 +127,7 @@ def test_the_average_follows_the_weights(prepared):
 
 
 @pytest.mark.parametrize("loss", [recipe().loss, FROM_THE_START], ids=["plain", "adversarial"])
-def test_bf16_trains_too(prepared, loss):
+def test_bf16_trains_too(prepared: Path, loss: LossConfig) -> None:
     config = recipe(loss=loss, weight_decay=0.0)
     trainer = trainer_of(prepared, config, bf16=True)
     before = state(trainer)
@@ -137,7 +140,7 @@ def test_bf16_trains_too(prepared, loss):
 
 
 @pytest.mark.parametrize("balance", [False, True])
-def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared, balance):
+def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared: Path, balance: bool) -> None:
     loss = dataclasses.replace(FROM_THE_START, balance=balance)
     config = recipe(VQ, loss, discriminator=ALL_ASKED, clip_norm=1e9)
     trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
@@ -163,12 +166,13 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared, balance):
             # The same sums in another order, in float32.
             assert float((parameter.grad - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + 1e-7
 
+    assert error is not None
     expected = torch.autograd.grad(error, list(other.discriminators.parameters()))
     for parameter, gradient in zip(trainer.discriminators.parameters(), expected, strict=True):
         assert float((parameter.grad - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + 1e-7
 
 
-def test_what_a_step_says(prepared):
+def test_what_a_step_says(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     values = trainer.train_step()
     names = {"complex", "magnitude", "mel", "stft", "level"}
@@ -180,7 +184,7 @@ def test_what_a_step_says(prepared):
     assert values["total"] == pytest.approx(total, rel=1e-5)  # what the discriminators say has no scale
 
 
-def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared):
+def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared: Path) -> None:
     loss = dataclasses.replace(FROM_THE_START, draws=2)
     config = recipe(loss=loss)
     signs = ExcitationConfig(kind="signs", above=2000.0)
@@ -199,13 +203,14 @@ def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared):
 
 
 @pytest.mark.parametrize("name", ["adversarial", "feature"])
-def test_a_judgement_that_weighs_nothing_is_left_out(prepared, name):
-    loss = dataclasses.replace(FROM_THE_START, **{f"{name}_weight": 0.0})
+def test_a_judgement_that_weighs_nothing_is_left_out(prepared: Path, name: str) -> None:
+    without: dict[str, Any] = {f"{name}_weight": 0.0}
+    loss = dataclasses.replace(FROM_THE_START, **without)
     values = trainer_of(prepared, recipe(loss=loss)).train_step()
     assert values.keys() & JUDGED == JUDGED - {name, f"{name}_norm"}
 
 
-def test_discriminators_come_in_when_they_are_told(prepared):
+def test_discriminators_come_in_when_they_are_told(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=dataclasses.replace(ADVERSARIAL, adversarial_start=0.5)), steps=4)
     before = state(trainer)
     for _ in range(2):
@@ -219,7 +224,7 @@ def test_discriminators_come_in_when_they_are_told(prepared):
         before = after
 
 
-def test_only_those_who_were_asked_learn(prepared):
+def test_only_those_who_were_asked_learn(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     before = state(trainer)
     trainer.train_step()
@@ -231,10 +236,10 @@ def test_only_those_who_were_asked_learn(prepared):
     assert min(periods) == 0.0 and max(periods) > 1e-5
 
 
-def test_their_share_of_the_learning_rate(prepared):
+def test_their_share_of_the_learning_rate(prepared: Path) -> None:
     steps = {}
     for share in (1.0, 0.25, 0.0):
-        optim = {"discriminator_share": share, "warmup_steps": 1, "weight_decay": 0.0}
+        optim: dict[str, Any] = {"discriminator_share": share, "warmup_steps": 1, "weight_decay": 0.0}
         trainer = trainer_of(prepared, recipe(loss=FROM_THE_START, discriminator=ALL_ASKED, **optim))
         before = state(trainer)
         trainer.train_step()
@@ -248,7 +253,7 @@ def test_their_share_of_the_learning_rate(prepared):
     assert [differing(codecs[0], codec) for codec in codecs[1:]] == [[], []]
 
 
-def test_discriminators_hear_every_clip_at_one_level(prepared):
+def test_discriminators_hear_every_clip_at_one_level(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     heard = []
     trainer.discriminators.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[0]))
@@ -262,32 +267,33 @@ def test_discriminators_hear_every_clip_at_one_level(prepared):
     torch.testing.assert_close(heard[0][2:], 3 * heard[0][:2], rtol=1e-5, atol=1e-7)  # the output's level counts
 
 
-def test_silence_can_be_judged(prepared):
+def test_silence_can_be_judged(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
-    trainer._next_batch = lambda: Batch(torch.zeros(2, trainer.crop_samples), torch.zeros(2, 40))
+    silence = Batch(torch.zeros(2, trainer.crop_samples), torch.zeros(2, 40))
+    monkeypatch.setattr(trainer, "_next_batch", lambda: silence)
     values = trainer.train_step()
     assert [name for name, value in values.items() if not math.isfinite(value)] == []
     assert values["skipped"] == 0.0
 
 
 @pytest.mark.parametrize("loss", [recipe().loss, FROM_THE_START], ids=["plain", "adversarial"])
-def test_a_bad_batch_is_skipped(prepared, loss):
+def test_a_bad_batch_is_skipped(prepared: Path, monkeypatch: pytest.MonkeyPatch, loss: LossConfig) -> None:
     trainer = trainer_of(prepared, recipe(VQ, loss), steps=9)
     for _ in range(3):
         trainer.train_step()
     before = state(trainer)
-    good, trainer._next_batch = trainer._next_batch, lambda: bad_batch(trainer)
-    assert trainer.train_step()["skipped"] == 1.0
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_next_batch", lambda: bad_batch(trainer))
+        assert trainer.train_step()["skipped"] == 1.0
     assert trainer.step == 4
     moved = differing(before, state(trainer))
     assert [name for name in moved if not name.startswith("average.")] == []  # the average goes on to the weights
-    trainer._next_batch = good
     values = trainer.train_step()
     assert [name for name, value in values.items() if not math.isfinite(value)] == []
 
 
 @pytest.mark.parametrize("name", ["spectok-16k-4k", "spectok-16k-800", "flat", "spectokenizer-mini"])
-def test_every_recipe_takes_a_step(prepared, name):
+def test_every_recipe_takes_a_step(prepared: Path, name: str) -> None:
     small = ["batch_size=1", "crop_seconds=0.7", "silence_share=0.0", "gap_share=0.0", "noise_share=0.0"]
     overrides = [f"data.{text}" for text in small] + ["data.source_weights={}", "loss.adversarial_start=0.0"]
     trainer = trainer_of(prepared, train_recipe.load_recipe(f"recipes/{name}.toml", overrides), steps=1)
@@ -300,7 +306,7 @@ def test_every_recipe_takes_a_step(prepared, name):
     assert 0.2 * first < moved < 2 * first
 
 
-def test_what_cannot_be_trained_is_refused(prepared):
+def test_what_cannot_be_trained_is_refused(prepared: Path) -> None:
     corpus = Corpus(prepared, "train")
     for minutes, steps in ((-1.0, None), (None, -1), (None, None)):
         with pytest.raises(InputError, match="the budget must be a positive number"):
@@ -319,8 +325,9 @@ def test_what_cannot_be_trained_is_refused(prepared):
         Trainer(recipe(), corpus, Budget(steps=1))
 
 
-def test_who_is_asked_is_a_function_of_seed_and_step(prepared):
-    config, draws = recipe(loss=FROM_THE_START), {}
+def test_who_is_asked_is_a_function_of_seed_and_step(prepared: Path) -> None:
+    config = recipe(loss=FROM_THE_START)
+    draws: dict[int, list[int]] = {}
     for first in (0, 3):
         trainer = trainer_of(prepared, config, steps=100)
         trainer.step, draws[first] = first, []
