@@ -4,11 +4,17 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import downstream
+import numpy as np
 import pytest
+import torch
 from hatchling.builders.wheel import WheelBuilder
+from models import released
+from numpy.typing import NDArray
 
 import spectok
 from spectok import pretrained
+from spectok.audio import write_audio
 from spectok.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -40,3 +46,14 @@ def test_the_command_line_tells_the_version(capsys: pytest.CaptureFixture[str]) 
 
 def test_what_is_public_is_documented() -> None:
     assert [name for name in spectok.__all__ if not (getattr(spectok, name).__doc__ or "").strip()] == []
+
+
+def test_results_have_the_types_that_type_checkers_see(speech: NDArray[np.float32], tmp_path: Path) -> None:
+    tokenizer, audio = released(pretrained.DEFAULT), speech[:16000]
+    write_audio(tmp_path / "a.wav", audio, 16000)
+    heard = downstream.offline(tokenizer, audio, tmp_path / "a.wav")
+    assert heard.dtype == np.float32 and heard.shape == (16000,)
+    assert downstream.in_torch(tokenizer, torch.from_numpy(audio)).dtype == torch.float32
+    streamed = downstream.streaming(tokenizer, [audio[:8000], audio[8000:]])
+    assert streamed.dtype == np.float32 and streamed.shape == (16160,)  # 51 frames of 320 samples, less 160
+    assert downstream.refusal("nobody").startswith("there is no model 'nobody'")
