@@ -1,5 +1,6 @@
 """What `pip install` gets: the weights are in the wheel, and the version is one."""
 
+import email
 import tomllib
 import zipfile
 from pathlib import Path
@@ -20,8 +21,28 @@ from spectok.cli.main import main
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_holds_every_released_model(tmp_path: Path) -> None:
-    wheel = next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of the wheel."""
+    return next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"]))
+
+
+def test_the_wheel_says_whose_it_is_and_holds_both_licences(wheel: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        licences = {
+            name.split("/licenses/")[1]: archive.read(name) for name in archive.namelist() if "/licenses/" in name
+        }
+        metadata = next(archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    assert licences == {name: (ROOT / name).read_bytes() for name in ("LICENSE", "pretrained/LICENSE")}
+    assert licences["pretrained/LICENSE"].startswith(b"Attribution 4.0 International\n")
+    fields = email.message_from_string(metadata)
+    assert (fields["License-Expression"], fields["Author"]) == ("Apache-2.0 AND CC-BY-4.0", "The spectok authors")
+    addresses = dict(field.split(", ") for field in fields.get_all("Project-URL"))
+    assert list(addresses) == ["Homepage", "Documentation", "Source", "Issues", "Changelog"]
+    assert {address.startswith("https://github.com/spectok/spectok") for address in addresses.values()} == {True}
+
+
+def test_the_wheel_holds_every_released_model(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("spectok/_pretrained/")}
         assert {"spectok/cli/main.py", "spectok/py.typed"} <= set(archive.namelist())
@@ -35,6 +56,7 @@ def test_the_wheel_holds_every_released_model(tmp_path: Path) -> None:
 def test_the_version_is_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert spectok.__version__ == project["version"]
+    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_command_line_tells_the_version(capsys: pytest.CaptureFixture[str]) -> None:
