@@ -1,38 +1,46 @@
-r"""The `.spt` file: a header and packets of codes, each with its CRC, of constant size so that a seek is arithmetic.
+r"""Writes the `.spt` file, whose format is specified here.
 
-Conventions: integers are little endian; `codes` are `[N]`, N = frames * tokens_per_frame, frame after frame.
+A file is a header and packets of codes. Each packet has its own CRC, and all packets but the last have the same size,
+so that the place of a frame is computed and not searched for.
 
-    +--------+----------+----------+-----+------+
-    | header | packet 0 | packet 1 | ... | last |
-    +--------+----------+----------+-----+------+
-      37 + L     full       full           short (0 to frames_per_packet - 1 frames), marked, always there
+    +--------+----------+----------+-----+-------------+
+    | header | packet 0 | packet 1 | ... | last packet |
+    +--------+----------+----------+-----+-------------+
+      37 + L     P          P               6 to P bytes
 
-Header, 37 + L bytes:
+Integers are unsigned and little endian. `tokens_per_frame` codes make a frame; codes are stored frame after frame.
 
-    offset  size  field
-         0     4  magic: A5 53 50 54, that is "\xa5SPT"
-         4     1  format version: 1
-         5     1  tokens_per_frame, 1 to 255
-         6     2  frames_per_packet, 1 to 32767
-         8     4  codebook_size, 2 to 2**24
-        12     4  sample rate of the original audio in Hz, 1000 to 768000
-        16     8  number of samples of the original audio; 2**64 - 1 while the file is being written
-        24     8  first 8 bytes of the SHA-256 of the model's weights
-        32     1  L, the length of the model's name, 1 to 64
-        33     L  the model's name in ASCII: letters, digits, and . _ - after the first character
-    33 + L     4  CRC-32 (zlib's) of all the bytes before
+**Header**, 37 + L bytes:
 
-Packet, 6 bytes and its payload:
+| offset | bytes | content |
+|---:|---:|---|
+| 0 | 4 | the magic number A5 53 50 54, which is "\xa5SPT" |
+| 4 | 1 | version of the format: 1 |
+| 5 | 1 | `tokens_per_frame`, 1 to 255 |
+| 6 | 2 | `frames_per_packet`, 1 to 32767 |
+| 8 | 4 | `codebook_size`, 2 to 2^24 |
+| 12 | 4 | sample rate of the original audio in Hz, 1000 to 768000 |
+| 16 | 8 | number of samples of the original audio; 2^64 - 1 while the file is being written |
+| 24 | 8 | the first 8 bytes of the SHA-256 of the model's weights, the file `model.safetensors` |
+| 32 | 1 | L, the length of the model's name, 1 to 64 |
+| 33 | L | the model's name in ASCII: letters, digits, and after the first character also `.`, `_` and `-` |
+| 33 + L | 4 | CRC-32 (as zlib computes it) of all bytes before |
 
-         0     4  CRC-32 of the packet's index (4 bytes, modulo 2**32) followed by all its bytes after this field
-         4     2  number of frames in bits 0 to 14; bit 15 marks the last packet
-         6     -  the codes of these frames as one string of bits
+**Packet**, 6 bytes and the codes:
 
-A code has b = ceil(log2(codebook_size)) bits, lowest first; bit i of the string is bit i % 8 of byte i // 8, and the
-bits after the last code are 0. So 16-bit codes are plain little-endian words, and four 10-bit codes take 5 bytes. Every
-packet holds frames_per_packet frames, except the last one, which holds fewer, possibly none. The file ends with it.
-With P = 6 + ceil(frames_per_packet * tokens_per_frame * b / 8) frame f lies in the packet at 37 + L + f //
-frames_per_packet * P. P is at most 6 + 2**20, and the audio lasts at most one second per frame.
+| offset | bytes | content |
+|---:|---:|---|
+| 0 | 4 | CRC-32 of the packet's number (4 bytes, modulo 2^32) followed by all bytes of the packet after this field |
+| 4 | 2 | bits 0 to 14: number of frames; bit 15: 1 in the last packet, else 0 |
+| 6 | | the codes of these frames as one string of bits |
+
+A code has b = ceil(log2(`codebook_size`)) bits, lowest first. Bit i of the string is bit i % 8 of byte i // 8. Bits
+after the last code are 0. Codes of 16 bits are therefore little-endian words, and four codes of 10 bits take 5 bytes.
+
+Every packet holds `frames_per_packet` frames, except the last one, which holds fewer, possibly none. There always is a
+last packet, and the file ends with it. A full packet has P = 6 + ceil(`frames_per_packet` * `tokens_per_frame` * b / 8)
+bytes, so frame f is in the packet that begins at byte 37 + L + f // `frames_per_packet` * P. P is at most 6 + 2^20. The
+number of samples is at most the number of frames times the sample rate.
 """
 
 import os
