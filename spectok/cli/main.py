@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         engine_options(sub)
 
     def engine_options(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--engine", choices=ENGINES, help="(default: onnx on the CPU)")
+        sub.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx on the CPU)")
         sub.add_argument("--device", default="cpu", help="cpu, or with the engine torch cuda or cuda:1 (default: cpu)")
 
     for name, function, text, own in (
@@ -82,9 +82,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--jobs", type=int, default=1, help="files at a time (default: %(default)s)")
 
     sub = command("stream", stream, "run the frame-by-frame loop on a file, with a clock")
-    sub.add_argument("input", metavar="IN")
-    sub.add_argument("output", metavar="OUT")
-    sub.add_argument("--chunk-ms", type=float, default=20.0, help="(default: %(default)g)")
+    sub.add_argument("input", metavar="IN", help="an audio file")
+    sub.add_argument("output", metavar="OUT", help="where the decoded audio goes, .wav or .flac")
+    sub.add_argument("--chunk-ms", type=float, default=20.0, help="length of a chunk (default: %(default)g)")
     sub.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
@@ -98,15 +98,15 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print the facts as JSON, numbers without units")
 
     sub = command("inspect", inspect, "draw what a model looks at: attention of its queries, biases, codes, as a PNG")
-    sub.add_argument("input", metavar="IN")
-    sub.add_argument("output", metavar="OUT.png")
+    sub.add_argument("input", metavar="IN", help="an audio file")
+    sub.add_argument("output", metavar="OUT.png", help="the picture")
     sub.add_argument(
         "--model", default=pretrained.DEFAULT, help=f"released name or folder (default: {pretrained.DEFAULT})"
     )
     sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
 
     sub = command("eval", evaluate, "measure quality, bits and speed over a folder or manifest")
-    sub.add_argument("source", metavar="FOLDER|MANIFEST")
+    sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")
     sub.add_argument("--model", action="append", default=[], help="may be repeated (default: every released model)")
     sub.add_argument("--rival", action="append", default=[], help="another codec, such as opus-6; may be repeated")
     sub.add_argument("--split", help="of the manifest (default: test)")
@@ -116,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     engine_options(sub)
 
     sub = command("bench", bench, "spectok beside every rival that is installed, on one page; goes on where it stopped")
-    sub.add_argument("source", metavar="FOLDER|MANIFEST")
+    sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")
     sub.add_argument(
         "--out", type=Path, required=True, help="folder for report.html, abx.html and all that is measured"
     )
@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     sub = command("export", export, "make encoder.onnx and decoder.onnx of a trained model")
     sub.add_argument("model", metavar="MODEL", help="folder of the model, or a released name")
     sub.add_argument("speech", metavar="SPEECH", help="a recording; the graphs must do to it what the codec does")
-    sub.add_argument("--out", metavar="FOLDER", help="(default: that of the model)")
+    sub.add_argument("--out", metavar="FOLDER", help="where the graphs go (default: the model's folder)")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite existing graphs")
     return spectok
 
