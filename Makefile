@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test docs check format clean
 
 # The environment is rebuilt when pyproject.toml changes; the demo does without most of it, PyTorch too. A folder without
 # pip is half of one, which Debian leaves if python3-venv is missing. uv is quicker than pip, and pip does where it fails.
@@ -22,6 +22,9 @@ demo: $(BIN)/.demo  ## encode and decode real speech with the bundled weights
 test: $(BIN)/.ready  ## every test
 	$(BIN)/python -m pytest
 
+docs: $(BIN)/.ready  ## the documentation site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 check: $(BIN)/.ready  ## lint, format and types: nothing may be reported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,4 +35,4 @@ format: $(BIN)/.ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md and under recipes/.
+"""Write what quotes measurements: the model cards in `pretrained/`, and the tables in README.md, docs/ and recipes/.
 
     spectok bench CORPUS/test --out REPORT
     python recipes/cards.py --report REPORT
@@ -8,7 +8,8 @@ Every measured figure comes from `pretrained/results/results.json` (made by `spe
 `recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`), from `recipes/speed.json` (by the
 script of that name), from `pretrained/results/drift.json` (by `recipes/drift.py`) and from what the scripts in
 `benchmarks/` left there. The pictures beside the results hold the
-SHA-256 of the results that they show. `--check` writes nothing and fails if a file is stale.
+SHA-256 of the results that they show. The options in docs/cli.md come from the parser of the command line. `--check`
+writes nothing and fails if a file is stale.
 """
 
 import argparse
@@ -21,8 +22,9 @@ from typing import Any
 
 from benchmarks.tables import bars
 from benchmarks.tables import page as benchmarks
+from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
-from recipes.quality import RESULTS, draw, extent, pictures_stale, table, worst_level
+from recipes.quality import QUALITY, RESULTS, draw, extent, pictures_stale, table, worst_level
 from recipes.study import tables
 from spectok import pretrained
 from spectok.config import CodecConfig
@@ -32,8 +34,20 @@ from spectok.files import write_text
 from spectok.model.codec import Codec
 
 ROOT = Path(__file__).parent.parent
-RECIPES, BENCHMARKS = Path(__file__).parent, ROOT / "benchmarks"
+RECIPES, BENCHMARKS, DOCS = Path(__file__).parent, ROOT / "benchmarks", ROOT / "docs"
 BEGIN, END = "<!-- results: written by recipes/cards.py -->\n", "<!-- end of results -->"
+
+SUMMARY_CODERS = (
+    "spectok-16k-4k",
+    "opus-6",
+    "opus-8",
+    "codec2-3200",
+    "speex-4",
+    "spectok-16k-800",
+    "codec2-1200",
+    "codec2-700C",
+)
+SUMMARY_METRICS = ("pesq", "stoi", "dnsmos", "distillmos", "speaker", "wer")
 
 LICENCES = {  # of the sources that models were trained on; one that is not here has no card
     "cmu_arctic": ("CMU ARCTIC", "BSD-like"),
@@ -222,6 +236,35 @@ def results_page() -> str:
     return f"## The released models\n\n{models}\n## The search\n\n{search}\n## Speed\n\n{speed_table()}"
 
 
+def summary_table(results: dict[str, Any]) -> str:
+    """The released models beside the codecs that are closest to them, for README.md, as Markdown."""
+    columns = [column for column in QUALITY if column[0] in SUMMARY_METRICS]
+    lines = [
+        f"Clean speech, {extent(results, 'clean_*')}:\n",
+        f"| codec | kbit/s | {' | '.join(title for _, title, _ in columns)} |",
+        "|---|" + "---:|" * (1 + len(columns)),
+    ]
+    for name in SUMMARY_CODERS:
+        values = results["coders"][name]["groups"]["clean_*"]
+        cells = [f"{values[metric]['mean']:.{digits}f}" for metric, _, digits in columns]
+        lines.append(f"| {name} | {values['bits_per_second'] / 1000:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def benchmark_page(results: dict[str, Any]) -> str:
+    """The tables and pictures of docs/benchmark.md."""
+    pictures = "../pretrained/results"
+    return (
+        f"## Clean speech\n\n{extent(results, 'clean_*')}:\n\n{table(results, 'clean_*')}\n"
+        f"![Every metric against bits on disk]({pictures}/rate_quality.png)\n\n"
+        "## Hard cases\n\nTwo talkers, noise, reverberation, music, singing, clipped and very quiet recordings; "
+        f"{extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
+        f"## Cost\n\n![PESQ-WB against time and operations]({pictures}/quality_cost.png)\n\n{facts_table()}\n"
+        "Speed, and the limit that a release must stay within ([how it is measured](../benchmarks/README.md)):\n\n"
+        f"{bars()}"
+    )
+
+
 def between_marks(path: Path, body: str) -> str:
     """A document with another text between its marks."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
@@ -233,16 +276,9 @@ def between_marks(path: Path, body: str) -> str:
 def documents(results: dict[str, Any]) -> dict[Path, str]:
     """Every file that quotes the results, with its right contents."""
     texts = {pretrained.CHECKOUT / name / "README.md": card(name, results) for name in pretrained.models()}
-    folder = RESULTS.parent.relative_to(ROOT)
-    body = (
-        f"![Every metric against bits on disk]({folder}/rate_quality.png)\n\n"
-        f"Clean speech, {extent(results, 'clean_*')}, all codecs in one run (mean ± 95 % interval):\n\n"
-        f"{table(results, 'clean_*')}\nHard cases, {extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
-        f"![PESQ-WB against time and operations]({folder}/quality_cost.png)\n\n"
-        f"What the models cost:\n\n{facts_table()}\n"
-        f"How fast they are ([how it was measured](benchmarks/README.md)):\n\n{bars()}"
-    )
-    texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", body)
+    texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", summary_table(results))
+    texts[DOCS / "benchmark.md"] = between_marks(DOCS / "benchmark.md", benchmark_page(results))
+    texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
     texts[BENCHMARKS / "README.md"] = between_marks(BENCHMARKS / "README.md", benchmarks())
