@@ -40,16 +40,16 @@ DOCUMENTS = [
 ]
 
 
-def read(document):
+def read(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
 
 
-def python_snippets(document):
+def python_snippets(document: str) -> list[tuple[str, str]]:
     """The code of each snippet and what it prints, which is in the block of text that follows."""
     return re.findall(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", read(document), re.MULTILINE | re.DOTALL)
 
 
-def shell_snippets(document):
+def shell_snippets(document: str) -> str:
     """Lines to run; what is to be read but not run is in blocks of sh."""
     return "".join(re.findall(r"^```bash\n(.*?)^```", read(document), re.MULTILINE | re.DOTALL))
 
@@ -65,7 +65,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: NDArray[np.flo
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if shell_snippets(document)])
-def test_shell_snippets_run(desk, document):
+def test_shell_snippets_run(desk: Path, document: str) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", shell_snippets(document)],
@@ -84,7 +84,7 @@ def test_shell_snippets_run(desk, document):
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if python_snippets(document)])
-def test_python_snippets_print_what_they_say(desk, document):
+def test_python_snippets_print_what_they_say(desk: Path, document: str) -> None:
     names: dict[str, object] = {}
     for code, printed in python_snippets(document):
         out = io.StringIO()
@@ -93,7 +93,7 @@ def test_python_snippets_print_what_they_say(desk, document):
         assert out.getvalue() == printed
 
 
-def test_the_readme_is_short():
+def test_the_readme_is_short() -> None:
     assert len(read("README.md").split()) <= 900
 
 
@@ -111,26 +111,26 @@ def test_a_picture_of_other_results_is_stale() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document):
+def test_links_lead_somewhere(document: str) -> None:
     targets = re.findall(r"(?:\]\(|src=\")([^)#\"]+)", read(document))
     missing = [t for t in targets if "://" not in t and not (ROOT / document).parent.joinpath(t).exists()]
     assert missing == []
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CITATION.cff", "pyproject.toml"])
-def test_addresses_in_the_repository_lead_to_files(document):
+def test_addresses_in_the_repository_lead_to_files(document: str) -> None:
     paths = re.findall(rf"{REPOSITORY}/(?:blob|raw|tree)/main/([^)#\"\s]+)", read(document))
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_the_readme_knows_the_size_of_the_models():
+def test_the_readme_knows_the_size_of_the_models() -> None:
     codecs = [Codec(pretrained.find(name).config) for name in pretrained.models()]
     parameters = " or ".join(f"{codec.num_parameters / 1e6:.1f}" for codec in codecs)
     macs = " or ".join(f"{sum(codec.macs_per_second().values()) / 1e9:.2f}" for codec in codecs)
     assert f"{parameters} million parameters; {macs} billion multiply-accumulates" in read("README.md")
 
 
-def test_where_to_change_what_names_what_is_in_the_files():
+def test_where_to_change_what_names_what_is_in_the_files() -> None:
     section = read("CONTRIBUTING.md").split("## Where to change what")[1].split("\n## ")[0]
     pairs = re.findall(r"((?:`\w+`(?: and | of )?)+) in \[`([^`]+)`\]", section)
     assert len(pairs) == 12
@@ -140,7 +140,7 @@ def test_where_to_change_what_names_what_is_in_the_files():
     assert missing == []
 
 
-def test_the_figure_of_the_architecture_shows_the_code():
+def test_the_figure_of_the_architecture_shows_the_code() -> None:
     figure = read("docs/architecture.svg")
     modules = {name.rsplit("/")[-1] for name in re.findall(r"[\w/]+\.py", figure)}
     assert modules <= {path.name for path in (ROOT / "spectok" / "model").rglob("*.py")}
@@ -156,7 +156,7 @@ def test_the_figure_of_the_architecture_shows_the_code():
         assert re.search(f"{name}: {facts}, D = {config.latent_dim}", figure)
 
 
-def test_every_command_and_argument_is_explained():
+def test_every_command_and_argument_is_explained() -> None:
     page = command_tables()
     commands = ["encode", "decode", "stream", "live", "info", "inspect", "eval", "bench", "export"]
     assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == commands
@@ -170,12 +170,12 @@ def test_every_command_and_argument_is_explained():
     assert "\n| `--engine {onnx,torch}` | what runs the network (default: onnx on the CPU) |\n" in page
 
 
-def test_the_readme_stands_alone():
+def test_the_readme_stands_alone() -> None:
     """A package's page shows the README without the files beside it."""
     assert re.findall(r"\]\((?!https://)[^)]*\)", read("README.md")) == []
 
 
-def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path / "site"],
         cwd=ROOT,

@@ -5,11 +5,13 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 
 import spectok
 from spectok.audio import read_audio, write_audio
@@ -19,7 +21,7 @@ NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
 
 
 @pytest.fixture
-def corpus(tmp_path, speech):
+def corpus(tmp_path: Path, speech: NDArray[np.float32]) -> Path:
     """A folder of three recordings, one of them at 48 kHz and in a folder of its own."""
     folder = tmp_path / "corpus"
     (folder / "more").mkdir(parents=True)
@@ -29,16 +31,16 @@ def corpus(tmp_path, speech):
     return folder
 
 
-def run(name, *arguments):
+def run(name: str, *arguments: object) -> None:
     importlib.import_module(f"examples.{name}").main([str(argument) for argument in arguments])
 
 
-def test_there_is_a_test_of_each_example():
+def test_there_is_a_test_of_each_example() -> None:
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
     assert names == {"call", "encode_folder", "language_model_tokens", "microphone_loop"}
 
 
-def test_language_model_tokens(corpus, tmp_path, capsys):
+def test_language_model_tokens(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("language_model_tokens", corpus, tmp_path / "tokens.npz", "--jobs", 2)
     tokenizer = spectok.Tokenizer.from_pretrained("spectok-16k-800")
     with np.load(tmp_path / "tokens.npz") as tokens:
@@ -48,7 +50,7 @@ def test_language_model_tokens(corpus, tmp_path, capsys):
     assert capsys.readouterr().out == "184 tokens of 3 recordings\nvocabulary: 97,538\n"
 
 
-def test_encode_folder(corpus, tmp_path, capsys):
+def test_encode_folder(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "codes"
     run("encode_folder", corpus, out, "--batch", 2)
     tokenizer = spectok.Tokenizer.from_pretrained("spectok-16k-4k")
@@ -62,7 +64,9 @@ def test_encode_folder(corpus, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("name", "rate", "delay"), [("a", 16000, 30), ("more/c", 48000, 105)])
-def test_microphone_loop(corpus, tmp_path, capsys, name, rate, delay):
+def test_microphone_loop(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, rate: int, delay: int
+) -> None:
     run("microphone_loop", corpus / f"{name}.wav", tmp_path / "heard.wav")
     heard, source = soundfile.info(tmp_path / "heard.wav"), soundfile.info(corpus / f"{name}.wav")
     assert (heard.samplerate, heard.frames) == (rate, source.frames)
@@ -70,7 +74,7 @@ def test_microphone_loop(corpus, tmp_path, capsys, name, rate, delay):
     assert capsys.readouterr().out.startswith(f"at most {delay} ms of algorithmic delay\n4.1 kbit/s, slowest chunk ")
 
 
-def test_call(corpus, tmp_path, capsys):
+def test_call(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("call", corpus / "a.wav", tmp_path / "heard.wav")
     tokenizer = spectok.Tokenizer.from_pretrained("spectok-16k-4k")
     whole = tokenizer.decode(tokenizer.encode(corpus / "a.wav"))
@@ -79,24 +83,24 @@ def test_call(corpus, tmp_path, capsys):
     assert capsys.readouterr().out == "510 bytes for 1.0 s: 4.1 kbit/s\n"
 
 
-def test_the_notebook_is_short_and_stored_without_outputs():
+def test_the_notebook_is_short_and_stored_without_outputs() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert len(cells) <= 20
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert [cell["outputs"] or cell["execution_count"] for cell in code] == [None] * len(code)
 
 
-def test_the_notebook_runs(monkeypatch, capsys):
-    matplotlib.use("Agg")
-    shown = []
+def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    plt.switch_backend("Agg")
+    shown: list[tuple[int, int]] = []
     display = SimpleNamespace(Audio=lambda samples, rate: (len(samples), rate), display=shown.append)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     monkeypatch.chdir(NOTEBOOK.parent)
-    names: dict[str, object] = {}
+    names: dict[str, Any] = {}
     for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
-    matplotlib.pyplot.close("all")
+    plt.close("all")
     assert shown == [(63840, 16000)] * 3
     printed = capsys.readouterr().out
     assert "(200, 8) int64" in printed

@@ -37,7 +37,7 @@ def test_the_wheel_says_whose_it_is_and_holds_both_licences(wheel: str) -> None:
     assert licences["pretrained/LICENSE"].startswith(b"Attribution 4.0 International\n")
     fields = email.message_from_string(metadata)
     assert (fields["License-Expression"], fields["Author"]) == ("Apache-2.0 AND CC-BY-4.0", "The spectok authors")
-    addresses = dict(field.split(", ") for field in fields.get_all("Project-URL"))
+    addresses = dict(str(field).split(", ", 1) for field in fields.get_all("Project-URL", []))
     assert list(addresses) == ["Homepage", "Documentation", "Source", "Issues", "Changelog"]
     assert {address.startswith("https://github.com/spectok/spectok") for address in addresses.values()} == {True}
 
