@@ -1,4 +1,4 @@
-"""The `.spt` file: codes with a header, in packets that have a checksum each. `writer.py` has the specification."""
+"""The `.spt` file: a header and codes in packets, each with a checksum. The specification is in `writer.py`."""
 
 from spectok.container.packets import Header, Packet
 from spectok.container.reader import Reader

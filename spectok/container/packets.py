@@ -1,4 +1,4 @@
-"""The bytes of a `.spt` file, its header and one packet: as `writer.py` specifies them, to and from memory."""
+"""Converts the header and the packets of a `.spt` file to bytes and back, as specified in `writer.py`."""
 
 import re
 import struct
@@ -14,7 +14,7 @@ from spectok.files import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 MAGIC = b"\xa5SPT"
 VERSION = 1
-MAX_PAYLOAD = 1 << 20  # bytes of a packet: what a hostile header can make a reader hold at once
+MAX_PAYLOAD = 1 << 20  # bytes of a packet: limits the memory that a hostile header can make a reader allocate
 UNFINISHED = (1 << 64) - 1
 
 _FIXED = struct.Struct("<4sBBHIIQ8sB")
@@ -31,10 +31,10 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a `.spt` file says of its codes.
+    """The header of a `.spt` file: which model wrote the codes, their layout, and the original audio.
 
     Raises:
-        InputError: a field is out of its bounds.
+        InputError: a field is out of range.
     """
 
     model: str  # the name of the model that wrote the codes
@@ -67,7 +67,7 @@ class Header:
 
     @property
     def bits_per_code(self) -> int:
-        """Bits that a code takes: ceil(log2(codebook_size))."""
+        """Bits per code: ceil(log2(codebook_size))."""
         return (self.codebook_size - 1).bit_length()
 
     @property
@@ -76,16 +76,16 @@ class Header:
         return _PREFIX.size + self.payload_bytes(self.frames_per_packet)
 
     def payload_bytes(self, num_frames: int) -> int:
-        """Bytes that the codes of so many frames take in a packet."""
+        """Size in bytes of the codes of `num_frames` frames in one packet."""
         return (num_frames * self.tokens_per_frame * self.bits_per_code + 7) // 8
 
     def frames_that_fit(self, num_bytes: int) -> int:
-        """The most frames that so many bytes, one packet or the torn rest of one, can hold."""
+        """The largest number of frames that a packet of at most `num_bytes` bytes can hold."""
         frames = (num_bytes - _PREFIX.size) * 8 // (self.tokens_per_frame * self.bits_per_code)
         return min(self.frames_per_packet, max(0, frames))
 
     def check_length(self, num_frames: int) -> None:
-        """Raise InputError unless num_samples can be the length of that many frames: at most a second each."""
+        """Raise InputError if num_samples is more than `num_frames` frames can hold: a frame lasts at most 1 s."""
         if self.num_samples is not None and self.num_samples > num_frames * self.sample_rate:
             raise InputError(f"num_samples is {self.num_samples}, which {num_frames} frames of codes cannot hold")
 
@@ -100,7 +100,7 @@ def pack_header(header: Header) -> bytes:
 
 
 def read_header(stream: BinaryIO) -> Header:
-    """Read a header and leave the stream at its end; InputError if these bytes are none."""
+    """Read a header and leave the stream at the header's end; InputError if the bytes are not a valid header."""
     fixed = stream.read(_FIXED.size)
     if not fixed:
         raise InputError("it is empty")
@@ -119,7 +119,7 @@ def read_header(stream: BinaryIO) -> Header:
 
 
 def pack_packet(header: Header, index: int, codes: np.ndarray, last: bool) -> bytes:
-    """The bytes of a packet of codes, int64 `[num_frames * tokens_per_frame]`, all below the codebook size."""
+    """The bytes of packet `index`, which holds `codes`: int64 `[num_frames * tokens_per_frame]`, checked before."""
     bits = codes[:, None] >> np.arange(header.bits_per_code) & 1  # [N, bits_per_code]
     mark = len(codes) // header.tokens_per_frame | (_LAST if last else 0)
     body = mark.to_bytes(2, "little") + np.packbits(bits.astype(np.uint8).ravel(), bitorder="little").tobytes()
@@ -131,16 +131,16 @@ def _checksum(index: int, body: bytes) -> int:
 
 
 class Packet(NamedTuple):
-    """Codes of successive frames: int64 `[num_frames * tokens_per_frame]`, the first frame being `start_frame`."""
+    """The codes of successive frames."""
 
-    start_frame: int
-    codes: np.ndarray
-    last: bool  # the packet that ends the file
+    start_frame: int  # number of the first frame
+    codes: np.ndarray  # int64 `[num_frames * tokens_per_frame]`
+    last: bool  # whether this is the last packet of the file
     size: int  # bytes in the file
 
 
 def unpack_packet(header: Header, index: int, data: bytes) -> Packet:
-    """The packet that `data` begins with; InputError if it is not packet `index`, whole and undamaged."""
+    """The packet at the start of `data`; InputError if it is not packet `index` or is cut off or damaged."""
     if len(data) < _PREFIX.size:
         raise InputError(f"it is cut off in packet {index}")
     checksum, mark = _PREFIX.unpack_from(data)

@@ -1,4 +1,4 @@
-"""Reading a `.spt` file, whole, at a frame, or what is left of it; `writer.py` has the specification."""
+"""Reads a `.spt` file: all of it, any frames, or the intact part of a damaged file. `writer.py` specifies it."""
 
 import io
 from collections.abc import Iterator
@@ -15,17 +15,23 @@ from spectok.files import file_name, open_binary, why
 
 
 class Reader:
-    """Reads a `.spt` file at any frame; strict, unless `recover` asks for what is intact in a damaged one.
+    """Reads a `.spt` file from any frame on. A damaged file is an error, unless `recover` is set.
 
-    Opening checks the header and the last packet, and reading checks the packets it needs. With `recover`, opening
-    scans the file, `lost` tells which frames are damaged, `complete` says that nothing is wrong, and iteration yields
-    the intact packets. Of a torn end, `lost` holds the frames that its bytes have room for; what was cut away behind
-    them cannot be known. A header that claims more samples than the frames can hold then has num_samples None.
+    Opening checks the header and the last packet; reading checks the packets that it reads.
 
-    Streams are read from where they stand, to their end; one that cannot seek is read into memory.
+    With `recover`, opening scans the whole file. `complete` is True if the file is finished and undamaged, `lost` lists
+    the damaged frames, and iteration yields the intact packets. If the end was cut off, `lost` includes as many frames
+    as the remaining bytes of the cut packet can hold; the number of frames after them is unknown. If the header claims
+    more samples than the frames can hold, its num_samples becomes None.
+
+    A stream is read from its current position to its end; one that cannot seek is read into memory.
+
+    Args:
+        source: a path, or a binary stream, which stays open.
+        recover: accept a damaged file.
 
     Raises:
-        InputError: the file cannot be read or is not what its header says; in `recover`, the header itself is damaged.
+        InputError: the file cannot be read, is damaged or unfinished; with `recover`, its header is damaged.
     """
 
     def __init__(self, source: str | Path | BinaryIO, *, recover: bool = False) -> None:
@@ -67,7 +73,7 @@ class Reader:
     def _check(self) -> bool:
         if self.header.num_samples is None:
             raise InputError("it was never finished; its packets can be recovered")
-        # The last packet may be as long as a full one (its bits are padded), but it is never missing.
+        # There is always a last packet. It may have as many bytes as a full one, because its bits are padded.
         self._num_packets = max(0, self._length - 1) // self.header.packet_bytes + 1
         packet = self._packet(self._num_packets - 1)
         if not packet.last or (self._num_packets - 1) * self.header.packet_bytes + packet.size != self._length:
@@ -103,14 +109,21 @@ class Reader:
 
     @property
     def num_codes(self) -> int:
-        """Codes in the file, lost ones included."""
+        """Number of codes in the file, including lost ones."""
         return self.num_frames * self.header.tokens_per_frame
 
     def read(self, start_frame: int = 0, num_frames: int | None = None) -> np.ndarray:
-        """The codes of some frames, int64 `[num_frames * tokens_per_frame]`; None means all to the end.
+        """Read the codes of successive frames.
+
+        Args:
+            start_frame: number of the first frame.
+            num_frames: how many frames; None reads to the end of the file.
+
+        Returns:
+            int64 codes `[num_frames * tokens_per_frame]`.
 
         Raises:
-            InputError: the frames are not all in the file, or a packet that holds some of them is damaged.
+            InputError: some of the frames are not in the file, or a packet that holds some of them is damaged.
         """
         stop = self.num_frames if num_frames is None else start_frame + num_frames
         if not 0 <= start_frame <= stop <= self.num_frames:
@@ -123,7 +136,7 @@ class Reader:
         return codes[(start_frame - first * per_packet) * tokens :][: (stop - start_frame) * tokens]
 
     def __iter__(self) -> Iterator[Packet]:
-        """The packets in order; with `recover` the intact ones only, else InputError at the first damaged one."""
+        """Yield the packets in order. A damaged packet is skipped with `recover`, and raises InputError without."""
         for index in range(self._num_packets):
             try:
                 with self._errors():
@@ -136,7 +149,7 @@ class Reader:
                 yield packet
 
     def close(self) -> None:
-        """Close the file, if it was opened here."""
+        """Close the file; a stream that was passed in stays open."""
         if self._owned:
             self._stream.close()
 

@@ -60,15 +60,15 @@ from spectok.files import atomic_write, file_name, open_binary, why
 
 
 def write_spt(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
-    """Write a whole file; a path gets all of it or nothing.
+    """Write a whole file. If writing fails, a path keeps its earlier content.
 
     Args:
         destination: a path or a binary stream (it need not seek).
-        header: with num_samples.
+        header: its num_samples must not be None.
         codes: integers `[num_frames * tokens_per_frame]`, from 0 to codebook_size - 1.
 
     Raises:
-        InputError: codes that do not fit the header, or a place that cannot be written.
+        InputError: the codes do not fit the header, or the destination cannot be written.
     """
     if isinstance(destination, str | os.PathLike):
         with atomic_write(destination) as temporary, Writer(temporary, header, name=str(destination)) as writer:
@@ -79,28 +79,34 @@ def write_spt(destination: str | Path | BinaryIO, header: Header, codes: Any) ->
 
 
 def read_spt(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
-    """Read a whole file, every bit of it checked: its header and its codes, int64 `[num_frames * tokens_per_frame]`.
+    """Read a whole file and verify all of its checksums.
+
+    Args:
+        source: a path or a binary stream.
+
+    Returns:
+        The header, and the codes, int64 `[num_frames * tokens_per_frame]`.
 
     Raises:
-        InputError: it cannot be read, is no .spt file, is of another version, or is damaged, cut off or unfinished.
+        InputError: the file cannot be read, is not a .spt file, has another version, or is damaged or unfinished.
     """
     with Reader(source) as reader:
         return reader.header, reader.read()
 
 
 class Writer:
-    """Writes a `.spt` file in pieces; packets are written as they fill, and `close` ends the file.
+    """Writes a `.spt` file in pieces. A packet is written as soon as it is full, and `close` ends the file.
 
-    A file that is not closed, because the `with` block failed or the process died, stays unfinished: only
-    `Reader(..., recover=True)` reads it. If the sink cannot seek, the header must tell num_samples from the start.
+    A file that was not closed, because the `with` block failed or the process died, is unfinished: only
+    `Reader(..., recover=True)` reads it. For a stream that cannot seek, the header must have num_samples at the start.
 
     Args:
-        destination: a path (replaced if it is there), or a binary stream, which stays open.
-        header: num_samples may be None here if `close` gets it.
-        name: what messages call the file, if not by its own name.
+        destination: a path, whose file is replaced, or a binary stream, which stays open.
+        header: its num_samples may be None if it is passed to `close`.
+        name: the file's name in messages; by default that of the destination.
 
     Raises:
-        InputError: the place cannot be written, or cannot seek and num_samples is not known.
+        InputError: the destination cannot be written, or cannot seek and num_samples is None.
     """
 
     def __init__(self, destination: str | Path | BinaryIO, header: Header, *, name: str | None = None) -> None:
@@ -123,20 +129,20 @@ class Writer:
         self._start = sink.tell() if self._seekable else 0
         self._num_packets = 0
         self._pending = np.zeros(0, np.int64)
-        self._stale = False  # the file's header still says that the file is finished
+        self._stale = False  # True while the file's header still marks the file as finished
         self._closed = self._released = False
 
     @classmethod
     def append(cls, path: str | Path) -> Self:
-        """Go on with a finished file: the result is, byte for byte, what one writer would have written.
+        """Continue a finished file. The result equals, byte for byte, a file written by one writer.
 
-        `header` tells what the codes must fit; its num_samples is None again, and `close` gets the new total. The file
-        is changed by the first full packet or by `close`, in place.
+        The codes must fit the writer's `header`, which is that of the file with num_samples None: pass the new total to
+        `close`. The file is changed in place, first by the first full packet or by `close`.
 
         Raises:
-            InputError: as `Reader`, or the file cannot be written.
+            InputError: as for `Reader`, or the file cannot be written.
         """
-        with Reader(path) as reader:  # judges the file before it is opened for change
+        with Reader(path) as reader:  # checks the file before it is opened for writing
             packets, header = reader.num_frames // reader.header.frames_per_packet, reader.header
             body, tail = reader._body, reader.read(packets * header.frames_per_packet)
         writer = cls.__new__(cls)
@@ -148,15 +154,15 @@ class Writer:
 
     @property
     def num_codes(self) -> int:
-        """Codes written so far."""
+        """Number of codes written so far."""
         per_packet = self.header.frames_per_packet * self.header.tokens_per_frame
         return self._num_packets * per_packet + len(self._pending)
 
     def write(self, codes: Any) -> None:
-        """Add codes, integers `[n]` for any n; a frame may come in pieces.
+        """Add codes, integers `[n]` for any n: they need not be whole frames.
 
         Raises:
-            InputError: not such an array, a code out of range, or the file cannot be written.
+            InputError: the codes are not such an array or are out of range, or the file cannot be written.
         """
         self._check_open()
         self._pending = np.concatenate([self._pending, self._valid(codes)])
@@ -170,13 +176,13 @@ class Writer:
             self._flush()
 
     def close(self, num_samples: int | None = None) -> None:
-        """End the file: the last packet, and num_samples into the header. Closing again does nothing.
+        """End the file: write the last packet, and num_samples into the header. Closing again does nothing.
 
         Args:
-            num_samples: length of the original audio; None takes what the header says.
+            num_samples: length of the original audio; None keeps the header's num_samples.
 
         Raises:
-            InputError: no such number, half a frame of codes, or more samples than the frames can hold.
+            InputError: num_samples is unknown or more than the frames can hold, or the codes end within a frame.
         """
         if self._closed:
             return
@@ -239,7 +245,7 @@ class Writer:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # who reads has gone: no fault of the input
+        except BrokenPipeError:  # the process that reads the output has ended: not an error of the input
             raise
         except OSError as error:
             raise InputError(f"cannot write {self._name}: {why(error)}") from error
