@@ -1,9 +1,9 @@
-"""Microphone to codes to speaker: the frame-by-frame loop between two devices that keep their own time.
+"""Encodes audio from a microphone and plays the decoded audio on a speaker.
 
     loop = Loop(tokenizer, chunk_length=320)
-    speaker.play(loop(chunk))       # as long as the chunk, loop.delay samples behind it
+    speaker.play(loop(chunk))       # as many samples as the chunk has, delayed by loop.delay samples
 
-`live` runs it in the callback of an audio stream; sounddevice's, or anything that opens as that does.
+`run_live` calls a `Loop` in the callback of an audio stream, of sounddevice or of a library with the same interface.
 """
 
 import math
@@ -19,34 +19,35 @@ from numpy.typing import NDArray
 from spectok.tokenizer import Tokenizer
 
 SHOWN_PER_SECOND = 10
-FLOOR_DB = -99.0  # what silence is called
+FLOOR_DB = -99.0  # the level reported for silence
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a level meter shows of the last moments."""
+    """One update of the level meter."""
 
-    input_db: float  # rms of the last chunk, dB of full scale
-    output_db: float
-    delay: float  # seconds from microphone to speaker: the loop's own and what the devices say of theirs
+    input_db: float  # rms of the last input chunk, dB of full scale
+    output_db: float  # rms of the last output chunk, dB of full scale
+    delay: float  # seconds from microphone to speaker: of the loop, and of the devices as they report it
     chunk_ms: float  # longest compute time of a chunk since the last reading
-    overruns: int  # chunks whose audio the devices lost, since the start
+    overruns: int  # number of chunks since the start whose audio the devices lost
 
 
 class Loop:
-    """Audio in, as much audio out, through the codes: `codes` holds those of the last chunk.
+    """Encodes and decodes a stream, and returns as many samples as it gets.
 
-    As much silence as it takes for no later chunk to wait comes out first: `delay` samples.
+    The output begins with `delay` samples of silence. With fewer, a later chunk would not be decoded in time. `codes`
+    holds the codes of the last chunk.
 
     Args:
         tokenizer: the codec; its sample rate is that of the audio.
-        chunk_length: of every chunk but the last, which may be shorter.
+        chunk_length: samples in each chunk; the last one may be shorter.
     """
 
     def __init__(self, tokenizer: Tokenizer, chunk_length: int) -> None:
         self._encoder, self._decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
         frame = tokenizer.frame_length
-        # Of the samples pushed, those of an unfinished frame wait, at most a frame less the step in which they grow.
+        # The encoder holds back an unfinished frame. Its length is a multiple of the gcd and less than a frame.
         self.delay = frame - math.gcd(frame, chunk_length) + tokenizer.config.synthesis_delay
         self._ready = np.zeros(self.delay, np.float32)  # decoded, not yet played
         self.codes = np.zeros(0, np.int64)
@@ -59,7 +60,7 @@ class Loop:
         return ready[: len(chunk)]
 
 
-def live(
+def run_live(
     tokenizer: Tokenizer,
     open_stream: Callable[..., AbstractContextManager[Any]],
     show: Callable[[Reading], None],
@@ -69,12 +70,13 @@ def live(
 
     Args:
         tokenizer: the codec.
-        open_stream: `sounddevice.Stream` or its like: called with samplerate, blocksize, channels, dtype and callback.
-        show: told the levels ten times a second.
-        seconds: how long; by default for ever.
+        open_stream: `sounddevice.Stream` or a function with its keyword arguments samplerate, blocksize, channels,
+            dtype and callback.
+        show: called with a new reading ten times a second.
+        seconds: when to stop; by default never.
 
     Returns:
-        How many codes have passed.
+        The number of codes of the whole stream.
     """
     rate, block = tokenizer.sample_rate, tokenizer.frame_length
     loop = Loop(tokenizer, block)
@@ -110,6 +112,6 @@ def live(
 
 
 def decibels(audio: NDArray[np.float32]) -> float:
-    """The rms of audio in dB of full scale, not below `FLOOR_DB`."""
+    """The rms of audio in dB of full scale, at least `FLOOR_DB`."""
     power = float(np.mean(np.square(audio, dtype=np.float64)))
     return max(FLOOR_DB, 10 * float(np.log10(power))) if power else FLOOR_DB

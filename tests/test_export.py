@@ -217,7 +217,7 @@ def test_export_on_the_command_line(
     assert main(["export", pretrained.DEFAULT, str(SPEECH)]) == 2
     assert capsys.readouterr().err.splitlines() == [
         "spectok: out/encoder.onnx exists already; --force overwrites it",
-        "spectok: cannot write into nowhere: it is no folder",
+        "spectok: cannot write into nowhere: it is not a folder",
         "spectok: cannot read no.wav: No such file or directory",
         f"spectok: {pretrained.DEFAULT} is released with its graphs; --out writes them into another folder",
     ]

@@ -1,4 +1,4 @@
-"""The loop between microphone and speaker, from a file: the devices are played by `FileStream`."""
+"""Tests of `spectok.live` and `spectok live`, with a recording in place of the sound devices."""
 
 import sys
 import threading
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from spectok import pretrained
 from spectok.cli.main import main
-from spectok.live import FLOOR_DB, Loop, Reading, decibels, live
+from spectok.live import FLOOR_DB, Loop, Reading, decibels, run_live
 
 NAMES = pretrained.models()
 
 
 class FileStream:
-    """What `sounddevice.Stream` is to `live`, with a recording as microphone and a list as speaker."""
+    """Stands in for `sounddevice.Stream`, with a recording as microphone and a list as speaker."""
 
     latency = (0.010, 0.020)  # seconds, of input and output
 
@@ -57,7 +57,7 @@ class FileStream:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("size", "delay"), [(1, 479), (160, 320), (320, 160), (441, 479), (640, 160), (1000, 440)])
-def test_what_comes_out_is_the_decoded_stream_after_the_reported_delay(
+def test_the_output_is_the_decoded_stream_after_the_reported_delay(
     name: str, size: int, delay: int, speech: NDArray[np.float32]
 ) -> None:
     tokenizer, audio = released(name), speech[8000 : 8000 + 16 * size + 6400]
@@ -71,7 +71,7 @@ def test_what_comes_out_is_the_decoded_stream_after_the_reported_delay(
 
 
 @pytest.mark.parametrize("size", [1, 160, 320, 441, 640, 1000])
-def test_no_chunk_waits_and_a_smaller_delay_would_make_one(size: int) -> None:
+def test_the_delay_is_the_smallest_with_which_no_chunk_is_late(size: int) -> None:
     tokenizer = released(pretrained.DEFAULT)
     loop, fewest = Loop(tokenizer, size), size
     for _ in range(2 * 320):
@@ -80,7 +80,7 @@ def test_no_chunk_waits_and_a_smaller_delay_would_make_one(size: int) -> None:
     assert fewest == 0
 
 
-def test_live_runs_the_loop_in_the_callback_of_a_stream(speech: NDArray[np.float32]) -> None:
+def test_run_live_calls_the_loop_in_the_callback_of_a_stream(speech: NDArray[np.float32]) -> None:
     tokenizer, audio = released(pretrained.DEFAULT), speech[: 320 * 100]
     opened: list[FileStream] = []
     readings: list[Reading] = []
@@ -89,7 +89,7 @@ def test_live_runs_the_loop_in_the_callback_of_a_stream(speech: NDArray[np.float
         opened.append(FileStream(audio, **options))
         return opened[0]
 
-    codes = live(tokenizer, open_stream, readings.append)
+    codes = run_live(tokenizer, open_stream, readings.append)
     assert (opened[0].rate, opened[0].block) == (16000, 320)
     assert codes == 100 * 8
     loop = Loop(tokenizer, 320)
@@ -97,13 +97,13 @@ def test_live_runs_the_loop_in_the_callback_of_a_stream(speech: NDArray[np.float
     np.testing.assert_array_equal(np.concatenate(opened[0].played), expected)
     last = readings[-1]
     assert last.overruns == 1
-    # The first chunk gives 160 samples of the first frame, so 160 come before; a chunk of 320 has to be whole.
+    # A delay of 160 samples in the loop, and 320 because a chunk is processed once it is complete.
     assert last.delay == pytest.approx((160 + 320) / 16000 + 0.030, abs=1e-9)
     assert last.input_db == pytest.approx(decibels(audio[-320:]), abs=1e-4)
     assert last.output_db == pytest.approx(decibels(expected[-320:]), abs=1e-4)
 
 
-def test_live_ends_when_its_time_is_up_or_at_ctrl_c(speech: NDArray[np.float32]) -> None:
+def test_run_live_ends_when_its_time_is_up_or_at_ctrl_c(speech: NDArray[np.float32]) -> None:
     class Endless:
         latency, active = (0.0, 0.0), True
 
@@ -117,13 +117,13 @@ def test_live_ends_when_its_time_is_up_or_at_ctrl_c(speech: NDArray[np.float32])
             pass
 
     seen: list[Reading] = []
-    assert live(released(pretrained.DEFAULT), Endless, seen.append, seconds=0.15) == 0
+    assert run_live(released(pretrained.DEFAULT), Endless, seen.append, seconds=0.15) == 0
     assert len(seen) == 2  # one every tenth of a second, the last after the time was up
 
     def stop(_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    assert live(released(pretrained.DEFAULT), Endless, stop) == 0
+    assert run_live(released(pretrained.DEFAULT), Endless, stop) == 0
 
 
 def test_decibels_of_known_signals() -> None:
@@ -135,7 +135,7 @@ def test_decibels_of_known_signals() -> None:
 
 @pytest.fixture
 def devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, speech: NDArray[np.float32]) -> SimpleNamespace:
-    """Tiny models, and a sounddevice whose microphone hears a second of speech."""
+    """Tiny models, and a stand-in for sounddevice whose microphone records 1 s of speech."""
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     error = type("PortAudioError", (Exception,), {})
@@ -151,7 +151,7 @@ def test_live_on_the_command_line(devices: SimpleNamespace, capsys: pytest.Captu
     assert " lost" in said and "delay 33 ms" in said  # 16 samples before, 32 in a chunk, and 30 ms of the devices
 
 
-def test_live_says_what_is_missing(
+def test_live_names_what_is_missing(
     devices: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(**options: Any) -> NoReturn:

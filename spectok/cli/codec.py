@@ -1,4 +1,4 @@
-"""What the command line does with the codec itself: encode, decode, stream and live, one function each."""
+"""The commands that run the codec: encode, decode, stream and live, one function each."""
 
 import argparse
 import math
@@ -9,7 +9,7 @@ import numpy as np
 
 from spectok import audio as audio_files
 from spectok import container
-from spectok.cli.files import Place, Write, blocks, check_output, for_each, standard
+from spectok.cli.files import PathOrStream, Write, blocks, check_output, for_each, standard
 from spectok.errors import InputError
 from spectok.files import file_name
 from spectok.schema import require
@@ -17,10 +17,10 @@ from spectok.tokenizer import Tokenizer
 
 
 def encode(args: argparse.Namespace) -> None:
-    """Audio files to .spt files."""
+    """Encode audio files as .spt files."""
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine)
 
-    def encode_one(source: Place) -> Write:
+    def encode_one(source: PathOrStream) -> Write:
         audio, sample_rate = audio_files.read_audio(source)
         session = tokenizer.stream_encoder()
         resampled = audio_files.resample(audio, sample_rate, tokenizer.sample_rate)
@@ -33,10 +33,10 @@ def encode(args: argparse.Namespace) -> None:
 
 
 def decode(args: argparse.Namespace) -> None:
-    """.spt files to audio files, as long as the originals and at their sample rates."""
+    """Decode .spt files to audio files with the lengths and sample rates of the originals."""
     tokenizers: dict[str, Tokenizer] = {}
 
-    def decode_one(source: Place) -> Write:
+    def decode_one(source: PathOrStream) -> Write:
         header, codes = container.read_spt(source)
         model = args.model or header.model
         if model not in tokenizers:
@@ -60,7 +60,7 @@ def _list_codes(folder: str) -> list[Path]:
 
 
 def stream(args: argparse.Namespace) -> None:
-    """The frame-by-frame loop on a file, with a clock."""
+    """Encode and decode a file in chunks, as a live stream would arrive, and report the time that each chunk takes."""
     from spectok.evaluation.realtime import stream as run
 
     require(0 < args.chunk_ms < math.inf, f"--chunk-ms is {args.chunk_ms:g}, but must be positive and finite")
@@ -86,14 +86,13 @@ def stream(args: argparse.Namespace) -> None:
 
 
 def live(args: argparse.Namespace) -> None:
-    """Microphone to codes to speaker."""
-    from spectok.live import Reading
-    from spectok.live import live as run
+    """Encode the microphone's audio and play what the decoder makes of it, until Ctrl-C."""
+    from spectok.live import Reading, run_live
 
     require(args.seconds is None or args.seconds > 0, f"--seconds is {args.seconds}, but must be positive")
     try:
         import sounddevice
-    except (ModuleNotFoundError, OSError) as error:  # OSError: it is there, but PortAudio is not
+    except (ModuleNotFoundError, OSError) as error:  # OSError: PortAudio is missing
         raise InputError(
             "spectok live needs sounddevice, pip install 'spectok[live]', and PortAudio, on Debian and Ubuntu "
             f"apt install libportaudio2, on macOS brew install portaudio ({error})"
@@ -101,7 +100,7 @@ def live(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine)
 
     def show(reading: Reading) -> None:
-        meter = "#" * max(0, min(20, round(20 + reading.input_db / 3)))  # 3 dB each
+        meter = "#" * max(0, min(20, round(20 + reading.input_db / 3)))  # 3 dB for each character
         print(
             f"\r{meter:<20} in {reading.input_db:4.0f} dB  out {reading.output_db:4.0f} dB  "
             f"delay {1000 * reading.delay:.0f} ms  {reading.chunk_ms:.1f} ms a chunk  {reading.overruns} lost\033[K",
@@ -110,7 +109,7 @@ def live(args: argparse.Namespace) -> None:
         )
 
     try:
-        codes = run(tokenizer, sounddevice.Stream, show, args.seconds)
+        codes = run_live(tokenizer, sounddevice.Stream, show, args.seconds)
     except sounddevice.PortAudioError as error:
         raise InputError(f"cannot open the audio devices: {error}") from error
     print(f"\n{codes} codes")

@@ -1,4 +1,4 @@
-"""Inputs and outputs of the command line: files, folders, the standard streams, and the line that shows progress."""
+"""Inputs and outputs of the command line: files, folders, standard input and output, and the progress line."""
 
 import argparse
 import logging
@@ -16,17 +16,17 @@ from spectok.errors import InputError
 from spectok.files import why
 from spectok.schema import require
 
-PROGRESS_SECONDS = 30  # shorter audio needs no line of its own
-PROGRESS_FILES = 8  # neither do fewer files
+PROGRESS_SECONDS = 30  # the shortest audio whose progress is shown
+PROGRESS_FILES = 8  # the smallest number of files whose progress is shown
 
 logger = logging.getLogger(__name__)
 
-Place = str | BinaryIO  # a path or a standard stream
-Write = Callable[[Place], None]  # puts a result where it is told
+PathOrStream = str | BinaryIO
+Write = Callable[[PathOrStream], None]  # writes a result to the given destination
 
 
-def standard(path: str, mode: str) -> Place:
-    """The path itself, or for `-` the standard input (mode "rb") or output ("wb")."""
+def standard(path: str, mode: str) -> PathOrStream:
+    """The path itself, or for `-` the stream of standard input (mode "rb") or standard output (mode "wb")."""
     if path != "-":
         return path
     return sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
@@ -34,7 +34,7 @@ def standard(path: str, mode: str) -> Place:
 
 @contextmanager
 def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yield a progress callback `(done, total)`. A terminal shows it on one line, which is removed at the end."""
+    """Yield a progress callback `(done, total)`. A terminal shows the progress on one line, removed at the end."""
     shown = sys.stderr.isatty() and not hidden and logger.isEnabledFor(logging.WARNING)  # not with --quiet
 
     def show(done: int, total: int) -> None:
@@ -49,7 +49,7 @@ def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[i
 
 
 def blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterator[Any]:
-    """Blocks of some seconds, whose progress is shown if there are many."""
+    """Split values, of which there are `per_second`, into blocks; show the progress if they last 30 s or more."""
     total = len(values) // per_second
     is_alone = threading.current_thread() is threading.main_thread()
     with progress(name, "s", hidden=total < PROGRESS_SECONDS or not is_alone) as show:
@@ -59,31 +59,35 @@ def blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterat
 
 
 def check_output(path: str, force: bool) -> None:
-    """Raise InputError if something is there already and may not be overwritten."""
+    """Raise InputError if the path exists, unless `force` allows to overwrite it."""
     require(force or path == "-" or not os.path.exists(path), f"{path} exists already; --force overwrites it")
 
 
 def for_each(
     suffix: str,
     find: Callable[[str], list[Path]],
-    convert: Callable[[Place], Write],
+    convert: Callable[[PathOrStream], Write],
     args: argparse.Namespace,
 ) -> None:
-    """Convert every input; what fails is reported, and the rest is done all the same.
+    """Convert every input. An input that fails does not stop the others.
 
     Args:
-        suffix: of the outputs, where they are not named.
+        suffix: ending of the outputs' names, such as ".spt".
         find: lists the inputs in a folder.
-        convert: reads one input, and returns what writes its output.
-        args: `inputs`, paths of files and folders, or `-`; `output`, a file for one input file, else a folder, which is
-            made when there is something to put into it, as is a path that ends in a slash; `force`, to overwrite what
-            is there; `skip_existing`, to leave inputs out whose outputs are there; `jobs`, files at a time.
+        convert: reads one input, and returns a function that writes its output.
+        args: the parsed command line:
+            `inputs`: paths of files and folders, or `-`.
+            `output`: a file if the input is one file; otherwise, or if it ends in a slash, a folder, which is created
+            with its first file.
+            `force`: overwrite existing outputs.
+            `skip_existing`: skip inputs whose outputs exist.
+            `jobs`: number of files converted at a time.
 
     Raises:
-        InputError: one sentence for each input that failed.
+        InputError: inputs failed; the message has one sentence for each.
     """
     inputs, output, jobs = args.inputs, args.output, args.jobs
-    require(jobs > 0, f"there cannot be {jobs} jobs")
+    require(jobs > 0, f"--jobs is {jobs}, but must be positive")
     found = pairs(inputs, output, suffix, find)
     several = len(inputs) > 1 or os.path.isdir(inputs[0]) or _is_folder(output)
 
@@ -91,7 +95,7 @@ def for_each(
         source, destination = pair
         try:
             if args.skip_existing and destination != "-" and os.path.exists(destination):
-                logger.info("%s is there already", destination)
+                logger.info("%s exists already", destination)
                 return None
             check_output(destination, args.force)
             write = convert(standard(source, "rb"))
@@ -101,7 +105,7 @@ def for_each(
             logger.info("%s -> %s", source, destination)
         except InputError as error:
             return str(error)
-        except BrokenPipeError:  # who reads has gone: no fault of the input
+        except BrokenPipeError:  # the process that reads the output has ended: not an error of this input
             raise
         except OSError as error:
             return f"cannot write {destination}: {why(error)}"
@@ -118,15 +122,15 @@ def for_each(
 
 
 def _is_folder(output: str) -> bool:
-    """Whether a path says that it is a folder, by a slash at its end."""
+    """Whether a path ends in a slash."""
     return output.endswith((os.sep, os.altsep or os.sep))
 
 
 def pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], list[Path]]) -> list[tuple[str, str]]:
-    """Inputs and their outputs: `output` itself for one file, names inside it for several files or a folder.
+    """Pairs of input and output paths: `output` itself for one file, paths inside it for several files or a folder.
 
     Raises:
-        InputError: nothing to convert, standard streams among several, or two outputs of one name.
+        InputError: a folder has no inputs, `-` is one of several inputs, or two outputs would have the same path.
     """
     if len(inputs) == 1 and not os.path.isdir(inputs[0]):
         has_folder = os.path.isdir(output) or _is_folder(output)

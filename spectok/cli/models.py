@@ -214,7 +214,7 @@ def export(args: argparse.Namespace) -> None:
     require(
         args.out or not model.index, f"{args.model} is released with its graphs; --out writes them into another folder"
     )
-    require(folder.is_dir(), f"cannot write into {folder}: it is no folder")
+    require(folder.is_dir(), f"cannot write into {folder}: it is not a folder")
     for side in ("encoder", "decoder"):
         check_output(str(folder / f"{side}.onnx"), args.force)
     audio, sample_rate = audio_files.read_audio(args.speech)
