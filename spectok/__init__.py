@@ -5,7 +5,7 @@
     tokenizer = spectok.Tokenizer.from_pretrained("spectok-16k-4k")
     codes = tokenizer.encode("speech.wav")
 
-Importing it imports neither onnxruntime nor torch; making a `Tokenizer` imports the one that runs it.
+`import spectok` imports neither onnxruntime nor torch. Creating a `Tokenizer` imports the one that it uses.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""`python -m spectok` is `spectok`."""
+"""Makes `python -m spectok` the same as `spectok`."""
 
 import sys
 

@@ -1,11 +1,11 @@
-"""Reading, writing and resampling audio: the only file that touches audio files (libsndfile) and soxr.
+"""Reads, writes and resamples audio. No other module opens audio files (libsndfile) or resamples (soxr).
 
-Conventions: audio is float32 in [-1, 1] and mono, `[T]`. Several channels lie as libsndfile gives them, samples first,
-`[T, C]`. An integer sample is its value over 2**(bits - 1), so 16-bit audio is read and written without loss. Floats
-over 1 (an overshoot of a lossy format, a hot float WAV) pass unchanged; only `write_audio` clips.
+Conventions: audio is float32 in [-1, 1] and mono, `[T]`. Audio with channels is `[T, C]`, samples first, as libsndfile
+returns it. Integer samples are divided by 2**(bits - 1), so 16-bit audio is read and written without loss. Floats
+beyond 1, from a lossy format that overshoots or a float WAV, pass unchanged; only `write_audio` clips.
 
-    x = resample(audio, rate, 16000)                          # ceil(T * 16000 / rate) samples, never fewer than T lasts
-    y = restore(x, 16000, rate, len(audio))                   # exactly len(audio): the surplus of the two ceils goes
+    x = resample(audio, rate, 16000)                          # ceil(T * 16000 / rate) samples
+    y = restore(x, 16000, rate, len(audio))                   # exactly len(audio) samples
 """
 
 import functools
@@ -25,9 +25,9 @@ from spectok.files import atomic_write, check_sample_rate, file_name, why
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 WRITE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
-MAX_PEAK = 16.0  # +24 dB: no recording is hotter, and integers cast to float without scaling are
-MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C is a [C, T] array the wrong way round
-BLOCK_LENGTH = 1 << 20  # samples read at a time, so that a header's claim never sizes an allocation
+MAX_PEAK = 16.0  # +24 dB: above any recording, and below integers that were cast to float without scaling
+MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C means that the array is [C, T]
+BLOCK_LENGTH = 1 << 20  # samples read at a time; an allocation never has the size that a header claims
 
 logger = logging.getLogger(__name__)
 _mixed_notice_given = False
@@ -36,28 +36,30 @@ _mixed_notice_given = False
 def check_audio(
     audio: Any, what: str = "the audio", *, dims: tuple[int, ...] = (1,), allow_empty: bool = False
 ) -> np.ndarray:
-    """`audio` as float32; int16, int32, int8 and uint8 are scaled to [-1, 1], floats keep their values.
+    """Check audio and convert it to float32. Integers are scaled to [-1, 1], floats keep their values.
 
     Args:
-        audio: an array or anything numpy makes one of, `[T]` or another number of axes listed in `dims`.
-        what: the words that begin a message, such as the file's name.
-        dims: the numbers of axes that are allowed.
-        allow_empty: let an array without samples pass.
+        audio: an array, or anything that numpy converts to one, with a number of axes listed in `dims`; of floats,
+            int8, int16, int32 or uint8.
+        what: what to call the audio in a message, such as the file's name.
+        dims: the allowed numbers of axes.
+        allow_empty: accept an array without samples.
 
     Returns:
-        The same shape, float32; the same array where nothing had to change.
+        Float32 of the same shape; the same array if nothing had to be converted.
 
     Raises:
-        InputError: wrong type or number of axes, no samples, NaN or infinity, or a peak over 16.
+        InputError: the type or the number of axes is wrong, there are no samples, a sample is NaN or infinite, or the
+            peak is over 16.
     """
     if (
         isinstance(audio, np.ndarray)
         and audio.dtype == np.float32
         and audio.ndim in dims
         and audio.size > 0
-        and np.vdot(audio, audio) <= MAX_PEAK**2  # the energy bounds every sample, and NaN is in no bounds
+        and np.vdot(audio, audio) <= MAX_PEAK**2  # bounds every sample, and is False for NaN
     ):
-        return audio  # after one operation, for a live stream's sake
+        return audio  # this quick check keeps the cost of a live stream's chunk low
     try:
         array = np.asarray(audio)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -71,7 +73,7 @@ def check_audio(
         if allow_empty:
             return array.astype(np.float32)
         raise InputError(f"{what} holds no samples")
-    if array.dtype == np.uint8:  # 8-bit WAV counts from 0, with silence at 128
+    if array.dtype == np.uint8:  # in an 8-bit WAV silence is 128
         return (array.astype(np.float32) - 128) / 128
     if array.dtype in (np.int8, np.int16, np.int32):
         return (array / 2.0 ** (8 * array.dtype.itemsize - 1)).astype(np.float32)
@@ -88,12 +90,17 @@ def check_audio(
 
 
 def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
-    """The mean of the channels: `[T]` or `[T, C]` in (samples first, as soundfile reads), float32 `[T]` out.
+    """Average the channels. The first call of a process that has channels to mix logs one warning.
 
-    The first mix of a process is logged as one warning.
+    Args:
+        audio: `[T]` or `[T, C]`, samples first, as soundfile reads it.
+        what: what to call the audio in a message.
+
+    Returns:
+        Float32 `[T]`.
 
     Raises:
-        InputError: as `check_audio`; or over 1024 channels, which is a `[C, T]` array the wrong way round.
+        InputError: as for `check_audio`; or there are over 1024 channels, as in an array that is `[C, T]` by mistake.
     """
     global _mixed_notice_given
     array = check_audio(audio, what, dims=(1, 2))
@@ -112,7 +119,7 @@ def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
 
 
 def _mend_wav(content: bytes) -> bytes:
-    """A WAV whose writer never came back to fill in the data length says 0: let it say all the rest of the file."""
+    """Correct the header of a WAV whose writer left the data length 0: let the data extend to the end of the file."""
     if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
         return content
     start = 12
@@ -149,7 +156,7 @@ def _sound_file(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
 
 
 def _open(source: str | Path | BinaryIO, name: str) -> soundfile.SoundFile:
-    """A regular file by its path, anything else (a stream, a pipe, a WAV that says it is empty) from memory."""
+    """Open a regular file by its path, and anything else (a stream, a pipe, a WAV with length 0) from memory."""
     if isinstance(source, str | os.PathLike) and os.path.isfile(source):
         try:
             with open(source, "rb") as stream:
@@ -169,14 +176,15 @@ def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) ->
     """Read a file, or a stream to its end, as mono.
 
     Args:
-        source: a path, or a binary stream (it need not seek, and a WAV in it need not know its length).
+        source: a path, or a binary stream (it need not seek, and the length in a WAV's header may be 0).
         sample_rate: in Hz; the audio is resampled to it. None keeps the file's own rate.
 
     Returns:
         Audio, float32 `[T]` with T > 0, and its sample rate in Hz.
 
     Raises:
-        InputError: missing, a folder, empty, not audio, cut off, without samples, or with samples that are not finite.
+        InputError: the file is missing, a folder, empty, not audio, cut off, or has no samples or some that are not
+            finite.
     """
     name = file_name(source)
     blocks = []
@@ -199,33 +207,34 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
     """Resample with soxr in high quality, without delay.
 
     Args:
-        audio: `[T]`, as `check_audio` takes it.
+        audio: `[T]`, as `check_audio` accepts it.
         from_rate: its sample rate in Hz.
         to_rate: the wanted sample rate in Hz.
 
     Returns:
-        Float32 `[ceil(T * to_rate / from_rate)]`: there and back is never shorter than T, and `fit_length` makes it T.
+        Float32 `[ceil(T * to_rate / from_rate)]`. Resampling back never returns fewer than T samples; `restore` cuts
+        the extra ones.
 
     Raises:
-        InputError: as `check_audio`, or a sample rate out of bounds.
+        InputError: as for `check_audio`, or a sample rate is out of range.
     """
     array = check_audio(audio)
     from_rate, to_rate = check_sample_rate(from_rate), check_sample_rate(to_rate)
     if from_rate == to_rate:
         return array
     length = -(-len(array) * to_rate // from_rate)
-    # soxr rounds its length: silence of one output sample after the end makes it reach the ceil.
+    # soxr rounds the output length; one more output sample of silence at the end makes it at least `length`.
     padded = np.pad(array, (0, -(-from_rate // to_rate)))
     return fit_length(soxr.resample(padded, from_rate, to_rate, quality="HQ"), length)
 
 
 class StreamResampler:
-    """`resample` for audio that arrives in chunks: what `push` and `flush` return, joined, equals it sample for sample.
+    """Resamples audio that arrives in chunks. The joined outputs equal those of `resample`, sample for sample.
 
     Args:
         from_rate: sample rate of the input in Hz.
         to_rate: sample rate of the output in Hz.
-        rows: how many signals are resampled in step.
+        rows: number of signals that are resampled in parallel.
     """
 
     def __init__(self, from_rate: int, to_rate: int, rows: int) -> None:
@@ -234,12 +243,12 @@ class StreamResampler:
         self._pushed = self._returned = 0  # samples
 
     def push(self, audio: np.ndarray) -> np.ndarray:
-        """Resample a chunk, float32 `[rows, T]`; returns `[rows, T']`, often none and then many."""
+        """Resample a chunk, float32 `[rows, T]`; returns `[rows, T']`, where T' is often 0 and then large."""
         self._pushed += audio.shape[1]
         return self._step(audio, last=False)
 
     def flush(self) -> np.ndarray:
-        """The end of the signals, `[rows, T']`; nothing can be pushed afterwards."""
+        """Return the end of the signals, `[rows, T']`; nothing can be pushed afterwards."""
         length = -(-self._pushed * self.to_rate // self.from_rate) - self._returned
         # Silence of one output sample, as in `resample`.
         end = np.zeros((self.rows, -(-self.from_rate // self.to_rate) if self._pushed else 0), np.float32)
@@ -253,7 +262,7 @@ class StreamResampler:
 
 @functools.cache
 def resampling_delay(from_rate: int, to_rate: int) -> float:
-    """The longest time in seconds by which the output of a `StreamResampler` lags behind its input, as measured.
+    """The largest lag of a `StreamResampler`'s output behind its input, in seconds, measured over 1 s of silence.
 
     soxr works in blocks, so the lag grows until a block is complete.
     """
@@ -266,7 +275,7 @@ def resampling_delay(from_rate: int, to_rate: int) -> float:
 
 
 def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
-    """Trim `[..., T]` at its end, or extend it with zeros, to `[..., length]` samples."""
+    """Cut the end of `[..., T]`, or append zeros, so that the result is `[..., length]`."""
     missing = length - audio.shape[-1]
     if missing <= 0:
         return audio[..., :length]
@@ -274,19 +283,19 @@ def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
 
 
 def restore(audio: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.ndarray:
-    """What a decoder gave, back at the original's rate and length: how every decoded file gets its end.
+    """Give decoded audio the sample rate and length of the original.
 
     Args:
-        audio: `[T]`; what is beyond the original's last sample is cut off before it can ring into the resampler.
+        audio: `[T]`; samples after the original's end are cut off before resampling, so that they do not affect it.
         from_rate: its sample rate in Hz.
         to_rate: the original's sample rate in Hz.
         length: the original's number of samples.
 
     Returns:
-        `[length]`; zeros at its end where `audio` is shorter than the original was.
+        `[length]`; zeros at its end if `audio` is shorter than the original.
 
     Raises:
-        InputError: as `resample`.
+        InputError: as for `resample`.
     """
     audio = audio[: -(-length * from_rate // to_rate)]
     if len(audio) and from_rate != to_rate:
@@ -295,15 +304,18 @@ def restore(audio: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.
 
 
 def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int) -> None:
-    """Write 16-bit audio: WAV or FLAC by the path's suffix, WAV to a stream. A path gets the whole file or nothing.
+    """Write 16-bit audio: WAV or FLAC by the path's suffix, WAV to a stream.
+
+    If writing fails, the path keeps its earlier content.
 
     Args:
         destination: a path that ends in .wav or .flac, or a binary stream (it need not seek).
-        audio: `[T]`, as `check_audio` takes it; T may be 0. What is over full scale is clipped.
+        audio: `[T]`, as `check_audio` accepts it; T may be 0. Samples over full scale are clipped.
         sample_rate: in Hz.
 
     Raises:
-        InputError: another suffix, a place that cannot be written, audio or a sample rate that cannot be stored.
+        InputError: the suffix is another one, the destination cannot be written, or the audio or the sample rate cannot
+            be stored.
     """
     name = file_name(destination)
     array = check_audio(audio, allow_empty=True)
@@ -325,10 +337,10 @@ def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int
 
 
 def list_audio(folder: str | Path) -> list[Path]:
-    """The audio files in a folder and its subfolders, by suffix, sorted; hidden ones are left out.
+    """The audio files in a folder and its subfolders, recognised by suffix, sorted, without hidden files.
 
     Raises:
-        InputError: it is not a folder.
+        InputError: the path is not a folder.
     """
     root = Path(folder)
     if not root.is_dir():

@@ -1,7 +1,7 @@
-"""What the weights mean: `CodecConfig`, written as `config.json` beside them.
+"""`CodecConfig`: the structure of a codec, stored as `config.json` beside its weights.
 
-Frozen and strict: an unknown key, a wrong type or an impossible value is one sentence that names the numbers. Rates are
-properties derived from the fields, never fields themselves.
+The dataclasses are frozen and strict: an unknown key, a wrong type or an impossible value raises an `InputError` that
+names the values. Rates are properties computed from the fields, never fields themselves.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from spectok.errors import InputError
 from spectok.schema import from_dict, require
 
-FORMAT = 2  # of config.json; files without a number are of format 1
+FORMAT = 2  # version of config.json; files without a version have format 1
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class SpectrumConfig:
 
     n_fft: int = 320  # length of the analysis window and of the transform, samples
     hop_length: int = 160  # samples between frames
-    synthesis_length: int = 320  # how many of the window's last samples the synthesis uses: less is less latency
-    power: float = 2.0  # p of |s|^(1/p); 1 leaves the spectrum as it is
+    synthesis_length: int = 320  # number of the window's last samples that the synthesis uses; fewer: less latency
+    power: float = 2.0  # p of |s|^(1/p); 1 leaves the spectrum unchanged
 
     def __post_init__(self) -> None:
         n_fft, hop, synthesis = self.n_fft, self.hop_length, self.synthesis_length
@@ -39,21 +39,21 @@ class SpectrumConfig:
 
     @property
     def positions(self) -> int:
-        """Frequency positions of the network: the bins without the Nyquist bin, which carries nothing."""
+        """Frequency positions of the network: all bins but the Nyquist bin, which is left out."""
         return self.n_fft // 2
 
 
 @dataclass(frozen=True)
 class TowerConfig:
-    """Strided convolutions and GRUs between spectrum and bottleneck, in encoder order; the decoder mirrors them."""
+    """The strided convolutions and GRUs between spectrum and bottleneck, in encoder order; the decoder mirrors them."""
 
     channels: tuple[int, ...] = (16, 32)  # after the input convolution, then after each stage
     frequency_strides: tuple[int, ...] = (2,)
     time_strides: tuple[int, ...] = (2,)
     input_kernel: tuple[int, int] = (3, 3)  # (time, frequency) of the convolution next to the spectrum
     kernel: tuple[int, int] = (3, 4)  # (time, frequency) of each strided convolution
-    activation: Literal["snake", "silu"] = "snake"  # silu costs a stream least
-    residual: bool = True  # a path around each RNN2d, which then starts as the identity; the paper draws none
+    activation: Literal["snake", "silu"] = "snake"  # silu is the cheapest in streaming
+    residual: bool = True  # a residual path around each RNN2d, initialised to the identity; the paper has none
 
     def __post_init__(self) -> None:
         stages = len(self.channels) - 1
@@ -82,13 +82,13 @@ class TowerConfig:
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """How the frequency axis becomes one vector (model/bottleneck)."""
+    """The part that reduces the frequency axis to one vector per frame (model/bottleneck)."""
 
     kind: Literal["query", "mamba", "band_split", "band_conv", "flat"] = "query"
-    queries: int = 16  # K: learnable queries, or the bands that stand in for them; flat has neither
-    heads: int = 4  # of query; the groups of band_conv's channels
-    bias: Literal["none", "matrix", "mask"] = "matrix"  # of query, towards the bands
-    adaptive: bool = True  # whether what a query looks at depends on the frame, or on its bias alone
+    queries: int = 16  # K: number of learnable queries, or of bands where there are no queries; not used by flat
+    heads: int = 4  # query: attention heads; band_conv: groups of channels
+    bias: Literal["none", "matrix", "mask"] = "matrix"  # query: attention bias towards a band for each query
+    adaptive: bool = True  # query: attention depends on the frame; False: on the bias alone
 
     def __post_init__(self) -> None:
         require(self.queries > 0 and self.heads > 0, f"queries {self.queries} and heads {self.heads} must be positive")
@@ -96,16 +96,16 @@ class BottleneckConfig:
 
 @dataclass(frozen=True)
 class QuantizerConfig:
-    """The one codebook, read `tokens_per_frame` times a frame."""
+    """The quantizer: one codebook, used `tokens_per_frame` times per frame."""
 
     kind: Literal["fsq", "vq"] = "fsq"
     tokens_per_frame: int = 8
     levels: tuple[int, ...] = (4, 4, 4, 4, 4)  # fsq: levels of each dimension
-    codebook_size: int = 1024  # must be the product of the levels for fsq
-    codebook_dim: int = 5  # width of a codebook entry; the number of levels for fsq
-    decay: float = 0.99  # vq: of the moving averages
-    expiry_threshold: float = 0.01  # vq: entries used less than this, on average per update, are replaced
-    pool_size: int = 32768  # vq: how many recent latents initialisation and expiry draw from
+    codebook_size: int = 1024  # fsq: must be the product of the levels
+    codebook_dim: int = 5  # width of a codebook entry; fsq: must be the number of dimensions of levels
+    decay: float = 0.99  # vq: decay of the moving averages
+    expiry_threshold: float = 0.01  # vq: entries used less often than this per update, on average, are replaced
+    pool_size: int = 32768  # vq: number of recent latents that new entries are drawn from
 
     def __post_init__(self) -> None:
         require(self.tokens_per_frame > 0, f"tokens_per_frame is {self.tokens_per_frame}, but must be positive")
@@ -129,17 +129,17 @@ class QuantizerConfig:
 
 @dataclass(frozen=True)
 class ExcitationConfig:
-    """What the decoder makes up where the codes do not tell phases (excitation.py)."""
+    """How the decoder generates phases that the codes do not contain (excitation.py)."""
 
-    kind: Literal["none", "signs", "pulses"] = "none"  # none: the codes tell all phases
-    above: float = 1500.0  # Hz: below it the decoded spectrum passes as it is
-    contrast: float = 0.0  # exponent of the postfilter above it (postfilter.py); 0 leaves it out
-    pitch_range: tuple[float, float] = (55.0, 520.0)  # Hz, of pulses
-    pitch_classes: int = 72  # of the pitch head, in equal ratios over the range
+    kind: Literal["none", "signs", "pulses"] = "none"  # none: the codes contain all phases
+    above: float = 1500.0  # Hz: phases are generated from here up, and decoded below
+    contrast: float = 0.0  # exponent of the postfilter, from `above` up (postfilter.py); 0: no postfilter
+    pitch_range: tuple[float, float] = (55.0, 520.0)  # Hz, range of the pulses' pitch
+    pitch_classes: int = 72  # classes of the pitch head, in equal ratios over pitch_range
     pitch_hidden: int = 128  # width of the pitch head
     voicing_hidden: int = 96  # width of the voicing head
-    voicing_bands: int = 20  # of equal width, above the coded phases
-    band_limit: float = 7800.0  # Hz: no harmonic of the pulses is above it
+    voicing_bands: int = 20  # number of bands of equal width, from `above` up
+    band_limit: float = 7800.0  # Hz: highest frequency of the pulses' harmonics
 
     def __post_init__(self) -> None:
         lowest, highest = self.pitch_range
@@ -154,29 +154,29 @@ class ExcitationConfig:
 
     @property
     def phase_below(self) -> float | None:
-        """Hz below which the codes tell phases; None where they tell all."""
+        """The frequency in Hz below which the codes contain the phases; None if they contain all phases."""
         return None if self.kind == "none" else self.above
 
     def first_bin(self, n_fft: int, sample_rate: int) -> int:
-        """The lowest bin of the spectrum whose phase the codes do not tell."""
+        """The lowest bin of the spectrum whose phase is generated."""
         return math.ceil(self.above * n_fft / sample_rate)
 
 
 @dataclass(frozen=True)
 class CodecConfig:
-    """A whole codec. Zero switches a part off: a dense rank, a number of GRU layers."""
+    """The whole codec. A dense rank of 0 or 0 GRU layers leaves that part out."""
 
     name: str = "spectok"
     sample_rate: int = 16000
     spectrum: SpectrumConfig = field(default_factory=SpectrumConfig)
-    tower: TowerConfig = field(default_factory=TowerConfig)  # of the encoder; the decoder has its mirror image
+    tower: TowerConfig = field(default_factory=TowerConfig)  # of the encoder; the decoder mirrors it
     bottleneck: BottleneckConfig = field(default_factory=BottleneckConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     excitation: ExcitationConfig = field(default_factory=ExcitationConfig)
     latent_dim: int = 192  # width of a frame between tower and quantizer
-    encoder_dense_rank: int = 128  # of the path from the whole frame to the latent
-    decoder_dense_rank: int = 192  # of the path from the latent to the whole frame
-    gru_hidden: int = 192  # of the residual GRUs over the latent
+    encoder_dense_rank: int = 128  # rank of the dense path from the whole frame to the latent
+    decoder_dense_rank: int = 192  # rank of the dense path from the latent to the whole frame
+    gru_hidden: int = 192  # hidden size of the residual GRUs over the latent
     encoder_gru_layers: int = 1
     decoder_gru_layers: int = 1
 
@@ -216,12 +216,12 @@ class CodecConfig:
 
     @property
     def synthesis_delay(self) -> int:
-        """Samples by which the decoder's raw output lags behind the encoder's input: the overlap of the synthesis."""
+        """The overlap of the synthesis: samples by which the decoder's raw output lags behind the encoder's input."""
         return self.spectrum.synthesis_length - self.spectrum.hop_length
 
     @property
     def latency_samples(self) -> int:
-        """Algorithmic latency in samples: a whole frame must arrive, and its overlap must be complete."""
+        """Algorithmic latency in samples: the frame length, plus the delay of the synthesis."""
         return self.frame_length + self.synthesis_delay
 
     @property
@@ -236,23 +236,23 @@ class CodecConfig:
 
     @property
     def bitrate(self) -> float:
-        """Bits per second of the codes alone, without a container."""
+        """Bits per second of the codes alone, without the header and checksums of a file."""
         return self.token_rate * math.log2(self.quantizer.codebook_size)
 
     def num_frames(self, num_samples: int) -> int:
-        """Code frames that carry `num_samples` samples to the end, the synthesis delay included; 0 for 0."""
+        """The number of code frames for `num_samples` samples and the synthesis delay after them; 0 for 0."""
         return -(-(num_samples + self.synthesis_delay) // self.frame_length) if num_samples else 0
 
     def to_json(self) -> str:
-        """All fields, and the version of this format, as JSON text."""
+        """All fields and the format version, as JSON text."""
         return json.dumps({"format": FORMAT} | dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> "CodecConfig":
-        """The configuration in parsed JSON of this or an earlier version of the format.
+        """Build a configuration from parsed JSON of this or an earlier format version.
 
         Args:
-            data: what `to_json` wrote, parsed.
+            data: the parsed output of `to_json`.
             where: what to call the data in an error.
 
         Raises:
@@ -282,7 +282,7 @@ class CodecConfig:
 
 
 def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Format 1 as format 2, which has one tower for encoder and decoder, and bands of equal width in mel only."""
+    """Convert format 1 to format 2, which has one tower for both directions, and bands of equal width in mel only."""
     towers, bottleneck = {"encoder", "decoder"} & data.keys(), data.get("bottleneck", {})
     require(
         not towers or data.get("encoder") == data.get("decoder"),

@@ -1,5 +1,8 @@
-"""The one exception that is meant for the user's eyes."""
+"""The one exception whose message is written for users."""
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used. The message is one sentence that says why; the CLI prints it and exits 2."""
+    """An input, argument or file cannot be used. The message gives the reason in one sentence.
+
+    The command line prints the message and exits with code 2.
+    """

@@ -1,4 +1,4 @@
-"""What all file formats here share: names for messages, the limits of a sample rate, and writes of all or nothing."""
+"""Helpers for all file formats: names for messages, the allowed sample rates, and atomic writes."""
 
 import os
 import secrets
@@ -11,11 +11,11 @@ from typing import Any, BinaryIO, cast
 from spectok.errors import InputError
 
 MIN_SAMPLE_RATE = 1_000  # Hz
-MAX_SAMPLE_RATE = 768_000  # Hz; bounds how much a hostile header can make a resampler allocate
+MAX_SAMPLE_RATE = 768_000  # Hz; limits the memory that a hostile header can make a resampler allocate
 
 
 def file_name(source: str | Path | BinaryIO) -> str:
-    """The name of a path or stream, as messages print it."""
+    """The name of a path or stream in messages."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source) or "the empty path"
     name = getattr(source, "name", None)
@@ -23,12 +23,12 @@ def file_name(source: str | Path | BinaryIO) -> str:
 
 
 def why(error: OSError | ValueError) -> str:
-    """The reason why a file could not be used, without the error's number and path."""
+    """The text of an error, without its number and path."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def open_binary(target: str | Path | BinaryIO, mode: str) -> tuple[BinaryIO, bool]:
-    """A binary stream for a path or stream, and whether it is the caller's to close.
+    """A binary stream for a path or stream, and whether it was opened here, so that the caller must close it.
 
     Raises:
         InputError: the path cannot be opened.
@@ -43,10 +43,10 @@ def open_binary(target: str | Path | BinaryIO, mode: str) -> tuple[BinaryIO, boo
 
 
 def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
-    """A sample rate in Hz as an int.
+    """The sample rate in Hz as an int.
 
     Raises:
-        InputError: it is not a whole number between 1 kHz and 768 kHz.
+        InputError: it is not a whole number from 1 kHz to 768 kHz.
     """
     if isinstance(sample_rate, str):
         raise InputError(f"{what} has a sample rate of {sample_rate!r}, a text; it must be a whole number of Hz")
@@ -63,12 +63,13 @@ def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary file beside `path`: it replaces `path` when the block ends, or is removed if that fails.
+    """Yield an empty temporary file beside `path`. It replaces `path` when the block ends; if it fails, it is removed.
 
-    A reader sees the old file or the whole new one. Links are followed; the mode of an existing file is kept.
+    Other processes see either the old file or the whole new one. Links are followed, and the mode of an existing file
+    is kept.
 
     Raises:
-        InputError: the folder is missing or cannot be written, or `path` is there and is not a regular file.
+        InputError: the folder is missing or cannot be written, or `path` exists and is not a regular file.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -80,7 +81,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {path}: it is not a regular file")
     temporary = target.parent / f".spectok-{secrets.token_hex(6)}"
     try:
-        with open(temporary, "xb"):  # honours the umask, which tempfile does not
+        with open(temporary, "xb"):  # unlike tempfile, this honours the umask
             pass
         if target.exists():
             shutil.copymode(target, temporary)
@@ -94,13 +95,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, target)
         except OSError as error:
             raise InputError(f"cannot write {path}: {why(error)}") from error
-    except BaseException:  # an interrupt must not leave a file behind either
+    except BaseException:  # also after an interrupt
         with suppress(OSError):
             temporary.unlink()
         raise
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text in UTF-8 as `atomic_write` writes."""
+    """Write a text in UTF-8 with `atomic_write`."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Pictures. `comparison` shows what the codec does: both spectrograms and the codes between them."""
+"""Figures of spectrograms and codes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,44 +14,44 @@ if TYPE_CHECKING:
 
 
 def comparison(
-    real: NDArray[np.float32],
-    fake: NDArray[np.float32],
+    original: NDArray[np.float32],
+    decoded: NDArray[np.float32],
     codes: NDArray[np.int64],
     sample_rate: int,
     frame_rate: float,
     title: str = "",
 ) -> "Figure":
-    """Spectrogram of the original, the codes, spectrogram of the decoded audio, on one time axis.
+    """Draw the spectrogram of the original, the codes, and the spectrogram of the decoded audio, on one time axis.
 
     Args:
-        real: the original, `[T]`.
-        fake: the decoded audio, `[T]`.
+        original: audio `[T]`.
+        decoded: audio `[T]`.
         codes: `[F, K]`.
         sample_rate: of both, in Hz.
         frame_rate: of the codes, in Hz.
-        title: above the picture.
+        title: text above the figure.
     """
     figure = canvas((9, 6.5))
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, max(0.5, min(1.5, codes.shape[1] / 6)), 3])
-    for axis, audio, name in ((axes[0], real, "original"), (axes[2], fake, "decoded")):
+    for axis, audio, name in ((axes[0], original, "original"), (axes[2], decoded, "decoded")):
         show_spectrogram(axis, audio, sample_rate)
         axis.set_ylabel(f"{name}\nkHz")
     show_codes(axes[1], codes, len(codes) / frame_rate)
     axes[2].set_xlabel("seconds")
-    axes[2].set_xlim(0, len(real) / sample_rate)
+    axes[2].set_xlim(0, len(original) / sample_rate)
     figure.suptitle(title)
     return figure
 
 
 def show_spectrogram(axis: "Axes", audio: NDArray[np.float32], sample_rate: int) -> None:
-    """Audio `[T]` over seconds and kHz."""
+    """Draw the spectrogram of audio `[T]`, over seconds and kHz."""
     extent = (0, len(audio) / sample_rate, 0, sample_rate / 2000)
     axis.imshow(spectrogram(audio), origin="lower", aspect="auto", extent=extent, vmin=-90, vmax=-10, cmap="magma")
     axis.set_ylabel("kHz")
 
 
 def show_codes(axis: "Axes", codes: NDArray[np.int64], seconds: float) -> None:
-    """Codes `[F, K]` over seconds and slots."""
+    """Draw codes `[F, K]`, over seconds and slots."""
     slots = codes.shape[1]
     extent = (0, seconds, codes.shape[1] + 0.5, 0.5)
     axis.imshow(codes.T, aspect="auto", extent=extent, cmap="viridis", interpolation="nearest")
@@ -60,7 +60,7 @@ def show_codes(axis: "Axes", codes: NDArray[np.int64], seconds: float) -> None:
 
 
 def canvas(inches: tuple[float, float]) -> "Figure":
-    """An empty figure that needs no screen."""
+    """An empty figure that is drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,13 +70,13 @@ def canvas(inches: tuple[float, float]) -> "Figure":
 
 
 def save(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as a whole PNG."""
+    """Write a figure as a PNG file, with `atomic_write`."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 
 
 def spectrogram(audio: NDArray[np.float32], n_fft: int = 512, hop_length: int = 128) -> NDArray[np.float64]:
-    """Power in decibels of full scale, `[n_fft // 2 + 1, frames]`, from Hann windows."""
+    """Power spectrogram in decibels of full scale, `[n_fft // 2 + 1, frames]`, with a Hann window."""
     window = np.hanning(n_fft)
     padded = np.pad(audio, (n_fft // 2, n_fft))
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length][: 1 + len(audio) // hop_length]

@@ -1,4 +1,4 @@
-"""Dataclasses out of plain data, strictly: an unknown key, a wrong type or an impossible value is one sentence."""
+"""Builds dataclasses from plain data. An unknown key, a wrong type or an impossible value raises an `InputError`."""
 
 import dataclasses
 import typing
@@ -24,7 +24,7 @@ def from_dict(cls: type[T], data: Any, where: str) -> T:
         where: what to call the data in an error.
 
     Raises:
-        InputError: an unknown key, a value of the wrong type, or one that the dataclass itself refuses.
+        InputError: a key is unknown, a value has the wrong type, or the dataclass rejects it.
     """
     require(isinstance(data, dict), f"{where} must be a table of keys, not {data!r}")
     hints = typing.get_type_hints(cls)

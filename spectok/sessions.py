@@ -1,13 +1,12 @@
-"""The frame-by-frame loop: mutable sessions that take chunks of any size and own one stream's state.
+"""Streaming: sessions that accept chunks of any size and hold the state of one stream.
 
     encoder = StreamEncoder(engine)
     for audio in microphone:
         send(encoder.push(audio))
     send(encoder.flush())
 
-What the pushes and the flush return, joined, is what one push of everything returns, up to rounding of the arithmetic
-(README.md, Limits): the engine's steps do not care how a stream is cut. Offline encoding is one session and one push.
-Sessions share nothing but the engine's weights.
+The joined outputs of `push` and `flush` do not depend on how the stream is split into chunks, up to rounding of the
+arithmetic (README.md, Limits). Offline encoding is one session with one push. Sessions share only the engine's weights.
 """
 
 import math
@@ -24,11 +23,11 @@ from spectok.files import check_sample_rate
 from spectok.schema import require
 
 Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
-BLOCK_SECONDS = 2  # long pushes run in blocks of this length, which stay in the caches: the same answer
+BLOCK_SECONDS = 2  # long pushes are split into blocks of this length, which fit into the processor's caches
 
 
 class _Session:
-    """What both directions share: one stream's state, and what waits for its frame to be complete."""
+    """Base class of both directions: the state of a stream, and the input of its incomplete frame."""
 
     def __init__(self, engine: Engine, batch: int | None = None, sample_rate: int | None = None) -> None:
         self._engine, self._batch = engine, batch
@@ -43,8 +42,8 @@ class _Session:
     def latency_samples(self) -> int:
         """Algorithmic latency of encoder and decoder together, in samples at this session's sample rate.
 
-        At another rate than the codec's it is an upper bound that includes the resampling of both directions, which
-        comes in blocks of 30 ms and more.
+        If that is not the codec's rate, it is an upper bound that includes the resampling in both directions, which
+        works in blocks of 30 ms and more.
         """
         outside, inside = self.sample_rate, self.config.sample_rate
         if outside == inside:
@@ -53,7 +52,7 @@ class _Session:
         return math.ceil(outside * (seconds + self.config.latency_samples / inside))
 
     def reset(self) -> None:
-        """Forget the stream."""
+        """Start a new stream."""
         self._state: Any = None
         self._waiting: NDArray[Any] = self._nothing
         self._resampler: StreamResampler | None = None
@@ -69,12 +68,12 @@ class _Session:
         return rows
 
     def _run(self, step: Step, rows: NDArray[Any], frame: int, dtype: type) -> NDArray[Any]:
-        """Step through the whole frames, of `frame` values each, of what waited and `rows`; the rest waits on."""
+        """Run `step` on all complete frames of `frame` values, and keep the remaining input for the next call."""
         if self._waiting.shape[1]:
             rows = np.concatenate([self._waiting, rows], axis=1)
         length, block = rows.shape[1], self._block * frame
         whole = length // frame * frame
-        if 0 < whole == length <= block:  # a live stream's chunk, which has to be quick
+        if 0 < whole == length <= block:  # the quick path for the chunks of a live stream
             output, self._state = step(rows, self._state)
             self._waiting = self._nothing
             return output
@@ -87,17 +86,17 @@ class _Session:
 
 
 class StreamEncoder(_Session):
-    """Audio in chunks of any size, codes out as soon as a frame is complete.
+    """Encodes audio that arrives in chunks of any size, and returns codes as soon as a frame is complete.
 
     Args:
         engine: runs the codec.
-        batch: None for one stream, whose chunks are `[T]`; or the number of streams in step, whose chunks are `[B, T]`.
-        sample_rate: of the audio, in Hz; by default the codec's own. Other audio is resampled (soxr), as
-            `Tokenizer.encode` does it.
+        batch: None for one stream, with chunks `[T]`; or the number of parallel streams, with chunks `[B, T]`.
+        sample_rate: of the audio, in Hz; by default the codec's own. Audio of another rate is resampled (soxr) as by
+            `Tokenizer.encode`.
     """
 
     def reset(self) -> None:
-        """Forget the stream."""
+        """Start a new stream."""
         super().reset()
         self._state = self._engine.init_state(self._batch or 1).encoder
         self._num_inside = 0  # samples at the codec's rate since the start of the stream
@@ -105,11 +104,11 @@ class StreamEncoder(_Session):
             self._resampler = StreamResampler(self.sample_rate, self.config.sample_rate, self._batch or 1)
 
     def push(self, audio: NDArray[Any] | bytes | bytearray | memoryview) -> NDArray[np.int64]:
-        """Encode what is complete.
+        """Add audio, and return the codes of all frames that are now complete.
 
         Args:
-            audio: `[T]` (or `[B, T]` with a batch) at the session's sample rate, floats in [-1, 1] or int16, T from 0
-                up. For one stream also `[T, 1]` or `[1, T]`, and the bytes of little-endian int16 samples.
+            audio: `[T]` (or `[B, T]` with a batch) at the session's sample rate, floats in [-1, 1] or int16; T may be
+                0. One stream also accepts `[T, 1]`, `[1, T]`, and the bytes of little-endian int16 samples.
 
         Returns:
             Codes `[N]` (or `[B, N]`), N a multiple of tokens_per_frame, often 0.
@@ -123,7 +122,7 @@ class StreamEncoder(_Session):
         return codes if self._batch else codes[0]
 
     def flush(self) -> NDArray[np.int64]:
-        """End the stream: return the last frames, padded with zeros so that every sample gets out, and reset."""
+        """End the stream: return the last frames, padded with zeros so that every sample is encoded, and reset."""
         rows = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()
         samples = self._num_inside + rows.shape[1]
         missing = self.config.num_frames(samples) * self.config.frame_length - samples
@@ -137,7 +136,7 @@ class StreamEncoder(_Session):
 
 
 def _one_channel(audio: Any) -> NDArray[Any]:
-    """A chunk as `[T]`, whether a sound device gave `[T, 1]`, a library `[1, T]`, or a pipe bytes."""
+    """A chunk as `[T]`, from `[T, 1]` of a sound device, `[1, T]` of a library, or bytes of a pipe."""
     if isinstance(audio, (bytes, bytearray, memoryview)):
         size = memoryview(audio).nbytes
         require(size % 2 == 0, f"audio as bytes must be whole int16 samples, not {size} bytes")
@@ -147,19 +146,20 @@ def _one_channel(audio: Any) -> NDArray[Any]:
 
 
 class StreamDecoder(_Session):
-    """Codes in chunks of any size, audio out as soon as a frame is complete.
+    """Decodes codes that arrive in chunks of any size, and returns audio as soon as a frame is complete.
 
-    The decoder's first `synthesis_delay` samples, which precede the stream, are dropped: sample n out is sample n in.
+    The decoder's first `synthesis_delay` samples, which precede the stream, are dropped, so that sample n of the output
+    is sample n of the encoder's input.
 
     Args:
         engine: runs the codec.
-        batch: None for one stream, whose chunks are `[N]`; or the number of streams in step, whose chunks are `[B, N]`.
-        sample_rate: of the audio, in Hz; by default the codec's own. For another one it is resampled (soxr), as
-            `Tokenizer.decode` does it.
+        batch: None for one stream, with chunks `[N]`; or the number of parallel streams, with chunks `[B, N]`.
+        sample_rate: of the audio, in Hz; by default the codec's own. For another rate the audio is resampled (soxr) as
+            by `Tokenizer.decode`.
     """
 
     def reset(self) -> None:
-        """Forget the stream."""
+        """Start a new stream."""
         super().reset()
         self._state = self._engine.init_state(self._batch or 1).decoder
         self._to_drop = self.config.synthesis_delay
@@ -167,10 +167,10 @@ class StreamDecoder(_Session):
             self._resampler = StreamResampler(self.config.sample_rate, self.sample_rate, self._batch or 1)
 
     def push(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Decode what is complete.
+        """Add codes, and return the audio of all frames that are now complete.
 
         Args:
-            codes: integers `[N]` (or `[B, N]` with a batch), N from 0 up; or whole frames `[F, K]` (or `[B, F, K]`), K
+            codes: integers `[N]` (or `[B, N]` with a batch); N may be 0. Or whole frames `[F, K]` (or `[B, F, K]`), K
                 the tokens per frame.
 
         Returns:
@@ -187,7 +187,7 @@ class StreamDecoder(_Session):
             raise InputError(f"codes must be integers, not {rows.dtype}")
         given, size = rows, self.config.quantizer.codebook_size
         rows = given.astype(np.int64, copy=False)
-        if rows.size and rows.view(np.uint64).max() >= size:  # where negative numbers are the largest
+        if rows.size and rows.view(np.uint64).max() >= size:  # as unsigned numbers, negative codes are too large
             row, place = np.argwhere(rows.view(np.uint64) >= size)[0]
             raise InputError(f"codes must be from 0 to {size - 1}, but code {place} is {given[row, place]}")
         audio = self._run(self._engine.decode_step, rows, self._tokens, np.float32)
@@ -197,10 +197,10 @@ class StreamDecoder(_Session):
         return audio if self._batch else audio[0]
 
     def flush(self) -> NDArray[np.float32]:
-        """End the stream and reset; returns what the resampler still holds, or at the codec's own rate an empty chunk.
+        """End the stream: return the audio that the resampler still holds (none at the codec's own rate), and reset.
 
         Raises:
-            InputError: part of a frame was left over.
+            InputError: the codes ended within a frame.
         """
         left, tokens = self._waiting.shape[1], self.config.quantizer.tokens_per_frame
         audio = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()

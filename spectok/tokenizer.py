@@ -1,11 +1,11 @@
-"""The tokenizer of a speech language model: audio to integer codes and back.
+"""`Tokenizer`: converts audio to integer codes and back, for example for a speech language model.
 
     tokenizer = Tokenizer.from_pretrained("spectok-16k-4k")
     codes = tokenizer.encode("speech.wav")
     audio = tokenizer.decode(codes)
 
-It adds nothing numeric to the codec: only files, sample rates, batches, lengths, and facts. numpy in, numpy out;
-torch in, torch out, on the tensor's own device.
+It runs the codec on files and batches, and handles sample rates and lengths. NumPy arrays give NumPy arrays, and
+PyTorch tensors give tensors on the same device.
 """
 
 import sys
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 Layout = Literal["flat", "frames"]
 LAYOUTS = ("flat", "frames")
 Lengths = int | Sequence[int] | NDArray[np.integer[Any]]
-_Audio = TypeVar("_Audio", bound=str | Path | BinaryIO | NDArray[Any])  # lists of one kind or of several
+_Audio = TypeVar("_Audio", bound=str | Path | BinaryIO | NDArray[Any])  # the items of a list, of one or several types
 NO_AUDIO: dict[type, str] = {
     type(None): "None; it must be an array, a tensor, a path, or a list of those",
     dict: "a dict; pass its array and its sample rate one by one",
     list: "a list of numbers; make an array of it",
     bytes: "bytes; make an array of them, or pass a file that is open for reading",
 }
-MOST_CHANNELS = 8  # a second axis this short, and shorter than the first, is one of channels
+MOST_CHANNELS = 8  # a second axis that is at most this long and shorter than the first is taken for channels
 
 
 class Recording(NamedTuple):
-    """What a `.spt` file holds, in the order of the arguments of `Tokenizer.decode`."""
+    """The content of a `.spt` file, in the order of the arguments of `Tokenizer.decode`."""
 
     codes: NDArray[np.int64]  # [N]
     length: int  # of the original, in samples at `sample_rate`
@@ -53,11 +53,11 @@ class Recording(NamedTuple):
 
 
 class Tokenizer:
-    """A codec with its weights, ready to use.
+    """A codec with its weights.
 
     Args:
         engine: runs the codec.
-        weight_hash: names the weights in .spt files, 16 hexadecimal digits.
+        weight_hash: 16 hexadecimal digits that identify the weights in .spt files.
     """
 
     def __init__(self, engine: Engine, weight_hash: str) -> None:
@@ -74,10 +74,11 @@ class Tokenizer:
         """Load a released model by name, or any model from its folder.
 
         Args:
-            name_or_folder: which.
+            name_or_folder: a name from `spectok.models()`, or the path of a folder.
             device: "cpu", or with PyTorch "cuda" or "cuda:1".
-            engine: "onnx" or "torch"; by default onnx, but torch on another device, or where a folder has no graphs.
-            threads: of the processor; by default 1 for onnx, and for torch what PyTorch thinks right.
+            engine: "onnx" or "torch"; by default onnx, but torch on a device other than the CPU, or if the folder has
+                no graphs.
+            threads: CPU threads; by default 1 for onnx, and PyTorch's own default for torch.
 
         Raises:
             InputError: there is no such model, engine or device, or the weights are damaged.
@@ -87,22 +88,22 @@ class Tokenizer:
 
     @property
     def config(self) -> CodecConfig:
-        """Everything about the codec."""
+        """The codec's configuration."""
         return self.engine.config
 
     @property
     def sample_rate(self) -> int:
-        """Of the audio inside, in Hz."""
+        """The codec's own sample rate in Hz."""
         return self.config.sample_rate
 
     @property
     def codebook_size(self) -> int:
-        """Codes are from 0 to `codebook_size - 1`: the vocabulary a language model adds."""
+        """The number of different codes, which are from 0 to `codebook_size - 1`."""
         return self.config.quantizer.codebook_size
 
     @property
     def tokens_per_frame(self) -> int:
-        """Codes per frame, K."""
+        """Number of codes per frame, K."""
         return self.config.quantizer.tokens_per_frame
 
     @property
@@ -150,21 +151,21 @@ class Tokenizer:
         self, audio: "list[torch.Tensor]", sample_rate: int | None = None, layout: Layout = "flat"
     ) -> "list[torch.Tensor]": ...
     def encode(self, audio: Any, sample_rate: int | None = None, layout: Layout = "flat") -> Any:
-        """Audio to codes.
+        """Encode audio.
 
         Args:
             audio: `[T]` or a batch `[B, T]` as array or tensor, floats in [-1, 1] or integers; the path of a file, or a
                 file open for reading in binary, whose channels are mixed; or a list of those, whose items are encoded
-                one by one. An array with at most 8 columns and more rows is refused: it looks like channels, `[T, C]`.
-            sample_rate: of arrays and tensors, in Hz; by default the codec's own. Files know theirs.
+                one by one. An array with at most 8 columns and more rows is an error: it looks like `[T, C]` channels.
+            sample_rate: of arrays and tensors, in Hz; by default the codec's own. Ignored for files.
             layout: "flat" for codes `[N]` or `[B, N]`, N = F * K; "frames" for `[F, K]` or `[B, F, K]`, where F is the
-                number of frames and K that of tokens per frame.
+                number of frames and K the number of tokens per frame.
 
         Returns:
-            int64 codes; a tensor, on its device, for a tensor; a list for a list.
+            int64 codes: a tensor on the same device for a tensor, a list for a list, otherwise an array.
 
         Raises:
-            InputError: a file cannot be read, or the audio is empty, not finite or of a wrong shape or type.
+            InputError: a file cannot be read, or the audio is empty, not finite, or has a wrong shape or type.
         """
         if isinstance(audio, list) and not (audio and isinstance(audio[0], Number)):
             return [self.encode(item, sample_rate, layout) for item in audio]
@@ -214,29 +215,30 @@ class Tokenizer:
     def decode(
         self, codes: Any, length: Any = None, sample_rate: int | None = None, layout: Layout | None = None
     ) -> Any:
-        """Codes to audio.
+        """Decode codes.
 
         Args:
-            codes: integers `[N]`, or a batch `[B, N]`, or by frames `[F, K]` or `[B, F, K]`, as array or tensor; a list
+            codes: integers `[N]` or a batch `[B, N]`, or by frames `[F, K]` or `[B, F, K]`, as array or tensor; a list
                 of integers; or a list of those, which are decoded one by one. N is a multiple of K, the tokens per
                 frame.
-            length: samples to return, at `sample_rate`: one whole number, for a list of codes also a sequence of
-                them. By default all that the codes hold, a little more than was encoded.
+            length: number of samples to return, at `sample_rate`; for a list of codes it may be a sequence of numbers.
+                By default all samples of the codes, which are a few more than were encoded.
             sample_rate: to resample to, in Hz; by default the codec's own.
-            layout: "flat" or "frames", as in `encode`. Only two axes of which the second has length K need it: they
-                can be a batch of single frames, or the frames of one recording.
+            layout: "flat" or "frames", as in `encode`. It is needed only for two axes of which the second has length
+                K: these can be a batch of single frames, or the frames of one recording.
 
         Returns:
-            float32 audio `[T]` or `[B, T]`; a tensor, on its device, for a tensor; a list for a list.
+            float32 audio `[T]` or `[B, T]`: a tensor on the same device for a tensor, a list for a list, otherwise an
+            array.
 
         Raises:
-            InputError: the codes end within a frame, are not in the codebook, are of a wrong or an ambiguous shape, or
-                hold less than `length`; or that is no whole number.
+            InputError: the codes end within a frame, are not in the codebook, have a wrong or ambiguous shape, or hold
+                fewer than `length` samples; or `length` is not a whole number.
         """
         if isinstance(codes, list) and not (codes and isinstance(codes[0], Number)):
             try:
                 lengths = list(length)
-            except TypeError:  # one for all
+            except TypeError:  # one length for all items
                 lengths = [length] * len(codes)
             require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
             return [self.decode(item, n, sample_rate, layout) for item, n in zip(codes, lengths, strict=True)]
@@ -252,7 +254,7 @@ class Tokenizer:
         return _like(codes, audio if is_batch else audio[0])
 
     def _rows(self, codes: NDArray[Any], layout: Layout | None) -> tuple[NDArray[Any], bool]:
-        """Codes in any of the shapes that `decode` takes as rows `[B, N]`, and whether they are a batch."""
+        """Convert codes of any shape that `decode` accepts to rows `[B, N]`; also returns whether they are a batch."""
         shape, tokens = list(codes.shape), self.tokens_per_frame
         require(layout in (None, *LAYOUTS), f"the layout is {layout!r}, but must be 'flat' or 'frames'")
         expected = {"flat": "[N] or [B, N]", "frames": f"[F, {tokens}] or [B, F, {tokens}]"}
@@ -277,16 +279,16 @@ class Tokenizer:
         length: int | None = None,
         sample_rate: int | None = None,
     ) -> None:
-        """Write the codes of one recording to a `.spt` file; a path gets the whole file or nothing.
+        """Write the codes of one recording to a `.spt` file. If writing fails, a path keeps its earlier content.
 
         Args:
             path: of the file, or a binary stream.
             codes: integers `[N]` or `[F, K]`.
-            length: of the original, in samples at `sample_rate`; by default all that the codes hold.
+            length: of the original, in samples at `sample_rate`; by default all samples of the codes.
             sample_rate: of the original, in Hz; by default the codec's own.
 
         Raises:
-            InputError: the codes are not this codec's, not as many as `length` needs, or cannot be written.
+            InputError: the codes do not fit this codec or `length`, or the file cannot be written.
         """
         array = _to_numpy(codes)
         require(
@@ -302,13 +304,13 @@ class Tokenizer:
         write_spt(path, header, array.reshape(-1))
 
     def load(self, path: str | Path | BinaryIO) -> "Recording":
-        """Read a `.spt` file of this codec's codes: `tokenizer.decode(*tokenizer.load(path))` is its audio.
+        """Read a `.spt` file with codes of this codec; `tokenizer.decode(*tokenizer.load(path))` decodes it.
 
         Args:
             path: of the file, or a binary stream.
 
         Raises:
-            InputError: it cannot be read, is damaged, or holds codes of another codec or too few of them.
+            InputError: the file cannot be read, is damaged, or has codes of another codec or a wrong number of them.
         """
         header, codes = read_spt(path)
         self.check_header(header, len(codes) // header.tokens_per_frame, file_name(path))
@@ -316,7 +318,7 @@ class Tokenizer:
         return Recording(codes, header.num_samples, header.sample_rate)
 
     def header(self, sample_rate: int, num_samples: int | None) -> Header:
-        """The header of a .spt file of this codec's codes.
+        """The header for a .spt file with codes of this codec.
 
         Args:
             sample_rate: of the original audio, in Hz.
@@ -333,15 +335,15 @@ class Tokenizer:
         )
 
     def check_header(self, header: Header, num_frames: int, what: str = "the recording") -> None:
-        """Make sure that codes are this codec's own, and as many as their samples need.
+        """Check that a file's codes were made by this codec, and that their number fits the number of samples.
 
         Args:
-            header: of the file that holds them.
-            num_frames: how many frames it holds.
-            what: the words that begin a message about the number of frames, such as the file's name.
+            header: of the file.
+            num_frames: number of frames in the file.
+            what: what to call the file in a message about the number of frames.
 
         Raises:
-            InputError: they were made by another model or by other weights, or their number or size is wrong.
+            InputError: the codes were made by another model or other weights, or their number or size is wrong.
         """
         ours = self.header(header.sample_rate, header.num_samples)
         if (header.model, header.weight_hash) != (ours.model, ours.weight_hash):
@@ -360,7 +362,7 @@ class Tokenizer:
 
 
 def _samples(audio: Any) -> NDArray[Any]:
-    """Audio `[T]` or `[B, T]` as floats or integers; what is no audio is named."""
+    """Audio `[T]` or `[B, T]` as an array; InputError if it is not audio."""
     for kind, sentence in NO_AUDIO.items():
         require(not isinstance(audio, kind), f"the audio is {sentence}")
     samples = _to_numpy(audio)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors in, safetensors out, strict and atomic."""
+"""Reads and writes weights as safetensors files."""
 
 import os
 from pathlib import Path
@@ -13,14 +13,14 @@ from spectok.pretrained import Model
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that the old one stays whole until the new one is."""
+    """Write a safetensors file; an existing file is replaced only once the new one is complete."""
     partial = path.with_name(path.name + ".partial")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
     os.replace(partial, path)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Read the tensors and the metadata of a safetensors file.
 
     Raises:
         InputError: the file is missing or damaged.
@@ -35,22 +35,22 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @torch.no_grad()
 def round_to_half_(module: nn.Module) -> None:
-    """Round all weights to the nearest number that float16 holds; they stay float32."""
+    """Round all weights to the nearest float16 value, in place; they stay float32."""
     for tensor in module.state_dict().values():
         if tensor.is_floating_point():
             tensor.copy_(tensor.half())
 
 
 def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with every floating-point tensor as float16."""
+    """The same tensors, with every floating-point one converted to float16."""
     return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def load_weights(module: nn.Module, model: Model) -> None:
-    """Load a model's weights into a codec of the same configuration, strictly.
+    """Load a model's weights into a codec of the same configuration.
 
     Raises:
-        InputError: the file is damaged, or its tensors are not those of the codec.
+        InputError: the file is damaged, or its tensors do not fit the codec.
     """
     tensors, _ = load_tensors(model.weights)
     try:
