@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.tables import markdown_table
+
 HERE = Path(__file__).parent
 BARS = {  # what must hold of each released model in ONNX Runtime
     "rtf of a stream": 0.03,
@@ -42,13 +45,14 @@ def reached(speed: dict[str, Any], model: str) -> dict[str, float]:
     rows = speed["rows"]
     chunk = of(rows, model, "onnx", "encoding and decoding a chunk of 20 ms")
     sides = [of(rows, model, "onnx", f"{side} 30 s at once") for side in ("encoding", "decoding")]
-    return {
-        "rtf of a stream": rtf(chunk),
-        "p99 of a chunk, ms": 1000 * chunk["p99"],
-        "rtf at once": sum(map(rtf, sides)),
-        "cold spectok encode of 5 s, s": of(rows, model, "onnx", "spectok encode of 5 s, cold")["p50"],
-        "one more stream, MB": of(rows, model, "onnx", "one more stream, three chunks")["bytes"] / 1e6,
-    }
+    figures = (
+        rtf(chunk),
+        1000 * chunk["p99"],
+        sum(map(rtf, sides)),
+        of(rows, model, "onnx", "spectok encode of 5 s, cold")["p50"],
+        of(rows, model, "onnx", "one more stream, three chunks")["bytes"] / 1e6,
+    )
+    return dict(zip(BARS, figures, strict=True))
 
 
 def floors(speed: dict[str, Any]) -> dict[str, float]:
@@ -63,89 +67,85 @@ def bars() -> str:
     speed = load("results.json")
     models = list(floors(speed))
     found = {model: reached(speed, model) for model in models}
-    lines = [f"| ONNX Runtime, one core | bar | {' | '.join(models)} |", f"|---|---:|{'---:|' * len(models)}"]
-    for name, limit in BARS.items():
-        lines.append(f"| {name} | {limit:g} | {' | '.join(f'{found[model][name]:.3g}' for model in models)} |")
+    rows = [[name, f"{limit:g}", *(f"{found[model][name]:.3g}" for model in models)] for name, limit in BARS.items()]
     floor = [f"{rate:.4f}, x {found[model]['rtf of a stream'] / rate:.1f}" for model, rate in floors(speed).items()]
-    lines.append(f"| floor of the rtf, and the stream's multiple of it | | {' | '.join(floor)} |")
-    return "\n".join(lines) + "\n"
+    rows.append(["floor of the rtf, and the stream's multiple of it", "", *floor])
+    return markdown_table(["ONNX Runtime, one core", "bar", *models], rows) + "\n"
 
 
 def timings(speed: dict[str, Any]) -> str:
     """Every benchmark."""
     peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
     versions = ", ".join(f"{name} {number}" for name, number in speed["versions"].items())
-    lines = [
+    machine = (
         f"One pinned core of: {speed['processor']}; Python {speed['python']}, {versions}. The core's peak, a float32 "
-        f"matrix product of numpy: {peak['macs'] / peak['p50'] / 1e9:.0f} GMAC/s.\n",
-        "| model | engine | what | p50 ms | p95 ms | p99 ms | rtf |",
-        "|---|---|---|---:|---:|---:|---:|",
-    ]
+        f"matrix product of numpy: {peak['macs'] / peak['p50'] / 1e9:.0f} GMAC/s."
+    )
+    rows = []
     for row in speed["rows"]:
         if "audio_seconds" in row:
-            cells = (row["model"], row["engine"], row["what"], *(f"{1000 * row[q]:.2f}" for q in ("p50", "p95", "p99")))
-            lines.append(f"| {' | '.join(cells)} | {rtf(row):.4f} |")
-    lines += [
-        "",
-        "| model | engine | streams on a core, in turn | in step | one more stream |",
-        "|---|---|---:|---:|---:|",
-    ]
+            milliseconds = [f"{1000 * row[quantile]:.2f}" for quantile in ("p50", "p95", "p99")]
+            rows.append([row["model"], row["engine"], row["what"], *milliseconds, f"{rtf(row):.4f}"])
+    times = markdown_table(["model", "engine", "what", "p50 ms", "p95 ms", "p99 ms", "rtf"], rows, align="lllrrrr")
+    rows = []
     for row in speed["rows"]:
         if "bytes" in row:
             kind = (row["model"], row["engine"])
-            streams = [1 / rtf(of(speed["rows"], *kind, what)) for what in ("50 streams in turn", "16 streams in step")]
-            lines.append(f"| {' | '.join(kind)} | {streams[0]:.0f} | {streams[1]:.0f} | {row['bytes'] / 1e6:.2f} MB |")
-    return "\n".join(lines) + "\n"
+            counts = [1 / rtf(of(speed["rows"], *kind, what)) for what in ("50 streams in turn", "16 streams in step")]
+            rows.append([*kind, *(f"{count:.0f}" for count in counts), f"{row['bytes'] / 1e6:.2f} MB"])
+    titles = ["model", "engine", "streams on a core, in turn", "in step", "one more stream"]
+    return f"{machine}\n\n{times}\n\n{markdown_table(titles, rows, align='llrrr')}\n"
 
 
 def agreement(found: dict[str, Any]) -> str:
     """How many codes differ from the canonical ones."""
-    lines = [
-        f"### Codes\n\nAgainst float64, {found['files']} files, float32 in both engines.\n",
-        "| model | engine | encoded | codes | differ | their margins | smallest margin of all codes |",
-        "|---|---|---|---:|---:|---|---:|",
-    ]
+    rows = []
     for row in found["rows"]:
         margins = ", ".join(f"{margin:.1e}" for margin in row["margins"]) or "-"
-        facts = (row["model"], row["engine"], row["cut"], f"{row['codes']:,}", str(len(row["margins"])), margins)
-        lines.append(f"| {' | '.join(facts)} | {row['nearest']:.1e} |")
-    lines += [
-        "",
-        "### Audio\n",
-        "The same codes decoded frame by frame, against float64. A pitch within rounding of two points of its grid may "
-        "fall to either; until voice begins anew, the pulses are then elsewhere, and the samples cannot be compared.\n",
-        "| model | engine | frames | pulses elsewhere | largest difference in the others, of full scale |",
-        "|---|---|---:|---:|---:|",
-    ]
+        facts = [row["model"], row["engine"], row["cut"], f"{row['codes']:,}", str(len(row["margins"])), margins]
+        rows.append([*facts, f"{row['nearest']:.1e}"])
+    titles = ["model", "engine", "encoded", "codes", "differ", "their margins", "smallest margin of all codes"]
+    codes = markdown_table(titles, rows, align="lllrrlr")
+    rows = []
     for row in {(row["model"], row["engine"]): row for row in found["rows"]}.values():
-        share = 100 * row["astray"] / row["frames"]
-        lines.append(f"| {row['model']} | {row['engine']} | {row['frames']:,} | {share:.2f} % | {row['audio']:.1e} |")
-    return "\n".join(lines) + "\n"
+        share = f"{100 * row['astray'] / row['frames']:.2f} %"
+        rows.append([row["model"], row["engine"], f"{row['frames']:,}", share, f"{row['audio']:.1e}"])
+    titles = ["model", "engine", "frames", "pulses elsewhere", "largest difference in the others, of full scale"]
+    audio = markdown_table(titles, rows, align="llrrr")
+    return (
+        f"### Codes\n\nAgainst float64, {found['files']} files, float32 in both engines.\n\n{codes}\n\n### Audio\n\n"
+        "The same codes decoded frame by frame, against float64. A pitch within rounding of two points of its grid may "
+        "fall to either; until voice begins anew, the pulses are then elsewhere, and the samples cannot be compared."
+        f"\n\n{audio}\n"
+    )
 
 
 def precision(found: list[dict[str, Any]]) -> str:
     """Float32 beside weights of 8 bits."""
-    lines = [
-        "### Weights of 8 bits\n\nfloat32 -> 8 bits in the matrix products; the released graphs are float32.\n",
-        "| model | files | MB | ms a chunk | codes that change | PESQ-WB, decoder | PESQ-WB, both |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for row in found:
         sizes, times = (" -> ".join(f"{value:.2f}" for value in row[key]) for key in ("megabytes", "chunk_ms"))
-        pesq = (f"{row[key]['mean']:+.3f} ± {row[key]['half_width_95']:.3f}" for key in ("pesq_decoder", "pesq_both"))
-        cells = (row["model"], str(row["files"]), sizes, times, f"{100 * row['codes_changed']:.1f} %", *pesq)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        pesq = [f"{row[key]['mean']:+.3f} ± {row[key]['half_width_95']:.3f}" for key in ("pesq_decoder", "pesq_both")]
+        rows.append([row["model"], str(row["files"]), sizes, times, f"{100 * row['codes_changed']:.1f} %", *pesq])
+    quality = [f"{METRICS['pesq'].title}, {side}" for side in ("decoder", "both")]
+    written = markdown_table(["model", "files", "MB", "ms a chunk", "codes that change", *quality], rows)
+    return (
+        "### Weights of 8 bits\n\nfloat32 -> 8 bits in the matrix products; the released graphs are float32."
+        f"\n\n{written}\n"
+    )
 
 
 def install(found: list[dict[str, Any]]) -> str:
     """What the packages take to install and to give their first code."""
-    lines = [
-        "### Install and cold start\n",
-        "| package | packages | MB on disk | s to install | s to the first code, cold |",
-        "|---|---:|---:|---:|---:|",
+    rows = [
+        [
+            row["name"],
+            str(row["packages"]),
+            f"{row['megabytes']:,.0f}",
+            f"{row['install_seconds']:.0f}",
+            f"{row['first_code_seconds']:.2f}",
+        ]
+        for row in found
     ]
-    for row in found:
-        cells = (row["name"], str(row["packages"]), f"{row['megabytes']:,.0f}", f"{row['install_seconds']:.0f}")
-        lines.append(f"| {' | '.join(cells)} | {row['first_code_seconds']:.2f} |")
-    return "\n".join(lines) + "\n"
+    titles = ["package", "packages", "MB on disk", "s to install", "s to the first code, cold"]
+    return f"### Install and cold start\n\n{markdown_table(titles, rows)}\n"

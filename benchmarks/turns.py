@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spectok import InputError, Tokenizer, pretrained
 from spectok.audio import read_audio
+from spectok.evaluation.tables import markdown_table
 
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"
 SECONDS, ROUNDS = 20, 5
@@ -61,12 +62,12 @@ def table(names: Sequence[str], seconds: int = SECONDS, rounds: int = ROUNDS) ->
     audio = np.resize(speech, seconds * sample_rate)
     found = [[stream(tokenizer, audio) for tokenizer in tokenizers] for _ in range(rounds)]
     medians = np.median(found, axis=0)  # [models, 2]
-    lines = ["| model | rtf, encoder + decoder | of the first | operators of a chunk |", "|---|---:|---:|---:|"]
+    rows = []
     for name, (encode, decode) in zip(names, medians, strict=True):
         ratio = (encode + decode) / medians[0].sum()
         before, after = operators(name)
-        lines.append(f"| {name} | {encode:.4f} + {decode:.4f} | {ratio:.2f} | {before} + {after} |")
-    return "\n".join(lines)
+        rows.append([name, f"{encode:.4f} + {decode:.4f}", f"{ratio:.2f}", f"{before} + {after}"])
+    return markdown_table(["model", "rtf, encoder + decoder", "of the first", "operators of a chunk"], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

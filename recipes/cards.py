@@ -3,8 +3,8 @@
     spectok bench CORPUS/test --out REPORT
     python recipes/cards.py --report REPORT
 
-Every measured figure comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it and
-`results.md` from there), from each model's `training.json` (made by
+Every measured figure comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it
+from there), from each model's `training.json` (made by
 `recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`), from `recipes/speed.json` (by the
 script of that name), from `pretrained/results/drift.json` (by `recipes/drift.py`) and from what the scripts in
 `benchmarks/` left there. The pictures beside the results hold the
@@ -14,7 +14,6 @@ writes nothing and fails if a file is stale.
 
 import argparse
 import json
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -24,12 +23,16 @@ from benchmarks.tables import bars
 from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
-from recipes.quality import QUALITY, RESULTS, draw, extent, pictures_stale, table, worst_level
-from recipes.study import tables
+from recipes.quality import RESULTS, draw, extent, pictures_stale, table, worst_level
+from recipes.study import RUN_DIGITS, tables
 from spectok import pretrained
+from spectok.bench.figures import CAPTIONS
 from spectok.config import CodecConfig
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.drift import PREAMBLES
+from spectok.evaluation.report import markdown
+from spectok.evaluation.tables import markdown_table, number
 from spectok.files import write_text
 from spectok.model.codec import Codec
 
@@ -80,21 +83,24 @@ def sources(hours: dict[str, float]) -> str:
 
 def facts_table() -> str:
     """What the released models are and cost, as Markdown."""
-    lines = [
-        "| model | parameters | MMAC/s enc + dec | latency | codes | codebook used in training, entropy |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for name in pretrained.models():
         config = pretrained.find(name).config
         codec = Codec(config)
         macs, use = codec.macs_per_second(), training(name)["codebook"]
-        lines.append(
-            f"| {name} | {codec.num_parameters / 1e6:.2f} M "
-            f"| {macs['encoder'] / 1e6:.0f} + {macs['decoder'] / 1e6:.0f} "
-            f"| {1000 * config.latency_samples / config.sample_rate:g} ms | {codes(config)} "
-            f"| {100 * use['used']:.0f} %, {use['entropy']:.3f} |"
+        rows.append(
+            [
+                name,
+                METRICS["parameters"].text(codec.num_parameters / 1e6),
+                " + ".join(METRICS["macs"].text(macs[side] / 1e6) for side in ("encoder", "decoder")),
+                METRICS["latency"].text(1000 * config.latency_samples / config.sample_rate),
+                codes(config),
+                f"{100 * use['used']:.0f} %, {use['entropy']:.3f}",
+            ]
         )
-    return "\n".join(lines) + "\n"
+    titles = ["model", METRICS["parameters"].heading, f"{METRICS['macs'].heading}, encoder + decoder"]
+    titles += [METRICS["latency"].heading, "codes", "codebook used in training, entropy"]
+    return markdown_table(titles, rows) + "\n"
 
 
 def codes(config: CodecConfig) -> str:
@@ -118,20 +124,25 @@ def heard(run: dict[str, Any]) -> float:
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
     """The runs behind a model, as Markdown."""
-    lines = [
-        "| run | commit | hardware | seconds | steps | hours heard | from | PESQ-WB, valid | STOI, valid |",
-        "|---|---|---|---:|---:|---:|---|---:|---:|",
-    ]
-    for number, run in enumerate(runs, 1):
+    rows = []
+    for index, run in enumerate(runs, 1):
         last = run["curve"][-1] if run["curve"] else {}
-        start = "random weights" if not run["init"] else f"run {number - 1}"
-        lines.append(
-            f"| {number} | {run.get('commit', 'unknown')} | {run['hardware']}, torch {run['torch']} "
-            f"| {run['seconds']:.0f} | {run['step']:,} | {heard(run):.1f} | {start} "
-            f"| {last.get('pesq', math.nan):.3f} | {last.get('stoi', math.nan):.3f} |"
+        rows.append(
+            [
+                str(index),
+                run.get("commit", "unknown"),
+                f"{run['hardware']}, torch {run['torch']}",
+                f"{run['seconds']:.0f}",
+                f"{run['step']:,}",
+                f"{heard(run):.1f}",
+                f"run {index - 1}" if run["init"] else "random weights",
+                *(number(last.get(name), RUN_DIGITS) for name in ("pesq", "stoi")),
+            ]
         )
+    titles = ["run", "commit", "hardware", "seconds", "steps", "hours heard", "from"]
+    titles += [f"{METRICS[name].heading}, valid" for name in ("pesq", "stoi")]
     commands = "".join(f"    {command}\n" for run in runs for command in run["commands"])
-    return "\n".join(lines) + "\n\n" + commands
+    return markdown_table(titles, rows, align="lllrrrlrr") + "\n\n" + commands
 
 
 def card(name: str, results: dict[str, Any]) -> str:
@@ -187,14 +198,12 @@ of mostly read English: acted, emotional speech is the weakest of the clean cate
 def drift_table(name: str) -> str:
     """How PESQ-WB changes over minutes of a stream, from `recipes/drift.py`, as Markdown."""
     found = json.loads(DRIFT.read_text(encoding="utf-8"))[name]
-    lines = [
-        f"Over a stream, PESQ-WB of the first 5 s of {found['clips']} clean files of the test split, at the start of a",
-        "stream and after what the stream held before (`recipes/drift.py`):\n",
-        f"| start | {' | '.join(PREAMBLES)} |",
-        "|" + "---:|" * (1 + len(PREAMBLES)),
-        f"| {found['fresh']:.2f} | " + " | ".join(f"{found[preamble]:.2f}" for preamble in PREAMBLES) + " |",
-    ]
-    return "\n".join(lines) + "\n"
+    pesq, states = METRICS["pesq"], ("fresh", *PREAMBLES)
+    written = markdown_table(["start", *PREAMBLES], [[pesq.text(found[state]) for state in states]], align="rrrr")
+    return (
+        f"Over a stream, {pesq.title} of the first 5 s of {found['clips']} clean files of the test split, at the start "
+        f"of a\nstream and after what the stream held before (`recipes/drift.py`):\n\n{written}\n"
+    )
 
 
 def speed_table() -> str:
@@ -204,17 +213,19 @@ def speed_table() -> str:
         return "`recipes/speed.py` has not been run.\n"
     facts = json.loads(path.read_text(encoding="utf-8"))
     first = facts["variants"][0]["steps_per_second"]
-    lines = [
-        f"{facts['hardware']}, torch {facts['torch']}, batches of {facts['batch_size']} crops.\n",
-        "| variant | steps per second | ratio | first step, s | share of the time spent waiting for data |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['name']} | {row['steps_per_second']:.2f} | {row['steps_per_second'] / first:.2f} "
-        f"| {row['first_seconds']:.1f} | {100 * row['waiting']:.2f} % |"
+    rows = [
+        [
+            row["name"],
+            f"{row['steps_per_second']:.2f}",
+            f"{row['steps_per_second'] / first:.2f}",
+            f"{row['first_seconds']:.1f}",
+            f"{100 * row['waiting']:.2f} %",
+        ]
         for row in facts["variants"]
     ]
-    return "\n".join(lines) + "\n"
+    titles = ["variant", "steps per second", "ratio", "first step, s", "share of the time spent waiting for data"]
+    where = f"{facts['hardware']}, torch {facts['torch']}, batches of {facts['batch_size']} crops."
+    return f"{where}\n\n{markdown_table(titles, rows)}\n"
 
 
 def results_page() -> str:
@@ -222,15 +233,18 @@ def results_page() -> str:
     parts = []
     for name in pretrained.models():
         runs = training(name)["runs"]
-        parts.append(
-            f"### {name}\n\n{runs_table(runs)}\n| run | minutes | steps | PESQ-WB | STOI |\n|---:|---:|---:|---:|---:|"
-        )
-        parts += [
-            f"| {number} | {at['seconds'] / 60:.0f} | {at['step']:,} | {at['pesq']:.3f} | {at['stoi']:.3f} |"
-            for number, run in enumerate(runs, 1)
+        rows = [
+            [
+                str(index),
+                f"{at['seconds'] / 60:.0f}",
+                f"{at['step']:,}",
+                *(number(at[key], RUN_DIGITS) for key in ("pesq", "stoi")),
+            ]
+            for index, run in enumerate(runs, 1)
             for at in run["curve"]
         ]
-        parts.append("")
+        titles = ["run", "minutes", "steps", METRICS["pesq"].heading, METRICS["stoi"].heading]
+        parts.append(f"### {name}\n\n{runs_table(runs)}\n{markdown_table(titles, rows, align='rrrrr')}\n")
     models = "\n".join(parts)
     search = tables(RECIPES / "search")
     return f"## The released models\n\n{models}\n## The search\n\n{search}\n## Speed\n\n{speed_table()}"
@@ -238,17 +252,13 @@ def results_page() -> str:
 
 def summary_table(results: dict[str, Any]) -> str:
     """The released models beside the codecs that are closest to them, for README.md, as Markdown."""
-    columns = [column for column in QUALITY if column[0] in SUMMARY_METRICS]
-    lines = [
-        f"Clean speech, {extent(results, 'clean_*')}:\n",
-        f"| codec | kbit/s | {' | '.join(title for _, title, _ in columns)} |",
-        "|---|" + "---:|" * (1 + len(columns)),
-    ]
+    metrics, rows = [METRICS[name] for name in SUMMARY_METRICS], []
     for name in SUMMARY_CODERS:
         values = results["coders"][name]["groups"]["clean_*"]
-        cells = [f"{values[metric]['mean']:.{digits}f}" for metric, _, digits in columns]
-        lines.append(f"| {name} | {values['bits_per_second'] / 1000:.1f} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        cells = [metric.text(values[metric.name]["mean"]) for metric in metrics]
+        rows.append([name, number(values["bits_per_second"] / 1000, 1), *cells])
+    written = markdown_table(["codec", "kbit/s", *(metric.heading for metric in metrics)], rows)
+    return f"Clean speech, {extent(results, 'clean_*')}:\n\n{written}\n"
 
 
 def benchmark_page(results: dict[str, Any]) -> str:
@@ -256,10 +266,10 @@ def benchmark_page(results: dict[str, Any]) -> str:
     pictures = "../pretrained/results"
     return (
         f"## Clean speech\n\n{extent(results, 'clean_*')}:\n\n{table(results, 'clean_*')}\n"
-        f"![Every metric against bits on disk]({pictures}/rate_quality.png)\n\n"
+        f"![{CAPTIONS['rate_quality']}]({pictures}/rate_quality.png)\n\n"
         "## Hard cases\n\nTwo talkers, noise, reverberation, music, singing, clipped and very quiet recordings; "
         f"{extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
-        f"## Cost\n\n![PESQ-WB against time and operations]({pictures}/quality_cost.png)\n\n{facts_table()}\n"
+        f"## Cost\n\n![{CAPTIONS['quality_cost']}]({pictures}/quality_cost.png)\n\n{facts_table()}\n"
         "Speed, and the limit that a release must stay within ([how it is measured](../benchmarks/README.md)):\n\n"
         f"{bars()}"
     )
@@ -276,6 +286,7 @@ def between_marks(path: Path, body: str) -> str:
 def documents(results: dict[str, Any]) -> dict[Path, str]:
     """Every file that quotes the results, with its right contents."""
     texts = {pretrained.CHECKOUT / name / "README.md": card(name, results) for name in pretrained.models()}
+    texts[RESULTS.with_name("results.md")] = markdown(results)
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", summary_table(results))
     texts[DOCS / "benchmark.md"] = between_marks(DOCS / "benchmark.md", benchmark_page(results))
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
@@ -293,8 +304,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="fail if a file is not what the results say")
     args = parser.parse_args()
     if args.report:
-        for name in ("results.json", "results.md"):
-            shutil.copy(args.report / name, RESULTS.with_name(name))
+        shutil.copy(args.report / RESULTS.name, RESULTS)
     content = RESULTS.read_bytes()
     stale = [RESULTS.with_name(f"{name}.png") for name in pictures_stale(content)]
     if not args.check:

@@ -17,16 +17,17 @@ import torch
 
 from spectok import pretrained
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.judges import judge
 from spectok.evaluation.metrics import mel_distance, pesq_wb, stoi
+from spectok.evaluation.tables import markdown_table, number
 from spectok.model.codec import Codec
 from spectok.training.corpus import Corpus
 from spectok.training.validation import reconstruct
 from spectok.weights import load_weights
 
-RANKED = {"pesq": 1, "stoi": 1, "distillmos": 1, "dnsmos": 1, "mel_distance": -1, "wer": -1}  # 1: higher is better
+RANKED = ("pesq", "stoi", "distillmos", "dnsmos", "mel_distance", "wer")
 SHOWN = (*RANKED, "speaker", "pitch_cents", "voicing_error")
-DIGITS = {"stoi": 3, "mel_distance": 3, "pitch_cents": 0, "voicing_error": 3, "wer": 3, "speaker": 3}  # others: 2
 MAX_SECONDS = 6.0
 
 
@@ -46,19 +47,20 @@ def measure(codecs: Sequence[Codec], corpus: Corpus, clips: int) -> list[dict[st
 def mean_ranks(rows: list[dict[str, float]]) -> list[float]:
     """The mean rank of each candidate, 1 the best; equal values share the mean of their ranks."""
     ranks = np.zeros((len(rows), len(RANKED)))
-    for column, (name, sign) in enumerate(RANKED.items()):
-        values = np.array([sign * row[name] for row in rows])
+    for column, name in enumerate(RANKED):
+        values = np.array([row[name] if METRICS[name].better == "higher" else -row[name] for row in rows])
         ranks[:, column] = [1 + (values > value).sum() + ((values == value).sum() - 1) / 2 for value in values]
     return [float(rank) for rank in ranks.mean(axis=1)]
 
 
 def table(names: Sequence[str], rows: list[dict[str, float]]) -> str:
     """The candidates, their metrics and their mean ranks, as Markdown."""
-    lines = [f"| weights | {' | '.join(SHOWN)} | mean rank |", "|---|" + "---:|" * (len(SHOWN) + 1)]
-    for name, row, rank in zip(names, rows, mean_ranks(rows), strict=True):
-        cells = [f"{row[metric]:.{DIGITS.get(metric, 2)}f}" for metric in SHOWN]
-        lines.append(f"| {name} | {' | '.join(cells)} | {rank:.2f} |")
-    return "\n".join(lines)
+    metrics = [METRICS[name] for name in SHOWN]
+    cells = [
+        [name, *(metric.text(row[metric.name]) for metric in metrics), number(rank, 2)]
+        for name, row, rank in zip(names, rows, mean_ranks(rows), strict=True)
+    ]
+    return markdown_table(["weights", *(metric.heading for metric in metrics), "mean rank"], cells)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_spt
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.realtime import stream
 from spectok.plotting import comparison, save
@@ -39,10 +40,10 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     save(comparison(real, fake, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
     report = stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
     size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
-    latency = tokenizer.config.latency_samples
+    latency, scores = tokenizer.config.latency_samples, {"pesq": pesq_wb(real, fake), "stoi": stoi(real, fake)}
     return {
         "bitrate": f"{tokenizer.bitrate:g} bits/s of codes, {8 * size / seconds:.0f} bits/s on disk ({size} bytes)",
-        "quality": f"PESQ-WB {pesq_wb(real, fake):.2f}, STOI {stoi(real, fake):.3f}",
+        "quality": ", ".join(f"{METRICS[name].title} {METRICS[name].text(value)}" for name, value in scores.items()),
         "length": f"{len(audio)} samples in, {len(decoded)} out, at {sample_rate} Hz",
         "speed": f"{1 / report.rtf:.1f} x real time, encoding and decoding in 20 ms chunks on one core",
         "latency": f"{1000 * latency / tokenizer.sample_rate:g} ms ({latency} samples)",

@@ -18,14 +18,16 @@ from torch import Tensor
 
 from spectok import pretrained
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.judges import distillmos_of, dnsmos_overall
 from spectok.evaluation.metrics import pesq_wb, stoi
+from spectok.evaluation.tables import markdown_table
 from spectok.model.codec import Codec
 from spectok.schema import require
 from spectok.training.corpus import Corpus
 from spectok.weights import load_weights
 
-METRICS = ("PESQ-WB", "STOI", "DistillMOS", "DNSMOS")
+SHOWN = ("pesq", "stoi", "distillmos", "dnsmos")
 MAX_SECONDS = 5.0
 AVERAGED = (7, 15)  # bins: how coarse an envelope of the original is tried
 
@@ -82,11 +84,12 @@ def table(codec: Codec, corpus: Corpus, clips: int) -> str:
         for name, fake in variants(codec, real).items():
             found = [pesq_wb(real, fake), stoi(real, fake), distillmos_of(fake), dnsmos_overall(fake)]
             scores.setdefault(name, []).append(found)
-    lines = [f"| what is the original's | {' | '.join(METRICS)} |", "|---|" + "---:|" * len(METRICS)]
-    for name, values in scores.items():
-        pesq, intelligible, distillmos, dnsmos = np.nanmean(values, axis=0)
-        lines.append(f"| {name} | {pesq:.2f} | {intelligible:.3f} | {distillmos:.2f} | {dnsmos:.2f} |")
-    return "\n".join(lines)
+    metrics = [METRICS[name] for name in SHOWN]
+    rows = [
+        [name, *(metric.text(value) for metric, value in zip(metrics, np.nanmean(values, 0), strict=True))]
+        for name, values in scores.items()
+    ]
+    return markdown_table(["what is the original's", *(metric.heading for metric in metrics)], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

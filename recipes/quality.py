@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from spectok import pretrained
 from spectok.audio import read_audio
-from spectok.bench.figures import pictures
+from spectok.bench.figures import CAPTIONS, pictures
+from spectok.evaluation.catalogue import JUDGED, METRICS
+from spectok.evaluation.tables import markdown_table
 from spectok.plotting import comparison
 from spectok.tokenizer import Tokenizer
 
@@ -16,48 +18,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.json"
-PICTURES = ("rate_quality", "quality_cost", "categories", "harmonics")
+PICTURES = (*CAPTIONS, "harmonics")
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # what "harmonics" shows
 COLOURS = 32  # of a picture
-JUDGED = ("dnsmos", "distillmos", "speaker", "pitch_cents", "wer")
-QUALITY = (  # of the tables: metric, title, digits
-    ("pesq", "PESQ-WB", 2),
-    ("stoi", "STOI", 3),
-    ("si_sdr", "SI-SDR, dB", 1),
-    ("level_db", "level, dB", 1),
-    ("dnsmos", "DNSMOS", 2),
-    ("distillmos", "DistillMOS", 2),
-    ("speaker", "speaker", 2),
-    ("pitch_cents", "pitch, cents", 0),
-    ("wer", "WER", 2),
-)
+QUALITY = ("pesq", "stoi", "si_sdr", "level_db", "dnsmos", "distillmos", "speaker", "pitch_cents", "wer")  # of tables
 
 
 def table(results: dict[str, Any], group: str) -> str:
     """The coders over one group of files, as Markdown."""
-    columns = [column for column in QUALITY if column[0] in results["conventions"]["metrics"]]
-    titles = ["codec", "bits/s on disk", *(title for _, title, _ in columns)]
-    lines = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) - 1)]
+    metrics = [METRICS[name] for name in QUALITY if name in results["conventions"]["metrics"]]
+    bits, rows = METRICS["bits_per_second"], []
     for name, coder in results["coders"].items():
         values = coder["groups"][group]
-        cells = [f"{values['bits_per_second']:.0f}"]
-        for metric, _, digits in columns:
-            summary = values[metric]
-            half = "" if summary["half_width_95"] is None else f" ± {summary['half_width_95']:.{digits}f}"
-            cells.append("-" if summary["mean"] is None else f"{summary['mean']:.{digits}f}{half}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    judged = {
-        results["coders"][name]["groups"][group][metric]["n"]
-        for name in pretrained.models()
-        for metric in JUDGED
-        if metric in results["conventions"]["metrics"]
-    }
-    note = (
-        f"\nDNSMOS, DistillMOS, speaker, pitch and word error rate are over {max(judged)} of the files.\n"
-        if judged
-        else ""
+        cells = [metric.mean(values[metric.name]) for metric in metrics]
+        rows.append([name, bits.text(values[bits.name]), *cells])
+    written = markdown_table(["codec", *(metric.heading for metric in (bits, *metrics))], rows) + "\n"
+    judged = [metric for metric in metrics if metric.name in JUDGED]
+    if not judged:
+        return written
+    files = max(
+        results["coders"][name]["groups"][group][metric.name]["n"] for name in pretrained.models() for metric in judged
     )
-    return "\n".join(lines) + "\n" + note
+    *titles, last = (metric.title for metric in judged)
+    return f"{written}\n{', '.join(titles)} and {last} are over {files} of the files.\n"
 
 
 def extent(results: dict[str, Any], group: str) -> str:
@@ -69,7 +52,8 @@ def extent(results: dict[str, Any], group: str) -> str:
 def worst_level(results: dict[str, Any], name: str, group: str) -> float:
     """The largest difference of level, output to input, of any file whose category begins so, in dB."""
     files = [row for row in results["coders"][name]["files"] if row["category"].startswith(group[:-1])]
-    return float(max((row["level_db"] for row in files if row["level_db"] is not None), key=abs))
+    levels: list[float] = [row["level_db"] for row in files if row["level_db"] is not None]
+    return max(levels, key=abs)
 
 
 def pictures_stale(content: bytes) -> list[str]:
@@ -90,7 +74,7 @@ def draw(content: bytes, names: list[str]) -> None:
     """Draw pictures of the results in few colours, which is a third of the bytes, each with their SHA-256."""
     from PIL import Image, PngImagePlugin
 
-    figures = {name: figure for name, (figure, _) in pictures(json.loads(content)).items()}
+    figures = pictures(json.loads(content))
     if "harmonics" in names:
         figures["harmonics"] = _harmonics()
     for name, figure in figures.items():

@@ -17,10 +17,12 @@ import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from spectok.config import CodecConfig
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.tables import markdown_table, number
 from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.plotting import canvas, save
@@ -30,19 +32,31 @@ HERE = Path(__file__).parent
 
 
 CURVE = ("step", "seconds", "complex", "magnitude", "mel")  # what is kept of the training log
-COLUMNS = (  # of the tables: title, key, what 1 of it is, format
-    ("steps", "step", 1, ",.0f"),
-    ("PESQ-WB", "pesq", 1, ".3f"),
-    ("STOI", "stoi", 1, ".3f"),
-    ("level, dB", "level_db", 1, ".1f"),
-    ("overshoot, dB", "overshoot_db", 1, ".2f"),
-    ("complex", "complex", 1, ".4f"),
-    ("magnitude", "magnitude", 1, ".4f"),
-    ("mel", "mel", 1, ".4f"),
-    ("code entropy", "code_entropy", 1, ".3f"),
-    ("parameters, M", "parameters", 1e6, ".2f"),
-    ("MMAC/s", "macs_per_second", 1e6, ".0f"),
-    ("latency, samples", "latency_samples", 1, ".0f"),
+RUN_DIGITS = 3  # of PESQ-WB and STOI where runs are compared, which differ by less than the released codecs
+
+
+class Column(NamedTuple):
+    """A column of the tables."""
+
+    key: str  # in the results
+    heading: str
+    digits: int
+    unit: float = 1.0  # what 1 in the table is in the results
+
+
+COLUMNS = (
+    Column("step", "steps", 0),
+    Column("pesq", METRICS["pesq"].heading, RUN_DIGITS),
+    Column("stoi", METRICS["stoi"].heading, RUN_DIGITS),
+    Column("level_db", METRICS["level_db"].heading, METRICS["level_db"].digits),
+    Column("overshoot_db", METRICS["overshoot_db"].heading, METRICS["overshoot_db"].digits),
+    Column("complex", "complex", 4),
+    Column("magnitude", "magnitude", 4),
+    Column("mel", "mel", 4),
+    Column("code_entropy", "code entropy", 3),
+    Column("parameters", METRICS["parameters"].heading, METRICS["parameters"].digits, 1e6),
+    Column("macs_per_second", METRICS["macs"].heading, METRICS["macs"].digits, 1e6),
+    Column("latency_samples", "latency, samples", 0),
 )
 
 
@@ -178,28 +192,26 @@ def tables(study: Path) -> str:
         if not group["probes"]:
             continue
         budget = f"{group['minutes']:g} minutes of one processor" if group["minutes"] else f"{group['steps']:,} steps"
-        columns = [column for column in COLUMNS if any(column[1] in row for row in group["probes"])]
-        titles = [title for title, *_ in columns]
-        parts.append(
-            f"### {group['title']}\n\n`{group['recipe']}`, {budget} each.\n\n"
-            f"| probe | runs | {' | '.join(titles)} | commit |\n|---|---:|{'---:|' * len(titles)}---|"
-        )
+        columns = [column for column in COLUMNS if any(column.key in row for row in group["probes"])]
+        rows = []
         for name in dict.fromkeys(row["name"] for row in group["probes"]):
-            rows = [row for row in group["probes"] if row["name"] == name]
-            cells = [_cell([row.get(key) for row in rows], scale, form) for _, key, scale, form in columns]
-            commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-            parts.append(f"| {name} | {len(rows)} | {' | '.join(cells)} | {commits} |")
-        parts.append("")
+            runs = [row for row in group["probes"] if row["name"] == name]
+            cells = [_cell([row.get(column.key) for row in runs], column) for column in columns]
+            commits = ", ".join(dict.fromkeys(row["commit"] for row in runs))
+            rows.append([name, str(len(runs)), *cells, commits])
+        titles = ["probe", "runs", *(column.heading for column in columns), "commit"]
+        table = markdown_table(titles, rows, align="l" + "r" * (len(titles) - 2) + "l")
+        parts.append(f"### {group['title']}\n\n`{group['recipe']}`, {budget} each.\n\n{table}\n")
     return "\n".join(parts)
 
 
-def _cell(values: list[float | None], scale: float, form: str) -> str:
+def _cell(values: list[float | None], column: Column) -> str:
     """The mean, and where there are several values half of their range; empty where one is missing."""
-    kept = [value / scale for value in values if value is not None]
+    kept = [value / column.unit for value in values if value is not None]
     if len(kept) < len(values):
         return ""
     spread = (max(kept) - min(kept)) / 2
-    return format(sum(kept) / len(kept), form) + (f" ± {spread:{form}}" if spread else "")
+    return number(sum(kept) / len(kept), column.digits) + (f" ± {number(spread, column.digits)}" if spread else "")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from spectok.bench.page import write_pages
 from spectok.bench.rivals import RIVALS
 from spectok.bench.run import bench, clips_of
 from spectok.cli.main import main
+from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
-from spectok.evaluation.metrics import METRICS
 
 
 class Coarse(Uncoded):
@@ -59,17 +59,17 @@ def coders() -> tuple[Coarse, Coarse, Uncoded]:
 
 def quality(results: dict[str, Any]) -> dict[str, list[list[float]]]:
     return {
-        name: [[row[metric] for metric in METRICS] for row in coder["files"]]
+        name: [[row[metric] for metric in SCORED] for row in coder["files"]]
         for name, coder in results["coders"].items()
     }
 
 
 def test_what_is_measured_is_not_measured_again(items: list[Item], tmp_path: Path, quick: None) -> None:
     first, again = coders(), coders()
-    results = bench(items, first, tmp_path / "out", {})
+    results = bench(items, first, tmp_path / "out", [])
     assert [coder.coded for coder in first[:2]] == [3 + 6, 3 + 6]  # each file, then the timings
     told = []
-    repeated = bench(items, again, tmp_path / "out", {}, progress=lambda *step: told.append(step))
+    repeated = bench(items, again, tmp_path / "out", [], progress=lambda *step: told.append(step))
     assert [coder.coded for coder in again[:2]] == [0, 0]
     assert repeated == results
     assert told == [("coded", number, 3) for number in (1, 2, 3)]
@@ -79,38 +79,38 @@ def test_what_is_measured_is_not_measured_again(items: list[Item], tmp_path: Pat
 def test_a_run_goes_on_where_it_was_killed(
     items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = bench(items, coders(), tmp_path / "whole", {})
+    whole = bench(items, coders(), tmp_path / "whole", [])
     killed = coders()
     code = killed[1].code
     monkeypatch.setattr(killed[1], "code", lambda audio: code(audio) if killed[1].coded < 2 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        bench(items, killed, tmp_path / "out", {})
+        bench(items, killed, tmp_path / "out", [])
     resumed = coders()
-    results = bench(items, resumed, tmp_path / "out", {})
+    results = bench(items, resumed, tmp_path / "out", [])
     assert [coder.coded for coder in resumed[:2]] == [0 + 6, 1 + 6]
     assert quality(results) == quality(whole)
 
 
 def test_another_codec_of_the_same_name_is_measured_anew(items: list[Item], tmp_path: Path, quick: None) -> None:
-    bench(items, coders(), tmp_path, {})
+    bench(items, coders(), tmp_path, [])
     changed = Coarse("spectok-fine", 90), Coarse("opus-rough", 12, bitrate=9000.0), Uncoded()
-    bench(items, changed, tmp_path, {})
+    bench(items, changed, tmp_path, [])
     assert [coder.coded for coder in changed[:2]] == [0 + 6, 3 + 6]  # and timings are taken in turns, so all anew
 
 
 def test_a_file_that_changed_is_measured_anew(
     items: list[Item], tmp_path: Path, quick: None, speech: NDArray[np.float32]
 ) -> None:
-    bench(items, coders(), tmp_path / "out", {})
+    bench(items, coders(), tmp_path / "out", [])
     write_audio(items[0].path, speech[4000:20000], 16000)
     changed = coders()
-    bench(items, changed, tmp_path / "out", {})
+    bench(items, changed, tmp_path / "out", [])
     assert [coder.coded for coder in changed[:2]] == [1, 1]
 
 
 def test_a_codec_without_weights_has_costs_and_no_quality(items: list[Item], tmp_path: Path, quick: None) -> None:
     measured, bare = coders(), Coarse("mimi-1.1", 30, bitrate=1100.0)
-    results = bench(items, measured, tmp_path, {}, weightless=[bare])
+    results = bench(items, measured, tmp_path, [], weightless=[bare])
     assert bare.coded == 4  # a warm-up and three rounds
     assert list(results["coders"]) == ["spectok-fine", "opus-rough", "original"]
     assert list(results["weightless"]) == ["mimi-1.1"]
@@ -119,7 +119,7 @@ def test_a_codec_without_weights_has_costs_and_no_quality(items: list[Item], tmp
     write_pages(results, clips_of(items, measured, tmp_path, 1), tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.rows == {"quality-table": 3, "cost-table": 4, "difference-table": 1}
-    repeated = bench(items, coders(), tmp_path, {}, weightless=[bare])
+    repeated = bench(items, coders(), tmp_path, [], weightless=[bare])
     assert (bare.coded, repeated) == (4, results)
 
 
@@ -130,15 +130,15 @@ def test_the_models_that_judge_may_hear_some_files_only(
 
     def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
         heard.append(len(real))
-        return [{"taste": 3.0}] * len(fakes)
+        return [{"wer": 0.25}] * len(fakes)
 
     monkeypatch.setattr("spectok.evaluation.judges.judge", judge)
-    results = bench(items, coders(), tmp_path, {"taste": "of one"}, judge_files=2)
+    results = bench(items, coders(), tmp_path, ["wer"], judge_files=2)
     assert len(heard) == 2  # the first and the last of three
-    assert [row["taste"] for row in results["coders"]["opus-rough"]["files"]] == [3.0, None, 3.0]
-    whole = bench(items, coders(), tmp_path, {"taste": "of one"})
+    assert [row["wer"] for row in results["coders"]["opus-rough"]["files"]] == [0.25, None, 0.25]
+    whole = bench(items, coders(), tmp_path, ["wer"])
     assert len(heard) == 3
-    assert whole["coders"]["opus-rough"]["groups"]["*"]["taste"]["n"] == 3
+    assert whole["coders"]["opus-rough"]["groups"]["*"]["wer"]["n"] == 3
 
 
 def test_what_is_installed_is_weighed_with_what_it_needs() -> None:
@@ -156,7 +156,7 @@ def test_what_is_installed_is_weighed_with_what_it_needs() -> None:
 
 
 def test_costs_are_quoted_against_the_first(items: list[Item], tmp_path: Path, quick: None) -> None:
-    results = bench(items, coders(), tmp_path, {})
+    results = bench(items, coders(), tmp_path, [])
     found = results["coders"]["opus-rough"]["costs"]
     length = 3 * 16000 / 16000
     assert found["rtf"] == pytest.approx({"encode": 0.01 / length, "decode": 0.02 / length})
@@ -202,7 +202,7 @@ class Page(HTMLParser):
 
 def test_the_pages_hold_every_row_picture_and_player(items: list[Item], tmp_path: Path, quick: None) -> None:
     measured = coders()
-    results = bench(items, measured, tmp_path, {})
+    results = bench(items, measured, tmp_path, [])
     write_pages(results, clips_of(items, measured, tmp_path, 2), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
@@ -221,7 +221,7 @@ def test_the_pages_hold_every_row_picture_and_player(items: list[Item], tmp_path
 def test_clips_come_from_all_categories_in_turn(items: list[Item], tmp_path: Path, quick: None) -> None:
     doubled = [items[0], Item(items[1].path, "clean_a"), items[2]]
     measured = coders()
-    bench(doubled, measured, tmp_path, {})
+    bench(doubled, measured, tmp_path, [])
     assert list(clips_of(doubled, measured, tmp_path, 2, seconds=0.5)) == ["0", "2"]
     assert len(clips_of(doubled, measured, tmp_path, 1, seconds=0.5)["0"]["original"]) == 8000
 

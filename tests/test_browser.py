@@ -82,7 +82,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("spectok.bench.run.latency", lambda coder: 480)
         patch.setattr("spectok.bench.run._score_file", score)
         coders = [Fine(), Rough(), Uncoded()]
-        write_pages(bench(items, coders, folder, {}), clips_of(items, coders, folder, 2), folder)
+        write_pages(bench(items, coders, folder, []), clips_of(items, coders, folder, 2), folder)
     return folder
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.evaluate import evaluate
 from spectok.evaluation.items import Item, load_items
-from spectok.evaluation.metrics import METRICS, score
+from spectok.evaluation.metrics import score
 from spectok.evaluation.report import markdown, write_report
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
@@ -125,7 +126,7 @@ def test_rows_hold_what_the_metrics_say(folder: Path, results: dict[str, Any]) -
     assert [row["category"] for row in rows] == ["clean_en_a", "clean_de_b", "hard_quiet"]
     assert [row["seconds"] for row in rows] == [2.0, 1.5, 1.0]
     real = read_audio(folder / "000_clean_en_a.wav", 16000)[0]
-    assert {metric: rows[0][metric] for metric in METRICS} == score(real, FourBits().code(real).audio)
+    assert {metric: rows[0][metric] for metric in SCORED} == score(real, FourBits().code(real).audio)
     assert [rows[2][metric] for metric in ("pesq", "stoi", "estoi", "si_sdr", "level_db", "overshoot_db")] == [None] * 6
     assert rows[2]["mel_distance"] > 0
 
@@ -135,7 +136,7 @@ def test_groups_hold_means_with_intervals_and_n(results: dict[str, Any]) -> None
     assert list(coder["groups"]) == ["clean_*", "hard_*", "*", "clean_de_b", "clean_en_a", "hard_quiet"]
     clean, everything, (first, second, _) = coder["groups"]["clean_*"], coder["groups"]["*"], coder["files"]
     assert (clean["files"], clean["seconds"]) == (2, 3.5)
-    for metric in METRICS:
+    for metric in SCORED:
         assert clean[metric]["mean"] == pytest.approx((first[metric] + second[metric]) / 2, abs=1e-12)
         half_width = 12.7062047 * abs(first[metric] - second[metric]) / 2
         assert clean[metric]["half_width_95"] == pytest.approx(half_width, rel=1e-7)
@@ -239,11 +240,11 @@ def test_the_report_shows_the_numbers(results: dict[str, Any]) -> None:
     pesq = f"{clean['pesq']['mean']:.2f} ± {clean['pesq']['half_width_95']:.2f}"
     assert "## `clean_*`: n = 2 files, 0.1 minutes" in text
     assert "## `hard_*`: n = 1 files, 0.0 minutes" in text
-    assert f"| four-bits | 64000 | {pesq} | " in text
+    assert f"| four-bits | 64,000 | {pesq} | " in text
     perfect = "4.64 ± 0.00 | 1.000 ± 0.000 | 1.000 ± 0.000 | 100.0 ± 0.0 | 0.0 ± 0.0 | 0.00 ± 0.00 | 0.000 ± 0.000"
-    assert f"| through | 256000 | {perfect} |" in text
-    assert "| through | 256000 | - | - | - | - | - | - | 0.000 |" in text
-    assert "| through | 256000 ± 0 | 0.3611 ± 0.3162 | 0.1806 ± 0.1581 | - | - | - |" in text
+    assert f"| through | 256,000 | {perfect} |" in text
+    assert "| through | 256,000 | - | - | - | - | - | - | 0.000 |" in text
+    assert "| through | 256,000 ± 0 | 0.3611 ± 0.3162 | 0.1806 ± 0.1581 | - | - | - |" in text
     assert "| clean_en_a | 1 | 4.64 | " in text
     assert "| through minus four-bits | 2 | " in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
@@ -256,7 +257,7 @@ def test_the_report_says_n_where_values_are_missing(folder: Path) -> None:
     items = [Item(item.path, "all") for item in load_items(folder)]
     text = markdown(evaluate(items, [Through()]))
     assert "## All files: n = 3 files" in text
-    assert "| through | 256000 | 4.64 ± 0.00 (n = 2) |" in text
+    assert "| through | 256,000 | 4.64 ± 0.00 (n = 2) |" in text
     assert "by category" not in text and "minus" not in text
 
 

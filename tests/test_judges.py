@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from spectok.audio import read_audio
 from spectok.evaluation import judges
+from spectok.evaluation.catalogue import JUDGED
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 WORDS = "but in less than five minutes the staircase groaned beneath an extraordinary weight"
@@ -30,7 +31,7 @@ def tone(hertz: float) -> NDArray[np.float32]:
 def test_speech_is_judged_against_itself_and_against_noisier_speech(speech: NDArray[np.float32]) -> None:
     noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
     same, worse = judges.judge(speech, [speech, speech + 0.02 * noise])
-    assert set(same) == set(worse) == set(judges.JUDGED)
+    assert set(same) == set(worse) == set(JUDGED)
     assert same["dnsmos"] == pytest.approx(3.177, abs=0.01)
     assert same["distillmos"] == pytest.approx(4.369, abs=0.02)
     assert same["speaker"] == pytest.approx(1.0, abs=1e-5)

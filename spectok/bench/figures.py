@@ -4,24 +4,30 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from spectok.evaluation.catalogue import METRICS
 from spectok.plotting import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TITLES = {
-    "pesq": "PESQ-WB",
-    "stoi": "STOI",
-    "estoi": "ESTOI",
-    "mel_distance": "mel distance (lower is better)",
-    "dnsmos": "DNSMOS",
-    "distillmos": "DistillMOS",
-    "speaker": "speaker similarity",
-    "pitch_cents": "pitch error, cents (lower is better)",
-    "voicing_error": "voicing error (lower is better)",
-    "wer": "word error rate (lower is better)",
-    "si_sdr": "SI-SDR, dB",
+DRAWN = (  # metrics that have a panel in "rate_quality"
+    "pesq",
+    "stoi",
+    "estoi",
+    "mel_distance",
+    "dnsmos",
+    "distillmos",
+    "speaker",
+    "pitch_cents",
+    "voicing_error",
+    "wer",
+    "si_sdr",
+)
+CAPTIONS = {  # what each picture shows, by the name of its file
+    "rate_quality": "Every metric against bits on disk",
+    "quality_cost": f"{METRICS['pesq'].title} against time and operations",
+    "categories": f"{METRICS['pesq'].title} by category",
 }
 MARKERS = "os^Dv<>Ph*"
 GREYS = ("0.25", "0.45", "0.6")
@@ -37,29 +43,35 @@ def families(names: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def title(name: str) -> str:
+    """What a panel of a metric is called: it says which way is better where that is down."""
+    metric = METRICS[name]
+    return metric.heading + " (lower is better)" * (metric.better == "lower")
+
+
 def shown_group(results: Results) -> str:
     """What the pictures are over: clean speech, or all files where none is said to be clean."""
     groups = next(iter(results["coders"].values()))["groups"]
     return "clean_*" if "clean_*" in groups else "*"
 
 
-def pictures(results: Results) -> dict[str, tuple["Figure", str]]:
-    """Every picture of the results by the name of its file, and what it shows in words."""
+def pictures(results: Results) -> dict[str, "Figure"]:
+    """Every picture of the results by the name of its file; `CAPTIONS` says what each shows."""
     names = list(results["coders"])
     ours = [name for name in names if name.startswith("spectok")]
     shown = {
-        "rate_quality": (rate_quality(results), "Every metric against bits on disk"),
-        "quality_cost": (quality_cost(results), "PESQ-WB against time and operations"),
+        "rate_quality": rate_quality(results),
+        "quality_cost": quality_cost(results),
     }
     if sum(not kind.endswith("*") for kind in results["coders"][names[0]]["groups"]) > 1:
         chosen = [*ours, *[name for name in names if name not in (*ours, "original")][:2]]
-        shown["categories"] = (categories(results, chosen), "PESQ-WB by category")
+        shown["categories"] = categories(results, chosen)
     return shown
 
 
 def rate_quality(results: Results) -> "Figure":
     """Every metric against bits per second on disk, with 95 % intervals; the original is a dashed line."""
-    metrics = [metric for metric in TITLES if metric in results["conventions"]["metrics"]]
+    metrics = [metric for metric in DRAWN if metric in results["conventions"]["metrics"]]
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = canvas((4.2 * columns, 3.1 * rows))
@@ -72,7 +84,7 @@ def rate_quality(results: Results) -> "Figure":
             axis.axhline(original[metric]["mean"], color="0.5", linestyle="--", linewidth=1)
         points = {name: (each["bits_per_second"] / 1000, each[metric]) for name, each in values.items()}
         _curves(axis, points)
-        axis.set_title(TITLES[metric])
+        axis.set_title(title(metric))
         _log_scale(axis, "kbit/s", [0.5 * 2**n for n in range(6)])
     for axis in axes[len(metrics) :]:
         axis.set_axis_off()
@@ -91,7 +103,7 @@ def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
     for axis, found, label in ((left, rtf, "rtf, encode + decode, one core"), (right, macs, "MMAC/s, encode + decode")):
         points = {name: (value, coders[name]["groups"][group][metric]) for name, value in found.items()}
         _curves(axis, points, lines=False)
-        axis.set_ylabel(TITLES[metric])
+        axis.set_ylabel(title(metric))
         _log_scale(axis, label, [value * 10.0**power for power in range(-4, 6) for value in (1, 2, 5)])
     _legend(figure, left)
     return figure
@@ -119,7 +131,7 @@ def categories(results: Results, names: Sequence[str], metric: str = "pesq") -> 
             error_kw={"linewidth": 0.8, "ecolor": "0.3"},
         )
     axis.set_xticks(range(len(kinds)), kinds, rotation=35, ha="right", fontsize="small")
-    axis.set_ylabel(TITLES[metric])
+    axis.set_ylabel(title(metric))
     axis.legend(fontsize="small")
     return figure
 

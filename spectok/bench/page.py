@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectok.audio import write_audio
-from spectok.bench.figures import TITLES, pictures, shown_group
+from spectok.bench.figures import CAPTIONS, DRAWN, pictures, shown_group
+from spectok.evaluation.catalogue import METRICS, Metric
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.evaluation.report import costs_of
 from spectok.files import write_text
 from spectok.plotting import canvas, show_spectrogram
 
@@ -23,14 +25,19 @@ if TYPE_CHECKING:
 Results = dict[str, Any]
 Clips = dict[str, dict[str, Audio]]  # decoded audio by codec, "original" among them, by the clip's name
 ASSETS = files("spectok.bench") / "assets"
-DIGITS = {"pitch_cents": 0, "si_sdr": 1, "pesq": 2, "dnsmos": 2, "distillmos": 2, "mel_distance": 2}  # others: 3
-
-COSTS = (
-    ("install", "megabytes", "{:,.0f}"),
-    ("install", "packages", "{:.0f}"),
-    ("facts", "weight_megabytes", "{:,.1f}"),
-    ("facts", "parameters", "{:,}"),
-    ("facts", "macs", "{:,.0f}"),
+COST_COLUMNS = (
+    "rtf_encode",
+    "rtf_encode_ratio",
+    "rtf_decode",
+    "rtf_decode_ratio",
+    "latency",
+    "cold",
+    "memory",
+    "installed",
+    "packages",
+    "weight_megabytes",
+    "parameters",
+    "macs",
 )
 
 
@@ -50,7 +57,7 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
     group, coders = shown_group(results), results["coders"]
     groups = next(iter(coders.values()))["groups"]
     ours = [name for name in coders if name.startswith("spectok")]
-    drawn = {name: _figure(figure, text) for name, (figure, text) in pictures(results).items()}
+    drawn = {name: _figure(figure, CAPTIONS[name]) for name, figure in pictures(results).items()}
     extent = f"{groups[group]['files']} files of speech, {groups[group]['seconds'] / 60:.1f} minutes"
     sections = [
         f"<h1>spectok beside its rivals</h1><p>{extent}, every codec over the same files in one run; mean ± half of "
@@ -91,48 +98,29 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], ident
     )
 
 
-def _value(summary: dict[str, Any], metric: str) -> str:
-    if summary["mean"] is None:
-        return "-"
-    digits = DIGITS.get(metric, 3)
-    half = "" if summary["half_width_95"] is None else f" ± {summary['half_width_95']:.{digits}f}"
-    return f"{summary['mean']:.{digits}f}{half}"
-
-
-def _metrics(results: Results) -> list[str]:
-    return [metric for metric in TITLES if metric in results["conventions"]["metrics"]]
+def _metrics(results: Results) -> list[Metric]:
+    return [METRICS[name] for name in DRAWN if name in results["conventions"]["metrics"]]
 
 
 def _quality_table(results: Results, group: str) -> str:
-    metrics = _metrics(results)
+    metrics, bits = _metrics(results), METRICS["bits_per_second"]
     rows = []
     for name, coder in results["coders"].items():
         values = coder["groups"][group]
-        cells = [f"{values['bits_per_second']:,.0f}", *(_value(values[metric], metric) for metric in metrics)]
-        rows.append((name, cells))
-    return _table(
-        ["codec", "bits/s", *(TITLES[metric].split(" (")[0] for metric in metrics)], rows, "quality-table", "spectok"
-    )
+        cells = [metric.mean(values[metric.name]) for metric in metrics]
+        rows.append((name, [bits.text(values[bits.name]), *cells]))
+    titles = ["codec", *(metric.heading for metric in (bits, *metrics))]
+    return _table(titles, rows, "quality-table", "spectok")
 
 
 def _cost_table(results: Results) -> str:
-    head = ["codec", "rtf encode", "ratio", "rtf decode", "ratio", "delay, ms", "cold encode, s", "peak memory, MB"]
+    columns = [METRICS[name] for name in COST_COLUMNS]
     rows = []
     weightless = {f"{name} (random weights)": each for name, each in results.get("weightless", {}).items()}
     for name, coder in (results["coders"] | weightless).items():
-        costs, facts = coder["costs"], coder["facts"]
-        cells = []
-        for side in ("encode", "decode"):
-            cells += [f"{costs['rtf'][side]:.4f}", f"x {costs[f'rtf_{side}_ratio']:.2f}"]
-        cells.append(f"{1000 * costs['latency'] / SAMPLE_RATE:.0f}" if "latency" in costs else "-")
-        cells.append(f"{costs['cold']['encode']['seconds']:.2f}")
-        cells.append(f"{max(side['megabytes'] for side in costs['cold'].values()):.0f}")
-        for place, key, form in COSTS:
-            value = (costs["install"] if place == "install" else facts).get(key)
-            cells.append("-" if value is None else form.format(value / (1e6 if key == "macs" else 1)))
-        rows.append((name, cells))
-    titles = [*head, "install, MB", "packages", "weights, MB", "parameters", "MMAC/s"]
-    return _table(titles, rows, "cost-table", "spectok")
+        costs = costs_of(coder)
+        rows.append((name, [column.text(costs[column.name]) for column in columns]))
+    return _table(["codec", *(column.heading for column in columns)], rows, "cost-table", "spectok")
 
 
 def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:
@@ -140,10 +128,9 @@ def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:
     rows = []
     for pair in results["paired"]:
         if pair["group"] == group and pair["first"] in ours and pair["second"] != "original":
-            rows.append(
-                (f"{pair['first']} minus {pair['second']}", [_value(pair[metric], metric) for metric in metrics])
-            )
-    return _table(["difference", *(TITLES[metric].split(" (")[0] for metric in metrics)], rows, "difference-table")
+            cells = [metric.mean(pair[metric.name]) for metric in metrics]
+            rows.append((f"{pair['first']} minus {pair['second']}", cells))
+    return _table(["difference", *(metric.heading for metric in metrics)], rows, "difference-table")
 
 
 def _clip(name: str, sounds: dict[str, Audio], coded: dict[str, str]) -> str:
@@ -166,10 +153,11 @@ def _spectrogram(audio: Audio) -> "Figure":
 
 def _measured(results: Results) -> str:
     machine = results["machine"]
-    tools = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
+    tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     every = [coder["facts"] for coder in results["coders"].values()]
     packages = ", ".join(sorted({facts["package"] for facts in every if "package" in facts}))
-    meanings = "".join(f"<li>{html.escape(meaning)}</li>" for meaning in results["conventions"]["metrics"].values())
+    metrics = [METRICS[name] for name in (*results["conventions"]["metrics"], *COST_COLUMNS)]
+    meanings = "".join(f"<li>{html.escape(metric.description)}</li>" for metric in metrics)
     return (
         f"<ul>{meanings}</ul><p>At 16 kHz mono. Bits come from bytes on disk: spectok's with its file's header, the "
         "rivals' as bare frames. The rtf is compute seconds per second of audio, all codecs in turn on one pinned core "

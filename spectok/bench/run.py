@@ -23,10 +23,11 @@ import numpy as np
 
 from spectok.audio import read_audio, write_audio
 from spectok.bench.costs import cold, installed, latency, timings
+from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Coder
 from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram, workers
 from spectok.evaluation.items import Item, read_item
-from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, score
+from spectok.evaluation.metrics import SAMPLE_RATE, score
 from spectok.files import atomic_write, write_text
 
 COSTS_SECONDS = 20.0  # of audio that timings are taken over: the first files, joined
@@ -77,7 +78,7 @@ def bench(
     items: Sequence[Item],
     coders: Sequence[Coder],
     out: Path,
-    judged: dict[str, str],
+    judged: Sequence[str],
     jobs: int = 1,
     progress: Progress = lambda what, done, total: None,
     weightless: Sequence[Coder] = (),
@@ -89,7 +90,7 @@ def bench(
         items: the files.
         coders: whose names differ; the first is the one that timings are quoted against.
         out: the folder where everything is kept.
-        judged: `JUDGED` of judges.py, if its models are to score too, which takes the extra `bench`; or nothing.
+        judged: names of `JUDGED`, if the models of judges.py are to score too, which takes the extra `bench`; or none.
         jobs: processes that score; codecs run one at a time.
         progress: is told of every step.
         weightless: coders of the right size and speed, whose quality means nothing.
@@ -103,10 +104,10 @@ def bench(
     facts = {coder.name: coder.facts() for coder in (*coders, *weightless)}
     stores = {name: Store(out, name, known) for name, known in facts.items()}
     keys = _code(items, coders, stores, progress)
-    metrics = METRICS | judged
+    metrics = [*SCORED, *judged]
     count = min(len(items), judge_files or len(items))
     chosen = {round(index) for index in np.linspace(0, len(items) - 1, count)}
-    wanted = [list(metrics if number in chosen else METRICS) for number in range(len(items))]
+    wanted = [metrics if number in chosen else list(SCORED) for number in range(len(items))]
     _score(items, keys, wanted, stores, jobs, progress)
     _cost(items, coders, weightless, stores, progress)
     sized = {
@@ -191,7 +192,7 @@ def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tup
     real = read_item(item)
     fakes = [read_audio(path)[0] for path in paths]
     scores = [score(real, fake) for fake in fakes]
-    if not set(metrics) <= set(METRICS):
+    if not set(metrics) <= set(SCORED):
         from spectok.evaluation.judges import judge
 
         scores = [given | more for given, more in zip(scores, judge(real, fakes), strict=True)]

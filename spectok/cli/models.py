@@ -1,6 +1,7 @@
 """What the command line tells of files and models, and makes of them: info, inspect, eval and export."""
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -148,13 +149,13 @@ def bench(args: argparse.Namespace) -> None:
         from spectok.bench.rivals import RIVALS
         from spectok.bench.run import bench as run
         from spectok.bench.run import clips_of
+        from spectok.evaluation.catalogue import JUDGED
         from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import write_report
 
-        judged: dict[str, str] = {}
         if args.judges:
-            from spectok.evaluation.judges import JUDGED as judged
+            importlib.import_module("spectok.evaluation.judges")  # fails now, not after hours, if a package is missing
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
     everyone: list[Any] = list(RIVALS.values())
@@ -192,7 +193,7 @@ def bench(args: argparse.Namespace) -> None:
             items,
             coders,
             out,
-            judged,
+            list(JUDGED) if args.judges else [],
             args.jobs,
             lambda what, done, total: show(done, total),
             weightless,

@@ -21,9 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Coder, Codes
 from spectok.evaluation.items import Item, read_item
-from spectok.evaluation.metrics import METRICS, SAMPLE_RATE, codebook_use, interval, jackknife, score
+from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, interval, jackknife, score
 
 GROUPS = ("clean_*", "hard_*", "*")
 BATCH_FILES = 32  # coded, then scored, before the next: memory stays bounded and timings undisturbed
@@ -70,11 +71,11 @@ def evaluate(
                     histograms[name].append(histogram(name, coded.codes, int(facts[name]["codebook_size"])))
                 if progress is not None:
                     progress(sum(map(len, rows.values())), len(items) * len(coders))
-    return assemble(rows, facts, histograms, METRICS)
+    return assemble(rows, facts, histograms, list(SCORED))
 
 
 def assemble(
-    rows: dict[str, list[Row]], facts: dict[str, Any], histograms: dict[str, list[Histogram]], metrics: dict[str, str]
+    rows: dict[str, list[Row]], facts: dict[str, Any], histograms: dict[str, list[Histogram]], metrics: list[str]
 ) -> dict[str, Any]:
     """Sum up the rows of every coder, which hold a value for each of the metrics, as `evaluate` does."""
     results = {
@@ -152,7 +153,7 @@ def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else math.nan
 
 
-def _group(rows: list[Row], metrics: Iterable[str]) -> dict[str, Any]:
+def _group(rows: list[Row], metrics: list[str]) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in rows)
     means = {metric: interval([row[metric] for row in rows]).as_dict() for metric in metrics}
     bits = 8 * sum(row["num_bytes"] for row in rows)
@@ -179,9 +180,7 @@ def _codebook(histograms: list[Histogram]) -> dict[str, Any] | None:
     }
 
 
-def _summary(
-    rows: list[Row], facts: dict[str, Any], histograms: list[Histogram], metrics: Iterable[str]
-) -> dict[str, Any]:
+def _summary(rows: list[Row], facts: dict[str, Any], histograms: list[Histogram], metrics: list[str]) -> dict[str, Any]:
     seconds = sum(row["seconds"] for row in rows)
     rtf = {side: _ratio(sum(row[f"{side}_seconds"] for row in rows), seconds) for side in ("encode", "decode")}
     groups = {}
@@ -192,7 +191,7 @@ def _summary(
     return {"facts": facts, "rtf": rtf, "codebook": _codebook(histograms), "groups": groups, "files": rows}
 
 
-def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], metrics: Iterable[str]) -> dict[str, Any]:
+def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], metrics: list[str]) -> dict[str, Any]:
     members = _members(rows[first], group)
     differences = {
         metric: interval([rows[first][index][metric] - rows[second][index][metric] for index in members]).as_dict()

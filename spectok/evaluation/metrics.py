@@ -22,16 +22,6 @@ from scipy.special import stdtrit
 
 SAMPLE_RATE = 16000
 
-METRICS = {
-    "pesq": "PESQ-WB (ITU-T P.862.2, MOS-LQO), 1.0 to 4.64, higher is better",
-    "stoi": "STOI, up to 1, higher is better",
-    "estoi": "extended STOI, up to 1, higher is better",
-    "si_sdr": "SI-SDR in dB, limited to +-100, higher is better",
-    "level_db": "level of the output over that of the original in dB, 0 is best",
-    "overshoot_db": "how far the spectrum exceeds the original's, mean over time and frequency in dB, lower is better",
-    "mel_distance": "L1 between natural-log mel spectra over five scales, lower is better",
-}
-
 # The C code behind `pesq` holds at most 50 utterances and overruns its arrays beyond them. An utterance and the pause
 # that ends it take at least 0.2 s each, so 20 s cannot hold more.
 PESQ_PIECE_SECONDS = 20
@@ -227,7 +217,7 @@ def mel_distance(real: Audio, fake: Audio) -> float:
 
 
 def score(real: Audio, fake: Audio) -> dict[str, float]:
-    """Every metric of `METRICS` by its name, for one pair of [T] at 16 kHz.
+    """Every metric of `SCORED` (catalogue.py) by its name, for one pair of [T] at 16 kHz.
 
     Raises:
         ValueError: the two are not one-dimensional, finite and of one length.

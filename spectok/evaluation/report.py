@@ -6,24 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from spectok.errors import InputError
+from spectok.evaluation.catalogue import METRICS, Metric
 from spectok.evaluation.evaluate import GROUPS
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.evaluation.tables import markdown_table, mean, number
 from spectok.files import why, write_text
 
-COLUMNS = (("pesq", "PESQ-WB", 2), ("stoi", "STOI", 3), ("estoi", "ESTOI", 3))
-MORE_COLUMNS = (
-    ("si_sdr", "SI-SDR, dB", 1),
-    ("level_db", "level, dB", 1),
-    ("overshoot_db", "overshoot, dB", 2),
-    ("mel_distance", "mel distance", 3),
-    ("dnsmos", "DNSMOS", 2),
-    ("distillmos", "DistillMOS", 2),
-    ("speaker", "speaker", 3),
-    ("pitch_cents", "pitch, cents", 0),
-    ("voicing_error", "voicing error", 3),
-    ("wer", "WER", 3),
+COST_COLUMNS = (
+    "rtf_encode",
+    "rtf_encode_ratio",
+    "rtf_decode",
+    "rtf_decode_ratio",
+    "latency",
+    "cold",
+    "installed",
+    "macs",
 )
-Columns = Sequence[tuple[str, str, int]]  # metric, title, digits
 Results = dict[str, Any]
 
 
@@ -33,22 +31,22 @@ def markdown(results: Results) -> str:
     Groups without files have no table; where no category is named `clean_*` or `hard_*`, one table covers all files.
     """
     coders = results["coders"]
-    columns = [column for column in COLUMNS + MORE_COLUMNS if column[0] in results["conventions"]["metrics"]]
+    metrics = [METRICS[name] for name in results["conventions"]["metrics"]]
     present = next(iter(coders.values()))["groups"]
     shown = [group for group in ("clean_*", "hard_*") if group in present] or ["*"]
     parts = ["# Results", _preamble(results)]
     for group in shown:
-        parts += [f"## {_title(group)}: {_extent(present[group])}", _group_table(coders, group, columns)]
+        parts += [f"## {_title(group)}: {_extent(present[group])}", _group_table(coders, group, metrics)]
     parts += ["## Rates and cost, over all files", _cost_table(coders)]
     if "costs" in next(iter(coders.values())):
         parts += ["## Costs, one core", _bench_table(coders | results.get("weightless", {}))]
     categories = [group for group in present if group not in GROUPS]
     if len(categories) > 1:
-        for metric, title, digits in COLUMNS[:2]:
-            parts += [f"## {title} by category", _category_table(coders, categories, metric, digits)]
+        for metric in metrics[:2]:
+            parts += [f"## {metric.title} by category", _category_table(coders, categories, metric)]
     pairs = [pair for pair in results["paired"] if pair["group"] == shown[0]]
     if pairs:
-        parts += [f"## Differences file by file, {_title(shown[0])}", _pair_table(pairs, columns)]
+        parts += [f"## Differences file by file, {_title(shown[0])}", _pair_table(pairs, metrics)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -71,7 +69,7 @@ def write_report(results: Results, out_folder: str | Path) -> None:
 
 def _preamble(results: Results) -> str:
     machine = results["machine"]
-    tools = ", ".join(f"{package} {number}" for package, number in machine["versions"].items())
+    tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     engines = sorted({coder["facts"]["engine"] for coder in results["coders"].values() if "engine" in coder["facts"]})
     ran = f"spectok ran on {' and '.join(engines)}" if engines else "the coders ran"
     return (
@@ -90,56 +88,43 @@ def _extent(group: dict[str, Any]) -> str:
     return f"n = {group['files']} files, {group['seconds'] / 60:.1f} minutes"
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _value(summary: dict[str, Any], files: int, digits: int) -> str:
-    """Mean ± half width, with n where values are missing."""
-    if summary["mean"] is None:
-        return "-"
-    text = _number(summary["mean"], digits)
-    if summary["half_width_95"] is not None:
-        text += f" ± {_number(summary['half_width_95'], digits)}"
-    return text if summary["n"] == files else f"{text} (n = {summary['n']})"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _group_table(coders: dict[str, Any], group: str, columns: Columns) -> str:
+def _group_table(coders: dict[str, Any], group: str, metrics: Sequence[Metric]) -> str:
     rows = []
     for name, coder in coders.items():
         values = coder["groups"][group]
-        metrics = [_value(values[metric], values["files"], digits) for metric, _, digits in columns]
-        rows.append([name, _number(values["bits_per_second"], 0), *metrics])
-    return _table(["coder", "bits/s", *(title for _, title, _ in columns)], rows)
+        cells = [metric.mean(values[metric.name], values["files"]) for metric in metrics]
+        rows.append([name, METRICS["bits_per_second"].text(values["bits_per_second"]), *cells])
+    return markdown_table(["codec", *(metric.heading for metric in (METRICS["bits_per_second"], *metrics))], rows)
 
 
 def _bench_table(coders: dict[str, Any]) -> str:
-    """What `bench` adds: time in turns, new processes, delay, and disk."""
+    """What `bench` adds: time in turns, new processes, latency, and disk."""
+    columns = [METRICS[name] for name in COST_COLUMNS]
     rows = []
     for name, coder in coders.items():
-        costs, facts = coder["costs"], coder["facts"]
-        delay = 1000 * costs["latency"] / SAMPLE_RATE if "latency" in costs else None
-        sides = [cell for side in ("encode", "decode") for cell in (costs["rtf"][side], costs[f"rtf_{side}_ratio"])]
-        seconds, install = costs["cold"]["encode"]["seconds"], costs["install"].get("megabytes")
-        macs = None if facts.get("macs") is None else facts["macs"] / 1e6
-        numbers = zip((*sides, delay, seconds, install, macs), (4, 2, 4, 2, 0, 2, 0, 0), strict=True)
-        rows.append([name, *(_number(value, digits) for value, digits in numbers)])
-    head = [
-        "rtf encode",
-        "ratio",
-        "rtf decode",
-        "ratio",
-        "delay, ms",
-        "cold encode of 5 s, s",
-        "installed, MB",
-        "MMAC/s",
-    ]
-    return _table(["coder", *head], rows)
+        costs = costs_of(coder)
+        rows.append([name, *(column.text(costs[column.name]) for column in columns)])
+    return markdown_table(["codec", *(column.heading for column in columns)], rows)
+
+
+def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
+    """What `bench` measured of a coder besides its quality: by the names of `COSTS`, in their units."""
+    costs, facts = coder["costs"], coder["facts"]
+    cold: dict[str, dict[str, float]] = costs["cold"]
+    return {
+        "rtf_encode": costs["rtf"]["encode"],
+        "rtf_encode_ratio": costs["rtf_encode_ratio"],
+        "rtf_decode": costs["rtf"]["decode"],
+        "rtf_decode_ratio": costs["rtf_decode_ratio"],
+        "latency": 1000 * costs["latency"] / SAMPLE_RATE if "latency" in costs else None,
+        "cold": cold["encode"]["seconds"],
+        "memory": max(side["megabytes"] for side in cold.values()),
+        "installed": costs["install"].get("megabytes"),
+        "packages": costs["install"].get("packages"),
+        "weight_megabytes": facts.get("weight_megabytes"),
+        "parameters": facts["parameters"] / 1e6 if "parameters" in facts else None,
+        "macs": facts["macs"] / 1e6 if "macs" in facts else None,
+    }
 
 
 def _cost_table(coders: dict[str, Any]) -> str:
@@ -148,29 +133,28 @@ def _cost_table(coders: dict[str, Any]) -> str:
         group, codebook = coder["groups"]["*"], coder["codebook"]
         files = group["files"]
         cells = [
-            _value(group[key], files, digits)
-            for key, digits in (("file_bits_per_second", 0), ("file_rtf_encode", 4), ("file_rtf_decode", 4))
+            METRICS[name].mean(group[f"file_{name}"], files) for name in ("bits_per_second", "rtf_encode", "rtf_decode")
         ]
         use = ["-"] * 3
         if codebook is not None:
-            use = [f"{codebook['size']:,}", *(_value(codebook[key], files, 3) for key in ("used", "entropy"))]
+            use = [number(codebook["size"], 0), *(mean(codebook[key], 3, files) for key in ("used", "entropy"))]
         rows.append([name, *cells, *use])
-    head = ["coder", "bits/s of a file", "rtf encode", "rtf decode", "codebook", "share used", "entropy / log2(size)"]
-    return _table(head, rows)
+    titles = [f"{METRICS['bits_per_second'].title} of a file", METRICS["rtf_encode"].title, METRICS["rtf_decode"].title]
+    return markdown_table(["codec", *titles, "codebook", "share used", "entropy / log2(size)"], rows)
 
 
-def _category_table(coders: dict[str, Any], categories: Sequence[str], metric: str, digits: int) -> str:
+def _category_table(coders: dict[str, Any], categories: Sequence[str], metric: Metric) -> str:
     rows = []
     for category in categories:
         groups = [coder["groups"][category] for coder in coders.values()]
-        values = [_value(group[metric], group["files"], digits) for group in groups]
+        values = [metric.mean(group[metric.name], group["files"]) for group in groups]
         rows.append([category, str(groups[0]["files"]), *values])
-    return _table(["category", "n", *coders], rows)
+    return markdown_table(["category", "n", *coders], rows)
 
 
-def _pair_table(pairs: Sequence[dict[str, Any]], columns: Columns) -> str:
+def _pair_table(pairs: Sequence[dict[str, Any]], metrics: Sequence[Metric]) -> str:
     rows = []
     for pair in pairs:
-        values = [_value(pair[metric], pair["files"], digits) for metric, _, digits in columns]
+        values = [metric.mean(pair[metric.name], pair["files"]) for metric in metrics]
         rows.append([f"{pair['first']} minus {pair['second']}", str(pair["files"]), *values])
-    return _table(["difference", "n", *(title for _, title, _ in columns)], rows)
+    return markdown_table(["difference", "n", *(metric.heading for metric in metrics)], rows)

@@ -1,0 +1,103 @@
+"""The catalogue of everything that is measured: titles, units, digits, and which way is better.
+
+Tables, pictures and pages take these from here and from nowhere else. The module imports nothing heavy, so that whoever
+only shows results need not load what computes them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from spectok.evaluation.tables import mean, number
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quantity that is measured."""
+
+    name: str  # in results
+    title: str  # in tables and pictures
+    unit: str  # empty if it has none, or if the title says it
+    digits: int  # after the decimal point
+    better: Literal["higher", "lower", "zero"]
+    meaning: str
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    @property
+    def description(self) -> str:
+        """A line that explains it."""
+        best = "0 is best" if self.better == "zero" else f"{self.better} is better"
+        return f"{self.heading}: {self.meaning}; {best}"
+
+    def text(self, value: float | None) -> str:
+        """A value with its digits, without the unit."""
+        return number(value, self.digits)
+
+    def mean(self, summary: dict[str, Any], files: int | None = None) -> str:
+        """A mean with its interval, as `spectok.evaluation.tables.mean` writes it."""
+        return mean(summary, self.digits, files)
+
+
+def _by_name(*metrics: Metric) -> dict[str, Metric]:
+    return {metric.name: metric for metric in metrics}
+
+
+SCORED = _by_name(  # by `spectok.evaluation.metrics.score`
+    Metric("pesq", "PESQ-WB", "", 2, "higher", "ITU-T P.862.2, MOS-LQO, from 1.0 to 4.64"),
+    Metric("stoi", "STOI", "", 3, "higher", "short-time objective intelligibility, up to 1"),
+    Metric("estoi", "ESTOI", "", 3, "higher", "extended STOI, up to 1"),
+    Metric("si_sdr", "SI-SDR", "dB", 1, "higher", "scale-invariant signal-to-distortion ratio, limited to +-100"),
+    Metric("level_db", "level", "dB", 1, "zero", "level of the output over that of the original"),
+    Metric(
+        "overshoot_db",
+        "overshoot",
+        "dB",
+        2,
+        "lower",
+        "how far the spectrum exceeds the original's, mean over time and frequency",
+    ),
+    Metric("mel_distance", "mel distance", "", 3, "lower", "L1 between natural-log mel spectra over five scales"),
+)
+JUDGED = _by_name(  # by models: `spectok.evaluation.judges.judge`
+    Metric("dnsmos", "DNSMOS", "", 2, "higher", "DNSMOS P.835, overall quality as listeners rate it, 1 to 5"),
+    Metric("distillmos", "DistillMOS", "", 2, "higher", "quality as listeners rate it, 1 to 5"),
+    Metric(
+        "speaker", "speaker similarity", "", 3, "higher", "cosine of Resemblyzer's embeddings of the speaker, up to 1"
+    ),
+    Metric("pitch_cents", "pitch error", "cents", 0, "lower", "mean absolute error where both are voiced"),
+    Metric(
+        "voicing_error",
+        "voicing error",
+        "",
+        3,
+        "lower",
+        "share of the time that is voiced in only one of original and coded speech",
+    ),
+    Metric(
+        "wer",
+        "word error rate",
+        "",
+        3,
+        "lower",
+        "against the transcript of the original, both transcribed by Whisper base, at most 1",
+    ),
+)
+COSTS = _by_name(  # besides quality: `costs_of` in report.py
+    Metric("bits_per_second", "bits/s", "", 0, "lower", "bytes on disk over the seconds of audio"),
+    Metric("rtf_encode", "rtf encode", "", 4, "lower", "compute seconds per second of audio"),
+    Metric("rtf_encode_ratio", "ratio", "", 2, "lower", "to the first coder's rtf encode"),
+    Metric("rtf_decode", "rtf decode", "", 4, "lower", "compute seconds per second of audio"),
+    Metric("rtf_decode_ratio", "ratio", "", 2, "lower", "to the first coder's rtf decode"),
+    Metric("latency", "latency", "ms", 0, "lower", "how long before an impulse the output begins to change"),
+    Metric("cold", "cold encode of 5 s", "s", 2, "lower", "a new process that encodes five seconds of speech"),
+    Metric("memory", "peak memory", "MB", 0, "lower", "of such a process, or of one that decodes"),
+    Metric("installed", "installed", "MB", 0, "lower", "size of the package with all that it depends on"),
+    Metric("packages", "packages", "", 0, "lower", "how many these are"),
+    Metric("weight_megabytes", "weights", "MB", 1, "lower", "size of the weights"),
+    Metric("parameters", "parameters", "M", 2, "lower", "learnable numbers"),
+    Metric("macs", "MMAC/s", "", 0, "lower", "million multiply-accumulates per second of audio"),
+)
+METRICS = SCORED | JUDGED | COSTS
