@@ -17,11 +17,9 @@ from typing import Any
 
 from spectok import pretrained
 from spectok.audio import list_audio, read_audio, resample
-from spectok.engine import ENGINES, load_engine
+from spectok.engine import ENGINES, load_codec, load_engine
 from spectok.errors import InputError
 from spectok.export.agreement import CUTS, Agreement, Difference, Reference, audio_differences
-from spectok.model.codec import Codec
-from spectok.weights import load_weights
 
 HERE = Path(__file__).parent
 AUDIO_EVERY = 16  # of how many files one is decoded frame by frame in float64, which takes long
@@ -30,9 +28,7 @@ AUDIO_EVERY = 16  # of how many files one is decoded frame by frame in float64, 
 def compare(name: str, files: list[Path]) -> list[dict[str, Any]]:
     """A row for each engine and cut of one model."""
     model = pretrained.find(name)
-    codec = Codec(model.config)
-    load_weights(codec, model)
-    reference = Reference(codec)
+    reference = Reference(load_codec(model))
     engines = {engine: load_engine(model, engine, threads=1) for engine in ENGINES}
     found = {(engine, cut): Agreement() for engine in engines for cut in CUTS}
     differences: dict[str, list[Difference]] = {engine: [] for engine in engines}

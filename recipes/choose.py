@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spectok import pretrained
+from spectok.engine import load_codec
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.judges import judge
@@ -24,7 +24,6 @@ from spectok.evaluation.tables import markdown_table, number
 from spectok.model.codec import Codec
 from spectok.training.corpus import Corpus
 from spectok.training.validation import reconstruct
-from spectok.weights import load_weights
 
 RANKED = ("pesq", "stoi", "distillmos", "dnsmos", "mel_distance", "wer")
 SHOWN = (*RANKED, "speaker", "pitch_cents", "voicing_error")
@@ -72,12 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        codecs = []
-        for name in args.weights:
-            model = pretrained.find(name)
-            codecs.append(Codec(model.config).eval())
-            load_weights(codecs[-1], model)
-        rows = measure(codecs, Corpus(args.data, "valid"), args.clips)
+        rows = measure([load_codec(name) for name in args.weights], Corpus(args.data, "valid"), args.clips)
     except InputError as error:
         print(f"choose: {error}", file=sys.stderr)
         return 2

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spectok import pretrained
+from spectok.engine import load_codec
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.judges import distillmos_of, dnsmos_overall
@@ -25,7 +25,6 @@ from spectok.evaluation.tables import markdown_table
 from spectok.model.codec import Codec
 from spectok.schema import require
 from spectok.training.corpus import Corpus
-from spectok.weights import load_weights
 
 SHOWN = ("pesq", "stoi", "distillmos", "dnsmos")
 MAX_SECONDS = 5.0
@@ -101,10 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
-        model = pretrained.find(args.model)
-        codec = Codec(model.config).eval()
+        codec = load_codec(args.model)
         require(codec.decoder.excitation is not None, f"{args.model} has codes for all phases: nothing is made up")
-        load_weights(codec, model)
         print(table(codec, Corpus(args.data, "valid"), args.clips))
     except InputError as error:
         print(f"oracle: {error}", file=sys.stderr)

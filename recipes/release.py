@@ -24,6 +24,7 @@ from tqdm import trange
 
 from spectok import pretrained
 from spectok.audio import read_audio
+from spectok.engine import load_codec
 from spectok.errors import InputError
 from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.export.agreement import export_verified
@@ -33,7 +34,7 @@ from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.validation import reconstruct
-from spectok.weights import halved, load_weights, round_to_half_, save_tensors
+from spectok.weights import halved, round_to_half_, save_tensors
 
 LEVEL_FILES, LEVEL_SECONDS = 400, 6  # that the gain is measured on
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # that the export is verified with
@@ -73,17 +74,16 @@ def missing_level(codec: Codec, corpus: Corpus) -> float:
 
 def release(run: Path, corpus: Corpus, root: Path) -> str:
     """Write the release form of a run under `root`; returns the model's name."""
-    model = pretrained.find(run / "release")
-    name, codec = model.config.name, Codec(model.config).eval()
-    load_weights(codec, model)
+    codec = load_codec(run / "release")
+    config = codec.config
     decibels = missing_level(codec, corpus)
     codec.decoder.amplify_(10 ** (decibels / 20))
     round_to_half_(codec)
-    folder = root / name
+    folder = root / config.name
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "model.safetensors", halved(codec.state_dict()), {"format": "pt"})
-    write_text(folder / "config.json", model.config.to_json())
-    speech, _ = read_audio(SPEECH, model.config.sample_rate)
+    write_text(folder / "config.json", config.to_json())
+    speech, _ = read_audio(SPEECH, config.sample_rate)
     export_verified(pretrained.find(folder), speech, folder)
     facts = {
         "runs": history(run / "release"),
@@ -91,8 +91,8 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
         "codebook": count_codes(folder, corpus),  # with the graphs, which take a third of the time
     }
     write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
-    pretrained.write_index(root, name)
-    return name
+    pretrained.write_index(root, config.name)
+    return config.name
 
 
 def main() -> int:

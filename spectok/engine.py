@@ -7,15 +7,19 @@ when its engine is made and not before.
 
 import threading
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.pretrained import Model
+from spectok.pretrained import Model, find
 from spectok.schema import require
+
+if TYPE_CHECKING:
+    from spectok.model.codec import Codec
 
 ENGINES = ("onnx", "torch")
 
@@ -183,6 +187,27 @@ def model_size(model: Model) -> tuple[int, dict[str, float]]:
     return int(facts["encoder"]["parameters"]), macs
 
 
+def load_codec(model: Model | str | Path) -> "Codec":
+    """The codec in PyTorch, with its weights, on the CPU, in evaluation mode.
+
+    Args:
+        model: what `pretrained.find` gave, or the name or folder that it finds.
+
+    Raises:
+        InputError: PyTorch is missing, there is no such model, or the weights do not fit the configuration.
+    """
+    try:
+        from spectok.model.codec import Codec
+        from spectok.weights import load_weights
+    except ModuleNotFoundError as error:
+        raise InputError(f"the engine torch needs PyTorch: pip install 'spectok[torch]' ({error})") from error
+    if not isinstance(model, Model):
+        model = find(model)
+    codec = Codec(model.config)
+    load_weights(codec, model)
+    return codec.eval()
+
+
 class TorchEngine:
     """The codec in PyTorch.
 
@@ -196,20 +221,13 @@ class TorchEngine:
     """
 
     def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
-        try:
-            import torch
+        self.codec = load_codec(model)
+        import torch
 
-            from spectok.model.codec import Codec
-            from spectok.weights import load_weights
-        except ModuleNotFoundError as error:
-            raise InputError(f"the engine torch needs PyTorch: pip install 'spectok[torch]' ({error})") from error
         if threads is not None:
             torch.set_num_threads(threads)
-
-        self.codec = Codec(model.config)
-        load_weights(self.codec, model)
         try:
-            self.codec.to(device).eval()
+            self.codec.to(device)
             torch.zeros(1, device=device).cpu()  # "meta" is a device, but nothing comes back from it
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"the device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error

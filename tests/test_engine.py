@@ -9,17 +9,20 @@ import time
 import tomllib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import QUERY
 from models import released, released_codec, write_model
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from spectok import InputError, Tokenizer, pretrained
-from spectok.engine import OnnxEngine, TorchEngine, load_engine, model_size
+from spectok.engine import OnnxEngine, TorchEngine, load_codec, load_engine, model_size
 
 ROOT = Path(__file__).parent.parent
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
@@ -37,6 +40,22 @@ def test_onnx_runs_what_has_graphs_and_torch_the_rest(tmp_path: Path) -> None:
     assert isinstance(load_engine(bare), TorchEngine)
     with refuses("^the device 'nonsense' cannot be used here: "):  # which only torch can tell
         load_engine(model, device="nonsense")
+
+
+def test_a_codec_is_loaded_by_name_folder_or_model_in_evaluation_mode(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "tiny", QUERY)
+    by_model, by_folder = load_codec(model), load_codec(tmp_path / "tiny")
+    tensors = load_file(model.weights)
+    for codec in (by_model, by_folder):
+        assert not any(module.training for module in codec.modules())
+        for name, tensor in codec.state_dict().items():
+            assert torch.equal(tensor, tensors[name])
+    assert load_codec(pretrained.DEFAULT).config == pretrained.find().config
+    with refuses("^there is no model 'nothing'"):
+        load_codec("nothing")
+    (tmp_path / "tiny" / "config.json").write_text(replace(QUERY, gru_hidden=2 * QUERY.gru_hidden).to_json())
+    with refuses("^the weights .*model.safetensors do not fit the configuration beside them$"):
+        load_codec(tmp_path / "tiny")
 
 
 @pytest.mark.parametrize(

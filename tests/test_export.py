@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from spectok import InputError, pretrained
 from spectok.cli.main import main
 from spectok.config import CodecConfig, ExcitationConfig
-from spectok.engine import OnnxEngine, TorchEngine
+from spectok.engine import OnnxEngine, TorchEngine, load_codec
 from spectok.export.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
-from spectok.weights import load_weights
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 
@@ -68,9 +67,7 @@ def copied(exported: Model, tmp_path: Path) -> Model:
 
 
 def reference_of(model: Model) -> Reference:
-    codec = Codec(model.config)
-    load_weights(codec, model)
-    return Reference(codec)
+    return Reference(load_codec(model))
 
 
 @pytest.mark.parametrize("config", FAMILY.values(), ids=FAMILY.keys())
@@ -188,9 +185,7 @@ def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(
     clip: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, other = write_model(tmp_path / "a", QUERY), write_model(tmp_path / "b", bottleneck(queries=5))
-    codec = Codec(other.config)
-    load_weights(codec, other)
-    monkeypatch.setattr("spectok.export.agreement.Reference", lambda _: Reference(codec))
+    monkeypatch.setattr("spectok.export.agreement.Reference", lambda _: reference_of(other))
     with pytest.raises(InputError, match=r"^the export is not the codec: \d+ of 514 codes differ, encoded at once$"):
         export_verified(model, clip, model.folder)
     assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "model.safetensors"]

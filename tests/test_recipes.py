@@ -11,11 +11,11 @@ from runs import JUDGED, OVERRIDES
 from recipes import release as release_recipe
 from recipes import train as train_recipe
 from spectok import pretrained
+from spectok.engine import load_codec
 from spectok.errors import InputError
-from spectok.model.codec import Codec
 from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
-from spectok.weights import load_tensors, load_weights
+from spectok.weights import load_tensors
 
 RECIPE = "recipes/spectok-16k-4k.toml"
 
@@ -71,9 +71,7 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     expected = learned[output] * 10 ** (facts["gain_db"] / 40)
     torch.testing.assert_close(weights[output].float(), expected, rtol=1e-3, atol=1e-7)
-    codec = Codec(released.config).eval()
-    load_weights(codec, released)
-    assert release_recipe.missing_level(codec, Corpus(prepared, "train")) == pytest.approx(0.0, abs=0.05)
+    assert release_recipe.missing_level(load_codec(released), Corpus(prepared, "train")) == pytest.approx(0.0, abs=0.05)
     assert facts["codebook"]["tokens"] == (100 + 101) * 8  # 31,840 and 32,000 samples, 160 more, in frames of 320
     codes = Tokenizer.from_pretrained(tmp_path / "root" / "tiny").encode(np.zeros(1600, np.float32))
     assert codes.shape == (6 * 8,)  # 1,600 samples and the synthesis delay of 160 take six frames of 320

@@ -11,7 +11,7 @@ from typing import Any
 from spectok import audio as audio_files
 from spectok import container, pretrained
 from spectok.cli.files import check_output, progress
-from spectok.engine import model_size
+from spectok.engine import load_codec, model_size
 from spectok.errors import InputError
 from spectok.schema import require
 from spectok.tokenizer import Tokenizer
@@ -100,9 +100,6 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
 
 def inspect(args: argparse.Namespace) -> None:
     """A picture of what a model looks at."""
-    from spectok.model.codec import Codec
-    from spectok.weights import load_weights
-
     try:
         from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection
         from spectok.evaluation.inspection import inspect as run
@@ -110,14 +107,12 @@ def inspect(args: argparse.Namespace) -> None:
         raise _missing("inspect", error) from error
     require(Path(args.output).suffix == ".png", f"cannot write {args.output}: its name must end in .png")
     check_output(args.output, args.force)
-    model = pretrained.find(args.model)
-    codec = Codec(model.config).eval()
-    load_weights(codec, model)
+    codec = load_codec(args.model)
     audio, sample_rate = audio_files.read_audio(args.input)
-    seen = run(codec, audio_files.resample(audio, sample_rate, model.config.sample_rate))
-    title = f"{model.config.name}: {Path(args.input).name}"
+    seen = run(codec, audio_files.resample(audio, sample_rate, codec.config.sample_rate))
+    title = f"{codec.config.name}: {Path(args.input).name}"
     title += f", the first {MAX_SECONDS:g} s" if len(audio) > MAX_SECONDS * sample_rate else ""
-    draw_inspection(args.output, seen, model.config.sample_rate, title)
+    draw_inspection(args.output, seen, codec.config.sample_rate, title)
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.engine import CodecState, Engine, OnnxEngine
+from spectok.engine import CodecState, Engine, OnnxEngine, load_codec
 from spectok.export.onnx import export
 from spectok.files import atomic_write
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
 from spectok.schema import require
 from spectok.sessions import StreamEncoder
-from spectok.weights import load_weights
 
 Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -166,8 +165,7 @@ def export_verified(model: Model, speech: Audio, folder: Path) -> None:
     Raises:
         InputError: the graphs are not the codec, or cannot be written.
     """
-    codec = Codec(model.config).eval()
-    load_weights(codec, model)
+    codec = load_codec(model)
     macs = codec.macs_per_second()
     with tempfile.TemporaryDirectory() as trial:
         for side in ("encoder", "decoder"):
