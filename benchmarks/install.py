@@ -17,10 +17,12 @@ from pathlib import Path
 import soundfile
 
 from spectok.audio import read_audio
+from spectok.bench.costs import run_cold
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "tests" / "data" / "librispeech_84_16k.flac"
 READ = "import soundfile, torch; x = torch.from_numpy(soundfile.read('{}', dtype='float32')[0])[None, None]; "
+COLD_ROUNDS = 3
 PAIR = ("torch==2.11.*", "torchaudio==2.11.*")  # which go together; pip alone takes two that may not
 CODECS = {  # what pip installs, and what encodes {}
     "spectok": ([str(ROOT)], "from spectok.cli.main import main; main(['encode', '{}', '{}.spt', '-f'])"),
@@ -47,17 +49,13 @@ def measure(name: str, speech: Path, folder: Path) -> dict[str, object]:
     subprocess.run([*pip, "install", "--quiet", "--no-cache-dir", *packages], check=True)
     seconds = time.perf_counter() - began
     listed = subprocess.run([*pip, "list", "--format=json"], check=True, capture_output=True, text=True).stdout
-    times = []
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run([python, "-c", code.replace("{}", str(speech))], check=True, stderr=subprocess.DEVNULL)
-        times.append(time.perf_counter() - began)
+    command = [python, "-c", code.replace("{}", str(speech))]
     return {
         "name": name,
         "packages": len(json.loads(listed)) - 2,  # pip and setuptools were there
         "megabytes": (size(environment) - before) / 1e6,
         "install_seconds": seconds,
-        "first_code_seconds": min(times),
+        "first_code_seconds": min(run_cold(command).seconds for _ in range(COLD_ROUNDS)),
     }
 
 

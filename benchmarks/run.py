@@ -2,7 +2,8 @@
 
     python benchmarks/run.py              # some minutes; leave the machine alone meanwhile
 
-Quantiles of wall-clock seconds on one pinned core, all measured in turn in one run.
+Quantiles of wall-clock seconds on one pinned core, all measured in turn in one run: what runs within a process by
+pytest-benchmark (`test_speed.py`), cold starts by `spectok.bench.costs`.
 """
 
 import json
@@ -11,33 +12,60 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spectok import pretrained
+from spectok.audio import read_audio, write_audio
+from spectok.bench.costs import pinned, run_cold
+from spectok.engine import ENGINES
+
 HERE = Path(__file__).parent
+SPEECH = HERE.parent / "tests" / "data" / "librispeech_84_16k.flac"
+COLD_SECONDS, COLD_ROUNDS = 5, 10
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 
 def measure() -> dict[str, Any]:
-    """Run pytest-benchmark; returns the facts of the machine and a row for every benchmark."""
+    """Run everything; returns the facts of the machine and a row for every benchmark."""
+    os.environ.update(ONE_THREAD)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "benchmark.json"
         command = [sys.executable, "-m", "pytest", str(HERE), "-q", "--benchmark-json", str(path)]
-        one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-        command += ["--benchmark-disable-gc", "--benchmark-columns=median"]
-        subprocess.run(command, check=True, env=os.environ | one_thread)
+        subprocess.run([*command, "--benchmark-disable-gc", "--benchmark-columns=median"], check=True)
         report = json.loads(path.read_text(encoding="utf-8"))
-    rows = []
-    for entry in report["benchmarks"]:
-        seconds = np.array(entry["stats"]["data"])
-        quantiles = {f"p{q}": float(np.percentile(seconds, q)) for q in (50, 95, 99)}
-        rows.append(entry["extra_info"] | {"rounds": len(seconds), "mean": float(seconds.mean()), **quantiles})
+    rows = [row(entry["extra_info"], entry["stats"]["data"]) for entry in report["benchmarks"]] + cold_starts()
     rows.sort(key=lambda row: (row.get("engine", ""), row.get("model", "")))
     processor = report["machine_info"]["cpu"].get("brand_raw", platform.machine())
     versions = {name: version(name) for name in ("onnxruntime", "torch", "numpy")}
     return {"processor": processor, "python": platform.python_version(), "versions": versions, "rows": rows}
+
+
+def row(facts: dict[str, Any], seconds: Sequence[float]) -> dict[str, Any]:
+    """What is kept of a benchmark: its facts, and mean and quantiles of its rounds."""
+    quantiles = {f"p{q}": float(np.percentile(seconds, q)) for q in (50, 95, 99)}
+    return facts | {"rounds": len(seconds), "mean": float(np.mean(seconds)), **quantiles}
+
+
+def cold_starts() -> list[dict[str, Any]]:
+    """New processes that encode five seconds of speech, for each model and engine, after one that does not count."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, pinned():
+        source = Path(folder) / "in.wav"
+        speech, sample_rate = read_audio(SPEECH)
+        write_audio(source, np.resize(speech, COLD_SECONDS * sample_rate), sample_rate)
+        encode = [sys.executable, "-m", "spectok", "encode", str(source), f"{folder}/out.spt", "--force"]
+        for model in pretrained.models():
+            for engine in ENGINES:
+                command = [*encode, "--model", model, "--engine", engine]
+                seconds = [run_cold(command).seconds for _ in range(1 + COLD_ROUNDS)][1:]
+                facts = {"what": f"spectok encode of {COLD_SECONDS} s, cold", "audio_seconds": COLD_SECONDS}
+                rows.append(row({"model": model, "engine": engine} | facts, seconds))
+    return rows
 
 
 def main() -> None:

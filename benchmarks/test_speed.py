@@ -1,15 +1,12 @@
 """How long things take on one core. Every benchmark says in `extra_info` what its seconds are to be divided by."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from numpy.typing import NDArray
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -104,19 +101,6 @@ def test_memory_of_a_stream(benchmark: BenchmarkFixture, tokenizer: Tokenizer, s
     benchmark.pedantic(another, rounds=500)
     facts(benchmark, tokenizer, what="one more stream, three chunks", audio_seconds=3 * CHUNK / 16000)
     benchmark.extra_info["bytes"] = (resident() - before) / 500
-
-
-@pytest.mark.parametrize("engine", ["onnx", "torch"])
-def test_cold_start(
-    benchmark: BenchmarkFixture, model: str, engine: str, speech: NDArray[np.float32], tmp_path: Path
-) -> None:
-    """A new process that encodes five seconds of speech."""
-    source, out = tmp_path / "in.wav", tmp_path / "out.spt"
-    soundfile.write(source, speech[: 5 * 16000], 16000)
-    command = [sys.executable, "-m", "spectok", "encode", str(source), str(out), "--force"]
-    command += ["--model", model, "--engine", engine]
-    benchmark.extra_info.update(model=model, engine=engine, what="spectok encode of 5 s, cold", audio_seconds=5)
-    benchmark.pedantic(lambda: subprocess.run(command, check=True), rounds=10, warmup_rounds=1)
 
 
 def test_matrix_product(benchmark: BenchmarkFixture) -> None:

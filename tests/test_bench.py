@@ -17,6 +17,7 @@ from spectok.bench.page import write_pages
 from spectok.bench.rivals import RIVALS
 from spectok.bench.run import bench, clips_of
 from spectok.cli.main import main
+from spectok.errors import InputError
 from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
@@ -165,6 +166,15 @@ def test_costs_are_quoted_against_the_first(items: list[Item], tmp_path: Path, q
     for side in ("encode", "decode"):
         assert 0 < found["cold"][side]["seconds"] < 10
         assert 5 < found["cold"][side]["megabytes"] < 60
+
+
+def test_a_new_process_is_measured_with_the_memory_of_its_own() -> None:
+    small, large = (costs.run_cold([sys.executable, "-S", "-c", f"bytearray({size})"]) for size in (1, 200_000_000))
+    assert 5 < small.megabytes < 60
+    assert large.megabytes - small.megabytes == pytest.approx(200, abs=10)
+    assert small.seconds > 0
+    with pytest.raises(InputError, match=f"^{sys.executable} failed with exit code 3$"):
+        costs.run_cold([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 @pytest.mark.parametrize("wait", [0, 160])

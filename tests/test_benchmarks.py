@@ -10,9 +10,10 @@ from conftest import QUERY
 from models import write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, tables, turns
+from benchmarks import agreement, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
+from spectok.bench.costs import ProcessCost
 from spectok.export.agreement import export_verified
 
 SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(encoding="utf-8"))
@@ -75,6 +76,31 @@ def test_figures_by_hand() -> None:
     )
     assert tables.floors({"rows": rows}) == pytest.approx({"m": 2e8 / 1e10})  # 9 M in 0.9 ms are 10 G a second
     assert np.isclose(tables.rtf(rows[0]), 0.05)
+
+
+def test_cold_starts_are_measured_for_every_model_and_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, commands = iter(range(1000)), list[list[str]]()
+
+    def run_cold(command: list[str]) -> ProcessCost:
+        commands.append(command)
+        return ProcessCost(float(next(seconds)), 0.0)
+
+    monkeypatch.setattr(run, "run_cold", run_cold)
+    first, *others = run.cold_starts()
+    assert first == {
+        "model": "spectok-16k-4k",
+        "engine": "onnx",
+        "what": "spectok encode of 5 s, cold",
+        "audio_seconds": 5,
+        "rounds": 10,
+        "mean": 5.5,  # the first, of 0 s, does not count
+        "p50": 5.5,
+        "p95": pytest.approx(9.55),
+        "p99": pytest.approx(9.91),
+    }
+    assert len(others) == 3 and len(commands) == 4 * 11
+    assert commands[0][-4:] == ["--model", "spectok-16k-4k", "--engine", "onnx"]
+    assert tables.of([first], "spectok-16k-4k", "onnx", "spectok encode of 5 s, cold") is first
 
 
 def test_models_take_turns(capsys: pytest.CaptureFixture[str]) -> None:

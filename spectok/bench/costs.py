@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -79,8 +79,15 @@ def latency(coder: Coder) -> int:
     return longest
 
 
+class ProcessCost(NamedTuple):
+    """What running a new process took."""
+
+    seconds: float  # from its start to its end
+    megabytes: float  # of memory at its peak
+
+
 # A process starts out with the peak of the one it is forked from, so that one has to be small.
-CHILD = """
+PARENT = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
@@ -88,22 +95,28 @@ print(code, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHIL
 """
 
 
-def cold(coder: Coder, audio: Audio) -> dict[str, Any]:
-    """Seconds and peak memory in MB of new processes that encode, then decode, the audio [T] at 16 kHz.
+def run_cold(command: Sequence[str]) -> ProcessCost:
+    """Run a command in a new process, and measure it.
 
     Memory below that of an empty Python, some 10 MB, cannot be told.
+
+    Raises:
+        InputError: the command fails.
     """
+    parent = [sys.executable, "-S", "-c", PARENT, *command]
+    code, seconds, kilobytes = subprocess.run(parent, capture_output=True, text=True, check=True).stdout.split()
+    if code != "0":
+        raise InputError(f"{command[0]} failed with exit code {code}")
+    return ProcessCost(float(seconds), float(kilobytes) / 1000)
+
+
+def cold(coder: Coder, audio: Audio) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory in MB of new processes that encode, then decode, the audio [T] at 16 kHz."""
     with tempfile.TemporaryDirectory() as folder:
         source, coded, heard = (Path(folder, name) for name in ("in.wav", "coded", "out.wav"))
         write_audio(source, audio, SAMPLE_RATE)
-        found = {}
-        for side, command in zip(("encode", "decode"), coder.commands(source, coded, heard), strict=True):
-            child = [sys.executable, "-S", "-c", CHILD, *command]
-            code, seconds, kilobytes = subprocess.run(child, capture_output=True, text=True, check=True).stdout.split()
-            if code != "0":
-                raise InputError(f"{command[0]} failed with exit code {code}")
-            found[side] = {"seconds": float(seconds), "megabytes": float(kilobytes) / 1000}
-    return found
+        commands = zip(("encode", "decode"), coder.commands(source, coded, heard), strict=True)
+        return {side: run_cold(command)._asdict() for side, command in commands}
 
 
 def installed(facts: dict[str, Any]) -> dict[str, float]:
