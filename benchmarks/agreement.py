@@ -9,7 +9,6 @@ file; recipes/cards.py makes the table.
 """
 
 import argparse
-import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from spectok import pretrained
 from spectok.audio import list_audio, read_audio, resample
 from spectok.engine import ENGINES, load_codec, load_engine
 from spectok.errors import InputError
+from spectok.evaluation.provenance import weights_of, write_results
 from spectok.export.agreement import CUTS, Agreement, Difference, Reference, audio_differences
 
 HERE = Path(__file__).parent
@@ -72,8 +72,7 @@ def main() -> int:
     except InputError as error:
         print(f"agreement: {error}", file=sys.stderr)
         return 2
-    text = json.dumps({"files": len(files), "rows": rows}, indent=1) + "\n"
-    (HERE / "agreement.json").write_text(text, encoding="utf-8")
+    write_results(HERE / "agreement.json", {"files": len(files), "rows": rows}, weights_of(names))
     return 0
 
 

@@ -18,6 +18,7 @@ import soundfile
 
 from spectok.audio import read_audio
 from spectok.bench.costs import run_cold
+from spectok.evaluation.provenance import write_results
 
 ROOT = Path(__file__).parent.parent
 SPEECH = ROOT / "tests" / "data" / "librispeech_84_16k.flac"
@@ -71,8 +72,7 @@ def main() -> None:
         audio, _ = read_audio(SPEECH, 16000)
         soundfile.write(speech, [*audio, *audio][: 5 * 16000], 16000)
         rows = [measure(name, speech, Path(folder)) for name in CODECS]
-    text = json.dumps(rows, indent=1) + "\n"
-    (Path(__file__).parent / "install.json").write_text(text, encoding="utf-8")
+    write_results(Path(__file__).parent / "install.json", {"rows": rows}, weights=None, threads=None)
 
 
 if __name__ == "__main__":

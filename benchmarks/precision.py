@@ -8,7 +8,6 @@ Writes `precision.json` beside this file; recipes/cards.py makes the table.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from spectok.audio import list_audio, read_audio, resample
 from spectok.engine import OnnxEngine
 from spectok.errors import InputError
 from spectok.evaluation.metrics import interval, pesq_wb
+from spectok.evaluation.provenance import weights_of, write_results
 from spectok.pretrained import Model
 from spectok.tokenizer import Tokenizer
 
@@ -131,7 +131,7 @@ def main() -> int:
     except InputError as error:
         print(f"precision: {error}", file=sys.stderr)
         return 2
-    (HERE / "precision.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_results(HERE / "precision.json", {"rows": rows}, weights_of(names))
     return 0
 
 

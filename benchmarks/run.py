@@ -8,12 +8,10 @@ pytest-benchmark (`test_speed.py`), cold starts by `spectok.bench.costs`.
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from spectok import pretrained
 from spectok.audio import read_audio, write_audio
 from spectok.bench.costs import pinned, run_cold
 from spectok.engine import ENGINES
+from spectok.evaluation.provenance import weights_of, write_results
 
 HERE = Path(__file__).parent
 SPEECH = HERE.parent / "tests" / "data" / "librispeech_84_16k.flac"
@@ -30,8 +29,8 @@ COLD_SECONDS, COLD_ROUNDS = 5, 10
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 
-def measure() -> dict[str, Any]:
-    """Run everything; returns the facts of the machine and a row for every benchmark."""
+def measure() -> list[dict[str, Any]]:
+    """Run everything; returns a row for every benchmark."""
     os.environ.update(ONE_THREAD)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "benchmark.json"
@@ -40,9 +39,7 @@ def measure() -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
     rows = [row(entry["extra_info"], entry["stats"]["data"]) for entry in report["benchmarks"]] + cold_starts()
     rows.sort(key=lambda row: (row.get("engine", ""), row.get("model", "")))
-    processor = report["machine_info"]["cpu"].get("brand_raw", platform.machine())
-    versions = {name: version(name) for name in ("onnxruntime", "torch", "numpy")}
-    return {"processor": processor, "python": platform.python_version(), "versions": versions, "rows": rows}
+    return rows
 
 
 def row(facts: dict[str, Any], seconds: Sequence[float]) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def cold_starts() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, and write the results."""
-    (HERE / "results.json").write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+    write_results(HERE / "results.json", {"rows": measure()}, weights_of(pretrained.models()))
 
 
 if __name__ == "__main__":

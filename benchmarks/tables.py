@@ -26,7 +26,7 @@ def page() -> str:
     """All tables."""
     speed = load("results.json")
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
-    return "\n".join([*parts, precision(load("precision.json")), install(load("install.json"))])
+    return "\n".join([*parts, precision(load("precision.json")["rows"]), install(load("install.json")["rows"])])
 
 
 def of(rows: list[dict[str, Any]], model: str, engine: str, what: str) -> dict[str, Any]:
@@ -76,9 +76,10 @@ def bars() -> str:
 def timings(speed: dict[str, Any]) -> str:
     """Every benchmark."""
     peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
-    versions = ", ".join(f"{name} {number}" for name, number in speed["versions"].items())
+    facts = speed["provenance"]["machine"]
+    versions = ", ".join(f"{name} {release}" for name, release in facts["versions"].items())
     machine = (
-        f"One pinned core of: {speed['processor']}; Python {speed['python']}, {versions}. The core's peak, a float32 "
+        f"One pinned core of: {facts['processor']}; Python {facts['python']}, {versions}. The core's peak, a float32 "
         f"matrix product of numpy: {peak['macs'] / peak['p50'] / 1e9:.0f} GMAC/s."
     )
     rows = []

@@ -130,7 +130,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
         rows.append(
             [
                 str(index),
-                run.get("commit", "unknown"),
+                run.get("commit") or "unknown",
                 f"{run['hardware']}, torch {run['torch']}",
                 f"{run['seconds']:.0f}",
                 f"{run['step']:,}",
@@ -197,7 +197,7 @@ of mostly read English: acted, emotional speech is the weakest of the clean cate
 
 def drift_table(name: str) -> str:
     """How PESQ-WB changes over minutes of a stream, from `recipes/drift.py`, as Markdown."""
-    found = json.loads(DRIFT.read_text(encoding="utf-8"))[name]
+    found = json.loads(DRIFT.read_text(encoding="utf-8"))["models"][name]
     pesq, states = METRICS["pesq"], ("fresh", *PREAMBLES)
     written = markdown_table(["start", *PREAMBLES], [[pesq.text(found[state]) for state in states]], align="rrrr")
     return (
@@ -224,7 +224,9 @@ def speed_table() -> str:
         for row in facts["variants"]
     ]
     titles = ["variant", "steps per second", "ratio", "first step, s", "share of the time spent waiting for data"]
-    where = f"{facts['hardware']}, torch {facts['torch']}, batches of {facts['batch_size']} crops."
+    machine = facts["provenance"]["machine"]
+    hardware = machine["gpu"] or f"{machine['processor']}, {machine['threads']} thread{'s' * (machine['threads'] > 1)}"
+    where = f"{hardware}, torch {machine['versions']['torch']}, batches of {facts['batch_size']} crops."
     return f"{where}\n\n{markdown_table(titles, rows)}\n"
 
 

@@ -7,7 +7,6 @@ joined are what the stream held before. Writes `pretrained/results/drift.json`; 
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from spectok.engine import load_engine
 from spectok.errors import InputError
 from spectok.evaluation.drift import PREAMBLES, drift
 from spectok.evaluation.metrics import SAMPLE_RATE
-from spectok.files import write_text
+from spectok.evaluation.provenance import write_results
 from spectok.schema import require
 
 OUT = pretrained.CHECKOUT / "results" / "drift.json"
@@ -41,19 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         audio = [read_audio(path, SAMPLE_RATE)[0] for path in paths]
         clips = [samples[: CLIP_SECONDS * SAMPLE_RATE] for samples in audio[::EVERY]]
         speech = np.concatenate([samples for n, samples in enumerate(audio) if n % EVERY])
-        found = {}
+        weights, found = {}, {}
         for name in args.models or pretrained.models():
             model = pretrained.find(name)
             values = drift(load_engine(model), clips, speech)
             means = {state: round(float(np.nanmean(scores)), 4) for state, scores in values.items()}
-            found[name] = {"weights": model.sha256, "clips": len(clips)} | means
+            weights[name], found[name] = model.sha256, {"clips": len(clips)} | means
             fresh = means["fresh"]
             print(
                 f"{name}: fresh {fresh}",
                 *(f"{state} {means[state] - fresh:+.3f}" for state in PREAMBLES),
                 sep=", ",
             )
-        write_text(args.out, json.dumps(found, indent=1) + "\n")
+        write_results(args.out, {"models": found}, weights)
     except InputError as error:
         print(f"drift: {error}", file=sys.stderr)
         return 2

@@ -8,15 +8,13 @@ ratios to the first variant are what counts.
 
 import argparse
 import dataclasses
-import json
-import platform
 import sys
 import time
 from pathlib import Path
 
 import torch
 
-from spectok.files import write_text
+from spectok.evaluation.provenance import write_results
 from spectok.training.corpus import Corpus
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
@@ -80,10 +78,9 @@ def main() -> int:
     for name, (config, machine) in variants(args.device).items():
         rows.append({"name": name, **measure(config, machine, corpus, args.seconds)})
         print(f"{name}: {rows[-1]['steps_per_second']:.2f} steps a second", flush=True)
-    hardware = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()}, {args.threads} thread"
-    data = TrainConfig().data
-    facts = {"hardware": hardware, "torch": torch.__version__, "batch_size": data.batch_size, "variants": rows}
-    write_text(HERE / "speed.json", json.dumps(facts, indent=1) + "\n")
+    gpu = torch.cuda.get_device_name() if args.device == "cuda" else None
+    results = {"batch_size": TrainConfig().data.batch_size, "variants": rows}
+    write_results(HERE / "speed.json", results, weights=None, threads=args.threads, gpu=gpu)
     return 0
 
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.provenance import write_results
 from spectok.evaluation.tables import markdown_table, number
-from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.plotting import canvas, save
 from spectok.schema import from_dict, require
@@ -146,6 +146,7 @@ def outcome(probe: Probe, out: Path) -> dict[str, Any]:
         "seed": probe.seed,
         "commit": facts["commit"],
         "hardware": facts["hardware"],
+        "init_weights": facts.get("init_weights"),  # which runs of earlier versions did not record
         "parameters": codec.num_parameters,
         "macs_per_second": sum(codec.macs_per_second().values()),
         "latency_samples": codec.latency_samples,
@@ -157,7 +158,7 @@ def outcome(probe: Probe, out: Path) -> dict[str, Any]:
 def write(study: Path, groups: list[Group], out: Path) -> None:
     """Write what the finished probes gave to `results.json`, which keeps its groups of earlier commits."""
     path, results = study / "results.json", []
-    before = {group["title"]: group for group in json.loads(path.read_text("utf-8"))} if path.exists() else {}
+    before = {group["title"]: group for group in load_groups(study)} if path.exists() else {}
     for group in groups:
         if group.commit:
             results.append(before[group.title])
@@ -165,8 +166,14 @@ def write(study: Path, groups: list[Group], out: Path) -> None:
         facts = {key: value for key, value in dataclasses.asdict(group).items() if key != "probes"}
         done = [probe for probe in probes(group) if (probe.folder(out) / "done").exists()]
         results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
-    write_text(path, json.dumps(results, indent=1) + "\n")
+    write_results(path, {"groups": results}, weights=None)
     draw(study / "curves.png", results)
+
+
+def load_groups(study: Path) -> list[dict[str, Any]]:
+    """The groups of a study's `results.json`."""
+    groups: list[dict[str, Any]] = json.loads((study / "results.json").read_text(encoding="utf-8"))["groups"]
+    return groups
 
 
 def draw(path: Path, results: list[dict[str, Any]]) -> None:
@@ -188,7 +195,7 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
 def tables(study: Path) -> str:
     """The groups of a study, as Markdown: the mean of a probe's runs, one for each seed, ± half of their range."""
     parts = []
-    for group in json.loads((study / "results.json").read_text(encoding="utf-8")):
+    for group in load_groups(study):
         if not group["probes"]:
             continue
         budget = f"{group['minutes']:g} minutes of one processor" if group["minutes"] else f"{group['steps']:,} steps"

@@ -12,7 +12,6 @@ Ctrl-C stop it after the step in hand, with a checkpoint. Under `torchrun` each 
 import argparse
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 import tomllib
@@ -25,6 +24,7 @@ import torch
 from spectok import pretrained
 from spectok.config import CodecConfig
 from spectok.errors import InputError
+from spectok.evaluation.provenance import commit
 from spectok.schema import from_dict, require
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
@@ -78,8 +78,10 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
         require(not differing, f"{args.out} was begun with another recipe: {', '.join(differing)} differ")
     else:
         hours = {source or "unnamed": round(value, 3) for source, value in train.hours_by_source().items()}
-        before = history(pretrained.find(args.init).weights.parent) if init else []
+        start = pretrained.find(args.init) if init else None
+        before = history(start.folder) if start else []
         facts = {"commands": [], "before": before, "init": init, "hours": hours, "recipe": recipe}
+        facts["init_weights"] = start.sha256 if start else None
     facts["commands"].append(command)
     is_cuda = args.device.startswith("cuda")
     facts["hardware"] = (
@@ -102,15 +104,6 @@ def _differing(begun: dict[str, Any], recipe: dict[str, Any], where: str) -> lis
         return {key: before[key] for key in now if key in before} if isinstance(now, dict) else before
 
     return [key for key, now in recipe.items() if kept((begun | {"codec": codec})[key], now) != now]
-
-
-def commit() -> str:
-    """The commit of this checkout, marked where files differ from it; empty outside of one."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def run(args: argparse.Namespace) -> int:

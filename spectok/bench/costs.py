@@ -126,7 +126,7 @@ def installed(facts: dict[str, Any]) -> dict[str, float]:
     spectok is weighed without its extras. The C library is in the former, Python itself not in the latter. Empty where
     it cannot be told.
     """
-    package = facts.get("package", "spectok" if "weight_hash" in facts else "").split(" ")[0]
+    package = facts.get("package", "spectok" if "weights" in facts else "").split(" ")[0]
     sizes = _debian(package) or _python(package)
     for name in facts.get("needs", ()):
         sizes |= _python(name)

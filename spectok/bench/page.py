@@ -152,7 +152,7 @@ def _spectrogram(audio: Audio) -> "Figure":
 
 
 def _measured(results: Results) -> str:
-    machine = results["machine"]
+    machine = results["provenance"]["machine"]
     tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     every = [coder["facts"] for coder in results["coders"].values()]
     packages = ", ".join(sorted({facts["package"] for facts in every if "package" in facts}))

@@ -14,7 +14,6 @@ from spectok.cli.files import check_output, progress
 from spectok.engine import load_codec, model_size
 from spectok.errors import InputError
 from spectok.schema import require
-from spectok.tokenizer import Tokenizer
 
 
 def info(args: argparse.Namespace) -> None:
@@ -126,8 +125,8 @@ def evaluate(args: argparse.Namespace) -> None:
     except ModuleNotFoundError as error:
         raise _missing("eval", error) from error
     options = (args.device, args.engine, args.threads)
-    tokenizers = [Tokenizer.from_pretrained(model, *options) for model in args.model or pretrained.models()]
-    coders: list[Coder] = [SpectokCoder(tokenizer, tokenizer.config.name) for tokenizer in tokenizers]
+    models = args.model or pretrained.models()
+    coders: list[Coder] = [SpectokCoder.from_pretrained(model, *options) for model in models]
     coders += [rival(name) for name in args.rival]
     items = load_items(args.source, args.split)
     with progress("files", "scored") as show:
@@ -167,7 +166,7 @@ def bench(args: argparse.Namespace) -> None:
         parameters, macs = model_size(model)
         graphs = sum(path.stat().st_size for path in model.folder.glob("*.onnx"))
         size = {"parameters": parameters, "macs": sum(macs.values()), "weight_megabytes": graphs / 1e6}
-        coders.append(SpectokCoder(Tokenizer.from_pretrained(name), name, size))
+        coders.append(SpectokCoder.from_pretrained(name, more=size))
     known = ", ".join(rival.name for rival in everyone)
     unknown = set(args.rival or ()) - {rival.name for rival in everyone}
     require(not unknown, f"there is no rival {', '.join(sorted(unknown))}; there are {known}")

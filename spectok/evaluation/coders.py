@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from spectok.audio import resample, restore
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.pretrained import find
 
 if TYPE_CHECKING:
     from spectok.tokenizer import Tokenizer
@@ -58,11 +59,27 @@ class SpectokCoder:
     Args:
         tokenizer: what codes.
         name: in the report.
-        more: facts to tell besides the tokenizer's own, such as `parameters` and `macs` per second.
+        more: facts to tell besides the tokenizer's own: `weights`, the SHA-256 of its weights, `parameters`, `macs`
+            per second.
     """
 
     def __init__(self, tokenizer: "Tokenizer", name: str = "spectok", more: dict[str, Any] | None = None) -> None:
         self.tokenizer, self.name, self._more = tokenizer, name, more or {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        device: str = "cpu",
+        engine: str | None = None,
+        threads: int | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> "SpectokCoder":
+        """A model as a coder of its name; the arguments are those of `Tokenizer.from_pretrained`."""
+        from spectok.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer.from_pretrained(name_or_folder, device, engine, threads)
+        return cls(tokenizer, tokenizer.config.name, {"weights": find(name_or_folder).sha256} | (more or {}))
 
     def code(self, audio: Audio) -> Coded:
         """Encode and decode audio [T] at 16 kHz, at the tokenizer's own sample rate in between."""
@@ -79,9 +96,9 @@ class SpectokCoder:
         return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
 
     def facts(self) -> dict[str, Any]:
-        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; which weights ran on what."""
+        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; what it ran on."""
         names = ("sample_rate", "frame_rate", "token_rate", "tokens_per_frame", "codebook_size", "bitrate")
-        facts = {name: getattr(self.tokenizer, name) for name in (*names, "weight_hash")}
+        facts = {name: getattr(self.tokenizer, name) for name in names}
         return facts | {"engine": self.tokenizer.engine.name} | self._more
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:

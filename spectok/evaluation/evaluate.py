@@ -10,11 +10,8 @@ import contextlib
 import itertools
 import math
 import multiprocessing
-import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -25,6 +22,7 @@ from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Coder, Codes
 from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, interval, jackknife, score
+from spectok.evaluation.provenance import provenance
 
 GROUPS = ("clean_*", "hard_*", "*")
 BATCH_FILES = 32  # coded, then scored, before the next: memory stays bounded and timings undisturbed
@@ -44,8 +42,9 @@ def evaluate(
     `progress(done, total)` counts scored pairs of file and coder. With `jobs` above 1 the metrics run in that many
     worker processes, the coders never do: a script that asks for them needs the usual `if __name__ == "__main__"`.
 
-    The keys are `conventions`, `machine`, `coders` (name -> `facts`, `rtf`, `codebook`, `groups`, `files`) and `paired`
-    (for each two coders and each of the groups `clean_*`, `hard_*` and `*`, the differences `first - second` per file).
+    The keys are `conventions`, `provenance`, `coders` (name -> `facts`, `rtf`, `codebook`, `groups`, `files`) and
+    `paired` (for each two coders and each of the groups `clean_*`, `hard_*` and `*`, the differences `first - second`
+    per file).
 
     Raises:
         InputError: there is nothing to evaluate, two coders have one name, or a file cannot be read.
@@ -78,9 +77,10 @@ def assemble(
     rows: dict[str, list[Row]], facts: dict[str, Any], histograms: dict[str, list[Histogram]], metrics: list[str]
 ) -> dict[str, Any]:
     """Sum up the rows of every coder, which hold a value for each of the metrics, as `evaluate` does."""
+    weights = {name: known["weights"] for name, known in facts.items() if "weights" in known}
     results = {
         "conventions": {"sample_rate": SAMPLE_RATE, "interval": "95 %, Student's t", "metrics": metrics},
-        "machine": _machine(),
+        "provenance": provenance(weights, threads=None),
         "coders": {name: _summary(rows[name], facts[name], histograms[name], metrics) for name in rows},
         "paired": [
             _paired(first, second, group, rows, metrics)
@@ -198,11 +198,6 @@ def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], met
         for metric in metrics
     }
     return {"first": first, "second": second, "group": group, "files": len(members), **differences}
-
-
-def _machine() -> dict[str, Any]:
-    versions = {package: version(package) for package in ("pesq", "pystoi", "numpy", "onnxruntime")}
-    return {"cores": os.cpu_count(), "processor": platform.machine(), "versions": versions}
 
 
 def _plain(value: Any) -> Any:

@@ -68,7 +68,7 @@ def write_report(results: Results, out_folder: str | Path) -> None:
 
 
 def _preamble(results: Results) -> str:
-    machine = results["machine"]
+    machine = results["provenance"]["machine"]
     tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     engines = sorted({coder["facts"]["engine"] for coder in results["coders"].values() if "engine" in coder["facts"]})
     ran = f"spectok ran on {' and '.join(engines)}" if engines else "the coders ran"

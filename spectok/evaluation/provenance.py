@@ -1,0 +1,81 @@
+"""Where results come from: which weights, which version of the code, and which machine."""
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from spectok import pretrained
+from spectok.files import write_text
+
+PACKAGES = ("pesq", "pystoi", "numpy", "onnxruntime", "torch")  # whose versions may change a figure
+CPU_FACTS = Path("/proc/cpuinfo")
+
+
+def provenance(weights: Mapping[str, str] | None, threads: int | None = 1, gpu: str | None = None) -> dict[str, Any]:
+    """What every file of results holds under the key "provenance".
+
+    Args:
+        weights: SHA-256 of `model.safetensors`, 64 hexadecimal digits, by the model's name; None where the results
+            are not of released weights, such as the speed of training from random ones.
+        threads: of the processor; None where each codec chooses for itself.
+        gpu: its name, if one was used.
+
+    Returns:
+        `version` of the package, `commit` (None outside of a checkout), `weights`, and `machine`: `processor`,
+        `cores`, `threads`, `gpu`, `python`, and the `versions` of the packages that compute.
+    """
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    machine = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    hashes = None if weights is None else dict(weights)
+    return {"version": version("spectok"), "commit": commit(), "weights": hashes, "machine": machine}
+
+
+def weights_of(names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the weights of models, by name, as `provenance` takes them."""
+    return {name: pretrained.find(name).sha256 for name in names}
+
+
+def write_results(
+    path: Path,
+    results: dict[str, Any],
+    weights: Mapping[str, str] | None,
+    threads: int | None = 1,
+    gpu: str | None = None,
+) -> None:
+    """Write results as JSON, with their `provenance`, all or nothing."""
+    written = {"provenance": provenance(weights, threads, gpu)} | results
+    write_text(path, json.dumps(written, indent=1) + "\n")
+
+
+def commit() -> str | None:
+    """The commit of this checkout, marked where files differ from it; None outside of one."""
+    if not pretrained.CHECKOUT.is_dir():
+        return None
+    git = ["git", "-C", str(pretrained.CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _processor() -> str:
+    """What the processor calls itself, or else its architecture."""
+    lines = CPU_FACTS.read_text(encoding="utf-8").splitlines() if CPU_FACTS.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
