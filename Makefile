@@ -5,15 +5,17 @@ BIN    := $(VENV)/bin
 
 .PHONY: demo test docs check format clean
 
-# The environment is rebuilt when pyproject.toml changes; the demo does without most of it, PyTorch too. A folder without
-# pip is half of one, which Debian leaves if python3-venv is missing. uv is quicker than pip, and pip does where it fails.
+# The environment is rebuilt when pyproject.toml changes. The demo needs less of it: no PyTorch, and without a C compiler no
+# PESQ. A folder without pip is incomplete: Debian leaves one if python3-venv is missing. uv is faster than pip, which is
+# used where uv fails.
 $(BIN)/.ready: EXTRA = dev
-$(BIN)/.demo: EXTRA = eval
+$(BIN)/.demo: EXTRA = pesq
+$(BIN)/.demo: OR_LESS = || $(BIN)/python -m pip install --disable-pip-version-check -e ".[eval]"  # without a C compiler
 $(BIN)/.ready $(BIN)/.demo: pyproject.toml
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 	{ $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5" \
 		&& $(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[$(EXTRA)]"; } \
-		|| $(BIN)/python -m pip install --disable-pip-version-check -e ".[$(EXTRA)]"
+		|| $(BIN)/python -m pip install --disable-pip-version-check -e ".[$(EXTRA)]" $(OR_LESS)
 	touch $@
 
 demo: $(BIN)/.demo  ## encode and decode real speech with the bundled weights

@@ -13,7 +13,7 @@ from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_spt
 from spectok.evaluation.catalogue import METRICS
-from spectok.evaluation.metrics import pesq_wb, stoi
+from spectok.evaluation.metrics import has_pesq, pesq_wb, stoi
 from spectok.evaluation.realtime import stream
 from spectok.plotting import comparison, save
 from spectok.tokenizer import Tokenizer
@@ -40,7 +40,8 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     save(comparison(real, fake, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
     report = stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
     size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
-    latency, scores = tokenizer.config.latency_samples, {"pesq": pesq_wb(real, fake), "stoi": stoi(real, fake)}
+    latency = tokenizer.config.latency_samples
+    scores = ({"pesq": pesq_wb(real, fake)} if has_pesq() else {}) | {"stoi": stoi(real, fake)}
     return {
         "bitrate": f"{tokenizer.bitrate:g} bits/s of codes, {8 * size / seconds:.0f} bits/s on disk ({size} bytes)",
         "quality": ", ".join(f"{METRICS[name].title} {METRICS[name].text(value)}" for name, value in scores.items()),

@@ -114,7 +114,7 @@ def test_info_of_a_missing_file(tiny: Tokenizer, target: str, capsys: pytest.Cap
     assert capsys.readouterr() == ("", f"spectok: cannot read {target}: {MISSING}\n")
 
 
-@pytest.mark.parametrize("package", ["pesq", "pystoi", "scipy"])
+@pytest.mark.parametrize("package", ["pystoi", "scipy"])
 def test_eval_without_its_packages_says_what_to_install(
     tiny: Tokenizer, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,6 +126,19 @@ def test_eval_without_its_packages_says_what_to_install(
     assert out == "" and err.count("\n") == 1
     assert err.startswith("spectok: spectok eval needs more packages: pip install 'spectok[eval]' (")
     assert package in err.partition("[eval]")[2]
+
+
+def test_eval_without_pesq_says_so_and_goes_on(
+    tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spectok.evaluation.metrics.pesq", None)
+    write("in/a.wav", 16000)
+    assert main(["eval", "in", "--model", "tiny-query", "--out", "results"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "spectok: PESQ is left out: pip install 'spectok[pesq]', which needs a C compiler\n"
+    group = json.loads(Path("results/results.json").read_text())["coders"]["tiny-query"]["groups"]["*"]
+    assert group["pesq"]["mean"] is None and group["stoi"]["mean"] is not None
+    assert "| tiny-query |" in out
 
 
 def test_a_run_goes_on_where_files_are_missing(tiny: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:

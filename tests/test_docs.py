@@ -211,7 +211,7 @@ def test_half_an_environment_is_not_taken_for_a_whole_one(tmp_path: Path) -> Non
         assert not (tmp_path / "venv").exists()
 
 
-@pytest.mark.parametrize(("stamp", "extra"), [(".ready", "dev"), (".demo", "eval")])
+@pytest.mark.parametrize(("stamp", "extra"), [(".ready", "dev"), (".demo", "pesq")])
 @pytest.mark.parametrize("uv_fails", [False, True])
 def test_pip_installs_where_uv_fails(tmp_path: Path, uv_fails: bool, stamp: str, extra: str) -> None:
     bin, log = tmp_path / "venv" / "bin", tmp_path / "log"
@@ -224,3 +224,17 @@ def test_pip_installs_where_uv_fails(tmp_path: Path, uv_fails: bool, stamp: str,
     assert [line.split()[0] for line in lines] == ["python", "uv"] + ["python"] * uv_fails
     assert re.fullmatch(rf"(uv pip|python -m pip) install .*-e \.\[{extra}\]", lines[-1])
     assert (bin / stamp).exists()
+
+
+def test_the_demo_does_without_what_needs_a_compiler(tmp_path: Path) -> None:
+    bin, log = tmp_path / "venv" / "bin", tmp_path / "log"
+    bin.mkdir(parents=True)
+    for name in ("python", "pip", "uv"):
+        script = f'#!/bin/sh\necho {name} "$@" >> {log}\ncase "$*" in *pesq*) exit 1;; esac\n'
+        (bin / name).write_text(script, encoding="utf-8")
+        (bin / name).chmod(0o755)
+    assert make(tmp_path, "exit 1", ".ready") == 0
+    log.unlink()
+    assert make(tmp_path, "exit 1", ".demo") == 0
+    extras = [line[line.index("-e") :] for line in log.read_text(encoding="utf-8").splitlines() if "-e" in line]
+    assert extras == ["-e .[pesq]", "-e .[pesq]", "-e .[eval]"]

@@ -21,7 +21,7 @@ from spectok.errors import InputError
 from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Coder, Codes
 from spectok.evaluation.items import Item, read_item
-from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, interval, jackknife, score
+from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, has_pesq, interval, jackknife, score
 from spectok.evaluation.provenance import provenance
 
 GROUPS = ("clean_*", "hard_*", "*")
@@ -55,6 +55,7 @@ def evaluate(
         raise InputError("there is nothing to evaluate: it takes at least one file and one coder")
     if len(set(names)) < len(names):
         raise InputError(f"each coder needs its own name, but they are {', '.join(names)}")
+    has_pesq()
     rows: dict[str, list[Row]] = {name: [] for name in names}
     facts = {coder.name: coder.facts() for coder in coders}
     histograms: dict[str, list[Histogram]] = {name: [] for name in names}

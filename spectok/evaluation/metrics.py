@@ -8,6 +8,7 @@ must not gain by giving silence. `interval` leaves NaN out and says how many val
 
 import contextlib
 import functools
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -16,11 +17,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pesq import PesqError, pesq
 from pystoi import stoi as pystoi_stoi
 from scipy.special import stdtrit
 
+try:
+    from pesq import PesqError, pesq
+except ModuleNotFoundError:
+    pesq = None  # the package is C code, which only a compiler can install
+
 SAMPLE_RATE = 16000
+NO_PESQ = "PESQ is left out: pip install 'spectok[pesq]', which needs a C compiler"
 
 # The C code behind `pesq` holds at most 50 utterances and overruns its arrays beyond them. An utterance and the pause
 # that ends it take at least 0.2 s each, so 20 s cannot hold more.
@@ -34,6 +40,7 @@ MEL_SCALES = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 160))  # (n_ff
 MEL_FLOOR = 1e-5
 
 Audio = npt.NDArray[np.floating[Any]]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,14 @@ def pesq_wb(real: Audio, fake: Audio) -> float:
 
     PESQ aligns level and time itself. It was made for 8 to 30 s of speech; audio over 20 s is scored as the mean over
     equal pieces of at most 20 s. NaN where `real` holds no utterance or is shorter than a quarter of a second; 1.0, the
-    bottom of the scale, where only `fake` fails.
+    bottom of the scale, where only `fake` fails. NaN for all audio if the package `pesq` is not installed.
 
     Raises:
         ValueError: the two are not one-dimensional, finite and of one length.
     """
     real, fake = _checked(real, fake)
+    if pesq is None:
+        return math.nan
     pieces = max(1, math.ceil(len(real) / (PESQ_PIECE_SECONDS * SAMPLE_RATE)))
     pairs = zip(np.array_split(real, pieces), np.array_split(fake, pieces), strict=True)
     scores = [score for score in (_pesq_piece(*pair) for pair in pairs) if not math.isnan(score)]
@@ -214,6 +223,13 @@ def mel_distance(real: Audio, fake: Audio) -> float:
     if not real.size:
         return math.nan
     return float(np.mean([np.abs(_log_mel(real, *scale) - _log_mel(fake, *scale)).mean() for scale in MEL_SCALES]))
+
+
+def has_pesq() -> bool:
+    """Whether PESQ can be computed; if not, this logs what is missing."""
+    if pesq is None:
+        logger.warning(NO_PESQ)
+    return pesq is not None
 
 
 def score(real: Audio, fake: Audio) -> dict[str, float]:
