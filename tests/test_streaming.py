@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectok.model.contract import leaves, run, verify_streaming
+from spectok.model.contract import leaves, run_chunks, verify_streaming
 from spectok.model.streaming import Residual, Serial, State, Streaming, Timing
 
 
@@ -250,5 +250,5 @@ def test_interleaved_streams_of_one_layer_do_not_meet() -> None:
         y, state_b = layer.step(chunk_b, state_b)
         outputs_b.append(y)
     sizes = [2, 2, 2, 2, 2, 1]
-    assert torch.equal(torch.cat(outputs_a, 2), torch.cat(run(layer, a, sizes, 2), 2))
-    assert torch.equal(torch.cat(outputs_b, 2), torch.cat(run(layer, b, sizes, 2), 2))
+    assert torch.equal(torch.cat(outputs_a, 2), torch.cat(run_chunks(layer, a, sizes, 2), 2))
+    assert torch.equal(torch.cat(outputs_b, 2), torch.cat(run_chunks(layer, b, sizes, 2), 2))

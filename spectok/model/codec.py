@@ -5,8 +5,8 @@ Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, 
 Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> postfilter -> excitation -> inverse STFT
                          `---> dense spectral path --'
 
-The excitation makes up the phases that the codes do not tell (excitation.py); the postfilter raises the contrast of
-what it excites (postfilter.py).
+The excitation generates the phases that the codes do not carry (excitation.py); the postfilter raises the contrast of
+the spectrum at those frequencies (postfilter.py).
 """
 
 import math
@@ -25,7 +25,7 @@ from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQua
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming, in_series
 
-SPECTRUM_GAIN = 10.0  # brings the power-law spectrum of speech, whose rms is about 0.1, to where the layers work
+SPECTRUM_GAIN = 10.0  # scales the power-law spectrum of speech, whose rms is about 0.1, to an rms of about 1
 
 
 def _rnn(channels: int, positions: int, tower: TowerConfig) -> Streaming:
@@ -134,20 +134,20 @@ class Decoder(Streaming):
         )
 
     def drawn_state(self, batch: int) -> State:
-        """The zero state of `synthesize`, but for an excitation that begins anywhere: what training learns on."""
+        """The initial state of `synthesize` in training: zero, but the excitation starts at a random position."""
         excitation = self.excitation.drawn_state(batch) if self.excitation is not None else ()
         return excitation, self.inverse_stft.init_state(batch)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return frame_length samples for each."""
         estimate, network_state = self.estimate(x, state[:2])
-        if self.postfilter is not None:  # here, where training does not pass
+        if self.postfilter is not None:  # not in `estimate` or `synthesize`, which training calls
             estimate = estimate._replace(spectrum=self.postfilter(estimate.spectrum))
         audio, synthesis_state = self.synthesize(estimate, state[2:])
         return audio, (*network_state, *synthesis_state)
 
     def estimate(self, x: Tensor, state: State) -> tuple[Estimate, State]:
-        """The network's part of a step, with the states of latent GRUs and tower."""
+        """Run the network, the first part of a step; `state` holds the states of latent GRUs and tower."""
         frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
         features, tower_state = self.tower.step(self.bottleneck(frames), state[1])
         spectrum = features.permute(0, 3, 1, 2)
@@ -160,12 +160,12 @@ class Decoder(Streaming):
         return Estimate(spectrum, voicing, pitch), (context_state, tower_state)
 
     def synthesize(self, estimate: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:
-        """The other part, excitation and inverse STFT with their states: frame_length samples for each frame.
+        """Run excitation and inverse STFT, the second part of a step: frame_length samples for each frame.
 
         Args:
-            estimate: of the network; one estimate can be synthesized several times, from different states.
-            state: the last two of the decoder's.
-            pitch: for an `Excitation`, grid points `[B, F * hops]` in place of those that the network estimates.
+            estimate: the output of `estimate`; it can be synthesized several times, from different states.
+            state: the states of excitation and inverse STFT, the last two parts of the decoder's state.
+            pitch: for an `Excitation`, grid points `[B, F * hops]` to use instead of the network's estimate.
         """
         spectrum, excitation_state = estimate.spectrum, ()
         if self.excitation is not None:
@@ -175,7 +175,7 @@ class Decoder(Streaming):
 
     @torch.no_grad()
     def amplify_(self, gain: float) -> None:
-        """Make all that comes out `gain` times as large, in the layers that make the spectrum."""
+        """Multiply the output audio by `gain`, by scaling the weights of the layers that output the spectrum."""
         output = self.tower.layers[-1]
         assert isinstance(output, CausalConv2d)
         for layer in (output.conv, *([self.dense.layers[-1]] if self.dense is not None else [])):
@@ -184,7 +184,7 @@ class Decoder(Streaming):
 
 
 class Codec(nn.Module):
-    """Encoder, quantizer, decoder. Steps are pure and take whole frames; sessions.py takes chunks of any size."""
+    """Encoder, quantizer, decoder. Steps take whole frames and keep no state; sessions.py takes chunks of any size."""
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
@@ -208,16 +208,16 @@ class Codec(nn.Module):
         return self.decoder.step(self.quantizer.decode(frames), state)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
-        """Audio `[B, T]`, T a multiple of frame_length, to its reconstruction, `synthesis_delay` late, and codes."""
+        """Audio `[B, T]`, T a multiple of frame_length, to the delayed reconstruction and the quantizer's output."""
         quantized: Quantized = self.quantizer(self.encoder(audio))
         return self.decoder(quantized.quantized), quantized
 
     def estimate(self, audio: Tensor, state: tuple[State, State]) -> tuple[Estimate, Quantized, tuple[State, State]]:
-        """For training: all that is learned, from audio to what `Decoder.synthesize` turns into audio.
+        """For training: run all layers that have parameters, from audio to the input of `Decoder.synthesize`.
 
         Args:
             audio: `[B, T]`, T a multiple of frame_length.
-            state: of the encoder, and the first two of the decoder's.
+            state: the encoder's state, and the states of the decoder's latent GRUs and tower.
         """
         latent, encoder_state = self.encoder.step(audio, state[0])
         quantized: Quantized = self.quantizer(latent)
@@ -226,7 +226,7 @@ class Codec(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Learnable numbers in all parts."""
+        """The number of learnable parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     @property
@@ -236,7 +236,7 @@ class Codec(nn.Module):
 
     @property
     def latency_samples(self) -> int:
-        """Algorithmic latency in samples: a frame must be complete, and then the decoder lags behind the encoder."""
+        """Algorithmic latency in samples: the length of a frame plus the delay of the decoder's output."""
         timing = self.encoder.timing.then(self.decoder.timing)
         return int(timing.block + timing.latency)
 
@@ -256,5 +256,5 @@ class Codec(nn.Module):
         return self.config.bitrate
 
     def macs_per_second(self) -> dict[str, float]:
-        """Multiply-accumulates per second of audio, of "encoder" and "decoder" (macs.py)."""
+        """Multiply-accumulates per second of audio, for "encoder" and "decoder" (macs.py)."""
         return macs_per_second(self)

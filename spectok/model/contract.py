@@ -1,4 +1,4 @@
-"""The streaming contract as one function: `verify_streaming(layer, x)` passes or says which clause failed."""
+"""The streaming contract as one function: `verify_streaming(layer, x)` passes or names the clause that fails."""
 
 import copy
 import math
@@ -18,15 +18,15 @@ def verify_streaming(
     atol: float = 1e-12,
     seed: int = 0,
 ) -> None:
-    """Check every clause of the contract in float64, on a copy whose parameters are shaken so that none is zero.
+    """Check every clause of the contract in float64, on a copy with noise added to its parameters (none may be zero).
 
     Args:
-        layer: what is checked; it is left as it was.
-        x: a batch of at least two rows, of at least three blocks of the layer's `timing`.
-        time_axis: of the input.
-        output_time_axis: of the output; that of the input unless told.
-        atol: how far outputs may differ from the offline ones; for gradients the limit is 1e-10 of the largest.
-        seed: of the chunkings, the perturbations and the shaking.
+        layer: the layer to check; it is not modified.
+        x: an input with at least two rows and at least three blocks of the layer's `timing`.
+        time_axis: the time axis of the input.
+        output_time_axis: the time axis of the output; by default that of the input.
+        atol: the largest difference from the offline outputs; for gradients it is 1e-10 of the largest gradient.
+        seed: of the random chunk sizes, the changes of the input and the noise.
 
     Raises:
         AssertionError: a clause does not hold; the message names it.
@@ -39,7 +39,9 @@ def verify_streaming(
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=random, dtype=torch.float64))
     stride = layer.timing.block
     steps = x.shape[time_axis] // stride
-    assert x.shape[0] >= 2 and steps >= 3 and steps * stride == x.shape[time_axis], "the input is unfit for the check"
+    assert x.shape[0] >= 2 and steps >= 3 and steps * stride == x.shape[time_axis], (
+        "the input must have two or more rows, and a whole number of blocks, three or more"
+    )
     chunkings = [[stride] * steps, [steps * stride], *(_chunking(steps, stride, random) for _ in range(3))]
 
     with torch.no_grad():
@@ -61,12 +63,12 @@ def leaves(state: State) -> list[Tensor]:
 
 
 def structure(state: State) -> tuple[Any, ...]:
-    """What may never change about a state: its nesting, and shape and dtype of its tensors."""
+    """The properties of a state that steps must keep: its nesting, and the shape and dtype of each tensor."""
     return tuple((tuple(s.shape), s.dtype) if isinstance(s, Tensor) else structure(s) for s in state)
 
 
-def run(layer: Streaming, x: Tensor, sizes: list[int], axis: int) -> list[Tensor]:
-    """Outputs of the chunks of `x` from the zero state."""
+def run_chunks(layer: Streaming, x: Tensor, sizes: list[int], axis: int) -> list[Tensor]:
+    """The outputs for consecutive chunks of `x`, starting from the zero state."""
     outputs, state = [], layer.init_state(x.shape[0])
     for chunk in x.split(sizes, axis):
         y, state = layer.step(chunk, state)
@@ -113,14 +115,14 @@ def _verify_purity(layer: Streaming, x: Tensor, sizes: list[int], axis: int) -> 
 
 def _verify_outputs(layer: Streaming, x: Tensor, sizes: list[int], axes: tuple[int, int], atol: float) -> None:
     offline = layer(x)
-    streamed = torch.cat(run(layer, x, sizes, axes[0]), axes[1])
+    streamed = torch.cat(run_chunks(layer, x, sizes, axes[0]), axes[1])
     assert _close(offline, streamed, atol), f"chunks of {sizes} do not give the offline output"
 
 
 def _verify_rows(layer: Streaming, x: Tensor, sizes: list[int], axes: tuple[int, int], atol: float) -> None:
-    together = torch.cat(run(layer, x, sizes, axes[0]), axes[1])
+    together = torch.cat(run_chunks(layer, x, sizes, axes[0]), axes[1])
     for row in range(x.shape[0]):
-        alone = torch.cat(run(layer, x[row : row + 1], sizes, axes[0]), axes[1])
+        alone = torch.cat(run_chunks(layer, x[row : row + 1], sizes, axes[0]), axes[1])
         assert _close(together[row : row + 1], alone, atol), f"row {row} of the batch differs from the row alone"
 
 
@@ -140,7 +142,7 @@ def _verify_causality(
             f"the offline output before time {past} depends on the input after it"
         )
         sizes = [past, length - past]
-        assert torch.equal(run(layer, x, sizes, axes[0])[0], run(layer, other, sizes, axes[0])[0]), (
+        assert torch.equal(run_chunks(layer, x, sizes, axes[0])[0], run_chunks(layer, other, sizes, axes[0])[0]), (
             f"the streamed output before time {past} depends on the input after it"
         )
 
@@ -152,7 +154,7 @@ def _verify_timing(layer: Streaming, x: Tensor, axes: tuple[int, int], atol: flo
     )
 
     def last_block(first: int, count: int) -> Tensor:
-        """The output of the last block when `count` steps of the input from `first` on are others."""
+        """The output of the last block after `count` steps of the input, from `first` on, are changed."""
         other = x.clone()
         steps = other.narrow(axes[0], first, count)
         steps.add_(torch.randn(steps.shape, generator=random, dtype=torch.float64))
@@ -182,7 +184,7 @@ def _verify_gradients(
 
     def gradients(chunks: list[int]) -> list[Tensor]:
         source = x.clone().requires_grad_()
-        output = layer(source) if not chunks else torch.cat(run(layer, source, chunks, axes[0]), axes[1])
+        output = layer(source) if not chunks else torch.cat(run_chunks(layer, source, chunks, axes[0]), axes[1])
         return list(torch.autograd.grad((output * weights).sum(), [source, *learned.values()]))
 
     for name, offline, streamed in zip(names, gradients([]), gradients(sizes), strict=True):

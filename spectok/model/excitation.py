@@ -1,13 +1,13 @@
-"""The excitation: what the decoder makes up where the codes do not tell phases.
+"""The excitation: generates the phases that the codes do not carry.
 
-Codes of a few kbit/s say how loud the high bins are, not in which phase. Whatever the decoder multiplies with their
-magnitudes there decides what a voice sounds like. Two excitations stand here, and a codec's configuration chooses:
+Codes of a few kbit/s carry the magnitudes of the high bins, but not their phases. The decoder multiplies the decoded
+spectrum there with an excitation, on which the sound of a voice depends. A codec's configuration chooses one of two:
 
-    Excitation    a pulse train at the decoded pitch, mixed with noise band by band: voices keep their harmonics
-    RandomSigns   a random sign for each bin of each frame: voices sound like breath
+    Excitation    a pulse train at the decoded pitch, mixed with noise in each band: voiced speech keeps its harmonics
+    RandomSigns   a random sign for each bin of each frame: voiced speech sounds breathy
 
-Both are what a classic vocoder drives its filter with, a mixed excitation (A. McCree and T. Barnwell, IEEE Transactions
-on Speech and Audio Processing 3 (4), 1995); the filter is the spectrum that the network decodes.
+Both correspond to the mixed excitation of a classic vocoder (A. McCree and T. Barnwell, IEEE Transactions on Speech and
+Audio Processing 3 (4), 1995), and the decoded spectrum to the vocoder's filter.
 """
 
 import math
@@ -25,20 +25,20 @@ from spectok.model.spectrum import STFT
 from spectok.model.streaming import State, Streaming, Timing
 
 CYCLE = 1 << 32  # a phase is an integer, in units of 1 / CYCLE of a cycle
-PITCH_STEPS = 16  # between two pitch classes: the grid of pitches that the pulses can have, 3.4 cents apart
+PITCH_STEPS = 16  # grid points from one pitch class to the next; they are 3.4 cents apart
 NOISE_FRAMES = 200  # length of the noise sequence: 2 s at 100 frames a second
 
 
 class Estimate(NamedTuple):
-    """What the decoder's network knows about each frame of the spectrum, and the excitation does not."""
+    """The output of the decoder's network for each frame of the spectrum: the input of the excitation."""
 
-    spectrum: Tensor  # [B, 2, F, Q], expanded: the filter above the coded phases, the spectrum itself below
-    # Of an `Excitation` alone:
+    spectrum: Tensor  # [B, 2, F, Q], expanded: above the coded phases the filter, below the spectrum itself
+    # For an `Excitation` only:
     voicing: Tensor | None = None  # [B, F, bands] logits
-    pitch: Tensor | None = None  # [B, F, classes + 1] logits, the last of nothing being voiced
+    pitch: Tensor | None = None  # [B, F, classes + 1] logits, the last one of "unvoiced"
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> "Estimate":
-        """The same of each part that there is."""
+        """Apply `change` to each part that is not None."""
         parts = (part if part is None else change(part) for part in (self.voicing, self.pitch))
         return Estimate(change(self.spectrum), *parts)
 
@@ -46,9 +46,9 @@ class Estimate(NamedTuple):
 class PitchGrid(nn.Module):
     """The pitches that can be coded: classes in equal ratios, and `PITCH_STEPS` grid points from each to the next.
 
-    A pitch is a number on the grid, int64, from 0 (`config.pitch_range[0]`) to `size - 1` (`config.pitch_range[1]`); -1
-    less it is the same pitch where nothing is voiced. Rounding to the grid changes a pitch by at most half a step, 1.7
-    cents, and makes it the same in every engine.
+    A voiced pitch is a grid point p, int64, from 0 (`config.pitch_range[0]`) to `size - 1` (`config.pitch_range[1]`).
+    Unvoiced hops have a pitch too, written as `-1 - p`. Rounding to the grid changes a pitch by at most half a step,
+    1.7 cents, and gives the same pitch in every engine.
     """
 
     def __init__(self, config: ExcitationConfig) -> None:
@@ -59,10 +59,10 @@ class PitchGrid(nn.Module):
         self.octaves = math.log2(self.highest / self.lowest)
         places = torch.arange(self.classes)
         near = (places - places[:, None]).abs() <= 2
-        near = torch.cat([near, torch.ones_like(near[:1])])  # where nothing is voiced, any class may be the pitch
+        near = torch.cat([near, torch.ones_like(near[:1])])  # for "unvoiced", no class is excluded
         self.register_buffer("near", torch.where(near, 0.0, -1e4), persistent=False)
         self.register_buffer("points", (places * PITCH_STEPS).float()[:, None], persistent=False)
-        self.near: Tensor  # [classes + 1, classes]: added to the logits, leaves those near the likeliest
+        self.near: Tensor  # [classes + 1, classes]: added to the logits to exclude classes far from the likeliest
         self.points: Tensor  # [classes, 1]
 
     def frequencies(self) -> Tensor:
@@ -70,19 +70,19 @@ class PitchGrid(nn.Module):
         return self.lowest * 2 ** torch.linspace(0, self.octaves, self.size, dtype=torch.float64)
 
     def index(self, frequency: Tensor) -> Tensor:
-        """The grid points nearest to frequencies in Hz, int64; beyond the range, its ends."""
+        """The grid points nearest to frequencies in Hz, int64; frequencies outside the range are clamped."""
         return torch.round(self.position(frequency) * PITCH_STEPS).long()
 
     def position(self, frequency: Tensor) -> Tensor:
-        """Frequencies in Hz in units of classes, from 0 to `classes - 1`."""
+        """Frequencies in Hz as fractional class numbers, from 0 to `classes - 1`."""
         octaves = torch.log2(frequency.clamp(self.lowest, self.highest) / self.lowest)
         return octaves * ((self.classes - 1) / self.octaves)
 
     def decode(self, logits: Tensor) -> Tensor:
-        """Grid points `[...]`, or -1 less them, of the pitch head's logits `[..., classes + 1]`.
+        """Pitches `[...]` of the pitch head's logits `[..., classes + 1]`: grid points p, or `-1 - p` where unvoiced.
 
-        The mean over the classes within 2 of the likeliest, weighed by their softmax: a mean over all of them would lie
-        between an octave and its double where the head wavers. The last logit is that of nothing being voiced.
+        p is the softmax-weighted mean over the classes within 2 of the likeliest. A mean over all classes could lie
+        between a pitch and its octave where the head is uncertain. The last logit is that of "unvoiced".
         """
         likeliest = logits.argmax(-1)
         weights = torch.softmax(logits[..., : self.classes] + self.near[likeliest], dim=-1)
@@ -93,26 +93,28 @@ class PitchGrid(nn.Module):
 class PulseTrain(Streaming):
     """Band-limited pulses, pitches `[B, F]` on the `PitchGrid`, one for each hop, to audio `[B, F * hop_length]`.
 
-    `a * sum(cos(2 pi k phase) for k in 1 ... K)`, K the last harmonic below the band limit, in closed form (the
-    Dirichlet kernel): `a / 2 * (sin((2 K + 1) pi phase) / sin(pi phase) - 1)`. The frequency runs linearly from one
-    hop's pitch, reached at its end, to the next one's, and so do the weights of the sums with either's a and K. With
-    `a = 2 sqrt(frequency / sample_rate)` the spectral density is that of white noise of variance 1, whatever the pitch.
+    `a * sum(cos(2 pi k phase) for k in 1 ... H)`, H the highest harmonic below the band limit, in closed form (the
+    Dirichlet kernel): `a / 2 * (sin((2 H + 1) pi phase) / sin(pi phase) - 1)`. A hop's pitch is reached at its end:
+    within a hop the frequency runs linearly from the last hop's pitch to its own, and the output is faded linearly from
+    the sum with the a and H of the last pitch to that with its own. With `a = 2 sqrt(frequency / sample_rate)` the
+    spectral density is that of white noise of variance 1 for every pitch.
 
-    Phases are integers where they pass from hop to hop, so that a stream has the phase of the whole file to the bit and
-    hours do not drift. At the first voiced hop after one that is not, the phase begins at 0: a decoder that came in
-    late, or computed a pitch differently in its last bit, is back in step from there on.
+    Phases between hops are integers, so that a stream has exactly the phases of offline decoding and does not drift
+    over hours. At the first voiced hop after an unvoiced one, the phase starts at 0. From there on, a decoder that
+    started late, or that computed a pitch differently in its last bit, has the same phase again.
     """
 
-    NEAREST = 1e-6  # radians, in place of 0, by whose sine nothing can be divided
+    NEAREST = 1e-6  # radians; replaces the angle 0, whose sine would be a divisor of 0
 
     def __init__(self, grid: PitchGrid, hop_length: int, sample_rate: int, band_limit: float) -> None:
         super().__init__()
         self.hop_length = hop_length
         self.timing = Timing(Fraction(1, hop_length), receptive_field=math.inf)
         frequencies = grid.frequencies()
-        # Half of the frequency in units of a phase a sample: either end of a hop has its part in the hop's advance.
+        # Half of the frequency, in phase units per sample: a hop's advance is the sum of a part for each of its two
+        # ends.
         increments = torch.round(frequencies / sample_rate * (CYCLE / 2)).long()
-        cycles = increments.double() * (2 / CYCLE)  # a sample
+        cycles = increments.double() * (2 / CYCLE)  # per sample
         orders = 2 * torch.floor(band_limit / frequencies) + 1
         advances = torch.cat([increments * (hop_length - 1), increments * (hop_length + 1)])
         self.register_buffer("advances", advances[:, None], persistent=False)
@@ -125,21 +127,21 @@ class PulseTrain(Streaming):
         fade = torch.stack([1 - samples / hop_length, samples / hop_length])
         self.register_buffer("turns", turns.float(), persistent=False)
         self.register_buffer("fade", fade.float(), persistent=False)
-        self.advances: Tensor  # [2 * size, 1], int64: what either end of a hop adds to its phase, by pitch
-        self.offsets: Tensor  # [2]: where the table of either end begins
-        self.cycles: Tensor  # [size, 1]: cycles a sample
-        self.orders: Tensor  # [size, 1]: 2 K + 1
+        self.advances: Tensor  # [2 * size, 1], int64: phase added by the pitch at the start of a hop, and at its end
+        self.offsets: Tensor  # [2]: the rows of `advances` where the start's and the end's begin
+        self.cycles: Tensor  # [size, 1]: cycles per sample
+        self.orders: Tensor  # [size, 1]: 2 H + 1
         self.amplitudes: Tensor  # [size, 1]: a / 2
-        self.turns: Tensor  # [3, hop_length], at each sample: of the phase at the start, and of either end's cycles
-        self.fade: Tensor  # [2, hop_length], at each sample: weights of either end
+        self.turns: Tensor  # [3, hop_length]: factors of the phase at the start, and of the cycles at start and end
+        self.fade: Tensor  # [2, hop_length]: weights of the sums for start and end
 
     def init_state(self, batch: int) -> State:
         """The phase at the end of the last hop and its pitch: int64 `[B, 1]` each, zeros at the start."""
         zeros = torch.zeros(batch, 1, dtype=torch.int64, device=self.advances.device)
-        return zeros, zeros.clone()  # one tensor in two places would be one input of an exported graph
+        return zeros, zeros.clone()  # two tensors: one would become a single input in export
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Consume pitches; no gradient reaches them."""
+        """Consume pitches; they receive no gradient."""
         phase, last = state
         pitches = torch.cat([last, x], dim=1)
         ends = torch.stack([pitches[:, :-1], pitches[:, 1:]], dim=2)  # of each hop, [B, F, 2]
@@ -163,33 +165,34 @@ class PulseTrain(Streaming):
 
     @staticmethod
     def _from_onsets(phases: Tensor, onsets: Tensor) -> Tensor:
-        """Phases `[B, F]` less that of the last onset, bool `[B, F]`, up to there."""
-        number = onsets.long().cumsum(1)  # of the onset
-        # What is no onset writes 0 into the place of none; a place that nobody writes to is not read either.
+        """Phases `[B, F]` minus the phase at the latest onset (bool `[B, F]`); unchanged before the first onset."""
+        number = onsets.long().cumsum(1)  # of onsets so far
+        # Hops that are no onsets write 0 to place 0, which only the hops before the first onset read.
         bases = nn.functional.pad(phases, (0, 1)).scatter(1, number * onsets, phases * onsets)
         return phases - bases.gather(1, number)
 
 
 class Excitation(Streaming):
-    """Pulses and noise, mixed by the voicing of each band, in place of the phases that the codes do not tell.
+    """Pulses and noise, mixed by the voicing of each band, in place of the phases that the codes do not carry.
 
         (sqrt(v) * pulses + sqrt(1 - v) * noise) * spectrum     above the coded phases
         spectrum                                                below them
 
-    Pulses are those of a `PulseTrain` through the codec's own STFT, noise the same of one fixed white sequence, with
-    which every stream begins: what comes out depends on the codes alone. Both have unit power in every bin, so the
-    spectrum keeps its meaning as magnitude; its phase is the filter's. The voicing v is the sigmoid of logits that run
-    linearly from the middle of one band to that of the next, and is the same for all hops of a code frame.
+    The pulses are the STFT of a `PulseTrain`, the noise is the STFT of one fixed white sequence; both use the codec's
+    own transform. Every stream starts at the beginning of the noise, so the output depends on the codes alone. Pulses
+    and noise have unit power in every bin, so that the magnitude of the spectrum is that of the output; its phase is
+    that of a filter. The voicing v is the sigmoid of logits, interpolated linearly between the middles of the bands,
+    and is the same for all hops of a code frame.
 
-    The heads for pitch and voicing belong to it, but run with the network (`controls`); so `step` can run several times
-    on one estimate, each time with pulses and noise of its own.
+    The heads for pitch and voicing belong to this layer, but run with the network (`controls`), so that `step` can run
+    several times on one estimate, from different states of pulses and noise.
 
     Args:
-        config: its own.
-        spectrum: of the codec.
+        config: the excitation's configuration.
+        spectrum: the configuration of the codec's spectrum.
         sample_rate: in Hz.
-        latent_dim: D, width of the frames that pitch and voicing are read from.
-        hops: of a code frame.
+        latent_dim: D, width of the decoder's latent, the input of the heads.
+        hops: STFT hops in a code frame.
     """
 
     def __init__(
@@ -201,7 +204,7 @@ class Excitation(Streaming):
         hops: int,
     ) -> None:
         super().__init__()
-        self.timing = Timing(receptive_field=math.inf)  # pulses have a phase
+        self.timing = Timing(receptive_field=math.inf)  # the phase depends on all earlier pitches
         self.first = config.first_bin(spectrum.n_fft, sample_rate)
         self.hops, positions = hops, spectrum.positions - self.first
         self.grid = PitchGrid(config)
@@ -217,17 +220,17 @@ class Excitation(Streaming):
         )
         last = self.voicing_head[2]
         assert isinstance(last, nn.Linear)
-        share = self.first / spectrum.positions  # of the spectrum that is below
-        with torch.no_grad():  # low bands begin voiced, high ones noisy
+        share = self.first / spectrum.positions  # of the spectrum that is below `config.above`
+        with torch.no_grad():  # at first, low bands are voiced and high bands noisy
             last.bias.copy_(torch.linspace(2.5 - 5 * share, -2.5, config.voicing_bands))
         places = (torch.arange(positions) + 0.5) * (config.voicing_bands / positions) - 0.5
         distances = places.clamp(0, config.voicing_bands - 1) - torch.arange(config.voicing_bands)[:, None]
         self.register_buffer("spread", (1 - distances.abs()).clamp_min(0), persistent=False)
-        self.spread: Tensor  # [bands, Q']: of the logits of bands over their bins
+        self.spread: Tensor  # [bands, Q']: interpolates the logits of the bands at the bins
         self.pulses = PulseTrain(self.grid, spectrum.hop_length, sample_rate, config.band_limit)
         self.stft = STFT(spectrum, spectrum.positions, self.first)
         white = np.random.RandomState(0).standard_normal(NOISE_FRAMES * spectrum.hop_length)  # the same in every numpy
-        # The second time round: as if the sequence had gone on for ever.
+        # The frames of its second repetition, so that the noise continues without a seam when it repeats.
         noise = self.stft(torch.from_numpy(np.tile(white, 2)).float()[None])[0, :, NOISE_FRAMES:].half().float()
         self.register_buffer("noise", noise.transpose(0, 1).flatten(1).contiguous(), persistent=False)
         self.noise: Tensor  # [NOISE_FRAMES, 2 * Q']
@@ -243,23 +246,23 @@ class Excitation(Streaming):
         return voicing, self.pitch_head(frames).reshape(batch, length, -1)
 
     def init_state(self, batch: int) -> State:
-        """States of pulses and STFT, and the place of the frame before in the noise, int64 `[B, 1]`."""
+        """States of pulses and STFT, and the position of the last frame in the noise, int64 `[B, 1]`."""
         place = torch.zeros(batch, 1, dtype=torch.int64, device=self.noise.device)
         return self.pulses.init_state(batch), self.stft.init_state(batch), place
 
     def drawn_state(self, batch: int) -> State:
-        """The zero state, but with any phase of the pulses and any place in the noise: what training learns on."""
+        """A state for training: zero, but with a random phase of the pulses and a random position in the noise."""
         (phase, pitch), stft, place = self.init_state(batch)
         phase, place = torch.randint_like(phase, CYCLE), torch.randint_like(place, NOISE_FRAMES)
         return (phase, pitch), stft, place
 
     def step(self, x: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:  # type: ignore[override]
-        """Excite a chunk's spectrum, `[B, 2, F, Q]` in and out.
+        """Apply the excitation to the spectrum of a chunk, `[B, 2, F, Q]`, above the coded phases.
 
         Args:
             x: the network's estimate.
-            state: of this layer.
-            pitch: grid points `[B, F]` in place of those that the estimate's own pitch logits give.
+            state: the state of this layer.
+            pitch: grid points `[B, F]` to use instead of those decoded from the estimate's pitch logits.
         """
         assert x.voicing is not None and x.pitch is not None
         pitch = self.grid.decode(x.pitch.detach()) if pitch is None else pitch
@@ -277,12 +280,16 @@ class Excitation(Streaming):
 
 
 class RandomSigns(Streaming):
-    """The sign of each bin above a frequency drawn anew in every frame, on estimates whose spectrum is `[B, 2, F, Q]`.
+    """Multiply each bin above a frequency by a random sign in every frame; the estimate's spectrum is `[B, 2, F, Q]`.
 
-    A network that does not know a phase gives the same one in every frame, and that is heard as a buzz at the frame
-    rate; random ones are heard as breath (as in MPEG-4's perceptual noise substitution, J. Herre and D. Schulz, AES
-    1998). The signs are one fixed sequence of `PERIOD` frames that every stream begins with, so what comes out depends
-    on the codes alone.
+    A network that cannot estimate a phase outputs the same one in every frame, which sounds like a buzz at the frame
+    rate; random signs sound like breath (as in MPEG-4's perceptual noise substitution, J. Herre and D. Schulz, AES
+    1998). The signs are one fixed sequence of `PERIOD` frames that every stream starts with, so the output depends on
+    the codes alone.
+
+    Args:
+        first: the lowest bin with random signs.
+        positions: Q.
     """
 
     PERIOD = 128
@@ -291,19 +298,19 @@ class RandomSigns(Streaming):
         super().__init__()
         draws = np.random.RandomState(0).randint(2, size=(self.PERIOD, positions - first))  # the same in every numpy
         signs = np.concatenate([np.ones((self.PERIOD, first)), 2.0 * draws - 1], axis=1)
-        signs = np.roll(signs, 1, axis=0)  # the first frame comes after place 0
+        signs = np.roll(signs, 1, axis=0)  # the first frame reads place 1
         self.register_buffer("signs", torch.from_numpy(signs).float(), persistent=False)
         self.signs: Tensor
 
     def init_state(self, batch: int) -> State:
-        """The place of the frame before in the sequence, int64 `[B, 1]`."""
+        """The position of the last frame in the sequence, int64 `[B, 1]`."""
         return (torch.zeros(batch, 1, dtype=torch.int64, device=self.signs.device),)
 
     def drawn_state(self, batch: int) -> State:
-        """Any place in the sequence: what training learns on."""
+        """A state for training: a random position in the sequence."""
         return tuple(torch.randint_like(place, self.PERIOD) for place in self.init_state(batch))
 
     def step(self, x: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:  # type: ignore[override]
-        """Give each frame its signs."""
+        """Multiply each frame by its signs."""
         places = (state[0] + torch.arange(1, x.spectrum.shape[2] + 1, device=x.spectrum.device)) % self.PERIOD
         return x.spectrum * nn.functional.embedding(places, self.signs)[:, None], (places[:, -1:],)

@@ -1,6 +1,6 @@
-"""What works on the latent, the one vector of a code frame: GRUs along time, and the dense paths to and from spectra.
+"""Layers on the latent, one vector for each code frame: GRUs along time, and the dense paths from and to spectra.
 
-`[B, F, D]`: batch, code frames, width of the latent.
+Its shape is `[B, F, D]`: batch, code frames, width of the latent.
 """
 
 import math
@@ -12,7 +12,7 @@ from spectok.model.streaming import State, Streaming, Timing
 
 
 class LatentGRU(Streaming):
-    """RMSNorm -> GRU along time -> linear, on frames `[B, F, D]`; the linear starts at zero. Used as a `Residual`."""
+    """RMSNorm -> GRU along time -> linear, on `[B, F, D]`; the linear layer starts at zero. Used in a `Residual`."""
 
     timing = Timing(receptive_field=math.inf)
 
@@ -34,7 +34,10 @@ class LatentGRU(Streaming):
 
 
 class DenseAnalysis(nn.Module):
-    """A code frame's whole spectrum to its latent, `[B, 2, F * s, Q]` to `[B, F, D]`, low rank; it carries phase."""
+    """Low-rank path from a code frame's whole spectrum to the latent, `[B, 2, F * s, Q]` to `[B, F, D]`.
+
+    s is the time stride. The coded phases pass through this path.
+    """
 
     def __init__(self, positions: int, time_stride: int, rank: int, latent_dim: int) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class DenseAnalysis(nn.Module):
 
 
 class DenseSynthesis(nn.Module):
-    """The latent to the whole spectrum of its code frame: `[B, F, D]` to `[B, 2, F * s, Q]`."""
+    """Low-rank path from the latent to the whole spectrum of its code frame, `[B, F, D]` to `[B, 2, F * s, Q]`."""
 
     def __init__(self, positions: int, time_stride: int, rank: int, latent_dim: int) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """The tower's layers: causal convolution, upsampling, normalisation, Snake, and the GRU along time.
 
-Tensors are `[B, F, Q, C]`: batch, frames (time), frequency positions, channels. Channels come last, where norms, GRUs
-and linear layers want them; a convolution turns them round and back. Weights start so that a signal of unit variance
-keeps it, biases start at zero: with PyTorch's defaults the constants drown the signal within a few layers.
+Tensors are `[B, F, Q, C]`: batch, frames (time), frequency positions, channels. Channels come last, as norms, GRUs and
+linear layers need them; a convolution permutes its input and output. Weights are initialised so that a signal of unit
+variance keeps its variance, and biases at zero: with PyTorch's defaults the biases exceed the signal after a few
+layers.
 """
 
 import math
@@ -30,7 +31,7 @@ def linear(inputs: int, outputs: int, gain: float = 1.0, bias: bool = True) -> n
 
 
 def rms(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The level of `x` over axes that are kept with length 1; at least 1e-6."""
+    """The rms of `x` over `axes`, which are kept with length 1; at least 1e-6."""
     return x.square().mean(axes, keepdim=True).clamp_min(1e-12).sqrt()
 
 
@@ -45,8 +46,8 @@ class RMSNorm(nn.RMSNorm):
 class GRU(nn.GRU):
     """One layer along time, `[F, N, inputs]` and a state `[1, N, hidden]` to `[F, N, hidden]` and the next state.
 
-    It starts with orthogonal recurrence and zero biases. To ONNX it goes as that operator; torch's own export would fix
-    the number of frames, and knows only the other of the two kinds of reset gate.
+    Recurrent weights are initialised as orthogonal matrices, biases as zeros. The layer is exported directly as ONNX's
+    GRU operator: PyTorch's own export would fix the number of frames, and supports only the other kind of reset gate.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:
@@ -77,7 +78,7 @@ class GRU(nn.GRU):
 
 
 class CausalConv2d(Streaming):
-    """Convolution that never looks ahead in time, `[B, F, Q, C]` to `[B, F / time stride, Q / frequency stride, C']`.
+    """Convolution that is causal in time, `[B, F, Q, C]` to `[B, F / time stride, Q / frequency stride, C']`.
 
     Args:
         in_channels: C.
@@ -110,7 +111,7 @@ class CausalConv2d(Streaming):
         return (self.zeros(batch, self.context, self.positions, self.conv.in_channels),) if self.context else ()
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Convolve the past and the chunk; keep the tail of both."""
+        """Convolve the stored frames and the chunk; keep the last frames for the next step."""
         if self.context:
             x = torch.cat([state[0], x], dim=1)
             state = (x[:, -self.context :],)
@@ -130,15 +131,15 @@ class Snake2d(nn.Module):
 
 
 def activation(kind: str, channels: int) -> nn.Module:
-    """What follows a layer of the tower: "snake", or "silu", which is one operation instead of five."""
+    """The tower's activation: "snake", or "silu", which is one operation instead of five."""
     return Snake2d(channels) if kind == "snake" else nn.SiLU()
 
 
 class FrameNorm(nn.LayerNorm):
-    """Mean and variance over frequency and channels of one frame, then a gain and bias per position and channel.
+    """Normalise each frame over frequency and channels; then a gain and bias for each position and channel.
 
-    SpecTokenizer's FLNorm: no frame sees another, so it streams. The gains and biases tell the layers that all
-    positions share where on the frequency axis they are.
+    SpecTokenizer's FLNorm. Frames are normalised independently, as streaming requires. Through the gains and biases,
+    the layers whose weights all positions share can tell the positions apart.
     """
 
     def __init__(self, channels: int, positions: int) -> None:
@@ -146,7 +147,7 @@ class FrameNorm(nn.LayerNorm):
 
 
 class FrequencyGRU(Streaming):
-    """A GRU along time whose weights all frequency positions share, `[B, F, Q, C]` to the same shape."""
+    """A GRU along time with weights shared by all frequency positions, `[B, F, Q, C]` to the same shape."""
 
     timing = Timing(receptive_field=math.inf)
 
@@ -176,12 +177,12 @@ class RNN2d(Serial):
             FrameNorm(channels, positions),
             nn.Tanh(),
             FrequencyGRU(channels, positions),
-            linear(channels, channels),  # which is what a 1x1 convolution is, channels last
+            linear(channels, channels),  # equal to a 1x1 convolution with channels last
             activation(kind, channels),
         )
 
     def as_residual(self) -> Residual:
-        """Wrap in a residual path and start as the identity: the 1x1 convolution begins at zero."""
+        """Wrap in a residual path and start as the identity: the 1x1 convolution is initialised to zero."""
         mix = self.layers[3]
         assert isinstance(mix, nn.Linear)
         nn.init.zeros_(mix.weight)
@@ -213,7 +214,7 @@ class DepthToSpace(Streaming):
         self.timing = Timing(Fraction(1, stride[0]))
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Rearrange; nothing is computed."""
+        """Rearrange the values."""
         batch, frames, positions, channels = x.shape
         st, sq = self.stride
         x = x.reshape(batch, frames, positions, st, channels // st).transpose(2, 3)
@@ -223,17 +224,18 @@ class DepthToSpace(Streaming):
 class FrequencyUp(Serial):
     """Causal convolution -> depth to space -> activation (SpecTokenizer's F_up, sub-pixel form).
 
-    With 2 taps along an axis this is the transposed convolution of kernel `2 * stride`, with one stateful primitive and
-    no overlap-add. A frequency kernel wider than the stride reaches its neighbours by a depthwise convolution over the
-    fine positions, which costs a tenth of more taps at the coarse ones; it starts as the identity.
+    With 2 taps along an axis this equals a transposed convolution of kernel `2 * stride`, but needs no overlap-add: the
+    causal convolution is its only layer with a state. If the frequency kernel is wider than the stride, a depthwise
+    convolution over the fine positions is added, which starts as the identity; it costs a tenth of what more taps at
+    the coarse positions would.
 
     Args:
         in_channels: C.
         out_channels: C'.
-        kernel: (time, frequency) of the transposed convolution that this stands for.
+        kernel: (time, frequency) of the equivalent transposed convolution.
         positions: Q of the input.
         stride: (time, frequency).
-        kind: of the activation.
+        kind: the activation, "snake" or "silu".
     """
 
     def __init__(

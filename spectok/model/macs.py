@@ -17,11 +17,12 @@ COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GRU, QueryAttention, Mamba, BandS
 
 
 def macs_per_second(codec: "Codec") -> dict[str, float]:
-    """Multiply-accumulates per second of audio, of "encoder" and "decoder".
+    """Multiply-accumulates per second of audio, for "encoder" and "decoder".
 
-    The standard count: linear layers, convolutions, GRUs and the attention's matrix products, upsampling at its input
-    rate; the Fourier transforms (1 MMAC/s as fast ones, ten times that as the matrices that they are here), the
-    postfilter's means (8 MMAC/s), the search of a learned codebook and elementwise operations are left out.
+    Counted are linear layers, convolutions, GRUs and the attention's matrix products; upsampling is counted at its
+    input rate. Not counted are the Fourier transforms (1 MMAC/s as fast transforms, ten times that as the matrix
+    products used here), the postfilter's means (8 MMAC/s), the search of a learned codebook, and elementwise
+    operations.
     """
     counts = {"encoder": 0.0, "decoder": 0.0}
     frames = math.ceil(codec.config.frame_rate)
@@ -30,7 +31,7 @@ def macs_per_second(codec: "Codec") -> dict[str, float]:
     def hook(side: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         counts[side] += _macs(module, inputs[0], output)
 
-    # The learnable queries' own projection does not depend on the audio: it is folded into a constant.
+    # The projection of the learnable queries does not depend on the audio; it is a constant and not counted.
     attentions = [module for module in codec.modules() if isinstance(module, QueryAttention)]
     constant = {attention.to_query for attention in attentions if attention.adaptive}
     for side in counts:

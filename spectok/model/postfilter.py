@@ -1,4 +1,4 @@
-"""The postfilter: more contrast for the part of the spectrum whose phases the codes do not tell."""
+"""The postfilter: raises the contrast of the part of the spectrum whose phases the codes do not carry."""
 
 import torch
 from torch import Tensor, nn
@@ -9,23 +9,23 @@ from spectok.config import ExcitationConfig, SpectrumConfig
 class Postfilter(nn.Module):
     """Raise the peaks of a decoded spectrum above a frequency and lower its valleys.
 
-    A codec of few bits is trained to give the spectrum that is nearest to the original on average, and an average is
-    smoother than any original. Each bin above `config.above` is multiplied by `(|S| / m)^contrast`, where m is the
-    geometric mean of |S| over the bins that are at most `REACH` away. A second factor, from the same bins, gives them
-    the power that they had before. Other codecs filter the decoded audio to the same end (J.-H. Chen and A. Gersho,
-    "Adaptive postfiltering for quality enhancement of coded speech", IEEE Transactions on Speech and Audio Processing
-    3 (1), 1995).
+    A codec at a low bitrate is trained to output the spectrum that is nearest to the original on average, and an
+    average is smoother than any original. Each bin above `config.above` is multiplied by `(|S| / m)^contrast`, where m
+    is the geometric mean of |S| over the bins that are at most `REACH` away. A second factor, computed from the same
+    bins, restores their mean power. Other codecs filter the decoded audio for the same purpose (J.-H. Chen and A.
+    Gersho, "Adaptive postfiltering for quality enhancement of coded speech", IEEE Transactions on Speech and Audio
+    Processing 3 (1), 1995).
 
-    Training does without it: a network that heard it would learn to undo it.
+    Training does not use it, because the network would learn to undo it.
 
     Args:
-        config: of the excitation; `contrast` is the exponent.
-        spectrum: of the codec.
+        config: the excitation's configuration; `contrast` is the exponent.
+        spectrum: the configuration of the codec's spectrum.
         sample_rate: in Hz.
     """
 
     REACH = 3000.0  # Hz
-    FLOOR = 1e-14  # power of a bin, a ten-thousandth of what rounding to 16 bits leaves in each
+    FLOOR = 1e-14  # added to the power of each bin: a ten-thousandth of the power of 16-bit rounding noise
 
     def __init__(self, config: ExcitationConfig, spectrum: SpectrumConfig, sample_rate: int) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class Postfilter(nn.Module):
         self.first = config.first_bin(spectrum.n_fft, sample_rate)
         places = torch.arange(spectrum.positions)
         near = ((places - places[:, None]).abs() * (sample_rate / spectrum.n_fft) <= self.REACH).float()
-        mean = (near / near.sum(0)).half().float()  # of the bins around each, [Q, Q]
+        mean = (near / near.sum(0)).half().float()  # averages the bins around each bin, [Q, Q]
         self.register_buffer("mean", mean, persistent=False)
         self.mean: Tensor
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """Filter each frame by itself, `[B, 2, F, Q]` to the same shape."""
+        """Filter each frame independently, `[B, 2, F, Q]` to the same shape."""
         power = spectrum.square().sum(1) + self.FLOOR  # [B, F, Q]
         level = torch.log(power)
         raised = power * torch.exp(self.contrast * (level - level @ self.mean))

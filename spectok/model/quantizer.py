@@ -1,7 +1,7 @@
-"""The one codebook, read K times a frame: `latent` `[B, F, K, D]` to codes `[B, F, K]` and back.
+"""The one codebook, used K times per frame: latent `[B, F, K, D]` to codes `[B, F, K]` and back.
 
-Two kinds with one interface: `encode` and `decode` for inference, `forward` for training, and `update_`, which the
-training loop calls after each optimiser step: only there may a codebook change.
+Both kinds have the same interface: `encode` and `decode` for inference, `forward` for training, and `update_`, which
+the training loop calls after each optimiser step. Only `update_` changes the codebook.
 """
 
 from typing import NamedTuple
@@ -14,28 +14,28 @@ from spectok.config import QuantizerConfig
 
 
 class Quantized(NamedTuple):
-    """What a quantizer returns in training."""
+    """The output of a quantizer in training."""
 
-    quantized: Tensor  # [B, F, K, D], gradients pass straight through
-    latent: Tensor  # [B, F, K, D], what was quantized
+    quantized: Tensor  # [B, F, K, D], with straight-through gradients
+    latent: Tensor  # [B, F, K, D], the input of the quantizer
     codes: Tensor  # [B, F, K], int64
-    commitment_loss: Tensor  # scalar; 0 where the codebook is fixed
+    commitment_loss: Tensor  # scalar; 0 for a fixed codebook
 
 
 class FSQuantizer(nn.Module):
     """Finite scalar quantization (FSQ, arXiv 2309.15505), symmetric about zero (arXiv 2411.19842, section 3.2).
 
-    The codebook is a grid and has no parameters: nothing to collapse, nothing to revive. Latents pass through tanh,
-    so an rms of about 1.2 uses four levels evenly.
+    The codebook is a fixed grid without parameters, so no entries fall out of use or need to be replaced. Latents pass
+    through tanh; four levels are used evenly at an rms of about 1.2.
     """
 
-    PASSING = ()  # buffers that change in training, and that no release needs
+    TRAINING_BUFFERS = ()  # names of the buffers that only training needs; they are not part of a release
 
     def __init__(self, config: QuantizerConfig) -> None:
         super().__init__()
         self.fsq = FSQ(list(config.levels), preserve_symmetry=True)
         self.register_buffer("reach", (torch.tensor(config.levels) - 1) / 2, persistent=False)
-        self.reach: Tensor  # half of each dimension's range, in steps of the grid, [D]
+        self.reach: Tensor  # half of each dimension's range, in grid steps, [D]
 
     def forward(self, latent: Tensor) -> Quantized:
         """Quantize for training."""
@@ -44,17 +44,17 @@ class FSQuantizer(nn.Module):
 
     def encode(self, latent: Tensor) -> Tensor:
         """Codes `[B, F, K]` of a latent `[B, F, K, D]`."""
-        digits = torch.floor(self._scaled(latent, 0.5))  # what the library does, in a fifth of its operations
+        digits = torch.floor(self._scaled(latent, 0.5))  # as the library does, with a fifth of the operations
         codes: Tensor = digits @ self.fsq._basis.to(digits.dtype)
         return codes.long()
 
     def margin(self, latent: Tensor) -> Tensor:
-        """How far each latent is from another code, in steps of the grid: `[B, F, K]`, at most 0.5."""
+        """Distance of each latent to the nearest boundary between codes, in grid steps: `[B, F, K]`, at most 0.5."""
         scaled = self._scaled(latent, 0.0)
         return (scaled - torch.floor(scaled) - 0.5).abs().amin(-1)
 
     def _scaled(self, latent: Tensor, offset: float) -> Tensor:
-        """In steps of the grid, from `offset` to the number of levels less 1 above it."""
+        """The latent in grid steps, from `offset` to `offset` plus the number of levels minus 1."""
         return torch.tanh(latent) * self.reach + (self.reach + offset)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -62,20 +62,20 @@ class FSQuantizer(nn.Module):
         return nn.functional.embedding(codes, self.fsq.implicit_codebook)
 
     def update_(self, latent: Tensor, codes: Tensor) -> None:
-        """The grid never changes."""
+        """Do nothing: the grid is fixed."""
 
 
 class VectorQuantizer(nn.Module):
-    """Nearest entry of a learned codebook (SpecTokenizer, section 2.3): moving averages, expiry, and a data pool.
+    """Nearest entry of a learned codebook (SpecTokenizer, section 2.3): moving averages, expiry, and a pool of latents.
 
     A batch is far smaller than a large codebook, so k-means initialisation (50 iterations) and the replacement of
-    expired entries draw from a pool of the last `pool_size` latents. Replacing an entry resets its moving averages
-    too: where only the entry is edited, the next average undoes it and the code stays dead. Until the pool is full
-    for the first time, training passes latents through unquantized. The factorised lookup, a few dimensions wide, is
-    the projection before and after the quantizer.
+    expired entries draw from a pool of the last `pool_size` latents. Replacing an entry also resets its moving
+    averages; otherwise the next update would restore the unused entry. Until the pool is full for the first time,
+    training passes latents through unquantized. The lookup has few dimensions (factorised codes): the encoder and the
+    decoder project to and from them.
     """
 
-    PASSING = ("pool", "pooled")
+    TRAINING_BUFFERS = ("pool", "pooled")
 
     def __init__(self, config: QuantizerConfig) -> None:
         from vector_quantize_pytorch.vector_quantize_pytorch import Codebook
@@ -102,24 +102,25 @@ class VectorQuantizer(nn.Module):
         return bool(self.codebook.initted)
 
     def forward(self, latent: Tensor) -> Quantized:
-        """Quantize for training, gradients straight through; nothing is updated."""
+        """Quantize for training, with straight-through gradients; the codebook is not updated."""
         codes = self.encode(latent)
         nearest = self.decode(codes) if self.is_ready else latent.detach()
         commitment = nn.functional.mse_loss(latent, nearest)
         return Quantized(latent + (nearest - latent).detach(), latent, codes, commitment)
 
     def encode(self, latent: Tensor) -> Tensor:
-        """Codes `[B, F, K]` of a latent `[B, F, K, D]`: the nearest entry, the lowest code of equally near ones."""
+        """Codes `[B, F, K]` of a latent `[B, F, K, D]`: the nearest entry; of equally near ones, the first."""
         return self._distances(latent).argmin(1).view(latent.shape[:3])
 
     def margin(self, latent: Tensor) -> Tensor:
-        """How far each latent is from another code: `[B, F, K]`, half of what the second nearest entry is further."""
+        """Half of the difference between the distances to the second nearest and the nearest entry, `[B, F, K]`."""
         nearest = self._distances(latent).topk(2, largest=False).values
         return ((nearest[:, 1] - nearest[:, 0]) / 2).view(latent.shape[:3])
 
     def _distances(self, latent: Tensor) -> Tensor:
         entries: Tensor = self.codebook.embed[0]
-        if torch.onnx.is_in_onnx_export():  # which has no cdist; squared, and without what all entries share
+        if torch.onnx.is_in_onnx_export():
+            # ONNX has no cdist: squared distances, without the term that is the same for all entries.
             return entries.square().sum(1) - 2 * latent.flatten(0, 2) @ entries.T
         # Without the matrix product the distances do not depend on how many latents are looked up at once.
         mode = "donot_use_mm_for_euclid_dist"
@@ -143,15 +144,15 @@ class VectorQuantizer(nn.Module):
         self.codebook.track_cluster_size_and_embed_avg(rows[None], one_hot[None])
         self.codebook.update_ema()
         expired = self.codebook.cluster_size < self.codebook.threshold_ema_dead_code
-        if expired.any() and self.pooled >= len(self.pool):  # after a fresh start from weights it must fill first
+        if expired.any() and self.pooled >= len(self.pool):  # not yet when training starts from weights
             self.codebook.replace(self.pool[None], expired)
 
 
 class SoftLimit(nn.Module):
-    """Keep a frame's latent within the quantizer's reach: `x / sqrt(1 + rms² / limit²)`, rms over the last axis.
+    """Limit a frame's latent to the range of the quantizer: `x / sqrt(1 + rms² / limit²)`, rms over the last axis.
 
-    Quiet frames stay quiet, so loudness passes; a plain normalisation would erase it. Without a bound the latent grows
-    until the quantizer's tanh saturates and training stands still.
+    Quiet frames stay quiet, so that loudness is preserved; a plain normalisation would remove it. Without a limit the
+    latent grows until the quantizer's tanh saturates and training makes no progress.
     """
 
     def __init__(self, width: int, limit: float = 1.5) -> None:
@@ -161,5 +162,5 @@ class SoftLimit(nn.Module):
         self.power = limit**2
 
     def forward(self, latent: Tensor) -> Tensor:
-        """`[..., width]` to the same shape, rms below `limit`: what a normalisation with a large epsilon is."""
+        """`[..., width]` to the same shape, rms below `limit`; equal to an RMS normalisation with a large epsilon."""
         return nn.functional.rms_norm(latent.to(self.limit.dtype), self.limit.shape, self.limit, self.power)

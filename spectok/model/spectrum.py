@@ -1,9 +1,9 @@
 r"""Audio to spectrum and back: causal STFT, inverse STFT and the power law, as streaming layers.
 
-    analysis window   ____/‾‾‾‾‾‾‾‾‾‾\      n_fft samples, the newest at the right
-    synthesis window          /‾‾‾‾‾‾\      its last synthesis_length samples: only these wait for later frames
+    analysis window   ____/‾‾‾‾‾‾‾‾‾‾\      n_fft samples, the newest on the right
+    synthesis window          /‾‾‾‾‾‾\      its last synthesis_length samples: the only ones that overlap later frames
 
-A long past sharpens the frequency resolution, a short synthesis window keeps the delay at
+The long analysis window gives a fine frequency resolution; the short synthesis window keeps the delay at
 `synthesis_length - hop_length` samples. The product of both windows is a Hann window, which overlap-adds to one.
 """
 
@@ -20,9 +20,10 @@ from spectok.model.streaming import State, Streaming, Timing
 
 
 def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
-    """Analysis window `[n_fft]` and synthesis window `[synthesis_length]`, float64; both root of Hann if equally long.
+    """Analysis window `[n_fft]` and synthesis window `[synthesis_length]`, float64.
 
-    Between them they hold the transform's scale: a spectrum of white noise of variance 1 has variance 1.
+    If both are equally long, each is the square root of a Hann window. They are scaled so that the spectrum of white
+    noise of variance 1 has variance 1.
     """
     n_fft, overlap = config.n_fft, config.synthesis_length
     fall = overlap // 2
@@ -37,16 +38,16 @@ def windows(config: SpectrumConfig) -> tuple[Tensor, Tensor]:
 
 
 class FourierMatrix(NamedTuple):
-    """A windowed Fourier transform, or its inverse, as the factors of a matrix, of which an exported graph makes it.
+    """A windowed Fourier transform, or its inverse, as factors: an exported graph holds these and computes the matrix.
 
-    A few hundred samples times a matrix cost less than to start a fast transform, and a matrix runs everywhere.
+    For a few hundred samples, a matrix product takes less time than a fast transform, and every engine supports it.
     """
 
     left: Tensor  # [I, 1], float64
-    rows: Tensor  # [I, 1], int64: numbers of samples, or of bins
-    columns: Tensor  # [1, J], int64: the other of the two
+    rows: Tensor  # [I, 1], int64: numbers of samples (inverse: of bins)
+    columns: Tensor  # [1, J], int64: numbers of bins (inverse: of samples)
     offsets: Tensor  # [I, 1] or [1, J], int64: 0 for a real part, n_fft for an imaginary one
-    waves: Tensor  # [2 * n_fft], float64: a period of the cosine, and of the negative sine
+    waves: Tensor  # [2 * n_fft], float64: a period of the cosine, then of the negative sine
     right: Tensor  # [1, J], float64
 
     def product(self) -> Tensor:
@@ -61,12 +62,12 @@ def matrices(
 
     Args:
         config: lengths of frame and windows.
-        positions: the bin above the highest there is; the others are taken for zeros. By default `n_fft // 2 + 1`.
-        first: the lowest bin there is; Q is `positions - first`.
+        positions: the highest bin used plus 1, by default `n_fft // 2 + 1`; all other bins count as zero.
+        first: the lowest bin used; Q is `positions - first`.
 
     Returns:
-        From samples to real parts, then imaginary parts, `[n_fft, 2 * Q]`; and back to the samples of the synthesis
-        window, `[2 * Q, synthesis_length]`.
+        The transform from samples to real parts, then imaginary parts, `[n_fft, 2 * Q]`; and its inverse to the samples
+        of the synthesis window, `[2 * Q, synthesis_length]`.
     """
     n_fft = config.n_fft
     analysis, synthesis = windows(config)
@@ -75,7 +76,7 @@ def matrices(
     samples = torch.arange(n_fft)
     bins = torch.arange(n_fft // 2 + 1)[first:positions]
     offsets = torch.arange(2).repeat_interleave(len(bins)) * n_fft
-    shares = torch.where(bins * 2 % n_fft == 0, 1.0, 2.0).double() / n_fft  # a bin in between stands for two
+    shares = torch.where(bins * 2 % n_fft == 0, 1.0, 2.0).double() / n_fft  # inner bins count for two
     bins, shares = bins.repeat(2), shares.repeat(2)
     ones = torch.ones(1, len(bins), dtype=torch.float64)
     return (
@@ -109,14 +110,14 @@ class STFT(Streaming):
     def __init__(self, config: SpectrumConfig, positions: int | None = None, first: int = 0) -> None:
         super().__init__()
         self.n_fft, self.hop_length = config.n_fft, config.hop_length
-        self.hops = -(-config.n_fft // config.hop_length)  # that a frame reaches into
+        self.hops = -(-config.n_fft // config.hop_length)  # that a frame spans
         self.timing = Timing(Fraction(self.hop_length), receptive_field=self.n_fft)
         self.fourier = matrices(config, positions, first)[0]
         self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
-        """The hops before the newest of a frame: `[B, n_fft - hop_length]`, rounded up to whole hops."""
+        """The past samples of a frame: `[B, n_fft - hop_length]`, rounded up to whole hops."""
         return (self.zeros(batch, (self.hops - 1) * self.hop_length),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -140,21 +141,21 @@ class InverseSTFT(Streaming):
     def __init__(self, config: SpectrumConfig, positions: int | None = None) -> None:
         super().__init__()
         self.hop_length, self.overlap = config.hop_length, config.synthesis_length
-        past = Fraction(self.overlap, self.hop_length) - 1  # frames that reach into the newest one's first hop
+        past = Fraction(self.overlap, self.hop_length) - 1  # earlier frames that overlap the first hop of a frame
         self.timing = Timing(Fraction(1, self.hop_length), past, int(past) + 1)
         self.fourier = matrices(config, positions)[1]
         self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.matrix: Tensor
 
     def init_state(self, batch: int) -> State:
-        """The frames that reach into the next hop: `[B, synthesis_length / hop_length - 1, synthesis_length]`."""
+        """The frames that overlap the next hop: `[B, synthesis_length / hop_length - 1, synthesis_length]`."""
         return (self.zeros(batch, self.overlap // self.hop_length - 1, self.overlap),)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return hop_length finished samples for each."""
         frames = torch.cat([state[0], _transform(x.transpose(1, 2).flatten(2), self.matrix)], dim=1)
         past = state[0].shape[1]
-        # Each frame is cut into hops; a finished hop is the last of the oldest frame, the one before of the next, ...
+        # A finished hop is the sum of the last hop of the oldest frame, the last but one of the next frame, and so on.
         hops = frames.split(self.hop_length, dim=2)
         parts = (hops[past - i][:, i : i - past or None] for i in range(past + 1))
         return functools.reduce(torch.add, parts).flatten(1), (frames[:, -past:],)
@@ -164,7 +165,7 @@ class PowerLaw:
     """Compression `|s|^(1/p)` and expansion `|s|^p` with the phase kept (SpecTokenizer's DRC and DRE, equation 1).
 
     Spectra are `[B, 2, F, Q]`, real and imaginary part as channels. A floor under the magnitude keeps the gradients
-    finite at silence, where `|s|^(1/p)` has none; from 1e-6 of full scale up nothing is changed by it.
+    finite at silence, where `|s|^(1/p)` has no derivative; magnitudes of 1e-6 of full scale and more are not changed.
     """
 
     FLOOR = 1e-6

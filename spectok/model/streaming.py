@@ -1,14 +1,14 @@
-"""The streaming contract: one implementation per layer, and the state is data.
+"""The streaming contract: each layer has one implementation, and its state is an argument.
 
     offline     y        = layer(audio)                   one big step from the zero state
     streaming   y0, s1   = layer.step(chunk0, s0)
-                y1, s2   = layer.step(chunk1, s1)         cat(y0, y1, ...) equals y, for every way of cutting
+                y1, s2   = layer.step(chunk1, s1)         cat(y0, y1, ...) equals y for all chunk sizes
 
-The zero state is the zero padding on the left, so the start of a stream is not special. A state is a nested tuple of
-tensors whose first axis is the batch; it is passed in and returned, never held by the module and never written to, and
-its structure, shapes and dtypes never change. A layer without memory has the state `()`.
+The zero state stands for zero padding on the left, so the start of a stream needs no special case. A state is a nested
+tuple of tensors whose first axis is the batch; it is passed in and returned, never held by the module and never written
+to, and its structure, shapes and dtypes never change. A layer without memory has the state `()`.
 
-Each layer declares its `Timing`; `contract.py` checks that a layer is what it says.
+Each layer declares its `Timing`; `contract.py` checks that the declaration is true.
 """
 
 import itertools
@@ -52,9 +52,9 @@ class Timing:
         return int(self.block / self.time_stride)
 
     def then(self, later: "Timing") -> "Timing":
-        """The timing of a layer with this timing, followed by one with another."""
+        """The timing of a layer with this timing followed by a layer with the timing `later`."""
         block = self.block * (later.block // math.gcd(self.outputs, later.block))
-        between = int(block / self.time_stride)  # steps between the two layers for a block of both
+        between = int(block / self.time_stride)  # steps that the first layer passes to the second in a block of both
         reach = later.receptive_field + between - later.block
         blocks = math.ceil(reach / self.outputs) if math.isfinite(reach) else math.inf
         return Timing(
@@ -66,7 +66,7 @@ class Timing:
 
 
 def in_series(layers: Iterable[nn.Module]) -> Timing:
-    """The timing of layers one after another. Modules that are not `Streaming` leave time as it is."""
+    """The timing of layers one after another. Modules that are not `Streaming` do not change it."""
     timing = Timing()
     for layer in layers:
         timing = timing.then(layer.timing) if isinstance(layer, Streaming) else timing
@@ -74,7 +74,7 @@ def in_series(layers: Iterable[nn.Module]) -> Timing:
 
 
 class Streaming(nn.Module):
-    """A causal layer. Subclasses write `step`, `init_state` if they have a state, and `timing` if it is another."""
+    """A causal layer. Subclasses define `step`, `init_state` if they have a state, and `timing` if it differs."""
 
     timing = Timing()
 
@@ -127,7 +127,9 @@ class Residual(Streaming):
         super().__init__()
         self.layer = layer
         self.timing = layer.timing
-        assert self.timing.time_stride == 1 and self.timing.latency == 0, "input and output must be of the same time"
+        assert self.timing.time_stride == 1 and self.timing.latency == 0, (
+            "a residual path needs a layer without time stride and latency"
+        )
 
     def init_state(self, batch: int) -> State:
         """The layer's zero state."""

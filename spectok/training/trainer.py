@@ -307,7 +307,7 @@ class Trainer:
     def _passing_buffers(self) -> dict[str, Tensor]:
         """What training needs and a release does not: the quantizer's pool of recent latents."""
         quantizer = self.codec.quantizer
-        return {f"quantizer.{name}": getattr(quantizer, name) for name in quantizer.PASSING}
+        return {f"quantizer.{name}": getattr(quantizer, name) for name in quantizer.TRAINING_BUFFERS}
 
     def _set_learning_rate(self) -> float:
         optim = self.config.optim

@@ -1,1 +1,1 @@
-"""The frequency axis to a few vectors and back: learnable queries, or one of the forms that they are compared with."""
+"""Compression of the frequency axis by learnable queries, or by one of the methods that they are compared with."""

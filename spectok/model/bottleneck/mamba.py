@@ -1,4 +1,4 @@
-"""Mamba's selective scan in plain PyTorch, for the few dozen frequency positions of a frame."""
+"""Mamba's selective scan in plain PyTorch, for sequences of a few dozen frequency positions."""
 
 import math
 
@@ -12,9 +12,9 @@ class Mamba(nn.Module):
     """One direction of a selective state space, `[N, L, width]` to the same shape (arXiv 2312.00752, algorithm 2).
 
     Args:
-        width: of the sequence; the block is no wider (expand 1).
-        states: of each channel.
-        taps: of the depthwise convolution before the scan.
+        width: channels of the sequence, and inside the block (an expansion of 1).
+        states: state variables of each channel.
+        taps: length of the depthwise convolution before the scan.
     """
 
     def __init__(self, width: int, states: int = 8, taps: int = 4) -> None:
@@ -24,13 +24,13 @@ class Mamba(nn.Module):
         self.conv = nn.Conv1d(width, width, taps, groups=width)
         self.to_parameters = linear(width, self.rank + 2 * states, bias=False)
         self.to_step = linear(self.rank, width)
-        steps = torch.exp(torch.linspace(math.log(1e-2), 0.0, width))  # of short sequences, so longer than Mamba's
+        steps = torch.exp(torch.linspace(math.log(1e-2), 0.0, width))  # longer steps than Mamba's, for short sequences
         unit_gain_(self.conv)
         with torch.no_grad():
-            self.to_step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # softplus of it is `steps`
+            self.to_step.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
         self.log_decay = nn.Parameter(torch.arange(1.0, states + 1).log().repeat(width, 1))
         self.skip = nn.Parameter(torch.ones(width))
-        self.out = linear(width, width, gain=4.0, bias=False)  # the two gates leave a quarter of the level
+        self.out = linear(width, width, gain=4.0, bias=False)  # the two gates reduce the level to a quarter
 
     def forward(self, x: Tensor) -> Tensor:
         """Run from the first position to the last."""
@@ -48,7 +48,7 @@ class Mamba(nn.Module):
 
         Args:
             u: `[N, L, width]`.
-            step: of the discretisation, `[N, L, width]`, positive.
+            step: step size of the discretisation, `[N, L, width]`, positive.
             inward: B, `[N, L, states]`.
             outward: C, `[N, L, states]`.
         """
@@ -66,7 +66,7 @@ class Mamba(nn.Module):
 
 
 class TwoWayMamba(nn.Module):
-    """The sum of a scan up and a scan down: every position hears all others, `[N, L, width]` to the same shape."""
+    """The sum of a scan up and a scan down: each position depends on all others, `[N, L, width]` to the same shape."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

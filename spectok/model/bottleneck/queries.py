@@ -1,16 +1,16 @@
-"""The frequency bottleneck: a frame's Q positions become one vector, and one vector Q positions.
+"""The frequency bottleneck: compresses the Q positions of a frame to one vector, and expands it again.
 
-`Compression` folds the positions of a frame into K vectors by a mixer and projects them to the latent; `Expansion` is
-the mirror. The mixers are the family: each maps `[N, Q, C]` to `[N, K, C]`, or back, for N frames that do not see one
-another, so none has a state. Each keeps loudness: a louder frame gives the same output, louder.
+`Compression` reduces the positions of a frame to `num_queries` vectors by a mixer and projects them to the latent;
+`Expansion` is the mirror. There are several mixers, for comparison. Each maps `[N, Q, C]` to `[N, num_queries, C]`, or
+back, for N independent frames, so that none has a state. Each preserves loudness: scaling its input scales its output.
 
 | kind | mixer | source |
 |---|---|---|
 | query | `QueryAttention`: learnable queries attend to the positions | Spectral Feature Compression, arXiv 2602.08671 |
-| mamba | `QueryScan`: queries among the positions of a two-way selective scan | the same |
+| mamba | `QueryScan`: a two-way selective scan over positions and queries | the same |
 | band_split | `BandSplit`, `BandMerge`: a linear layer for each band | Band-Split RNN, arXiv 2209.15174 |
 | band_conv | `BandConvolution`, `BandTransposed`: a grouped convolution over the bands | |
-| flat | none: the positions are laid end to end and projected | SpecTokenizer, whose strides leave but one |
+| flat | none: all positions are concatenated and projected | SpecTokenizer, whose strides leave one position |
 """
 
 import math
@@ -26,40 +26,40 @@ from spectok.model.layers import RMSNorm, linear, rms
 
 
 class Compression(nn.Module):
-    """`[B, F, Q, C]` to one vector per frame, `[B, F, D]`: a mixer leaves K positions, whose channels are projected."""
+    """`[B, F, Q, C]` to one vector per frame, `[B, F, D]`: a mixer to `num_queries` positions, then a projection."""
 
     def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
         super().__init__()
         self.mixer = _mixer(config, channels, positions, sample_rate, inverse=False)
-        self.project = _projection(_count(config, positions) * channels, latent_dim)
+        self.project = _projection(_num_queries(config, positions) * channels, latent_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compress every frame on its own."""
+        """Compress each frame independently."""
         y: Tensor = self.project(self.mixer(x.flatten(0, 1)).reshape(*x.shape[:2], -1))
         return y
 
 
 class Expansion(nn.Module):
-    """`[B, F, D]` to `[B, F, Q, C]`: the mirror of `Compression`, with queries of its own where it has any.
+    """`[B, F, D]` to `[B, F, Q, C]`: the mirror of `Compression`, with separate queries.
 
-    Queries computed from the encoder, as SFC's adaptive ones are, would bypass the quantizer.
+    Queries computed from the encoder's input, as in SFC's adaptive variant, would bypass the quantizer.
     """
 
     def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
         super().__init__()
-        self.project = _projection(latent_dim, _count(config, positions) * channels)
+        self.project = _projection(latent_dim, _num_queries(config, positions) * channels)
         self.mixer = _mixer(config, channels, positions, sample_rate, inverse=True)
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Expand every frame on its own."""
+        """Expand each frame independently."""
         batch, frames, _ = x.shape
         tokens = self.project(x).reshape(batch * frames, -1, self.channels)
         y: Tensor = self.mixer(tokens)
         return y.reshape(batch, frames, -1, self.channels)
 
 
-def _count(config: BottleneckConfig, positions: int) -> int:
+def _num_queries(config: BottleneckConfig, positions: int) -> int:
     return positions if config.kind == "flat" else config.queries
 
 
@@ -82,15 +82,15 @@ def _mixer(config: BottleneckConfig, channels: int, positions: int, sample_rate:
 
 
 class PositionalBias(nn.Module):
-    """What each query of each head adds to its scores: `[heads, K, Q]`, or `[heads, Q, K]` if inverse.
+    """Bias added to the attention scores: `[heads, num_bands, Q]`, or `[heads, Q, num_bands]` if inverse.
 
     Args:
-        kind: "none", zero; "matrix", learnable, which starts from SFC's bias P (bands.py); "mask", 0 inside the query's
+        kind: "none": zero; "matrix": learnable, initialised to SFC's bias P (bands.py); "mask": 0 inside the query's
             band and minus infinity outside it.
-        edges: of the bands, `[K, 2]`.
+        edges: the edges of the bands, `[num_bands, 2]`.
         positions: Q.
-        heads: how many.
-        inverse: whether positions ask and bands answer.
+        heads: the number of attention heads.
+        inverse: False if the bands attend to the positions, True if the positions attend to the bands.
     """
 
     def __init__(self, kind: str, edges: Edges, positions: int, heads: int, inverse: bool) -> None:
@@ -102,19 +102,19 @@ class PositionalBias(nn.Module):
         if kind == "mask":
             start = torch.where(torch.from_numpy(membership(edges, positions)), 0.0, -math.inf)
         start = start.T if inverse else start
-        self.queries = len(start)
+        self.num_queries = len(start)
         if kind == "matrix":
             self.matrix = nn.Parameter(start.expand(heads, -1, -1).clone())
         else:
             self.register_buffer("matrix", start.expand(heads, -1, -1).clone(), persistent=False)
 
     def forward(self) -> Tensor:
-        """The bias."""
+        """Return the bias."""
         return self.matrix
 
 
 class SwiGLU(nn.Module):
-    """`W_out (silu(W_gate x) * W_in x)` on the last axis; starts at zero, to be used beside a direct path."""
+    """`W_out (silu(W_gate x) * W_in x)` on the last axis; its output starts at zero, for use in a residual path."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -136,16 +136,16 @@ class QueryAttention(nn.Module):
     3-5, with E in place of RMSNorm(E) in the values); no residual path around the attention.
 
     Args:
-        bias: P, and with it the numbers of queries, tokens and heads.
-        width: of tokens and queries; a multiple of the heads.
-        adaptive: without, the scores are P alone: nothing is left of the queries but their biases.
+        bias: P; it defines the numbers of queries, tokens and heads.
+        width: channels of tokens and queries; a multiple of the number of heads.
+        adaptive: whether the scores depend on queries and tokens; if not, they are P alone.
     """
 
     def __init__(self, bias: PositionalBias, width: int, adaptive: bool = True) -> None:
         super().__init__()
         self.bias, self.width, self.adaptive = bias, width, adaptive
         if adaptive:
-            self.queries = nn.Parameter(torch.randn(bias.queries, width))
+            self.queries = nn.Parameter(torch.randn(bias.num_queries, width))
             self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
             self.to_query, self.to_key = linear(width, width, bias=False), linear(width, width, bias=False)
         self.to_value, self.to_out = linear(width, width, bias=False), linear(width, width, bias=False)
@@ -158,7 +158,7 @@ class QueryAttention(nn.Module):
         return y
 
     def _mixed(self, tokens: Tensor) -> Tensor:
-        if self.adaptive and torch.onnx.is_in_onnx_export():  # one operator for ten
+        if self.adaptive and torch.onnx.is_in_onnx_export():  # one operator instead of ten
             query = self.to_query(self.query_norm(self.queries)).expand(tokens.shape[0], -1, -1)
             key, value, heads = self.to_key(self.key_norm(tokens)), self.to_value(tokens), self.bias.heads
             mixed, *_ = torch.onnx.ops.attention(query, key, value, self.bias(), q_num_heads=heads, kv_num_heads=heads)
@@ -166,7 +166,7 @@ class QueryAttention(nn.Module):
         return (self.attention(tokens) @ self._split(self.to_value(tokens))).transpose(1, 2).flatten(2)
 
     def attention(self, tokens: Tensor) -> Tensor:
-        """Where each query looks: `[N, tokens, width]` to weights `[N, heads, queries, tokens]` that sum to 1."""
+        """The attention of each query: `[N, tokens, width]` to weights `[N, heads, queries, tokens]` that sum to 1."""
         if not self.adaptive:
             return torch.softmax(self.bias(), dim=-1).expand(tokens.shape[0], -1, -1, -1)
         query = self._split(self.to_query(self.query_norm(self.queries))[None])  # [1, heads, queries, d]
@@ -179,27 +179,27 @@ class QueryAttention(nn.Module):
         return heads.transpose(1, 2)  # [N, heads, tokens, d]
 
     def macs(self, rows: int, tokens: int) -> int:
-        """Multiply-accumulates of the matrix products of the attention itself, for `rows` frames: scores and mixing."""
-        return (1 + self.adaptive) * rows * tokens * self.bias.queries * self.width
+        """Multiply-accumulates of the attention's matrix products (scores and mixing) for `rows` frames."""
+        return (1 + self.adaptive) * rows * tokens * self.bias.num_queries * self.width
 
 
 class QueryScan(nn.Module):
-    """Learnable queries among the tokens of one frame, all scanned both ways along frequency; the queries are kept.
+    """A two-way scan along frequency over the tokens of a frame and learnable queries; the outputs are at the queries.
 
-    SFC-Mamba: K queries at the middles of their bands among Q positions (arXiv 2602.08671, section III-C), or, inverse,
-    Q queries among K tokens in the same order. The frame's rms is taken out before and put back after, and what the
-    queries answer to silence is taken away: a constant that would drown the signal.
+    SFC-Mamba (arXiv 2602.08671, section III-C): `num_bands` queries are placed at the middles of their bands among Q
+    positions, or, inverse, Q queries among `num_bands` tokens in the same order. The frame is divided by its rms before
+    the scan and multiplied by it afterwards. The output for silence, a constant larger than the signal, is subtracted.
     """
 
     def __init__(self, edges: Edges, positions: int, width: int, inverse: bool) -> None:
         super().__init__()
-        count = len(edges)
-        of_bands = torch.from_numpy(edges.sum(axis=1) // 2) + torch.arange(count)
-        is_band = torch.zeros(count + positions, dtype=torch.bool)
+        num_bands = len(edges)
+        of_bands = torch.from_numpy(edges.sum(axis=1) // 2) + torch.arange(num_bands)
+        is_band = torch.zeros(num_bands + positions, dtype=torch.bool)
         is_band[of_bands] = True
         queries, tokens = (~is_band, is_band) if inverse else (is_band, ~is_band)
         places = torch.cat([tokens.nonzero(), queries.nonzero()])[:, 0]
-        self.register_buffer("order", places.argsort(), persistent=False)  # of tokens, then queries, along frequency
+        self.register_buffer("order", places.argsort(), persistent=False)  # sorts [tokens, queries] by frequency
         self.register_buffer("kept", queries.nonzero()[:, 0], persistent=False)
         self.order: Tensor
         self.kept: Tensor
