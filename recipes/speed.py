@@ -18,7 +18,7 @@ from spectok.evaluation.provenance import write_results
 from spectok.training.corpus import Corpus
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
-from spectok.training.recipe import Budget, Machine, TrainConfig
+from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -28,27 +28,27 @@ DRAWN = DiscriminatorConfig(periods_asked=2, windows_asked=1)
 PAPERS = DiscriminatorConfig(period_channels=(32, 128, 512, 1024, 1024), band_channels=32)
 
 
-def variants(device: str) -> dict[str, tuple[TrainConfig, Machine]]:
+def variants(device: str) -> dict[str, tuple[TrainConfig, Compute]]:
     """What is compared, by name; the first is what the others are held against."""
-    plain, eager = TrainConfig(), Machine(device)
+    plain, eager = TrainConfig(), Compute(device)
     adversarial = dataclasses.replace(plain, loss=ADVERSARIAL)
     return {
         "float32, no discriminators": (plain, eager),
         "bf16 autocast": (plain, dataclasses.replace(eager, bf16=True)),
         "torch.compile": (plain, dataclasses.replace(eager, compile=True)),
         "two worker processes": (plain, dataclasses.replace(eager, workers=2)),
-        "small discriminators, all asked": (dataclasses.replace(adversarial, discriminator=SMALL), eager),
-        "small discriminators, 2 periods and 1 window asked": (
+        "small discriminators, all used": (dataclasses.replace(adversarial, discriminator=SMALL), eager),
+        "small discriminators, 2 periods and 1 window used": (
             dataclasses.replace(adversarial, discriminator=DRAWN),
             eager,
         ),
-        "the papers' discriminators, all asked": (dataclasses.replace(adversarial, discriminator=PAPERS), eager),
+        "the papers' discriminators, all used": (dataclasses.replace(adversarial, discriminator=PAPERS), eager),
     }
 
 
-def measure(config: TrainConfig, machine: Machine, corpus: Corpus, seconds: float) -> dict[str, float]:
+def measure(config: TrainConfig, compute: Compute, corpus: Corpus, seconds: float) -> dict[str, float]:
     """Seconds of the first step, and steps per second and the share of waiting after three."""
-    trainer = Trainer(config, corpus, Budget(steps=10**9), machine)
+    trainer = Trainer(config, corpus, Budget(steps=10**9), compute)
     began = time.perf_counter()
     trainer.train_step()
     first = time.perf_counter() - began
@@ -75,8 +75,8 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     corpus = Corpus(args.data, "train")
     rows = []
-    for name, (config, machine) in variants(args.device).items():
-        rows.append({"name": name, **measure(config, machine, corpus, args.seconds)})
+    for name, (config, compute) in variants(args.device).items():
+        rows.append({"name": name, **measure(config, compute, corpus, args.seconds)})
         print(f"{name}: {rows[-1]['steps_per_second']:.2f} steps a second", flush=True)
     gpu = torch.cuda.get_device_name() if args.device == "cuda" else None
     results = {"batch_size": TrainConfig().data.batch_size, "variants": rows}

@@ -31,7 +31,7 @@ from spectok.training.checkpoint import initial_weights, with_prefix
 from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.loop import fit
-from spectok.training.recipe import Budget, Machine, TrainConfig
+from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.trainer import Trainer
 from spectok.weights import load_tensors
 
@@ -111,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
     config = load_recipe(args.recipe, args.set)
     train, valid = Corpus(args.data, "train"), Corpus(args.data, "valid")
     noise = Corpus(args.data, "noise") if config.data.noise_share else None
-    machine = Machine(distributed.start(args.device), args.bf16, args.compile, args.workers)
-    trainer = Trainer(config, train, Budget(args.steps, args.minutes), machine, noise)
+    compute = Compute(distributed.start(args.device), args.bf16, args.compile, args.workers)
+    trainer = Trainer(config, train, Budget(args.steps, args.minutes), compute, noise)
     begun = (args.out / "checkpoint.safetensors").exists()
     require(args.resume or not begun, f"{args.out} already holds a run; add --resume to go on with it")
     require(not args.resume or begun, f"{args.out} holds no run to go on with")

@@ -13,7 +13,7 @@ from spectok.training.augment import Batch, DataConfig
 from spectok.training.corpus import Corpus
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig
-from spectok.training.recipe import Budget, Machine, OptimConfig, TrainConfig
+from spectok.training.recipe import Budget, Compute, OptimConfig, TrainConfig
 from spectok.training.trainer import Trainer
 
 FSQ = QuantizerConfig(tokens_per_frame=4)
@@ -45,7 +45,7 @@ OVERRIDES = [  # the same codec and discriminators, for recipes/train.py
     "--set=data.batch_size=2",
 ]
 WEIGHTS = ("adversarial_weight=0.5", "feature_weight=0.5", "decorrelation_weight=0.1", "adversarial_start=0.0")
-JUDGED = [f"--set=loss.{text}" for text in WEIGHTS]
+ADVERSARIAL_OVERRIDES = [f"--set=loss.{text}" for text in WEIGHTS]
 
 
 def recipe(
@@ -74,8 +74,8 @@ def recipe(
     )
 
 
-def trainer_of(prepared: Path, config: TrainConfig | None = None, steps: int = 6, **machine: Any) -> Trainer:
-    return Trainer(config or recipe(), Corpus(prepared, "train"), Budget(steps), Machine(**machine))
+def trainer_of(prepared: Path, config: TrainConfig | None = None, steps: int = 6, **compute: Any) -> Trainer:
+    return Trainer(config or recipe(), Corpus(prepared, "train"), Budget(steps), Compute(**compute))
 
 
 def state(trainer: Trainer) -> dict[str, Tensor]:

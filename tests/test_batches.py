@@ -337,7 +337,7 @@ def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path: Path, 
         (train, {"noise_share": 0.5}, {"noise": valid}, "the noise was prepared at 8000 Hz, but the corpus at 16000"),
         (train, {"batch_size": 6}, {"world": 4}, "batch_size 6 is not a multiple of 4 ranks"),
         (train, {}, {"rank": 2, "world": 2}, "rank is 2, but must be at least 0 and less than the world of 2"),
-        (train, {}, {"workers": -1}, "there cannot be -1 workers"),
+        (train, {}, {"workers": -1}, "workers is -1, but must not be negative"),
     ):
         with pytest.raises(InputError, match=f"^{sentence}$"):
             Batches(corpus, dataclasses.replace(PLAIN, **changes), 480, 0, **options)

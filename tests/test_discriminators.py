@@ -166,7 +166,10 @@ def test_every_parameter_is_learned() -> None:
         ({"period_channels": ()}, r"period_channels \(\) and band_channels 8 must be positive"),
         ({"period_channels": (8, 0)}, r"period_channels \(8, 0\)"),
         ({"band_channels": 0}, "band_channels 0 must be positive"),
-        ({"periods_asked": 6}, "periods_asked 6 and windows_asked 0 must be from 0 to how many there are, 5 and 3"),
+        (
+            {"periods_asked": 6},
+            "periods_asked 6 and windows_asked 0 must be from 0 to the numbers of periods and windows, 5 and 3",
+        ),
         ({"windows_asked": -1}, "windows_asked -1 must be from 0"),
         ({"band_edges": (0.0,)}, r"band_edges \(0.0,\) must rise from 0 to 1"),
         ({"band_edges": (0.0, 0.5, 0.5, 1.0)}, "must rise from 0 to 1"),

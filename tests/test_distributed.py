@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import ADVERSARIAL, DISCRIMINATOR, FSQ, JUDGED, OVERRIDES, VQ, distances, recipe, state, trainer_of
+from runs import (
+    ADVERSARIAL,
+    ADVERSARIAL_OVERRIDES,
+    DISCRIMINATOR,
+    FSQ,
+    OVERRIDES,
+    VQ,
+    distances,
+    recipe,
+    state,
+    trainer_of,
+)
 from torch import Tensor
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.multiprocessing.spawn import start_processes
@@ -153,7 +164,7 @@ def test_torchrun_trains(prepared: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "recipes/train.py"]
     command += ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--out", str(run), "--steps=2", "--quiet"]
     done = subprocess.run(
-        [*command, "--device=cpu", *OVERRIDES, *JUDGED],
+        [*command, "--device=cpu", *OVERRIDES, *ADVERSARIAL_OVERRIDES],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,

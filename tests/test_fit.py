@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import ADVERSARIAL, JUDGED, OVERRIDES, VQ, bad_batch, differing, recipe, state, trainer_of
+from runs import ADVERSARIAL, ADVERSARIAL_OVERRIDES, OVERRIDES, VQ, bad_batch, differing, recipe, state, trainer_of
 from torch import Tensor
 
 from recipes import train as train_recipe
@@ -143,7 +143,15 @@ def test_a_signal_ends_the_step_in_hand_and_saves(prepared: Path, tmp_path: Path
 def test_sigterm_to_a_whole_run_and_going_on(prepared: Path, tmp_path: Path) -> None:
     """As a scheduler does it: to all processes, those that prepare batches too."""
     run, straight = tmp_path / "run", tmp_path / "straight"
-    command = ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--quiet", "--device=cpu", *OVERRIDES, *JUDGED]
+    command = [
+        "recipes/spectok-16k-4k.toml",
+        "--data",
+        str(prepared),
+        "--quiet",
+        "--device=cpu",
+        *OVERRIDES,
+        *ADVERSARIAL_OVERRIDES,
+    ]
     # The budget decides the end and nothing else, neither the learning rate nor the pitch; a checkpoint at every step.
     command += ["--set=optim.final_share=1.0", "--set=checkpoint_minutes=1e-6", "--set=tracked_pitch=[0.0,0.0]"]
     process = subprocess.Popen(

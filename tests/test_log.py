@@ -83,14 +83,14 @@ def test_a_validation_can_be_seen_and_heard(tmp_path: Path, result: Validation) 
     log.validation(7, 3.0, result)
     log.close()
     assert lines(tmp_path) == [{"kind": "valid", "step": 7, "seconds": 3.0, "pesq": 1.5, "stoi": None}]
-    names = [f"{n}{kind}" for n in range(2) for kind in (".png", "_fake.wav", "_real.wav")]
+    names = [f"{n}{kind}" for n in range(2) for kind in (".png", "_decoded.wav", "_original.wav")]
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == names
 
     events = board(tmp_path)
     assert {kind: sorted(events.Tags()[kind]) for kind in ("scalars", "images", "audio", "histograms")} == {
         "scalars": ["valid/pesq", "valid/stoi"],
         "images": ["spectrogram/0", "spectrogram/1"],
-        "audio": ["fake/0", "fake/1", "real/0", "real/1"],
+        "audio": ["decoded/0", "decoded/1", "original/0", "original/1"],
         "histograms": ["codes"],
     }
     for n, clip in enumerate(result.clips):
@@ -98,7 +98,7 @@ def test_a_validation_can_be_seen_and_heard(tmp_path: Path, result: Validation) 
         shown = imread(io.BytesIO(image.encoded_image_string))
         np.testing.assert_allclose(shown, imread(tmp_path / "samples" / f"{n}.png"), rtol=0, atol=1.01 / 255)
         assert image.step == 7
-        for kind, audio in (("real", clip.real), ("fake", clip.fake)):
+        for kind, audio in (("original", clip.original), ("decoded", clip.decoded)):
             (event,) = events.Audio(f"{kind}/{n}")
             heard, rate = soundfile.read(io.BytesIO(event.encoded_audio_string))
             kept, rate_kept = soundfile.read(tmp_path / "samples" / f"{n}_{kind}.wav")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectok.errors import InputError
-from spectok.training.losses import LossConfig, Losses, decorrelation, judge, pitch_loss
+from spectok.training.losses import LossConfig, Losses, adversarial_losses, decorrelation, pitch_loss
 
 NAMES = ("complex", "magnitude", "mel", "stft", "level")
 WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation", "pitch")
@@ -216,7 +216,7 @@ def test_what_weighs_nothing_is_not_computed(noise: Tensor, name: str) -> None:
 def test_least_squares_by_hand() -> None:
     real, fake = [torch.tensor([1.0, 0.0]), torch.tensor([3.0])], [torch.tensor([0.5, -1.0]), torch.tensor([2.0])]
     maps = [[torch.ones(1)], [torch.ones(1)]]
-    losses, error = judge((real, maps), (fake, maps))
+    losses, error = adversarial_losses((real, maps), (fake, maps))
     # The codec: (0.25 + 4) / 2 and 1. The discriminators: (0 + 1) / 2 + (0.25 + 1) / 2 and 4 + 4.
     assert float(losses["adversarial"]) == (2.125 + 1) / 2
     assert float(error) == (1.125 + 8) / 2
@@ -228,19 +228,21 @@ def test_features_by_hand() -> None:
     logits = [torch.zeros(1), torch.zeros(1)]
     # Mean differences of 2, 1 and 0.5, over mean magnitudes of 3, 1 and 0.25.
     expected = (2 / 3 + 1 + 2) / 3
-    assert float(judge((logits, real), (logits, fake))[0]["feature"]) == pytest.approx(expected, abs=1e-6)
+    assert float(adversarial_losses((logits, real), (logits, fake))[0]["feature"]) == pytest.approx(expected, abs=1e-6)
     ten = [[[10 * x for x in layers] for layers in maps] for maps in (real, fake)]
-    assert float(judge((logits, ten[0]), (logits, ten[1]))[0]["feature"]) == pytest.approx(expected, abs=1e-6)
+    assert float(adversarial_losses((logits, ten[0]), (logits, ten[1]))[0]["feature"]) == pytest.approx(
+        expected, abs=1e-6
+    )
     silent, faint = [[torch.zeros(1, 2)]], [[torch.full((1, 2), -3e-4)]]
     # A magnitude below 1e-4 counts as 1e-4.
-    losses, _ = judge((logits[:1], silent), (logits[:1], faint))
+    losses, _ = adversarial_losses((logits[:1], silent), (logits[:1], faint))
     assert float(losses["feature"]) == pytest.approx(3.0, rel=1e-5)
 
 
 def test_what_is_heard_of_the_original_gets_no_gradient_from_the_codec() -> None:
     logits = [torch.randn(3, requires_grad=True) for _ in range(2)]
     maps = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
-    losses, error = judge(([logits[0]], [[maps[0]]]), ([logits[1]], [[maps[1]]]))
+    losses, error = adversarial_losses(([logits[0]], [[maps[0]]]), ([logits[1]], [[maps[1]]]))
     (losses["adversarial"] + losses["feature"]).backward(retain_graph=True)
     assert [x.grad for x in (logits[0], maps[0])] == [None, None]
     assert float(logits[1].grad.abs().min()) > 0 and float(maps[1].grad.abs().min()) > 0

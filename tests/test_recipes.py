@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import JUDGED, OVERRIDES
+from runs import ADVERSARIAL_OVERRIDES, OVERRIDES
 
 from recipes import release as release_recipe
 from recipes import train as train_recipe
@@ -29,14 +29,14 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    assert train(prepared, run, "--steps=2", *JUDGED) == 0
+    assert train(prepared, run, "--steps=2", *ADVERSARIAL_OVERRIDES) == 0
     entries = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [(entry["kind"], entry["step"]) for entry in entries] == [("train", 2), ("valid", 2)]
     assert {"complex", "magnitude", "mel", "total", "gradient_norm", "learning_rate", "waiting"} < entries[0].keys()
     assert {"adversarial", "feature", "discriminator", "decorrelation", "reconstruction_norm"} < entries[0].keys()
     assert 1.0 <= entries[1]["pesq"] <= 4.65
     assert {"stoi", "level_db", "codes_used", "code_entropy"} < entries[1].keys()
-    assert sorted(path.name for path in (run / "samples").iterdir()) == ["0.png", "0_fake.wav", "0_real.wav"]
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["0.png", "0_decoded.wav", "0_original.wav"]
     assert (run / "samples" / "0.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list((run / "tensorboard").iterdir())) == 1
     record = json.loads((run / "run.json").read_text())
@@ -44,20 +44,23 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
     assert record["recipe"]["discriminator"]["windows"] == [512, 256]
     assert record["hours"] == {"unnamed": round((63840 - 32000 + 32000) / 16000 / 3600, 3)}
 
-    assert train(prepared, run, "--steps=2", *JUDGED) == 2  # it does not overwrite a run
+    assert train(prepared, run, "--steps=2", *ADVERSARIAL_OVERRIDES) == 2  # it does not overwrite a run
     assert "already holds a run" in capsys.readouterr().err
-    assert train(prepared, run, "--steps=2", *JUDGED, "--resume") == 0  # nothing left to do
+    assert train(prepared, run, "--steps=2", *ADVERSARIAL_OVERRIDES, "--resume") == 0  # nothing left to do
     record = json.loads((run / "run.json").read_text())
-    assert [command.split()[-1] for command in record["commands"]] == [JUDGED[-1].removeprefix("--set="), "--resume"]
+    assert [command.split()[-1] for command in record["commands"]] == [
+        ADVERSARIAL_OVERRIDES[-1].removeprefix("--set="),
+        "--resume",
+    ]
     assert str(prepared) not in " ".join(record["commands"])
-    assert train(prepared, run, "--steps=2", *JUDGED, "--resume", "--set=optim.learning_rate=1.0") == 2
+    assert train(prepared, run, "--steps=2", *ADVERSARIAL_OVERRIDES, "--resume", "--set=optim.learning_rate=1.0") == 2
     assert "was begun with another recipe: optim differ" in capsys.readouterr().err
     earlier = json.loads((run / "run.json").read_text())  # as version 0.1 wrote it
     tower = earlier["recipe"]["codec"].pop("tower")
     earlier["recipe"]["codec"] |= {"encoder": tower, "decoder": tower}
     earlier["recipe"]["loss"]["overshoot_weight"] = 0.0
     (run / "run.json").write_text(json.dumps(earlier))
-    assert train(prepared, run, "--steps=2", *JUDGED, "--resume") == 0
+    assert train(prepared, run, "--steps=2", *ADVERSARIAL_OVERRIDES, "--resume") == 0
 
     assert release_recipe.release(run, Corpus(prepared, "train"), tmp_path / "root") == "tiny"
     released = pretrained.find(tmp_path / "root" / "tiny")

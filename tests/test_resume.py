@@ -17,14 +17,14 @@ QUANTIZERS = pytest.mark.parametrize("quantizer", [FSQ, VQ], ids=["fsq", "vq"])
 LOSSES = pytest.mark.parametrize("loss", [PLAIN, ADVERSARIAL], ids=["plain", "adversarial"])
 
 
-def resumed(prepared: Path, tmp_path: Path, config: TrainConfig, **machine: Any) -> Trainer:
+def resumed(prepared: Path, tmp_path: Path, config: TrainConfig, **compute: Any) -> Trainer:
     """Three steps, and the trainer that goes on from their checkpoint."""
     first = trainer_of(prepared, config)
     for _ in range(3):
         first.train_step()
     first.save(tmp_path)
     torch.manual_seed(1234)  # another process would not have this one's generator
-    second = trainer_of(prepared, config, **machine)
+    second = trainer_of(prepared, config, **compute)
     second.resume(tmp_path)
     assert differing(state(first), state(second)) == []
     assert (second.step, second.seconds) == (3, 0.0)

@@ -27,8 +27,8 @@ from spectok.weights import load_tensors
 
 FROM_THE_START = dataclasses.replace(ADVERSARIAL, adversarial_start=0.0)
 ALL_ASKED = dataclasses.replace(DISCRIMINATOR, periods_asked=0)
-JUDGED = {"adversarial", "feature", "discriminator", "discriminator_norm"}
-JUDGED |= {f"{name}_norm" for name in ("adversarial", "feature", "reconstruction")}
+ADVERSARIAL_VALUES = {"adversarial", "feature", "discriminator", "discriminator_norm"}
+ADVERSARIAL_VALUES |= {f"{name}_norm" for name in ("adversarial", "feature", "reconstruction")}
 
 
 def changes(before: dict[str, Tensor], after: dict[str, Tensor], part: str) -> dict[str, float]:
@@ -151,7 +151,7 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared: Path, balanc
     real = other.streams.delayed(audio)
     losses = other.losses(real, fake)
     reconstruction = sum(loss.weights[name] * value for name, value in losses.items())
-    judged, error = other._judge(real, fake)
+    judged, error = other._adversarial_losses(real, fake)
     length = torch.autograd.grad(reconstruction, fake, retain_graph=True)[0].norm()
     for name, value in judged.items():
         own = torch.autograd.grad(value, fake, retain_graph=True)[0].norm()
@@ -178,7 +178,7 @@ def test_what_a_step_says(prepared: Path) -> None:
     names = {"complex", "magnitude", "mel", "stft", "level"}
     norms = {f"{name}_norm" for name in names} | {"gradient_norm"}
     inner = {"commitment", "decorrelation"}
-    assert values.keys() == names | norms | JUDGED | inner | {"total", "learning_rate", "skipped"}
+    assert values.keys() == names | norms | ADVERSARIAL_VALUES | inner | {"total", "learning_rate", "skipped"}
     weights = FROM_THE_START.weights
     total = sum(weights[name] * values[name] for name in names | inner)
     assert values["total"] == pytest.approx(total, rel=1e-5)  # what the discriminators say has no scale
@@ -197,7 +197,7 @@ def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared: Path
     fake, _ = other.streams.synthesize(estimate, None)
     assert len(fake) == 2 * len(audio)
     expected = Losses(loss, 16000, phase_below=2000.0)(other.streams.delayed(audio), fake.detach())
-    assert values.keys() >= expected.keys() | JUDGED
+    assert values.keys() >= expected.keys() | ADVERSARIAL_VALUES
     for name, value in expected.items():
         assert values[name] == pytest.approx(float(value), rel=1e-4), name
 
@@ -207,18 +207,18 @@ def test_a_judgement_that_weighs_nothing_is_left_out(prepared: Path, name: str) 
     without: dict[str, Any] = {f"{name}_weight": 0.0}
     loss = dataclasses.replace(FROM_THE_START, **without)
     values = trainer_of(prepared, recipe(loss=loss)).train_step()
-    assert values.keys() & JUDGED == JUDGED - {name, f"{name}_norm"}
+    assert values.keys() & ADVERSARIAL_VALUES == ADVERSARIAL_VALUES - {name, f"{name}_norm"}
 
 
 def test_discriminators_come_in_when_they_are_told(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=dataclasses.replace(ADVERSARIAL, adversarial_start=0.5)), steps=4)
     before = state(trainer)
     for _ in range(2):
-        assert trainer.train_step().keys() & JUDGED == set()
+        assert trainer.train_step().keys() & ADVERSARIAL_VALUES == set()
         assert set(changes(before, state(trainer), "discriminators").values()) == {0.0}
         assert not trainer.discriminator_optimizer.state_dict()["state"]
     for _ in range(2):
-        assert trainer.train_step().keys() >= JUDGED
+        assert trainer.train_step().keys() >= ADVERSARIAL_VALUES
         after = state(trainer)
         assert max(changes(before, after, "discriminators").values()) > 1e-5
         before = after
@@ -260,7 +260,7 @@ def test_discriminators_hear_every_clip_at_one_level(prepared: Path) -> None:
     noise = torch.randn(2, 4640)
     noise = noise / noise.square().mean(dim=1, keepdim=True).sqrt()
     real = torch.tensor([[0.5], [0.01]]) * noise
-    trainer._judge(real, 3 * real)
+    trainer._adversarial_losses(real, 3 * real)
     # 1 / (rms + 0.001): nearly one level, and silence stays silence.
     levels = torch.tensor([0.5 / 0.501, 0.01 / 0.011])
     torch.testing.assert_close(heard[0][:2].square().mean(dim=1).sqrt(), levels, rtol=1e-5, atol=0)

@@ -1,12 +1,12 @@
 """Training audio: endless streams of augmented passages of a corpus.
 
-Each row of a batch is a stream that goes on from step to step, so that the states of the codec can. It is made of
-passages of some seconds, each a function of the seed, its row and its number:
+Each row of a batch is a stream that continues in the next step, so that the codec's states can be carried over. It
+consists of passages of some seconds, each a function of the seed, its row and its number:
 
     silence, a noise floor, or a stretch of a file -> speed -> gain -> noise -> a gap
 
-Noise follows gain, so that the gain scales both and leaves the SNR as it was drawn. What comes out is both what the
-codec hears and what it has to give back.
+The noise is scaled relative to the speech after its gain, so that the SNR is as drawn. The result is both the input and
+the target of the codec.
 """
 
 import math
@@ -23,28 +23,28 @@ from spectok.evaluation.pitch import PITCH_RATE
 from spectok.schema import require
 from spectok.training.corpus import Corpus
 
-SILENT = 1e-4  # rms, -80 dB: three steps of int16
-NOMINAL = 16000  # Hz: a speed is the ratio of a rate to this one, whatever the corpus was recorded at
-MARGIN = 256  # samples; the resampler's answer to an edge is below 1e-6 after 128
+SILENT = 1e-4  # rms below which a signal counts as silent: -80 dB, three steps of int16
+NOMINAL = 16000  # Hz: the rate to which speeds are relative in resampling; independent of the corpus's sample rate
+MARGIN = 256  # samples of context for the resampler, whose response to an edge is below 1e-6 after 128
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How streams are drawn."""
+    """How streams are drawn. A share is a probability for each passage; 0 disables it. Ranges are drawn uniformly."""
 
-    batch_size: int = 4  # streams side by side
-    crop_seconds: float = 1.0  # of each stream in each step
-    passage_seconds: float = 4.0  # the mean; uniform borders make passages of 0 to twice as long
-    source_weights: dict[str, float] = field(default_factory=dict)  # how often a second of a source is drawn; else 1
-    speed_share: float = 0.0  # passages that are played faster or slower, pitch and tempo together
-    speed: tuple[float, float] = (0.9, 1.1)  # uniform
-    gain_db: tuple[float, float] = (-15.0, 6.0)  # uniform in decibels, limited so that nothing clips
-    noise_share: float = 0.0  # passages with noise from the corpus's split of that name; silence stays silence
-    noise_snr_db: tuple[float, float] = (0.0, 30.0)  # uniform, by rms over the passage
-    silence_share: float = 0.02  # passages that are digital silence
-    floor_share: float = 0.0  # passages that are white noise at a low level
-    floor_db: tuple[float, float] = (-85.0, -50.0)  # its rms, uniform in decibels of full scale
-    gap_share: float = 0.05  # passages in which a stretch is digital silence
+    batch_size: int = 4  # streams in a batch
+    crop_seconds: float = 1.0  # length of each stream in a step
+    passage_seconds: float = 4.0  # mean length of a passage; single ones are from 0 to twice as long
+    source_weights: dict[str, float] = field(default_factory=dict)  # weight of each second of a source; by default 1
+    speed_share: float = 0.0  # passages played faster or slower, which changes pitch and tempo
+    speed: tuple[float, float] = (0.9, 1.1)  # range of their speed factor
+    gain_db: tuple[float, float] = (-15.0, 6.0)  # range of the gain in dB; limited so that nothing clips
+    noise_share: float = 0.0  # passages mixed with noise from the split "noise"; silent passages stay silent
+    noise_snr_db: tuple[float, float] = (0.0, 30.0)  # range of their signal-to-noise ratio in dB, by rms
+    silence_share: float = 0.02  # passages of digital silence
+    floor_share: float = 0.0  # passages of white noise at a low level
+    floor_db: tuple[float, float] = (-85.0, -50.0)  # range of their rms in dB of full scale
+    gap_share: float = 0.05  # passages with a stretch of digital silence
 
     def __post_init__(self) -> None:
         require(self.batch_size > 0, f"batch_size is {self.batch_size}, but must be positive")
@@ -74,33 +74,34 @@ class DataConfig:
 
 
 class Batch(NamedTuple):
-    """A step's part of each stream."""
+    """The part of each stream that belongs to one step."""
 
     audio: Tensor  # float32 [B, T]
-    pitch: Tensor  # float32 [B, T * PITCH_RATE / sample_rate], Hz; 0 where nothing is voiced
+    pitch: Tensor  # float32 [B, T * PITCH_RATE / sample_rate], Hz; 0 where unvoiced
 
 
 class Passage(NamedTuple):
     """A piece of a stream."""
 
     audio: NDArray[np.float32]  # [T]
-    pitch: NDArray[np.float32]  # [T * PITCH_RATE / sample_rate], Hz; 0 where nothing is voiced
+    pitch: NDArray[np.float32]  # [T * PITCH_RATE / sample_rate], Hz; 0 where unvoiced
 
 
 class Augmenter:
     """Streams of a corpus for training.
 
     Args:
-        corpus: whose files are heard.
+        corpus: the files to draw from.
         config: how streams are drawn.
-        noise: where `noise_share` of the passages find their noise.
+        noise: the noise that is mixed into `noise_share` of the passages.
 
     Attributes:
-        edges: where in [0, 1] each file ends, `[files]`: its part is its length times the weight of its source.
+        edges: cumulative probability of the files, `[files]`; a file's probability is proportional to its length times
+            the weight of its source.
 
     Raises:
-        InputError: a weight for a source that is not there, or none but 0; noise is wanted, but not given or at
-            another sample rate.
+        InputError: a weight is given for an unknown source, all weights are 0, or `noise_share` is positive and the
+            noise is missing or has another sample rate.
     """
 
     def __init__(self, corpus: Corpus, config: DataConfig, noise: Corpus | None = None) -> None:
@@ -120,13 +121,13 @@ class Augmenter:
         self.edges: NDArray[np.float64] = ends / ends[-1]
 
     def batch(self, samples: int, seed: int, step: int, rows: range | None = None) -> Batch:
-        """The batch of a training step, or some rows of it: a function of seed, step and row alone.
+        """The batch of a training step, or some of its rows; it depends on seed, step and row only.
 
         Args:
-            samples: how far a stream goes on in a step; a multiple of a hundredth of a second.
-            seed: of the run.
-            step: of the run.
-            rows: which rows of the batch; without it, all `batch_size` of them.
+            samples: length of the stream in a step; a multiple of a hundredth of a second.
+            seed: the seed of the run.
+            step: the number of the step.
+            rows: the rows of the batch to compute; by default all `batch_size` rows.
         """
         hop = self.corpus.hop
         streams = [
@@ -143,7 +144,7 @@ class Augmenter:
         start: int,
         hops: int,
     ) -> Passage:
-        """A row's stream from the hop `start` on. Passage n begins within the n-th of equal stretches, but 0 at 0."""
+        """A row's stream from the hop `start` on. Passage n begins at random in the n-th of equal intervals, 0 at 0."""
         stretch = self.config.passage_seconds * PITCH_RATE
         hop, parts = self.corpus.hop, []
         numbers = range(max(0, int(start / stretch) - 1), int((start + hops) / stretch) + 2)
@@ -161,12 +162,12 @@ class Augmenter:
         """One random passage of `samples` samples."""
         config, hop = self.config, self.corpus.hop
         kind = rng.random()
-        nothing = np.zeros(-(-samples // hop), np.float32)
+        unvoiced = np.zeros(-(-samples // hop), np.float32)
         if kind < config.silence_share:
-            return Passage(np.zeros(samples, np.float32), nothing)
+            return Passage(np.zeros(samples, np.float32), unvoiced)
         if kind < config.silence_share + config.floor_share:
             level = 10 ** (rng.uniform(*config.floor_db) / 20)
-            return Passage(np.float32(level) * rng.standard_normal(samples, np.float32), nothing)
+            return Passage(np.float32(level) * rng.standard_normal(samples, np.float32), unvoiced)
         audio, pitch = self._speech(samples, rng)
         if rng.random() < config.noise_share and self.noise is not None:
             audio = _add(audio, self.noise.stretch(samples, rng), rng.uniform(*config.noise_snr_db))
@@ -177,7 +178,7 @@ class Augmenter:
         return Passage(audio, pitch)
 
     def _speech(self, samples: int, rng: np.random.Generator) -> Passage:
-        """A random stretch of a file at a random speed and gain; silence after the end of a file that is shorter."""
+        """A random stretch of a file at a random speed and gain; zeros after the end of a short file."""
         corpus, config = self.corpus, self.config
         index = int(np.searchsorted(self.edges, rng.random(), side="right"))
         rate = round(NOMINAL * rng.uniform(*config.speed)) if rng.random() < config.speed_share else NOMINAL
@@ -192,7 +193,7 @@ class Augmenter:
 
 
 def _add(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float) -> NDArray[np.float32]:
-    """The mix `[T]`, scaled down where it would clip; the speech alone where either is silent."""
+    """The mix `[T]`, scaled down if it would clip; the speech alone if either signal is silent."""
     levels = [math.sqrt(np.square(audio, dtype=np.float64).mean()) for audio in (speech, noise)]
     if min(levels) < SILENT:
         return speech

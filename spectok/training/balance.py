@@ -1,4 +1,4 @@
-"""One gradient at the codec's output out of many losses: here, and only here, the weights apply."""
+"""Combines the gradients of the losses at the codec's output, with their weights."""
 
 import torch
 from torch import Tensor
@@ -6,50 +6,52 @@ from torch import Tensor
 from spectok.training import distributed
 from spectok.training.losses import LossConfig
 
-JUDGED = ("adversarial", "feature")  # losses whose scale the discriminators set
+BALANCED = ("adversarial", "feature")  # losses whose scale depends on the discriminators
 
 
 class Balancer:
-    """Weigh losses by `LossConfig`, and remember how long their gradients are.
+    """Weight losses by `LossConfig`, and keep running averages of the norms of their gradients.
 
-    The reconstruction losses are summed with their weights. Adversarial and feature losses have no scale of their own,
-    so a balanced weight is the length of their gradient over that of the reconstruction's, both averaged over recent
-    steps (after EnCodec's balancer, arXiv 2210.13438, section 3.4).
+    The reconstruction losses are summed with their weights. Adversarial and feature losses have no fixed scale. If
+    `config.balance` is set, their weight is the ratio of the norm of their gradient to that of the reconstruction
+    losses, both averaged over recent steps (after EnCodec's balancer, arXiv 2210.13438, section 3.4).
 
     Args:
         config: the weights.
-        decay: of the running averages of the squared lengths.
+        decay: decay of the running averages of the squared norms.
     """
 
     def __init__(self, config: LossConfig, decay: float = 0.99) -> None:
         self.config, self.decay = config, decay
-        self.squares: dict[str, Tensor] = {}  # running mean of the squared length, float64
+        self.squares: dict[str, Tensor] = {}  # running mean of the squared norm of each gradient, float64
 
-    def combine(self, losses: dict[str, Tensor], fake: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The gradient for the codec's output, and the lengths of the unweighted gradients by name.
+    def combine(self, losses: dict[str, Tensor], output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The gradient at the codec's output, and the norms of the unweighted gradients by name.
 
         Args:
-            losses: scalars that depend on `fake`.
-            fake: the codec's output, `[B, T]`, a leaf.
+            losses: scalars that depend on `output`.
+            output: the codec's output, `[B, T]`, a leaf tensor.
         """
         weights = self.config.weights
-        gradients = {name: torch.autograd.grad(loss, fake, retain_graph=True)[0] for name, loss in losses.items()}
-        total = torch.zeros_like(fake)
+        gradients = {name: torch.autograd.grad(loss, output, retain_graph=True)[0] for name, loss in losses.items()}
+        total = torch.zeros_like(output)
         for name, gradient in gradients.items():
-            if name not in JUDGED:
+            if name not in BALANCED:
                 total += weights[name] * gradient
-        judged = {name: gradient for name, gradient in gradients.items() if name in JUDGED}
-        lengths = self._measure(gradients | ({"reconstruction": total} if judged else {}))
-        for name, gradient in judged.items():
+        balanced = {name: gradient for name, gradient in gradients.items() if name in BALANCED}
+        norms = self._measure(gradients | ({"reconstruction": total} if balanced else {}))
+        for name, gradient in balanced.items():
             if self.config.balance:
                 gradient = gradient * (self.squares["reconstruction"] / self.squares[name].clamp_min(1e-24)).sqrt()
             total = total + weights[name] * gradient.to(total.dtype)
-        return total, lengths
+        return total, norms
 
     def _measure(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Lengths of the gradients of the mean over all ranks' clips; updates the running averages."""
+        """Norms of the gradients of the mean loss over all ranks' clips; updates the running averages."""
         squares = {name: gradient.square().sum().double() for name, gradient in gradients.items()}
-        distributed.mean_(squares.values())  # the whole batch's gradient is the ranks' own over their number
+        distributed.mean_(
+            squares.values()
+        )  # the whole batch's gradient is that of a rank divided by the number of ranks
         squares = {name: square / distributed.world() for name, square in squares.items()}
         for name, square in squares.items():
             before = self.squares.get(name, square)

@@ -19,7 +19,7 @@ PREFETCH = 4  # batches that each worker prepares ahead
 
 @dataclass(frozen=True)
 class _Steps(Dataset[Batch]):
-    """The batches of a run, by step."""
+    """The batches of a run, indexed by step."""
 
     augmenter: Augmenter
     samples: int
@@ -31,25 +31,25 @@ class _Steps(Dataset[Batch]):
 
 
 class Batches:
-    """Iterates over the batches of a run from a step on, without end: `batch_size / world` streams in each.
+    """Endless iterator over the batches of a run, starting at a step; each holds `batch_size / world` streams.
 
-    Any number of workers gives the same batches. They start at once, spawned (a fork of a process with threads can
-    hang), compute with one thread each, and end with `close` or when this object is dropped.
+    The batches do not depend on the number of workers. Workers start immediately and are spawned, because forking a
+    process with threads can hang; each computes with one thread. They end with `close` or when this object is deleted.
 
     Args:
         corpus, config: as `Augmenter` takes them.
         samples, seed: as `Augmenter.batch` takes them.
         first_step: the step of the first batch.
-        rank: which of the shares of each batch, from 0.
-        world: into how many shares a batch is divided.
-        workers: processes that prepare batches ahead; 0 prepares each when it is asked for.
-        noise: without it, noise is drawn from the split "noise" of the corpus's folder.
+        rank: the number of this process, from 0; it gets that share of each batch.
+        world: the number of shares into which a batch is divided.
+        workers: processes that prepare batches ahead; 0 prepares each in `next`.
+        noise: the noise for `noise_share`; by default the split "noise" in the corpus's folder.
 
     Attributes:
-        waited: seconds that `next` has taken so far.
+        waited: seconds spent in `next` so far.
 
     Raises:
-        InputError: the batch cannot be divided so, noise is wanted and there is none, or as `Augmenter`.
+        InputError: `batch_size` is not a multiple of `world`, noise is needed and missing, or `Augmenter` raises one.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Batches:
         self.waited = 0.0
         require(0 <= rank < world, f"rank is {rank}, but must be at least 0 and less than the world of {world}")
         require(config.batch_size % world == 0, f"batch_size {config.batch_size} is not a multiple of {world} ranks")
-        require(workers >= 0, f"there cannot be {workers} workers")
+        require(workers >= 0, f"workers is {workers}, but must not be negative")
         if noise is None and config.noise_share > 0:
             try:
                 noise = Corpus(corpus.folder, "noise")
@@ -82,8 +82,8 @@ class Batches:
             num_workers=workers,
             prefetch_factor=PREFETCH if workers else None,
             multiprocessing_context="spawn" if workers else None,
-            worker_init_fn=distributed.outlive_signals,
-            generator=torch.Generator(),  # without one, torch's global generator is drawn from
+            worker_init_fn=distributed.ignore_signals,
+            generator=torch.Generator(),  # otherwise torch's global generator is used and changed
         )
         self._batches: Iterator[Batch] = iter(loader)
 

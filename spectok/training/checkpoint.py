@@ -1,4 +1,4 @@
-"""What a run begins with or goes on from, as named tensors: weights of a model, and parts of a run. No pickle."""
+"""Checkpoints as named tensors, without pickle: the parts of a run, and initial weights from a released model."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from spectok.weights import load_tensors
 
 
 class Part(NamedTuple):
-    """Something that a checkpoint holds: how its tensors are taken out, and how they are put back."""
+    """A part of a checkpoint: a function that returns its tensors, and one that restores them."""
 
     take: Callable[[], dict[str, Tensor]]
     put_back: Callable[[dict[str, Tensor]], object]
@@ -41,7 +41,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` took out."""
+    """Restore the state returned by `optimizer_tensors`."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".")
@@ -55,23 +55,23 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
-    """A model's weights for a codec that may differ from it in its excitation, and in shorter convolutions.
+    """A model's weights for a codec whose excitation may differ, and whose convolutions may be shorter in time.
 
-    The taps that are lost are added to the oldest that stays: what changes slowly sees the same kernel. What the model
-    does not have of the codec's excitation, or has in another shape, keeps the codec's own weights.
+    Dropped taps are summed into the oldest kept tap, which preserves the response at low frequencies. Weights of the
+    excitation that the model lacks, or has in another shape, keep the codec's initial values.
 
     Raises:
         InputError: the configurations differ in more than that, or the file is damaged.
     """
-    complaint = f"the model {model.config.name} has another configuration than the recipe"
-    require(_with_liberties_of(codec.config, model.config) == codec.config, complaint)
+    message = f"the model {model.config.name} has another configuration than the recipe"
+    require(_with_allowed_differences(codec.config, model.config) == codec.config, message)
     weights, own = {name: t.float() for name, t in load_tensors(model.weights)[0].items()}, codec.state_dict()
     for name, kernel in weights.items():
         if kernel.dim() == 4:  # [out, in, time, frequency]
-            lost = kernel.shape[2] - own[name].shape[2]
-            require(lost >= 0, complaint)
-            oldest = kernel[:, :, : lost + 1].sum(2, keepdim=True)
-            weights[name] = torch.cat([oldest, kernel[:, :, lost + 1 :]], dim=2)
+            dropped = kernel.shape[2] - own[name].shape[2]
+            require(dropped >= 0, message)
+            oldest = kernel[:, :, : dropped + 1].sum(2, keepdim=True)
+            weights[name] = torch.cat([oldest, kernel[:, :, dropped + 1 :]], dim=2)
     for name in [name for name in own | weights if ".excitation." in name]:
         if name not in own:
             del weights[name]
@@ -80,8 +80,8 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     return weights
 
 
-def _with_liberties_of(config: CodecConfig, other: CodecConfig) -> CodecConfig:
-    """`other`, but for its excitation and how far back its convolutions reach, which are as in `config`."""
+def _with_allowed_differences(config: CodecConfig, other: CodecConfig) -> CodecConfig:
+    """`other` with the excitation and the time lengths of the convolutions of `config`."""
     mine, its = config.tower, other.tower
     input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
     return replace(other, excitation=config.excitation, tower=replace(its, input_kernel=input_kernel, kernel=kernel))

@@ -1,9 +1,9 @@
-"""A prepared corpus: its audio, its pitch, and where it came from.
+"""A prepared corpus: its audio, its pitch, and the sources of its files.
 
 A prepared folder (recipes/prepare.py) holds `manifest.csv` (columns file, split, source, start, samples, sample_rate)
 and for each split `<split>.i16`, all its audio as little-endian int16 at one sample rate, and `<split>.f0`, its pitch
-100 times a second as float32 in Hz, 0 where nothing is voiced. Those files are mapped, not loaded, and opened anew by
-each worker process.
+100 times a second as float32 in Hz, 0 where unvoiced. These files are memory-mapped, and each worker process opens them
+itself.
 """
 
 import csv
@@ -18,14 +18,14 @@ from spectok.schema import require
 
 
 class Corpus:
-    """One split of a prepared folder. Pickled as its folder and split, so that a worker process opens it anew.
+    """One split of a prepared folder. It is pickled as folder and split only; a worker process opens the files itself.
 
     Args:
         folder: the prepared folder.
-        split: "train", "valid", or "noise" where there is one.
+        split: "train", "valid", or "noise" if there is one.
 
     Raises:
-        InputError: the folder is not a prepared one, or has no such split.
+        InputError: the folder was not made by recipes/prepare.py, or has no such split.
     """
 
     def __init__(self, folder: str | Path, split: str) -> None:
@@ -62,10 +62,10 @@ class Corpus:
         )
 
     def __reduce__(self) -> tuple[type["Corpus"], tuple[Path, str]]:
-        return Corpus, (self.folder.absolute(), self.split)  # a spawned process may begin in another folder
+        return Corpus, (self.folder.absolute(), self.split)  # a spawned process may have another working directory
 
     def hours_by_source(self) -> dict[str, float]:
-        """Hours of audio of each source that the manifest names."""
+        """Hours of audio for each source in the manifest."""
         hours = np.bincount(self.source_of, self.samples) / self.sample_rate / 3600
         return dict(zip(self.sources.tolist(), hours.tolist(), strict=True))
 
@@ -84,13 +84,13 @@ class Corpus:
         """The pitch of a file from sample `start` on, played at a speed, at the middles of hops.
 
         Args:
-            index: of the file.
-            start: sample of the file.
-            samples: how many are played.
-            speed: of the file's samples to those that are played.
+            index: the number of the file.
+            start: the first sample of the file.
+            samples: the number of samples played.
+            speed: samples of the file for each sample played.
 
         Returns:
-            In Hz, `[samples / hop]`; 0 where nothing is voiced, and after the end of the file.
+            Pitch in Hz, `[samples / hop]`; 0 where unvoiced, and after the end of the file.
         """
         length = -(-int(self.samples[index]) // self.hop) if len(self.pitch) else 0
         tracked = self.pitch[self.pitch_starts[index] :][:length]
@@ -102,7 +102,7 @@ class Corpus:
         return pitch
 
     def stretch(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A random stretch of a random file, `[samples]`; a file that is shorter is repeated."""
+        """A random stretch of a random file, `[samples]`; a shorter file is repeated."""
         index = int(np.searchsorted(self.ends, rng.random(), side="right"))
         length = int(self.samples[index])
         if length < samples:

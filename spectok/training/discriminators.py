@@ -1,7 +1,7 @@
 """Discriminators: multi-period (HiFi-GAN, arXiv 2010.05646) and multi-band STFT (DAC, arXiv 2306.06546).
 
-One convention: audio `[B, T]` in, `(logits, feature_maps)` out; `logits` holds one tensor per period or window,
-`feature_maps` a list of one tensor per layer for each of them.
+All take audio `[B, T]` and return `(logits, feature_maps)`: `logits` holds one tensor for each period or window, and
+`feature_maps` holds for each of them a list with one tensor for each layer.
 """
 
 import itertools
@@ -14,20 +14,20 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from spectok.schema import require
 
-Judgement = tuple[list[Tensor], list[list[Tensor]]]
+DiscriminatorOutput = tuple[list[Tensor], list[list[Tensor]]]
 
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Periods, windows and widths. The defaults are small enough for a CPU; the papers' widths are at each field."""
+    """Periods, windows and widths. The defaults are small enough for a CPU; comments give the papers' widths."""
 
-    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
-    period_channels: tuple[int, ...] = (8, 16, 32, 32, 32)  # papers: (32, 128, 512, 1024, 1024)
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)  # samples
+    period_channels: tuple[int, ...] = (8, 16, 32, 32, 32)  # channels of each layer; papers: (32, 128, 512, 1024, 1024)
     windows: tuple[int, ...] = (2048, 1024, 512)  # samples; the hop is a quarter
     band_edges: tuple[float, ...] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)  # shares of the Nyquist frequency
-    band_channels: int = 8  # papers: 32
-    periods_asked: int = 0  # how many, drawn anew at each step, judge it; 0 is all of them
-    windows_asked: int = 0
+    band_channels: int = 8  # channels of each layer; paper: 32
+    periods_asked: int = 0  # number of periods used in a step, drawn at random for each; 0 uses all
+    windows_asked: int = 0  # the same for windows
 
     def __post_init__(self) -> None:
         require(
@@ -40,8 +40,8 @@ class DiscriminatorConfig:
         )
         require(
             0 <= self.periods_asked <= len(self.periods) and 0 <= self.windows_asked <= len(self.windows),
-            f"periods_asked {self.periods_asked} and windows_asked {self.windows_asked} must be from 0 to how many "
-            f"there are, {len(self.periods)} and {len(self.windows)}",
+            f"periods_asked {self.periods_asked} and windows_asked {self.windows_asked} must be from 0 to the "
+            f"numbers of periods and windows, {len(self.periods)} and {len(self.windows)}",
         )
         edges = self.band_edges
         require(
@@ -52,7 +52,7 @@ class DiscriminatorConfig:
             ends = {round(edge * (window // 2 + 1)) for edge in edges}
             require(
                 window >= 4 and len(ends) == len(edges),
-                f"windows {self.windows} are too short for the bands {edges}: one of {window} leaves some without bins",
+                f"windows {self.windows} are too short for the bands {edges}: one of {window} has bands without bins",
             )
 
 
@@ -61,10 +61,10 @@ def _activate(x: Tensor) -> Tensor:
 
 
 class PeriodDiscriminator(nn.Module):
-    """Audio folded at a period; convolutions along time only, so that each phase is judged apart.
+    """Audio folded at a period; convolutions along time only, so that each phase is processed separately.
 
-    The papers' convolutions of kernel (5, 1) over `[B, 1, T / period, period]` are ones of kernel 5 over a batch of
-    `B * period` sequences: the same sums, in half the time on a CPU.
+    The papers' convolutions of kernel (5, 1) over `[B, 1, T / period, period]` are computed with
+    kernel 5 over a batch of `B * period` sequences: the same sums in half the time on a CPU.
     """
 
     def __init__(self, period: int, channels: tuple[int, ...]) -> None:
@@ -126,46 +126,48 @@ class BandSTFTDiscriminator(nn.Module):
         return self.output(torch.cat(ends, dim=3)), maps
 
 
-class _Several(nn.Module):
-    """Discriminators of one kind, of which a step may ask some only."""
+class _RandomSubset(nn.Module):
+    """Discriminators of one kind, of which each step uses a random subset of fixed size, or all (0)."""
 
-    def __init__(self, discriminators: Sequence[nn.Module], asked: int) -> None:
+    def __init__(self, discriminators: Sequence[nn.Module], size: int) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(discriminators)
-        self.asked = asked or len(discriminators)
+        self.size = size or len(discriminators)
 
-    def forward(self, audio: Tensor) -> Judgement:
-        """`[B, T]` to the logits and the feature maps of each discriminator that was drawn."""
-        drawn = torch.randperm(len(self.discriminators))[: self.asked].sort().values
-        judged = [self.discriminators[int(n)](audio) for n in drawn]
-        return [logits for logits, _ in judged], [maps for _, maps in judged]
+    def forward(self, audio: Tensor) -> DiscriminatorOutput:
+        """`[B, T]` to the logits and the feature maps of each discriminator in the subset."""
+        drawn = torch.randperm(len(self.discriminators))[: self.size].sort().values
+        outputs = [self.discriminators[int(n)](audio) for n in drawn]
+        return [logits for logits, _ in outputs], [maps for _, maps in outputs]
 
 
-class MultiPeriodDiscriminator(_Several):
+class MultiPeriodDiscriminator(_RandomSubset):
     """One `PeriodDiscriminator` per period (HiFi-GAN, section 2.3)."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        judges = [PeriodDiscriminator(period, config.period_channels) for period in config.periods]
-        super().__init__(judges, config.periods_asked)
+        discriminators = [PeriodDiscriminator(period, config.period_channels) for period in config.periods]
+        super().__init__(discriminators, config.periods_asked)
 
 
-class MultiBandSTFTDiscriminator(_Several):
+class MultiBandSTFTDiscriminator(_RandomSubset):
     """One `BandSTFTDiscriminator` per window (DAC, section 3.3)."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
-        judges = [BandSTFTDiscriminator(n_fft, config.band_edges, config.band_channels) for n_fft in config.windows]
-        super().__init__(judges, config.windows_asked)
+        edges, channels = config.band_edges, config.band_channels
+        super().__init__(
+            [BandSTFTDiscriminator(n_fft, edges, channels) for n_fft in config.windows], config.windows_asked
+        )
 
 
 class Discriminators(nn.Module):
-    """Both kinds, with the same convention."""
+    """Both kinds of discriminators; logits and feature maps are concatenated."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.period = MultiPeriodDiscriminator(config)
         self.band = MultiBandSTFTDiscriminator(config)
 
-    def forward(self, audio: Tensor) -> Judgement:
+    def forward(self, audio: Tensor) -> DiscriminatorOutput:
         """`[B, T]` to the logits and the feature maps of all discriminators."""
         (logits, maps), (more_logits, more_maps) = self.period(audio), self.band(audio)
         return logits + more_logits, maps + more_maps

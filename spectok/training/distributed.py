@@ -1,8 +1,8 @@
-"""Data parallelism: every rank computes its rows of the batch, and what is learned is the mean of all ranks'.
+"""Data parallelism: every rank computes its rows of the batch, and the gradients are averaged over the ranks.
 
-Started by `torchrun`; a process on its own is the one rank of a world of one, and nothing here does anything. The
-gradients travel as one flat tensor after the backward pass: the codec has few parameters, and gradients with respect
-to its output are taken on the way, which `DistributedDataParallel` does not allow.
+The processes are started by `torchrun`. In a single process the world has one rank, and the functions here do nothing.
+Gradients are averaged as one flat tensor after the backward pass: the codec has few parameters, and training also needs
+gradients with respect to its output, which `DistributedDataParallel` does not allow.
 """
 
 import os
@@ -26,24 +26,24 @@ def start(device: str) -> str:
 
 
 def stop() -> None:
-    """Part from the other processes."""
+    """Leave the group of processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
-def outlive_signals(worker: int = 0) -> None:
-    """Leave SIGTERM and SIGINT, which reach a whole process group, to the parent: it saves, then ends this one."""
+def ignore_signals(worker: int = 0) -> None:
+    """Ignore SIGTERM and SIGINT, which reach a whole process group: the parent saves, then ends this process."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def rank() -> int:
-    """The number of this process, 0 for the one that writes."""
+    """The number of this process; rank 0 writes the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -60,7 +60,7 @@ def mean_(tensors: Iterable[Tensor]) -> None:
 
 
 def mean(tensor: Tensor) -> Tensor:
-    """The mean over the ranks; its gradient is that of this rank's share, so that mean gradients come out right."""
+    """The mean over the ranks. Its gradient is that of this rank's tensor, so that averaged gradients are correct."""
     if world() == 1:
         return tensor
     whole = tensor.detach().clone()
@@ -69,7 +69,7 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """The ranks' tensors one after another along the first axis: the rows of the whole batch, in order."""
+    """The ranks' tensors concatenated along the first axis: the rows of the whole batch, in order."""
     if world() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(world())]
@@ -78,7 +78,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def agree(values: list[float], device: str) -> list[float]:
-    """The greatest of each value over the ranks, so that all take the same turn."""
+    """The maximum of each value over the ranks, so that all ranks take the same decisions."""
     if world() == 1:
         return values
     tensor = torch.tensor(values, dtype=torch.float64, device=device)

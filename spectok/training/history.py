@@ -1,4 +1,4 @@
-"""Where weights come from: the runs that led to them, read from run folders and released models."""
+"""The history of weights: the training runs that led to them, read from run folders and released models."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,15 @@ CURVE = ("step", "seconds", "pesq", "stoi", "level_db")
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """The runs behind weights, the first one first.
+    """The training runs that led to weights, the earliest first.
 
     Args:
         folder: of a released model (with `training.json`), or `release/` in a run folder (with `run.json` and
             `log.jsonl` beside it).
 
     Returns:
-        For each run what `run.json` says, and its `step`, `seconds` and `curve`, the figures of its validations. A
-        folder of weights with no such record has no history.
+        For each run the contents of `run.json`, and its `step`, `seconds` and `curve`, the metrics of its validations.
+        For a folder without such records, an empty list.
 
     Raises:
         InputError: a record cannot be read.

@@ -1,4 +1,4 @@
-"""What a run leaves to look at: log.jsonl, samples/, and the same for TensorBoard in tensorboard/."""
+"""The log of a run: log.jsonl, samples/, and the same for TensorBoard in tensorboard/."""
 
 import json
 import math
@@ -15,11 +15,11 @@ from spectok.training.validation import Validation
 
 
 class RunLog:
-    """Figures, audio and pictures of a run. A resumed run goes on in the same files.
+    """Values, audio and spectrograms of a run. A resumed run appends to the same files.
 
     Args:
         folder: the run folder.
-        config: of the codec, for its rates.
+        config: the codec's configuration, for its sample rate and frame rate.
     """
 
     def __init__(self, folder: Path, config: CodecConfig) -> None:
@@ -28,7 +28,7 @@ class RunLog:
         self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def scalars(self, kind: str, step: int, seconds: float, values: dict[str, float]) -> None:
-        """One line of log.jsonl, and a point on each curve; what is not finite becomes null."""
+        """Write one line of log.jsonl, and a point on each curve; values that are not finite become null."""
         rounded = {name: float(f"{value:.5g}") if math.isfinite(value) else None for name, value in values.items()}
         entry = {"kind": kind, "step": step, "seconds": round(seconds, 1), **rounded}
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
@@ -37,20 +37,20 @@ class RunLog:
             self.board.add_scalar(f"{kind}/{name}", value, step)
 
     def validation(self, step: int, seconds: float, result: Validation) -> None:
-        """The figures, and the first clips as audio and pictures."""
-        self.scalars("valid", step, seconds, result.figures)
+        """Write the metrics, and the first clips as audio and spectrograms."""
+        self.scalars("valid", step, seconds, result.metrics)
         config, samples = self.config, self.folder / "samples"
         samples.mkdir(exist_ok=True)
         for n, clip in enumerate(result.clips):
-            figure = comparison(clip.real, clip.fake, clip.codes, config.sample_rate, config.frame_rate)
+            figure = comparison(clip.original, clip.decoded, clip.codes, config.sample_rate, config.frame_rate)
             save(figure, samples / f"{n}.png")
             self.board.add_image(f"spectrogram/{n}", imread(samples / f"{n}.png"), step, dataformats="HWC")
-            for kind, audio in (("real", clip.real), ("fake", clip.fake)):
+            for kind, audio in (("original", clip.original), ("decoded", clip.decoded)):
                 write_audio(samples / f"{n}_{kind}.wav", audio, config.sample_rate)
                 self.board.add_audio(f"{kind}/{n}", audio[None], step, config.sample_rate)
         use = np.repeat(np.arange(len(result.histogram)), result.histogram)
         self.board.add_histogram("codes", use, step, bins=np.linspace(0, len(result.histogram), 65))
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write buffered values and close the files."""
         self.board.close()

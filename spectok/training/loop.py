@@ -29,19 +29,19 @@ def fit(
 ) -> int:
     """Train until the budget is spent; log, validate and checkpoint on the way and at the end.
 
-    SIGTERM and SIGINT end the step in hand and save. In a distributed run rank 0 writes, and all ranks go by the
-    slowest one's clock.
+    On SIGTERM or SIGINT the current step is finished and the run is saved. In a distributed run, rank 0 writes, and all
+    ranks use the clock of the slowest one.
 
     Args:
-        trainer: fresh, resumed, or started from released weights.
+        trainer: a new or resumed one, or one started from released weights.
         valid: the validation split.
         folder: the run folder; gets log.jsonl, tensorboard/, checkpoint.safetensors, release/ and samples/.
-        quiet: no progress bar.
-        clock: counts the seconds of the budget; `time.process_time` counts those of the processor, whatever else the
-            machine does.
+        quiet: whether to hide the progress bar.
+        clock: counts the seconds of the budget; `time.process_time` counts CPU time, which does not depend on other
+            processes.
 
     Returns:
-        The number of the signal that stopped it, or 0.
+        The number of the signal that stopped the run, or 0.
     """
     is_first = distributed.rank() == 0
     config = trainer.config
@@ -57,7 +57,7 @@ def fit(
             began = clock()
             values = trainer.train_step()
             facts = [trainer.seconds + clock() - began, float(received[0] if received else 0)]
-            trainer.seconds, stop = distributed.agree(facts, trainer.machine.device)
+            trainer.seconds, stop = distributed.agree(facts, trainer.compute.device)
             stopped = int(stop)
             averages.add(values)
             ends = trainer.progress >= 1 or stopped > 0
@@ -80,7 +80,7 @@ def fit(
 
 
 class _Averages:
-    """Running means of what the steps report; a value that is not finite must not hide all later ones."""
+    """Running means of the values of the steps, without values that are not finite."""
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
@@ -99,7 +99,7 @@ def _waiting(trainer: Trainer) -> float:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them."""
+    """Collect SIGTERM and SIGINT, instead of ending the process."""
     received: list[int] = []
 
     def collect(number: int, frame: FrameType | None) -> None:

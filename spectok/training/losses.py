@@ -1,7 +1,7 @@
-"""What the codec is trained to minimise: losses between waveforms, on discriminators' judgements and on the latent.
+"""The losses of the codec: between waveforms, from the discriminators, on the latent, and on the pitch.
 
-Losses are returned by name and unweighted; `LossConfig` holds all weights, and `balance.py` is the one place that
-applies them.
+Losses are returned by name and unweighted. `LossConfig` holds all weights; the balancer (balance.py) and the trainer
+apply them.
 """
 
 import dataclasses
@@ -15,37 +15,35 @@ from torch import Tensor, nn
 
 from spectok.schema import require
 from spectok.training import distributed
-from spectok.training.discriminators import Judgement
+from spectok.training.discriminators import DiscriminatorOutput
 
-STFT_WINDOWS = (1024, 2048)  # long enough to tell the harmonics of any voice from one another
+STFT_WINDOWS = (1024, 2048)  # samples; long enough to resolve the harmonics of any voice
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights, forms and resolutions of the losses. What weighs nothing is not computed."""
+    """Weights, forms and resolutions of the losses. Losses of weight 0 are not computed."""
 
     complex_weight: float = 1.0  # squared error of the power-law spectrum
     magnitude_weight: float = 1.0  # squared error of its magnitude
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
-    stft_weight: float = 0.0  # mean absolute error of the log magnitudes of windows that resolve harmonics
-    level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over short windows
-    level_start: float = 0.0  # share of the budget after which it counts: until then it slows the others
-    adversarial_weight: float = 0.0  # of the discriminators' verdict
-    feature_weight: float = 0.0  # of what the discriminators see on the way
-    commitment_weight: float = 0.25  # of the quantizer, where it has one
-    decorrelation_weight: float = 0.0  # of the latent's second moments
-    adversarial_start: float = 0.0  # share of the budget after which the discriminators come in
-    balance: bool = True  # whether adversarial and feature are weighed by their gradients at the output
-    power: float = 2.0  # p of |s|^(1/p) in complex and magnitude
-    pitch_weight: float = 0.0  # cross entropy of the decoder's pitch and a tracker's, where something is voiced
-    draws: int = (
-        1  # outputs for each clip, each with an excitation of its own; 2 makes an energy distance of the losses
-    )
-    spectral_n_fft: int = 512
-    mel_n_fft: tuple[int, ...] = (128, 256, 512, 1024, 2048)
-    n_mels: tuple[int, ...] = (16, 20, 40, 64, 80)
-    level_windows: tuple[int, ...] = (1024,)  # samples of the windows whose levels are compared; hops of a half
-    floor_db: float = -70.0  # level under which a mel band, or a window, counts as silence
+    stft_weight: float = 0.0  # mean absolute error of log magnitudes, with windows that resolve harmonics
+    level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over windows
+    level_start: float = 0.0  # share of the budget after which level is used; used earlier, it slows the others
+    adversarial_weight: float = 0.0  # squared error of the discriminators' logits for decoded audio, towards 1
+    feature_weight: float = 0.0  # relative error of the discriminators' feature maps
+    commitment_weight: float = 0.25  # squared distance of the latent to its codebook entry; 0 for fsq
+    decorrelation_weight: float = 0.0  # deviation of the latent's second moments from the identity (`decorrelation`)
+    adversarial_start: float = 0.0  # share of the budget after which the discriminators are used
+    balance: bool = True  # whether adversarial and feature are scaled by their gradients' norms (balance.py)
+    power: float = 2.0  # p of the power law |s|^(1/p) in complex and magnitude
+    pitch_weight: float = 0.0  # cross entropy of the decoder's pitch with a tracker's; for pulses only
+    draws: int = 1  # decoded samples of each clip, with different excitations; with 2, losses become energy distances
+    spectral_n_fft: int = 512  # samples in the window of complex and magnitude
+    mel_n_fft: tuple[int, ...] = (128, 256, 512, 1024, 2048)  # samples in each window of mel
+    n_mels: tuple[int, ...] = (16, 20, 40, 64, 80)  # mel bands for each window
+    level_windows: tuple[int, ...] = (1024,)  # samples in each window of level; the hop is a half
+    floor_db: float = -70.0  # level in dB below which a mel band, a bin or a window counts as silence
 
     def __post_init__(self) -> None:
         require(
@@ -73,12 +71,12 @@ class LossConfig:
 
     @property
     def is_adversarial(self) -> bool:
-        """Whether discriminators take part."""
+        """Whether discriminators are used."""
         return self.adversarial_weight > 0 or self.feature_weight > 0
 
     @property
     def longest(self) -> int:
-        """The longest window, in samples: shorter audio cannot be scored."""
+        """The longest window in samples, which is the least length of audio."""
         windows = [self.spectral_n_fft, *self.mel_n_fft]
         windows += [max(STFT_WINDOWS)] if self.stft_weight else []
         windows += self.level_windows if self.level_weight else []
@@ -86,16 +84,16 @@ class LossConfig:
 
 
 class Losses(nn.Module):
-    """Reconstruction losses between waveforms, real `[B, T]` and fake `[B, T]`, or two draws of fake, `[2 * B, T]`.
+    """Reconstruction losses between original `[B, T]` and decoded `[B, T]` waveforms, or two samples, `[2 * B, T]`.
 
-    What a codec makes up pays, against one original, for every difference from it, and least if it is dull: the same
-    in every frame. With two draws, each loss is `mean(d(real, draw)) - d(draw, draw) / 2`, half of the energy distance
-    of A. Gritsenko et al. (NeurIPS 2020, arXiv 2008.01160), least where what is made up varies as the originals do.
+    A single-sample loss penalises generated detail and favours over-smoothed output. With two decoded samples of each
+    clip, each loss is `mean(d(original, sample)) - d(sample, sample) / 2`, half of the energy distance of A. Gritsenko
+    et al. (NeurIPS 2020, arXiv 2008.01160), which is smallest if generated detail varies as it does in originals.
 
     Args:
         config: weights and resolutions.
         sample_rate: in Hz.
-        phase_below: Hz from which the codec makes up its phases, where the complex loss ends; None: nowhere.
+        phase_below: Hz; the complex loss ends there, because the codec generates the phases above; None is no limit.
     """
 
     def __init__(self, config: LossConfig, sample_rate: int, phase_below: float | None = None) -> None:
@@ -114,39 +112,39 @@ class Losses(nn.Module):
         for n_fft in {config.spectral_n_fft, *config.mel_n_fft, *STFT_WINDOWS}:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
 
-    def forward(self, real: Tensor, fake: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
-        """All reconstruction losses that weigh something at this share of the budget, by name, unweighted scalars."""
-        losses = {name: loss for name, loss in self.spectral(real, fake).items() if self.config.weights[name]}
-        losses |= self.log_spectra(real, fake)
+    def forward(self, original: Tensor, decoded: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
+        """The reconstruction losses in use at this share of the budget, by name, as unweighted scalars."""
+        losses = {name: loss for name, loss in self.spectral(original, decoded).items() if self.config.weights[name]}
+        losses |= self.log_spectra(original, decoded)
         if self.config.level_weight and progress >= self.config.level_start:
-            losses["level"] = self.level(real, fake)
+            losses["level"] = self.level(original, decoded)
         return losses
 
-    def spectral(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Squared errors of the power-law complex spectrum and of its magnitude, over the energy of the real clip.
+    def spectral(self, original: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+        """Squared errors of the power-law complex spectrum and of its magnitude, relative to the original's energy.
 
-        1 means as wrong as silence; the share of every clip is the same however loud it is.
+        Silence as output gives 1. All clips count equally, whatever their loudness.
         """
-        real_c, real_m = self._power_law(real)
-        fake_c, fake_m = self._power_law(fake)
-        energy = real_m.square().sum(dim=(1, 2)) + 1e-4 * real_m[0].numel()
+        original_c, original_m = self._power_law(original)
+        decoded_c, decoded_m = self._power_law(decoded)
+        energy = original_m.square().sum(dim=(1, 2)) + 1e-4 * original_m[0].numel()
 
         def error(a: Tensor, b: Tensor) -> Tensor:
             return ((a - b).square().flatten(1).sum(dim=1) / energy).mean()
 
-        real_c, fake_c = real_c[:, : self.compared], fake_c[:, : self.compared]
-        return {"complex": _between(error, real_c, fake_c), "magnitude": _between(error, real_m, fake_m)}
+        original_c, decoded_c = original_c[:, : self.compared], decoded_c[:, : self.compared]
+        return {"complex": _between(error, original_c, decoded_c), "magnitude": _between(error, original_m, decoded_m)}
 
-    def log_spectra(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Mean absolute differences of natural-log magnitudes, averaged over resolutions: those of "mel" and "stft".
+    def log_spectra(self, original: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+        """Mean absolute differences of natural-log magnitudes, averaged over resolutions: "mel" and "stft".
 
-        Mel bands are wider than the distance of two harmonics from 1.5 kHz up; the bins of "stft" are not.
+        From 1.5 kHz up, mel bands are wider than the distance of two harmonics; the bins of "stft" are not.
         """
         lengths = {"mel": self.config.mel_n_fft, "stft": STFT_WINDOWS}
         lengths = {name: of for name, of in lengths.items() if self.config.weights[name]}
         terms: dict[str, list[Tensor]] = {name: [] for name in lengths}
         for n_fft in sorted({n_fft for of in lengths.values() for n_fft in of}):
-            pair = [self._stft(audio, n_fft).abs().transpose(1, 2) for audio in (real, fake)]
+            pair = [self._stft(audio, n_fft).abs().transpose(1, 2) for audio in (original, decoded)]
             if n_fft in lengths.get("stft", ()):
                 terms["stft"].append(self._log_distance(*pair))
             if n_fft in lengths.get("mel", ()):
@@ -154,22 +152,23 @@ class Losses(nn.Module):
                 terms["mel"].append(self._log_distance(*(magnitude @ bank for magnitude in pair)))
         return {name: torch.stack(parts).mean() for name, parts in terms.items()}
 
-    def _log_distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        return _between(nn.functional.l1_loss, torch.log(real + self.floor), torch.log(fake + self.floor))
+    def _log_distance(self, original: Tensor, decoded: Tensor) -> Tensor:
+        return _between(nn.functional.l1_loss, torch.log(original + self.floor), torch.log(decoded + self.floor))
 
-    def level(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Mean absolute difference of the natural-log rms over windows; regression leaves the output too quiet.
+    def level(self, original: Tensor, decoded: Tensor) -> Tensor:
+        """Mean absolute difference of the natural-log rms over windows.
 
-        Short windows follow the envelope; the level of long ones is that of their loudest part.
+        The other losses alone leave the output too quiet. Short windows follow the envelope; the rms of a long window
+        is dominated by its loudest part.
         """
         terms = []
         for length in self.config.level_windows:
-            energies = (audio.unfold(1, length, length // 2).square().mean(dim=2) for audio in (real, fake))
+            energies = (audio.unfold(1, length, length // 2).square().mean(dim=2) for audio in (original, decoded))
             terms.append(_between(nn.functional.l1_loss, *(0.5 * torch.log(e + self.floor**2) for e in energies)))
         return torch.stack(terms).mean()
 
     def _stft(self, audio: Tensor, n_fft: int) -> Tensor:
-        # Scaled so that a full-scale sine has magnitude 1 whatever the window, so that one floor serves all.
+        # A full-scale sine has magnitude 1 for every window, so that the same floor applies to all.
         window = self.get_buffer(f"window_{n_fft}")
         spectrum = torch.stft(audio, n_fft, n_fft // 4, window=window, center=False, return_complex=True)
         return spectrum * (2 / window.sum())
@@ -181,48 +180,50 @@ class Losses(nn.Module):
         return spectrum * (energy ** ((1 / self.config.power - 1) / 2)).unsqueeze(-1), magnitude
 
 
-def _between(distance: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-    """The distance of real `[B, ...]` and fake `[B, ...]`; half of the energy distance where fake is two draws."""
-    first, *others = fake.split(len(real))
+def _between(distance: Callable[[Tensor, Tensor], Tensor], original: Tensor, decoded: Tensor) -> Tensor:
+    """The distance of original and decoded `[B, ...]`; half of the energy distance for two samples `[2 * B, ...]`."""
+    first, *others = decoded.split(len(original))
     if not others:
-        return distance(first, real)
+        return distance(first, original)
     (second,) = others
-    return (distance(first, real) + distance(second, real) - distance(first, second)) / 2
+    return (distance(first, original) + distance(second, original) - distance(first, second)) / 2
 
 
 def _size(feature_map: Tensor) -> Tensor:
-    """The mean magnitude of each clip's feature map, `[B]`: a ratio per clip does not depend on the batch."""
+    """The mean magnitude of each clip's feature map, `[B]`."""
     return feature_map.reshape(len(feature_map), -1).abs().mean(dim=1)
 
 
-def judge(real: Judgement, fake: Judgement) -> tuple[dict[str, Tensor], Tensor]:
+def adversarial_losses(real: DiscriminatorOutput, fake: DiscriminatorOutput) -> tuple[dict[str, Tensor], Tensor]:
     """The codec's adversarial and feature losses, unweighted, and the discriminators' own loss.
 
-    The least-squares form (LSGAN, arXiv 1611.04076): real audio should score 1, and decoded audio 0.
+    The least-squares form (LSGAN, arXiv 1611.04076): discriminators are trained to output 1 for original audio, and 0
+    for decoded audio. The feature loss is relative to each clip's own features, so that it does not depend on the
+    batch.
 
     Args:
-        real: the discriminators' logits and feature maps of the original.
-        fake: the same of the decoded audio.
+        real: the discriminators' logits and feature maps for the original.
+        fake: the same for the decoded audio.
     """
     (real_logits, real_maps), (fake_logits, fake_maps) = real, fake
-    verdicts, errors = [], []
+    codec_errors, errors = [], []
     for r, f in zip(real_logits, fake_logits, strict=True):
-        verdicts.append((1 - f).square().mean())
+        codec_errors.append((1 - f).square().mean())
         errors.append((1 - r).square().mean() + f.square().mean())
     features = [
         (_size(f - r.detach()) / _size(r.detach()).clamp_min(1e-4)).mean()
         for real_list, fake_list in zip(real_maps, fake_maps, strict=True)
         for r, f in zip(real_list, fake_list, strict=True)
     ]
-    losses = {"adversarial": torch.stack(verdicts).mean(), "feature": torch.stack(features).mean()}
+    losses = {"adversarial": torch.stack(codec_errors).mean(), "feature": torch.stack(features).mean()}
     return losses, torch.stack(errors).mean()
 
 
 def decorrelation(latent: Tensor, deviation: float = 1.2) -> Tensor:
-    """How far the second moments of the latent `[B, F, K, D]` are from independent dimensions that fill their levels.
+    """Mean square of `M / deviation² - I`, M the second moments `[D, D]` of the latent `[B, F, K, D]`.
 
-    The mean square of `M / deviation² - 1`, M the `[D, D]` moments over batch, frames and slots: dimensions that tell
-    the same, or keep to the inner levels of the grid, leave entries of the codebook unused.
+    Correlated dimensions, or dimensions that use only the inner levels of the grid, leave entries of the codebook
+    unused. The moments are means over batch, frames and K.
     """
     rows = latent.flatten(0, 2).float()
     moments = distributed.mean(rows.T @ rows / len(rows)) / deviation**2
@@ -230,12 +231,12 @@ def decorrelation(latent: Tensor, deviation: float = 1.2) -> Tensor:
 
 
 def pitch_loss(logits: Tensor, position: Tensor, voiced: Tensor) -> Tensor:
-    """Mean cross entropy of the pitch head and a tracker.
+    """Mean cross entropy of the pitch head with the pitch of a tracker.
 
     Args:
-        logits: of the classes and of nothing being voiced, `[B, F, classes + 1]`.
+        logits: of the pitch classes, then of "unvoiced", `[B, F, classes + 1]`.
         position: the tracker's pitch in units of classes, `[B, F]`; the target is a Gaussian of one class around it.
-        voiced: where there is a pitch, bool `[B, F]`.
+        voiced: where the tracker found a pitch, bool `[B, F]`.
     """
     places = torch.arange(logits.shape[-1] - 1, device=logits.device)
     near = torch.softmax(-(places - position[..., None]).square() / 2, dim=-1)

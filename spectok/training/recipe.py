@@ -1,4 +1,4 @@
-"""What a run is: its recipe, its budget, its machine."""
+"""The settings of a run: its recipe, its budget, and what it is computed on."""
 
 from dataclasses import dataclass, field
 
@@ -11,16 +11,16 @@ from spectok.training.losses import LossConfig
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and a cosine over the budget."""
+    """AdamW with a linear warm-up and a cosine schedule over the budget."""
 
     learning_rate: float = 1e-3
-    final_share: float = 0.02  # of the learning rate, at the end of the cosine
-    discriminator_share: float = 1.0  # of the learning rate, for the discriminators
+    final_share: float = 0.02  # learning rate at the end of the cosine, as a share of `learning_rate`
+    discriminator_share: float = 1.0  # learning rate of the discriminators, as a share of the codec's
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.01
-    warmup_steps: int = 200
-    clip_norm: float = 1.0  # gradients longer than this are scaled down to it
-    ema_decay: float = 0.999  # of the averaged weights, which are the released ones
+    warmup_steps: int = 200  # over which the learning rate rises
+    clip_norm: float = 1.0  # gradients with a larger norm are scaled down to it
+    ema_decay: float = 0.999  # decay of the averaged weights, which are released; 0 disables averaging
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}, but must be positive")
@@ -30,7 +30,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A recipe: everything that decides a run but its budget and its machine."""
+    """A recipe: everything that determines a run except its budget and `Compute`."""
 
     codec: CodecConfig = field(default_factory=CodecConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -38,16 +38,17 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     seed: int = 0
-    reset_share: float = 0.025  # of steps at which a stream's states begin anew at zero; else they go on
-    tracked_pitch: tuple[float, float] = (0.15, 0.5)  # shares of the budget until which the tracker's pitch drives the
-    # pulses of all streams, and from which the codec's own does
-    validate_minutes: float = 10.0
-    checkpoint_minutes: float = 3.0
+    reset_share: float = 0.025  # probability that a stream's states are reset before a step; else they are carried over
+    # Shares of the budget: until the first, the pulses follow the tracker's pitch in all streams; after the second, the
+    # codec's own; in between, each stream follows one or the other at random.
+    tracked_pitch: tuple[float, float] = (0.15, 0.5)
+    validate_minutes: float = 10.0  # training time between validations
+    checkpoint_minutes: float = 3.0  # training time between checkpoints
 
 
 @dataclass
 class Budget:
-    """How long to train: until `steps`, or `minutes` of training time have passed since step 0, whichever is first."""
+    """How long to train: until `steps` steps or `minutes` of training time, whichever comes first; None is no limit."""
 
     steps: int | None = None
     minutes: float | None = None
@@ -64,10 +65,10 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What a run is computed on; it decides the speed, and of the result only the last bits."""
+class Compute:
+    """What a run is computed on and how; it affects the speed, and only the last bits of the result."""
 
-    device: str = "cpu"
-    bf16: bool = False  # compute the network in bfloat16 where autocast deems it safe
+    device: str = "cpu"  # or "cuda"
+    bf16: bool = False  # compute the network in bfloat16, by autocast
     compile: bool = False  # compile the codec with torch.compile
     workers: int = 0  # processes that prepare batches; 0 prepares them in the loop

@@ -1,4 +1,4 @@
-"""The states of the streams in training, which go on from step to step."""
+"""The states of the streams in training, which are carried over from step to step."""
 
 from collections.abc import Callable
 
@@ -14,18 +14,18 @@ from spectok.training import distributed
 class Streams:
     """States of the codec for the streams of a batch, carried over from step to step without their gradients.
 
-    A codec that only ever hears the first second of a stream drifts when it is used for minutes. The network runs once
-    a step for each stream; excitation and synthesis run `draws` times, each draw with a state of its own.
+    A codec that is trained on the first second of streams only drifts when it is used for minutes. In each step the
+    network runs once for each stream; excitation and synthesis run `draws` times, with different states.
 
     Args:
-        codec: whose states they are.
-        rows: B, streams of this process.
-        draws: outputs for each stream.
+        codec: the codec to be trained.
+        rows: B, the number of streams of this process.
+        draws: the number of outputs for each stream.
 
     Attributes:
         network: states of the encoder, and of the decoder's network, B rows each.
-        synthesis: states of excitation and inverse STFT, `draws * B` rows, whole batches one after another.
-        tail: the last `synthesis_delay` samples of each stream, `[B, delay]`: by as much the output is late.
+        synthesis: states of excitation and inverse STFT, `draws * B` rows: first B rows of one draw, then of the next.
+        tail: the last `synthesis_delay` samples of each stream, `[B, delay]`, for the delay of the output.
     """
 
     def __init__(self, codec: Codec, rows: int, draws: int) -> None:
@@ -37,7 +37,7 @@ class Streams:
         self.tail = torch.zeros(self.rows, delay, device=next(self.codec.parameters()).device)
 
     def reset(self, rows: Tensor) -> None:
-        """Begin some streams anew, bool `[B]`: at the zero state, but with an excitation that begins anywhere."""
+        """Reset the streams where `rows`, bool `[B]`, is true: to zeros, with a random state of the excitation."""
         if not rows.any():
             return
         fresh = Streams(self.codec, self.rows, self.draws)
@@ -60,22 +60,22 @@ class Streams:
         return self.codec.decoder.synthesize(estimate.mapped(repeated), self.synthesis, pitch)
 
     def delayed(self, audio: Tensor) -> Tensor:
-        """The original `[B, T]` of a step's output: `synthesis_delay` samples later than the step's input."""
+        """A step's input `[B, T]` delayed by `synthesis_delay` samples, to be compared with its output."""
         return torch.cat([self.tail, audio], dim=1)[:, : audio.shape[1]]
 
     def go_on(self, audio: Tensor, network: tuple[State, State], synthesis: State) -> None:
-        """Keep the states after a step for the next one."""
+        """Store the states after a step for the next one."""
         encoder, decoder, synthesis = (_mapped(_own, state) for state in (*network, synthesis))
         self.network, self.synthesis = (encoder, decoder), synthesis
         self.tail = _own(audio[:, audio.shape[1] - self.tail.shape[1] :])
 
     def tensors(self) -> dict[str, Tensor]:
-        """All states by number, the rows of all ranks one after another: `network.0` and so on."""
+        """All states, named "0", "1" and so on, with the rows of all ranks concatenated."""
         names = [f"{index}" for index in range(len(self._leaves()))]
         return {name: distributed.gather(tensor) for name, tensor in zip(names, self._leaves(), strict=True)}
 
     def restore(self, tensors: dict[str, Tensor], rank: int, world: int) -> None:
-        """Put back what `tensors` took out."""
+        """Restore the states returned by `tensors`."""
         shares = iter(tensors[f"{index}"].chunk(world)[rank] for index in range(len(tensors)))
         device = self.tail.device
         encoder, decoder, self.synthesis, (self.tail,) = (
@@ -89,7 +89,7 @@ class Streams:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """A copy without gradients that lies in memory as every other: where it begins there decides the last bits."""
+    """A contiguous copy without gradients; the memory layout of states affects the last bits of results."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
@@ -107,5 +107,5 @@ def _zipped(change: Callable[[Tensor, Tensor], Tensor], first: State, second: St
 
 
 def _along(rows: Tensor, tensor: Tensor) -> Tensor:
-    """`[B]` in a shape that goes with `[B, ...]`."""
+    """`[B]` in a shape that broadcasts with `[B, ...]`."""
     return rows.view(-1, *[1] * (tensor.dim() - 1))

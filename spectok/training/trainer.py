@@ -1,4 +1,4 @@
-"""One training step and all that it changes: codec, averaged weights, discriminators, optimisers, balance."""
+"""The training step and everything it changes: codec, averaged weights, discriminators, optimisers, balancer."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ from spectok.training.batches import Batches
 from spectok.training.checkpoint import Part, module_part, optimizer_part, with_prefix
 from spectok.training.corpus import Corpus
 from spectok.training.discriminators import Discriminators
-from spectok.training.losses import Losses, decorrelation, judge, pitch_loss
-from spectok.training.recipe import Budget, Machine, TrainConfig
+from spectok.training.losses import Losses, adversarial_losses, decorrelation, pitch_loss
+from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.weights import load_tensors, save_tensors
 
@@ -31,14 +31,14 @@ Network = Callable[[Tensor, tuple[State, State]], tuple[Estimate, Quantized, tup
 
 
 class Trainer:
-    """Everything a run needs to go on.
+    """The state of a training run.
 
     Args:
         config: the recipe.
         corpus: the training split.
-        budget: decides the cosine, the start of the adversarial stage, and the end.
-        machine: what to compute on.
-        noise: the split of noises, for recipes that mix them in.
+        budget: determines the learning rate, the start of the adversarial losses, and the end.
+        compute: what to compute on; by default a CPU.
+        noise: the split of noise, for recipes that mix it in.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Trainer:
         config: TrainConfig,
         corpus: Corpus,
         budget: Budget,
-        machine: Machine | None = None,
+        compute: Compute | None = None,
         noise: Corpus | None = None,
     ) -> None:
         require(
@@ -55,18 +55,18 @@ class Trainer:
         )
         torch.manual_seed(config.seed)
         self.config, self.corpus, self.budget, self.noise = config, corpus, budget, noise
-        self.machine = machine or Machine()
-        device = self.machine.device
+        self.compute = compute or Compute()
+        device = self.compute.device
         self.codec = Codec(config.codec).to(device)
-        self.network = compiled(self.codec) if self.machine.compile else self.codec.estimate
+        self.network = compiled(self.codec) if self.compute.compile else self.codec.estimate
         self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below).to(device)
         self.balancer = Balancer(config.loss)
         self.optimizer = self._optimizer_of(self.codec)
         self.discriminators = Discriminators(config.discriminator).to(device) if config.loss.is_adversarial else None
         self.discriminator_optimizer = self._optimizer_of(self.discriminators) if self.discriminators else None
         self.averaged = AveragedModel(self.codec, multi_avg_fn=self._average_, use_buffers=True)
-        self.averaged.n_averaged.fill_(1)  # the weights that a run begins with count too
-        self.step, self.seconds, self.seconds_before = 0, 0.0, 0.0  # before: those of earlier processes
+        self.averaged.n_averaged.fill_(1)  # the initial weights count as one
+        self.step, self.seconds, self.seconds_before = 0, 0.0, 0.0  # before: in earlier processes
         self.batches: Batches | None = None
         self.stream: Iterator[Batch] = iter(())
         frame = config.codec.frame_length
@@ -86,34 +86,34 @@ class Trainer:
 
     @property
     def waited(self) -> float:
-        """Seconds that steps have waited for their batches since this trainer was made."""
+        """Seconds that steps have waited for batches in this process."""
         return self.batches.waited if self.batches else 0.0
 
     def train_step(self) -> dict[str, float]:
-        """One update; returns the unweighted losses, the lengths of their gradients, and the learning rate."""
+        """One update; returns the unweighted losses, the norms of their gradients, and the learning rate."""
         rate = self._set_learning_rate()
         torch.manual_seed(self.config.seed + self.step)
         audio, tracked = self._next_batch()
         self.streams.reset(self._resets())
-        with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self.compute.bf16):
             estimate, quantized, network_state = self.network(audio, self.streams.network)
         estimate = estimate.mapped(Tensor.float)
         pitch, pitch_losses = self._pitch(estimate, tracked)
         output, synthesis_state = self.streams.synthesize(estimate, pitch)
-        real = self.streams.delayed(audio)
-        fake = output.detach().requires_grad_()
-        losses = self.losses(real, fake, self.progress)
-        adversarial, error = self._judge(real, fake[: len(real)])
-        gradient, lengths = self.balancer.combine(losses | adversarial, fake)
-        inner_losses = self._inner_losses(quantized, audio) | pitch_losses
+        original = self.streams.delayed(audio)
+        decoded = output.detach().requires_grad_()
+        losses = self.losses(original, decoded, self.progress)
+        adversarial, error = self._adversarial_losses(original, decoded[: len(original)])
+        gradient, gradient_norms = self.balancer.combine(losses | adversarial, decoded)
+        internal_losses = self._latent_losses(quantized) | pitch_losses  # of tensors other than the output
         weights = self.config.loss.weights
-        inner_total = torch.stack([weights[name] * loss for name, loss in inner_losses.items()]).sum()
+        internal_total = torch.stack([weights[name] * loss for name, loss in internal_losses.items()]).sum()
         norms = {}
         if error is not None:
             norms["discriminator_norm"] = self._update_discriminators(error)
             adversarial |= {"discriminator": error}
         self.optimizer.zero_grad()
-        ((output * gradient).sum() + inner_total).backward()  # the first term only carries the gradient on
+        ((output * gradient).sum() + internal_total).backward()  # the first term has `gradient` at the output
         norms["gradient_norm"] = self._update(self.codec, self.optimizer)
         usable = math.isfinite(norms["gradient_norm"])
         if usable:
@@ -122,10 +122,10 @@ class Trainer:
             self.codec.quantizer.update_(*gathered)
         self.step += 1
         self.averaged.update_parameters(self.codec)
-        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + inner_total
-        values = losses | inner_losses | adversarial | {"total": total}
-        values |= {f"{name}_norm": length for name, length in lengths.items()}
-        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one wait for the device
+        total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + internal_total
+        values = losses | internal_losses | adversarial | {"total": total}
+        values |= {f"{name}_norm": norm for name, norm in gradient_norms.items()}
+        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one synchronisation
         return {
             **dict(zip(values, numbers, strict=True)),
             **norms,
@@ -158,7 +158,7 @@ class Trainer:
         save_tensors(release / "model.safetensors", self.average, {"format": "pt"})
 
     def resume(self, folder: Path) -> None:
-        """Continue a run from its checkpoint, bit-exactly when the budget is counted in steps."""
+        """Continue a run from its checkpoint; with a budget of steps, the result is bit-exact."""
         tensors, metadata = load_tensors(folder / "checkpoint.safetensors")
         for name, part in self._parts().items():
             part.put_back(with_prefix(tensors, f"{name}."))
@@ -167,9 +167,9 @@ class Trainer:
         self.close()
 
     def start_from(self, weights: dict[str, Tensor], discriminators: dict[str, Tensor] | None = None) -> None:
-        """Begin at the weights of a release instead of at random ones, and with discriminators that know it.
+        """Start from the weights of a release instead of random ones, and optionally from its discriminators.
 
-        Discriminators of other widths than the recipe's are left aside.
+        Discriminators whose shapes differ from the recipe's are ignored.
         """
         self.codec.load_state_dict(weights)
         if self.discriminators and discriminators:
@@ -186,7 +186,7 @@ class Trainer:
 
     @property
     def _device_type(self) -> str:
-        return self.machine.device.split(":")[0]
+        return self.compute.device.split(":")[0]
 
     def _next_batch(self) -> Batch:
         if self.batches is None:
@@ -198,25 +198,25 @@ class Trainer:
                 self.step,
                 distributed.rank(),
                 distributed.world(),
-                self.machine.workers,
+                self.compute.workers,
                 self.noise,
             )
             self.stream = iter(self.batches)
-        return Batch(*(part.to(self.machine.device, non_blocking=True) for part in next(self.stream)))
+        return Batch(*(part.to(self.compute.device, non_blocking=True) for part in next(self.stream)))
 
     def _resets(self) -> Tensor:
-        """Which of this rank's streams begin anew at this step, bool `[B]`: all of them at the first."""
+        """Which of this rank's streams are reset before this step, bool `[B]`."""
         rows = self.config.data.batch_size
         draws = np.random.default_rng([self.config.seed, self.step]).random(rows) < self.config.reset_share
         share = rows // distributed.world()
         own = draws[distributed.rank() * share :][:share]
-        return torch.from_numpy(own).to(self.machine.device)
+        return torch.from_numpy(own).to(self.compute.device)
 
     def _pitch(self, estimate: Estimate, tracked: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Grid points for the pulses, `[B, F]`, and the pitch head's loss, if the codec has an `Excitation`.
 
-        At first the tracker's pitch drives the pulses where something is voiced, so that they fit what they are
-        compared with; then, stream by stream, more and more the codec's own.
+        At first the pulses follow the tracker's pitch in voiced hops, so that they match the original; later, in more
+        and more streams, the codec's own pitch (`TrainConfig.tracked_pitch`).
         """
         excitation, config = self.codec.decoder.excitation, self.config
         if not isinstance(excitation, Excitation) or estimate.pitch is None:
@@ -230,29 +230,30 @@ class Trainer:
         losses = {"pitch": pitch_loss(estimate.pitch, position, voiced)} if config.loss.pitch_weight else {}
         until, beyond = config.tracked_pitch
         share = min(1.0, max(0.0, (beyond - self.progress) / max(beyond - until, 1e-9)))
-        is_led = torch.rand(len(tracked), 1, device=tracked.device) < share
+        follows_tracker = torch.rand(len(tracked), 1, device=tracked.device) < share
         own = excitation.grid.decode(estimate.pitch.detach())
-        led = torch.where(voiced, excitation.grid.index(tracked), torch.minimum(own, -1 - own))
-        return torch.where(is_led, led, own), losses
+        unvoiced = torch.minimum(own, -1 - own)  # the codec's pitch, as an unvoiced one
+        target = torch.where(voiced, excitation.grid.index(tracked), unvoiced)
+        return torch.where(follows_tracker, target, own), losses
 
-    def _judge(self, real: Tensor, fake: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Ask the discriminators once for both: the codec's losses, and the discriminators' own."""
+    def _adversarial_losses(self, real: Tensor, fake: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The codec's adversarial losses and the discriminators' own loss, from one pass of the discriminators."""
         loss = self.config.loss
         if self.discriminators is None or self.progress < loss.adversarial_start:
             return {}, None
-        # The level of the original is brought to one value, and the output's by the same factor: it must keep it.
+        # The original is normalised to one level. The output has the same gain, so that its level still counts.
         gain = 1 / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-3)
-        with torch.autocast(self._device_type, torch.bfloat16, enabled=self.machine.bf16):
+        with torch.autocast(self._device_type, torch.bfloat16, enabled=self.compute.bf16):
             logits, maps = self.discriminators(torch.cat([real, fake]) * gain.repeat(2, 1))
         count = len(real)
         of_real, of_fake = (
             ([x[half].float() for x in logits], [[x[half].float() for x in layers] for layers in maps])
             for half in (slice(count), slice(count, None))
         )
-        losses, error = judge(of_real, of_fake)
+        losses, error = adversarial_losses(of_real, of_fake)
         return {name: value for name, value in losses.items() if loss.weights[name]}, error
 
-    def _inner_losses(self, quantized: Quantized, audio: Tensor) -> dict[str, Tensor]:
+    def _latent_losses(self, quantized: Quantized) -> dict[str, Tensor]:
         losses = {"commitment": quantized.commitment_loss}
         if self.config.loss.decorrelation_weight:
             losses["decorrelation"] = decorrelation(quantized.latent)
@@ -265,7 +266,7 @@ class Trainer:
         return self._update(self.discriminators, self.discriminator_optimizer)
 
     def _update(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-        """Average the gradients over the ranks, limit their length, and step unless they are not finite."""
+        """Average the gradients over the ranks, limit their norm, and step if they are finite; returns the norm."""
         gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         distributed.mean_(gradients)
         norm = float(torch.nn.utils.clip_grad_norm_(module.parameters(), self.config.optim.clip_norm))
@@ -280,11 +281,11 @@ class Trainer:
         )
 
     def _parts(self) -> dict[str, Part]:
-        """All that a checkpoint holds, by name."""
+        """The parts of a checkpoint, by name."""
         parts = {
             "codec": module_part(self.codec),
             "average": module_part(self.averaged.module),
-            "buffer": Part(self._passing_buffers, self._restore_buffers),
+            "buffer": Part(self._training_buffers, self._restore_buffers),
             "optimizer": optimizer_part(self.optimizer),
             "balance": Part(lambda: self.balancer.squares, self._restore_balance),
             "streams": Part(self.streams.tensors, self._restore_streams),
@@ -298,14 +299,14 @@ class Trainer:
         self.streams.restore(tensors, distributed.rank(), distributed.world())
 
     def _restore_balance(self, tensors: dict[str, Tensor]) -> None:
-        self.balancer.squares = {name: tensor.to(self.machine.device) for name, tensor in tensors.items()}
+        self.balancer.squares = {name: tensor.to(self.compute.device) for name, tensor in tensors.items()}
 
     def _restore_buffers(self, tensors: dict[str, Tensor]) -> None:
-        for name, buffer in self._passing_buffers().items():
+        for name, buffer in self._training_buffers().items():
             buffer.copy_(tensors[name])
 
-    def _passing_buffers(self) -> dict[str, Tensor]:
-        """What training needs and a release does not: the quantizer's pool of recent latents."""
+    def _training_buffers(self) -> dict[str, Tensor]:
+        """Buffers that only training needs and a release lacks: the quantizer's pool of recent latents."""
         quantizer = self.codec.quantizer
         return {f"quantizer.{name}": getattr(quantizer, name) for name in quantizer.TRAINING_BUFFERS}
 
@@ -322,7 +323,7 @@ class Trainer:
     def _average_(
         self, averages: tuple[Tensor, ...] | list[Tensor], currents: tuple[Tensor, ...] | list[Tensor], _: Tensor | int
     ) -> None:
-        """Move averages towards the current values: in the first steps by more, for they have little to hold on to."""
+        """Update the averaged weights; in the first steps the decay is smaller, so that they follow quickly."""
         decay = min(self.config.optim.ema_decay, (1 + self.step) / (10 + self.step))
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, currents, 1 - decay)
@@ -331,7 +332,7 @@ class Trainer:
 
 
 def compiled(codec: Codec) -> Network:
-    """`Codec.estimate` through `torch.compile`; on a CPU its GRUs are unrolled, which takes minutes and then pays."""
+    """`Codec.estimate` compiled with `torch.compile`; on a CPU it unrolls the GRUs, which takes minutes."""
     torch._dynamo.config.allow_rnn = next(codec.parameters()).device.type == "cpu"
     network: Network = torch.compile(codec.estimate, dynamic=False)
     return network

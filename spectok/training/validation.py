@@ -1,4 +1,4 @@
-"""Validation: a few clips through the averaged codec, as figures, audio and a picture."""
+"""Validation: reconstructs a few clips with the averaged codec, and computes metrics and losses."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from spectok.training.losses import Losses
 
 MAX_CLIPS = 24
 MAX_SECONDS = 4.0
-SAVED_CLIPS = 3  # as wav files and a picture
+SAVED_CLIPS = 3  # as WAV files and spectrograms
 
 
 def reconstruct(codec: Codec, audio: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """One clip `[T]` through the codec: audio `[T]`, and its codes `[F, K]`."""
+    """Reconstruct a clip `[T]`: decoded audio `[T]`, and codes `[F, K]`."""
     config = codec.config
     padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
     with torch.inference_mode():
@@ -28,29 +28,29 @@ def reconstruct(codec: Codec, audio: NDArray[np.float32]) -> tuple[NDArray[np.fl
 
 
 class Clip(NamedTuple):
-    """A clip to look at and listen to."""
+    """A validation clip that is saved."""
 
-    real: NDArray[np.float32]  # [T]
-    fake: NDArray[np.float32]  # [T]
+    original: NDArray[np.float32]  # [T]
+    decoded: NDArray[np.float32]  # [T]
     codes: NDArray[np.int64]  # [F, K]
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What a validation found."""
+    """The result of a validation."""
 
-    figures: dict[str, float]
-    clips: list[Clip]  # the first few
+    metrics: dict[str, float]  # means over the clips, by name
+    clips: list[Clip]  # the first `SAVED_CLIPS`
     histogram: NDArray[np.int64]  # how often each code was used, [codebook_size]
 
 
 def validate(codec: Codec, corpus: Corpus, losses: Losses) -> Validation:
-    """PESQ-WB, STOI, level, overshoot, losses and codebook use over the first seconds of some clips.
+    """PESQ-WB, STOI, level, overshoot, losses and codebook use for the first seconds of some clips.
 
     Args:
         codec: on the CPU, in evaluation mode; its sample rate is 16 kHz.
         corpus: the validation split.
-        losses: of the recipe, on the CPU; clips too short for them are left out of their means.
+        losses: the recipe's losses, on the CPU; clips shorter than their longest window are left out of their means.
     """
     config = codec.config
     require(config.sample_rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, not at {config.sample_rate}")
@@ -59,16 +59,16 @@ def validate(codec: Codec, corpus: Corpus, losses: Losses) -> Validation:
     histogram = np.zeros(config.quantizer.codebook_size, np.int64)
     clips = []
     for n, index in enumerate(np.linspace(0, len(corpus) - 1, min(MAX_CLIPS, len(corpus))).astype(int)):
-        real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * SAMPLE_RATE)))
-        fake, codes = reconstruct(codec, real)
+        original = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * SAMPLE_RATE)))
+        decoded, codes = reconstruct(codec, original)
         histogram += np.bincount(codes.ravel(), minlength=len(histogram))
         for name, metric in metrics.items():
-            scores[name].append(metric(real, fake))
-        if len(real) >= losses.config.longest:
-            for name, loss in losses(torch.from_numpy(real)[None], torch.from_numpy(fake)[None]).items():
+            scores[name].append(metric(original, decoded))
+        if len(original) >= losses.config.longest:
+            for name, loss in losses(torch.from_numpy(original)[None], torch.from_numpy(decoded)[None]).items():
                 scores.setdefault(name, []).append(float(loss))
         if n < SAVED_CLIPS:
-            clips.append(Clip(real, fake, codes))
+            clips.append(Clip(original, decoded, codes))
     use = codebook_use(histogram)
-    figures = {name: float(np.nanmean(values)) for name, values in scores.items()}
-    return Validation(figures | {"codes_used": use.used, "code_entropy": use.entropy}, clips, histogram)
+    means = {name: float(np.nanmean(values)) for name, values in scores.items()}
+    return Validation(means | {"codes_used": use.used, "code_entropy": use.entropy}, clips, histogram)
