@@ -1,6 +1,6 @@
-"""The command line: its commands and options, and what it does with what goes wrong.
+"""The command line: its commands and options, its messages and its exit codes.
 
-What the user got wrong is one sentence on standard error and exit code 2; outputs appear whole or not at all.
+Invalid input prints one sentence on standard error and exits with code 2. An output file is either complete or absent.
 """
 
 import argparse
@@ -38,13 +38,13 @@ EXAMPLES = {  # at the end of each command's help
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; docs/ is generated from it too."""
+    """The parser of the whole command line; docs/cli.md is generated from it too."""
     spectok = argparse.ArgumentParser(prog="spectok", description="A streaming neural speech codec.")
     spectok.add_argument("--version", action="version", version=f"spectok {version('spectok')}")
-    with suppress(ModuleNotFoundError):  # the extra "completion"
+    with suppress(ModuleNotFoundError):  # shtab comes with the extra "completion"
         import shtab
 
-        shtab.add_argument_to(spectok, help="print the completion script of a shell, to be sourced by it")
+        shtab.add_argument_to(spectok, help="print a completion script, to be sourced in the shell")
     commands = spectok.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         )
         level = sub.add_mutually_exclusive_group()
         level.add_argument("-q", "--quiet", action="store_true", help="show errors only: no progress, no notices")
-        level.add_argument("-v", "--verbose", action="store_true", help="name each file that is done")
+        level.add_argument("-v", "--verbose", action="store_true", help="print the name of each converted file")
         sub.set_defaults(function=function)
         return sub
 
@@ -69,37 +69,37 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx on the CPU)")
         sub.add_argument("--device", default="cpu", help="cpu, or with the engine torch cuda or cuda:1 (default: cpu)")
 
-    for name, function, text, own in (
-        ("encode", encode, "audio files to .spt files", pretrained.DEFAULT),
-        ("decode", decode, ".spt files to audio files", None),
+    for name, function, text, model in (
+        ("encode", encode, "encode audio files as .spt files", pretrained.DEFAULT),
+        ("decode", decode, "decode .spt files to audio files", None),
     ):
         sub = command(name, function, f"{text}; - is standard input or output")
-        sub.add_argument("inputs", nargs="+", metavar="IN", help="files, or folders that are searched")
-        sub.add_argument("output", metavar="OUT", help="a file for one input file, else a folder")
-        network(sub, own, f"default: {own}" if own else "default: the one that the file names")
+        sub.add_argument("inputs", nargs="+", metavar="IN", help="files, or folders to search for files")
+        sub.add_argument("output", metavar="OUT", help="a file if the input is one file, otherwise a folder")
+        network(sub, model, f"default: {model}" if model else "default: the model that the file names")
         sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
-        sub.add_argument("--skip-existing", action="store_true", help="leave out what has an output already")
-        sub.add_argument("--jobs", type=int, default=1, help="files at a time (default: %(default)s)")
+        sub.add_argument("--skip-existing", action="store_true", help="skip inputs whose outputs exist")
+        sub.add_argument("--jobs", type=int, default=1, help="number of files at a time (default: %(default)s)")
 
-    sub = command("stream", stream, "run the frame-by-frame loop on a file, with a clock")
+    sub = command("stream", stream, "encode and decode a file in chunks, like a live stream, and report the timing")
     sub.add_argument("input", metavar="IN", help="an audio file")
-    sub.add_argument("output", metavar="OUT", help="where the decoded audio goes, .wav or .flac")
-    sub.add_argument("--chunk-ms", type=float, default=20.0, help="length of a chunk (default: %(default)g)")
+    sub.add_argument("output", metavar="OUT", help="file for the decoded audio, .wav or .flac")
+    sub.add_argument("--chunk-ms", type=float, default=20.0, help="length of a chunk in ms (default: %(default)g)")
     sub.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
 
-    sub = command("live", live, "microphone to codes to speaker, with a level meter; Ctrl-C ends it")
-    sub.add_argument("--seconds", type=float, help="how long (default: until Ctrl-C)")
+    sub = command("live", live, "encode the microphone and play the decoded audio, with a level meter, until Ctrl-C")
+    sub.add_argument("--seconds", type=float, help="stop after this time (default: only at Ctrl-C)")
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
 
-    sub = command("info", info, "what a .spt file or a model is; without one, which models there are")
+    sub = command("info", info, "describe a .spt file or a model; without an argument, list the released models")
     sub.add_argument("target", metavar="FILE|MODEL", nargs="?", help="a file, a released name, or a folder")
-    sub.add_argument("--json", action="store_true", help="print the facts as JSON, numbers without units")
+    sub.add_argument("--json", action="store_true", help="print JSON, with numbers without units")
 
-    sub = command("inspect", inspect, "draw what a model looks at: attention of its queries, biases, codes, as a PNG")
+    sub = command("inspect", inspect, "draw a model's attention, biases and codes for a recording, as a PNG")
     sub.add_argument("input", metavar="IN", help="an audio file")
-    sub.add_argument("output", metavar="OUT.png", help="the picture")
+    sub.add_argument("output", metavar="OUT.png", help="file for the figure")
     sub.add_argument(
         "--model", default=pretrained.DEFAULT, help=f"released name or folder (default: {pretrained.DEFAULT})"
     )
@@ -107,33 +107,41 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("eval", evaluate, "measure quality, bits and speed over a folder or manifest")
     sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")
-    sub.add_argument("--model", action="append", default=[], help="may be repeated (default: every released model)")
+    sub.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        help="released name or folder; may be repeated (default: all released models)",
+    )
     sub.add_argument("--rival", action="append", default=[], help="another codec, such as opus-6; may be repeated")
-    sub.add_argument("--split", help="of the manifest (default: test)")
+    sub.add_argument("--split", help="split of the manifest (default: test)")
     sub.add_argument("--out", type=Path, help="folder for results.json and results.md")
-    sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")
+    sub.add_argument("--jobs", type=int, default=1, help="number of scoring processes (default: %(default)s)")
     sub.add_argument("--threads", type=int, default=1, help="CPU threads of the codec (default: %(default)s)")
     engine_options(sub)
 
-    sub = command("bench", bench, "spectok beside every rival that is installed, on one page; goes on where it stopped")
+    sub = command("bench", bench, "compare spectok with all installed rivals on an HTML page; continues earlier runs")
     sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")
+    sub.add_argument("--out", type=Path, required=True, help="folder for report.html, abx.html and all results")
+    sub.add_argument("--split", help="split of the manifest (default: test)")
+    sub.add_argument("--files", type=int, metavar="N", help="use only the first N files (default: all)")
     sub.add_argument(
-        "--out", type=Path, required=True, help="folder for report.html, abx.html and all that is measured"
+        "--clips", type=int, default=6, metavar="N", help="clips to listen to on the pages (default: %(default)s)"
     )
-    sub.add_argument("--split", help="of the manifest (default: test)")
-    sub.add_argument("--files", type=int, help="only the first so many (default: all)")
-    sub.add_argument("--clips", type=int, default=6, help="to be listened to in the pages (default: %(default)s)")
-    sub.add_argument("--jobs", type=int, default=1, help="processes that score (default: %(default)s)")
-    sub.add_argument("--rival", action="append", metavar="NAME", help="only this one (again for more; default: all)")
+    sub.add_argument("--jobs", type=int, default=1, help="number of scoring processes (default: %(default)s)")
+    sub.add_argument("--rival", action="append", metavar="NAME", help="a rival; may be repeated (default: all rivals)")
+    sub.add_argument("--judge-files", type=int, metavar="N", help="number of files that judges score (default: all)")
     sub.add_argument(
-        "--judge-files", type=int, metavar="N", help="how many files the models that judge score (default: all)"
+        "--no-judges",
+        dest="judges",
+        action="store_false",
+        help="leave out the judges: models of listeners' scores, speech recognition and speaker identity",
     )
-    sub.add_argument("--no-judges", dest="judges", action="store_false", help="leave out the models that judge speech")
 
-    sub = command("export", export, "make encoder.onnx and decoder.onnx of a trained model")
+    sub = command("export", export, "export a trained model as encoder.onnx and decoder.onnx")
     sub.add_argument("model", metavar="MODEL", help="folder of the model, or a released name")
-    sub.add_argument("speech", metavar="SPEECH", help="a recording; the graphs must do to it what the codec does")
-    sub.add_argument("--out", metavar="FOLDER", help="where the graphs go (default: the model's folder)")
+    sub.add_argument("speech", metavar="SPEECH", help="a recording on which the graphs are compared with the codec")
+    sub.add_argument("--out", metavar="FOLDER", help="folder for the graphs (default: the model's folder)")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite existing graphs")
     return spectok
 
@@ -164,15 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"spectok: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # the reader has gone
+    except BrokenPipeError:  # the process that reads the output has ended
         code = 1
-    except OSError as error:  # files name themselves in an InputError: this is standard output
+    except OSError as error:  # other files raise an InputError, so this is standard output
         print(f"spectok: cannot write the standard output: {why(error)}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         return 130
     try:
         sys.stdout.flush()
-    except OSError:  # what it still holds would be complained about again when the interpreter closes it
+    except OSError:  # without this, the interpreter would report the unwritten output again at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -1,4 +1,4 @@
-"""What the command line tells of files and models, and makes of them: info, inspect, eval and export."""
+"""The commands about files and models: info, inspect, eval, bench and export, one function each."""
 
 import argparse
 import importlib
@@ -17,7 +17,7 @@ from spectok.schema import require
 
 
 def info(args: argparse.Namespace) -> None:
-    """What a .spt file or a model is; without one, a line for each released model."""
+    """Describe a .spt file or a model, or print one line for each released model."""
     if args.target is None:
         every = {name: _of_model(name) for name in pretrained.models()}
         if args.json:
@@ -27,7 +27,7 @@ def info(args: argparse.Namespace) -> None:
             print(f"{name:<18}{lines['bitrate']}, {lines['codes']}, {lines['latency'].split(' = ')[1]}")
         return
     target = Path(args.target)
-    named_as_file = target.suffix == ".spt" or os.sep in args.target  # if it is missing, no model was meant
+    named_as_file = target.suffix == ".spt" or os.sep in args.target  # a file, even if it is missing
     is_file = target.is_file() or (named_as_file and not target.exists())
     facts, lines = _of_file(target, args.target) if is_file else _of_model(args.target)
     if args.json:
@@ -37,11 +37,11 @@ def info(args: argparse.Namespace) -> None:
         print(f"{name:<12}{value}")
 
 
-Facts = dict[str, Any]  # by the names that `info --json` prints
+Facts = dict[str, Any]  # the keys and values that `info --json` prints
 
 
 def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
-    """The facts of a .spt file, and the lines that tell them."""
+    """The facts about a .spt file, and the lines that `info` prints."""
     header, codes = container.read_spt(shown)
     assert header.num_samples is not None
     seconds, size = header.num_samples / header.sample_rate, path.stat().st_size
@@ -66,7 +66,7 @@ def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
 
 
 def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
-    """The facts of a model, and the lines that tell them."""
+    """The facts about a model, and the lines that `info` prints."""
     model = pretrained.find(name)
     config, (parameters, macs) = model.config, model_size(model)
     size = model.weights.stat().st_size
@@ -98,7 +98,7 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
 
 
 def inspect(args: argparse.Namespace) -> None:
-    """A picture of what a model looks at."""
+    """Draw a model's attention, biases and codes for a recording."""
     try:
         from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection
         from spectok.evaluation.inspection import inspect as run
@@ -115,7 +115,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """Quality, bits and speed over a folder or manifest."""
+    """Measure quality, bitrate and speed over a folder or manifest."""
     try:
         from spectok.bench.rivals import rival
         from spectok.evaluation.coders import Coder, SpectokCoder
@@ -137,7 +137,7 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def bench(args: argparse.Namespace) -> None:
-    """Spectok beside every rival that is installed, on one page."""
+    """Compare spectok with every rival that is installed, on one HTML page."""
     try:
         from spectok.bench.page import write_pages
         from spectok.bench.rivals import RIVALS
@@ -199,7 +199,7 @@ def bench(args: argparse.Namespace) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    """The graphs of a model."""
+    """Export the ONNX graphs of a model."""
     try:
         from spectok.export.agreement import export_verified
     except ModuleNotFoundError as error:
