@@ -176,7 +176,7 @@ def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) ->
     """Read a file, or a stream to its end, as mono.
 
     Args:
-        source: a path, or a binary stream (it need not seek, and the length in a WAV's header may be 0).
+        source: a path, or a binary stream (it need not seek, and a WAV's header may lack the length).
         sample_rate: in Hz; the audio is resampled to it. None keeps the file's own rate.
 
     Returns:

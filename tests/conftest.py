@@ -1,4 +1,4 @@
-"""What every test may ask for: seeds, one thread, real speech, and tiny codecs of each kind."""
+"""Settings and fixtures of all tests: seeds, one thread, recorded speech, and a tiny codec of each kind."""
 
 from pathlib import Path
 
@@ -67,13 +67,13 @@ def _seed() -> None:
 
 @pytest.fixture(scope="session")
 def speech() -> NDArray[np.float32]:
-    """Four seconds of real speech, float32 `[T]` at 16 kHz."""
+    """Four seconds of recorded speech, float32 `[T]` at 16 kHz."""
     return read_audio(Path(__file__).parent / "data" / "librispeech_84_16k.flac", 16000)[0]
 
 
 @pytest.fixture(scope="session")
 def prepared(speech: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The speech as a prepared folder: its first half to validate, two other stretches to train."""
+    """A prepared folder with the speech: the first half for validation, two other parts for training."""
     folder = tmp_path_factory.mktemp("corpus")
     for name, clip in (("0", speech[:32000]), ("1", speech[32000:]), ("2", speech[16000:48000])):
         write_audio(folder / f"{name}.wav", clip, 16000)

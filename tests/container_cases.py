@@ -1,4 +1,4 @@
-"""The small file, and the codes and headers, that the container's tests share."""
+"""A small file, codes and headers, for the tests of the container."""
 
 import io
 

@@ -2,7 +2,7 @@
 
     python tests/make_golden.py
 
-Run it when weights are released, and look at what changed: other codes without other weights are a broken bitstream.
+Run it when weights are released. If codes change although the weights did not, the bitstream is broken.
 """
 
 import json
@@ -18,7 +18,7 @@ GOLDEN = DATA / "golden.json"
 
 
 def codes(name: str) -> list[int]:
-    """The codes of the fixture's second and third second."""
+    """The codes of seconds 1 to 3 of the fixture."""
     speech, _ = read_audio(DATA / "librispeech_84_16k.flac", 16000)
     return [int(code) for code in in_double_precision(name).encode(speech[16000:48000])]
 

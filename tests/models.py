@@ -1,4 +1,4 @@
-"""Engines and models that the tests of several modules need: random, perfect, and released."""
+"""Random, perfect and released engines and models, for the tests of several modules."""
 
 import copy
 import functools
@@ -29,7 +29,7 @@ SHORT_FRAME = TowerConfig(channels=(4, 8), frequency_strides=(2,), time_strides=
 
 
 def random_codec(config: CodecConfig) -> Codec:
-    """A codec in which nothing is at its start of zero: the codes depend on everything before them."""
+    """A codec with random values in all weights, also in those that start at 0: codes depend on all earlier input."""
     torch.manual_seed(0)
     codec = Codec(config)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def random_codec(config: CodecConfig) -> Codec:
 
 
 class RandomEngine:
-    """A random codec in a precision of choice; counts the frames of its longest step."""
+    """A random codec in a given precision. `longest` is the number of frames in its longest step."""
 
     def __init__(self, config: CodecConfig, dtype: torch.dtype = torch.float64) -> None:
         self.config, self.dtype, self.longest, self.name = config, dtype, 0, "random"
@@ -64,7 +64,7 @@ class RandomEngine:
 
 
 class EchoEngine:
-    """A perfect codec: codes are 16-bit samples, and the synthesis delay is that of a real STFT and its inverse."""
+    """A perfect codec. Its codes are 16-bit samples, and its synthesis delay is that of an STFT and its inverse."""
 
     def __init__(self, spectrum: SpectrumConfig, tower: TowerConfig = QUERY.tower) -> None:
         frame_length = spectrum.hop_length * tower.time_strides[0]
@@ -119,7 +119,7 @@ def released_codec(name: str) -> Codec:
 
 
 class DoubleEngine(RandomEngine):
-    """A released codec in float64, where no rounding comes near a decision boundary."""
+    """A released codec in float64, where rounding is too small to change a code."""
 
     def __init__(self, codec: Codec) -> None:
         self.config, self.dtype, self.longest, self.name = codec.config, torch.float64, 0, "double"
@@ -141,25 +141,25 @@ def write_model(folder: Path, config: CodecConfig) -> Model:
 
 
 def write_root(root: Path) -> None:
-    """Write an index of two released models, `tiny-query` and `tiny-flat`, as `pretrained/` has it."""
+    """Write an index of two released models, `tiny-query` and `tiny-flat`, in the layout of `pretrained/`."""
     for config in (QUERY, FLAT):
         write_model(root / config.name, config)
         pretrained.write_index(root, config.name)
 
 
 def use_root(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
-    """Make `root` the folder of the released models, as a source tree has it."""
+    """Use `root` as the folder of the released models, as in a source tree."""
     monkeypatch.setattr(pretrained, "CHECKOUT", root)
     monkeypatch.setattr(pretrained, "PACKAGED", root / "no such folder")
 
 
 def listing(folder: str | Path) -> list[str]:
-    """Every file below a folder, hidden ones too, sorted."""
+    """All files below a folder, including hidden ones, sorted."""
     return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file())
 
 
 def write_inputs(folder: Path) -> None:
-    """Audio and .spt files of the tiny models, few of them good."""
+    """Write audio files and .spt files of the tiny models, most of them invalid."""
     random = np.random.default_rng(0)
     noise = (0.2 * random.standard_normal(500)).astype(np.float32)
     soundfile.write(folder / "good.wav", noise, 16000)

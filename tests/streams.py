@@ -1,4 +1,4 @@
-"""Signals and streams that the tests of several modules need."""
+"""Signals and streams for the tests of several modules."""
 
 import io
 from typing import Any
@@ -18,7 +18,7 @@ def wav_bytes(samples: np.ndarray, rate: int = 16000, **options: Any) -> bytes:
 
 
 class Pipe(io.RawIOBase):
-    """A stream that cannot seek: over `content` if it is read, into `written` if it is written."""
+    """A stream that cannot seek. Reading returns `content`, and `written` collects what is written."""
 
     def __init__(self, content: bytes = b"") -> None:
         self.inner = io.BytesIO(content)

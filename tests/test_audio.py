@@ -73,7 +73,7 @@ def test_bad_audio_is_refused(audio: Any, message: str) -> None:
         check_audio(audio, "clip")
 
 
-def test_more_axes_and_emptiness_are_allowed_on_request() -> None:
+def test_more_axes_and_empty_audio_are_allowed_on_request() -> None:
     assert check_audio(np.zeros((2, 3)), dims=(1, 2)).shape == (2, 3)
     with pytest.raises(InputError, match="expected 1 or 2 axes"):
         check_audio(np.zeros((1, 2, 3)), dims=(1, 2))
@@ -90,7 +90,7 @@ def test_channels_are_averaged() -> None:
         to_mono(np.zeros((2, 2000)))
 
 
-def test_mixing_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_mixing_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(audio_module, "_mixed_notice_given", False)
     with caplog.at_level(logging.INFO, logger="spectok.audio"):
         to_mono(np.zeros((5, 1)))
@@ -105,7 +105,7 @@ def test_mixing_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.Log
 
 @quick
 @given(st.integers(1, 3000), st.sampled_from(RATES), st.sampled_from(RATES))
-def test_there_and_back_is_never_shorter(length: int, rate: int, other: int) -> None:
+def test_resampling_there_and_back_is_never_shorter(length: int, rate: int, other: int) -> None:
     audio = sine(length, rate)
     there = resample(audio, rate, other)
     assert len(there) == -(-length * other // rate)
@@ -116,7 +116,7 @@ def test_there_and_back_is_never_shorter(length: int, rate: int, other: int) -> 
 
 
 @pytest.mark.parametrize("rate", [r for r in RATES if r >= 16000])
-def test_resampling_keeps_the_sound_and_adds_no_delay(rate: int) -> None:
+def test_resampling_keeps_a_sine_and_adds_no_delay(rate: int) -> None:
     audio = sine(rate, rate)
     inside = slice(200, -200)
     there = resample(audio, rate, 16000)
@@ -124,17 +124,17 @@ def test_resampling_keeps_the_sound_and_adds_no_delay(rate: int) -> None:
     np.testing.assert_allclose(resample(there, 16000, rate)[:rate][inside], audio[inside], rtol=0, atol=2e-4)
 
 
-def test_the_last_sample_is_sound_and_not_padding() -> None:
+def test_the_last_sample_is_resampled_audio_and_not_padding() -> None:
     last = resample(np.full(100, 0.5, np.float32), 48000, 16000)  # 34 samples, where soxr alone gives 33
     assert last.shape == (34,)
     assert 0.2 < last[33] < 0.5
 
 
-def test_resampling_removes_what_would_alias() -> None:
+def test_resampling_removes_frequencies_that_would_alias() -> None:
     assert np.abs(resample(sine(48000, 48000, 12000.0), 48000, 16000)[200:-200]).max() < 1e-4
 
 
-def test_the_same_rate_is_the_same_array() -> None:
+def test_resampling_to_the_same_rate_returns_the_same_array() -> None:
     audio = sine(100, 16000)
     assert resample(audio, 16000, 16000) is audio
 
@@ -169,13 +169,13 @@ def test_sixteen_bits_survive_a_round_trip(tmp_path: Path, suffix: str) -> None:
     assert os.listdir(tmp_path) == [path.name]
 
 
-def test_what_is_over_full_scale_is_clipped_and_the_rest_rounded(tmp_path: Path) -> None:
+def test_samples_over_full_scale_are_clipped_and_others_rounded(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     write_audio(path, [1.0, 1.5, -1.0, -1.5, 15.0, 0.6 / 32768, -0.6 / 32768, 0.4 / 32768], 16000)
     assert soundfile.read(path, dtype="int16")[0].tolist() == [32767, 32767, -32768, -32768, 32767, 1, -1, 0]
 
 
-def test_writing_to_streams_and_of_nothing(tmp_path: Path) -> None:
+def test_writing_to_streams_and_writing_empty_audio(tmp_path: Path) -> None:
     samples = np.arange(-300, 300, dtype=np.int16)
     for sink in (io.BytesIO(), Pipe()):
         write_audio(sink, samples, 16000)
@@ -185,7 +185,7 @@ def test_writing_to_streams_and_of_nothing(tmp_path: Path) -> None:
     assert soundfile.info(tmp_path / "none.wav").frames == 0
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     audio = sine(100, 16000)
     (tmp_path / "there.wav").write_bytes(b"before")
     for name in ("a.mp3", "a", "a.txt", "none/a.wav", "there.wav/a.wav"):
@@ -221,6 +221,6 @@ def test_list_audio(tmp_path: Path) -> None:
         list_audio(tmp_path / "b.wav")
 
 
-def test_audio_and_container_do_without_torch() -> None:
+def test_audio_and_container_do_not_import_torch() -> None:
     code = "import sys, spectok.audio, spectok.container; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=DATA.parents[1], check=False).returncode == 0

@@ -58,7 +58,7 @@ def test_every_format_is_read(tmp_path: Path, suffix: str, subtype: str, toleran
         assert difference.max() < tolerance
 
 
-def test_reading_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_length_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, _ = read_audio(DATA / "librispeech_84_16k.flac")
     monkeypatch.setattr(audio_module, "BLOCK_LENGTH", 1000)
     np.testing.assert_array_equal(read_audio(str(DATA / "librispeech_84_16k.flac"))[0], whole)
@@ -97,7 +97,9 @@ def test_a_named_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize("riff", ["end of header", 0, 0xFFFFFFFF])
 @pytest.mark.parametrize("data", [0, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000])
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_wav_whose_header_does_not_know_its_length(tmp_path: Path, riff: str | int, data: int, listed: bool) -> None:
+def test_a_wav_without_a_length_in_its_header_is_read_to_its_end(
+    tmp_path: Path, riff: str | int, data: int, listed: bool
+) -> None:
     samples = np.arange(-300, 301, dtype=np.int16)
     info = b"LIST" + struct.pack("<I", 5) + b"INFO\0\0" if listed else b""  # of odd length, so padded
     start = 36 + len(info)
@@ -110,7 +112,7 @@ def test_a_wav_whose_header_does_not_know_its_length(tmp_path: Path, riff: str |
         np.testing.assert_array_equal(read_audio(source)[0], samples.astype(np.float32) / 32768)
 
 
-def test_a_wav_without_samples_is_not_mended_into_noise() -> None:
+def test_a_wav_without_samples_stays_empty() -> None:
     empty = wav_bytes(np.zeros(0, np.int16))
     tagged = bytearray(empty + b"LIST\4\0\0\0INFO")
     tagged[4:8] = struct.pack("<I", len(tagged) - 8)
@@ -144,7 +146,7 @@ def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message:
         read_audio(io.BytesIO(content))
 
 
-def test_places_that_cannot_be_read(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot read .*none\.wav: No such file or directory"):
         read_audio(tmp_path / "none.wav")
     with pytest.raises(InputError, match="Is a directory"):
@@ -155,7 +157,7 @@ def test_places_that_cannot_be_read(tmp_path: Path) -> None:
 
 @quick
 @given(st.binary(max_size=300), st.sampled_from([0, 4, 12, 20, 36, 44]))
-def test_random_bytes_raise_nothing_but_input_error(noise: bytes, kept: int) -> None:
+def test_random_bytes_raise_only_input_error(noise: bytes, kept: int) -> None:
     content = wav_bytes(np.zeros(20, np.int16))[:kept] + noise
     try:
         audio, rate = read_audio(io.BytesIO(content))

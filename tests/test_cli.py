@@ -30,7 +30,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(root: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
-    """Make two random codecs the released ones, `tiny-query` the default; gives the default."""
+    """Replace the released models by two random codecs; returns the default one, `tiny-query`."""
     use_root(monkeypatch, root)
     monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
     return Tokenizer.from_pretrained("tiny-query")
@@ -51,7 +51,7 @@ def write(path: str | Path, length: int = 500, rate: int = 16000) -> None:
 
 
 def expected_audio(tokenizer: Tokenizer, codes: NDArray[np.int64], length: int, rate: int) -> NDArray[np.int16]:
-    """What decoding to `length` samples at `rate` must give, in 16 bits."""
+    """The expected result of decoding to `length` samples at `rate`, in 16 bits."""
     audio: NDArray[np.float32] = tokenizer.decode(codes, length, rate)
     return np.rint(32768 * audio).clip(-32768, 32767).astype(np.int16)
 
@@ -87,7 +87,9 @@ def test_long_files_run_in_blocks(tiny: Tokenizer) -> None:
     write("in.wav", 16000 * 12)
     assert main(["encode", "in.wav", "codes.spt"]) == 0
     codes = read_spt("codes.spt")[1]
-    assert int((codes != tiny.encode("in.wav")).sum()) <= len(codes) // 500  # in other blocks: rounding may flip a few
+    assert (
+        int((codes != tiny.encode("in.wav")).sum()) <= len(codes) // 500
+    )  # with other blocks, rounding may change a few codes
     assert main(["decode", "codes.spt", "out.flac"]) == 0
     audio, _ = soundfile.read("out.flac", dtype="int16")
     expected = expected_audio(tiny, codes, 16000 * 12, 16000)
@@ -150,7 +152,7 @@ def test_force_overwrites(tiny: Tokenizer) -> None:
 
 
 def piped(monkeypatch: pytest.MonkeyPatch, arguments: list[str], content: bytes = b"") -> tuple[int, bytes]:
-    """Run with a standard input and output that cannot seek; gives the exit code and what came out."""
+    """Run with a standard input and output that cannot seek; returns the exit code and the output."""
     sink = Pipe()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Pipe(content))))
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(sink), write_through=True))
@@ -172,7 +174,7 @@ def test_standard_input_and_output(tiny: Tokenizer, monkeypatch: pytest.MonkeyPa
     assert Path("new.wav").read_bytes() == decoded
 
 
-def test_a_reader_that_has_gone_is_no_error(
+def test_a_closed_output_pipe_is_no_error(
     tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write("in.wav", 16000)
@@ -187,7 +189,7 @@ def test_a_reader_that_has_gone_is_no_error(
 
 
 def test_a_pipe_of_two_processes() -> None:
-    """The default model, both ends of the pipe in processes of their own."""
+    """The default model, with encoder and decoder in two processes."""
     clip = DATA / "vctk_p259_48k.flac"
     command, environment = [sys.executable, "-m", "spectok"], {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([*command, "encode", "-", "-"], -1, None, -1, -1, env=environment) as encoder:
@@ -217,7 +219,7 @@ STREAM = re.compile(
 
 
 def facts_of_stream(text: str) -> dict[str, str]:
-    """What `stream` prints, by the names in `STREAM`."""
+    """The values that `stream` prints, by the names in `STREAM`."""
     found = STREAM.fullmatch(text)
     assert found is not None
     return found.groupdict()
@@ -226,7 +228,7 @@ def facts_of_stream(text: str) -> dict[str, str]:
 def test_stream_reports_latency_speed_and_no_difference(
     speech: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The default model on a second of speech, at a rate that is not its own."""
+    """The default model on 1 s of speech at another sample rate than its own."""
     write_audio("in.wav", resample(speech[8000:24000], 16000, 44100), 44100)
     assert main(["stream", "in.wav", "out.wav", "--chunk-ms", "30"]) == 0
     report = facts_of_stream(capsys.readouterr().out)
@@ -235,14 +237,14 @@ def test_stream_reports_latency_speed_and_no_difference(
     assert (report["chunks"], report["chunk_ms"]) == ("34", "30")
     assert 0 < float(report["p50"]) <= float(report["p95"]) <= float(report["p99"])
     assert float(report["rtf"]) > 0
-    assert int(report["different"]) <= 2 and report["codes"] == "408"  # float32: rounding may flip a code
+    assert int(report["different"]) <= 2 and report["codes"] == "408"  # in float32 rounding may change a code
     assert float(report["audio"]) < 1e-5
     audio, rate = read_audio("out.wav")
     assert (len(audio), rate) == (44100, 44100)
 
 
 @pytest.mark.parametrize(("chunk_ms", "chunks"), [("0.01", 321), ("10", 3), ("37.5", 1)])
-def test_stream_takes_chunks_of_any_size(
+def test_stream_accepts_chunks_of_any_size(
     tiny: Tokenizer, capfdbinary: pytest.CaptureFixture[bytes], chunk_ms: str, chunks: int
 ) -> None:
     write("in.wav", 321)
@@ -325,11 +327,11 @@ def test_eval_writes_and_prints_its_results(capsys: pytest.CaptureFixture[str]) 
     assert [Path(row["file"]).name for row in coder["files"]] == ["librispeech_84_16k.flac", "vctk_p259_48k.flac"]
     group = coder["groups"]["*"]
     assert group["files"] == 2
-    assert 800 < group["bits_per_second"] < 1100  # a header of 52 bytes weighs something on 3.5 s
+    assert 800 < group["bits_per_second"] < 1100  # the 52 bytes of a header add to the codes of 3.5 s
     assert 1 < group["pesq"]["mean"] < 4.64 and 0.5 < group["stoi"]["mean"] < 1
 
 
-def test_eval_takes_every_released_model_unless_told(
+def test_eval_measures_every_released_model_by_default(
     tiny: Tokenizer, speech: NDArray[np.float32], capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("in").mkdir()

@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input: one sentence, exit code 2, and nothing left behind."""
+"""Invalid input gives one sentence and exit code 2, and leaves no files behind."""
 
 import io
 import re
@@ -36,7 +36,7 @@ def inputs(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _inside(inputs: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in a copy of the inputs, with two random codecs as the released ones."""
+    """Work in a copy of the inputs, with two random codecs as the released models."""
     shutil.copytree(inputs, tmp_path / "work")
     monkeypatch.chdir(tmp_path / "work")
     use_root(monkeypatch, root)
@@ -44,15 +44,15 @@ def _inside(inputs: Path, root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class Fails(Protocol):
-    """What the fixture `fails` gives."""
+    """The type of the fixture `fails`."""
 
     def __call__(self, *arguments: str, lines: int = 1, leaves: Sequence[str] = ()) -> Any:
-        """One sentence as text; several as a list."""
+        """Return one sentence as a string, several as a list."""
 
 
 @pytest.fixture
 def fails(capfd: pytest.CaptureFixture[str]) -> Fails:
-    """Run a command that must fail; gives its sentences, one a line."""
+    """Runs a command that must fail, and returns the sentences that it prints, one per line."""
 
     def run(*arguments: str, lines: int = 1, leaves: Sequence[str] = ()) -> Any:
         before = {path: Path(path).read_bytes() for path in listing(".")}
@@ -101,7 +101,7 @@ def test_bad_audio(fails: Fails, command: str, name: str) -> None:
     assert fails(command, name, "out.wav") == BAD_AUDIO[name]
 
 
-def test_audio_that_is_no_audio_but_numbers(fails: Fails) -> None:
+def test_audio_with_an_impossible_peak(fails: Fails) -> None:
     assert fails("encode", "loud.wav", "out.spt").startswith("loud.wav has a peak of ")
 
 
@@ -146,7 +146,7 @@ def test_an_unknown_model(fails: Fails, arguments: list[str]) -> None:
     assert fails(*arguments) == expected
 
 
-def test_a_folder_that_is_no_model(fails: Fails) -> None:
+def test_a_folder_without_a_model(fails: Fails) -> None:
     assert fails("encode", "good.wav", "out.spt", "--model", ".").startswith(
         "cannot read the codec's configuration config.json: "
     )
@@ -162,7 +162,7 @@ def test_an_unknown_device(fails: Fails) -> None:
     ("folder", "reason"),
     [("missing", MISSING), ("good.wav", "Not a directory"), ("missing/deeper", MISSING)],
 )
-def test_a_place_that_cannot_be_written(fails: Fails, command: str, folder: str, reason: str) -> None:
+def test_an_output_that_cannot_be_written(fails: Fails, command: str, folder: str, reason: str) -> None:
     source = "query.spt" if command == "decode" else "good.wav"
     output = f"{folder}/out.wav"
     assert fails(command, source, output) == f"cannot write {output}: {reason}"
@@ -182,13 +182,13 @@ def test_existing_outputs_are_kept(fails: Fails, command: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["encode", "nan.wav"], ["decode", "cut.spt"], ["stream", "text.wav"]])
-def test_force_keeps_what_nothing_replaces(fails: Fails, arguments: list[str]) -> None:
+def test_force_keeps_an_output_whose_conversion_fails(fails: Fails, arguments: list[str]) -> None:
     Path("old.wav").write_bytes(b"old")
     fails(*arguments, "old.wav", "--force")
     assert Path("old.wav").read_bytes() == b"old"
 
 
-def test_the_good_ones_of_several_are_converted(fails: Fails) -> None:
+def test_valid_inputs_are_converted_beside_invalid_ones(fails: Fails) -> None:
     sentence = fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
     assert sentence == BAD_AUDIO["nan.wav"]
     assert Path("out/good.spt").read_bytes() == Path("query.spt").read_bytes()
@@ -196,13 +196,13 @@ def test_the_good_ones_of_several_are_converted(fails: Fails) -> None:
     assert len(soundfile.read("back/query.wav")[0]) == 500
 
 
-def test_each_bad_one_of_several_has_its_sentence(fails: Fails) -> None:
+def test_each_invalid_input_has_its_sentence(fails: Fails) -> None:
     names = ["text.wav", "missing.wav", "empty.wav"]
     sentences = fails("encode", *names, "good.wav", "out", lines=3, leaves=["out/good.spt"])
     assert sentences == [BAD_AUDIO[name] for name in names]
 
 
-def test_several_again_without_force(fails: Fails) -> None:
+def test_existing_outputs_of_several_inputs_are_kept(fails: Fails) -> None:
     assert fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
     sentences = fails("encode", "nan.wav", "good.wav", "out", lines=2)
     assert sentences[1] == "out/good.spt exists already; --force overwrites it"
@@ -234,7 +234,7 @@ def test_several_inputs_need_a_folder(fails: Fails) -> None:
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])
-def test_a_folder_of_nothing(fails: Fails, command: str) -> None:
+def test_a_folder_without_audio(fails: Fails, command: str) -> None:
     Path("folder").mkdir()
     assert fails(command, "folder", "out") == "the folder folder holds nothing to convert"
     assert not Path("out").exists()
@@ -270,17 +270,17 @@ def test_a_full_standard_output(fails: Fails, monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.parametrize("milliseconds", ["0", "-20", "nan", "inf"])
-def test_chunks_of_no_length(fails: Fails, milliseconds: str) -> None:
+def test_chunks_of_invalid_length(fails: Fails, milliseconds: str) -> None:
     sentence = fails("stream", "good.wav", "out.wav", f"--chunk-ms={milliseconds}")
     assert sentence == f"--chunk-ms is {milliseconds}, but must be positive and finite"
 
 
 @pytest.mark.parametrize("arguments", [["stream", "good.wav", "out.wav"], ["eval", "."]])
-def test_no_threads(fails: Fails, arguments: list[str]) -> None:
+def test_an_invalid_number_of_threads(fails: Fails, arguments: list[str]) -> None:
     assert fails(*arguments, "--threads=0") == "the number of threads is 0, but must be positive"
 
 
-def test_eval_of_nothing(fails: Fails) -> None:
+def test_eval_of_invalid_sources(fails: Fails) -> None:
     assert fails("eval", "missing", "--out", "out") == "missing is neither a folder nor a manifest"
     Path("folder").mkdir()
     assert fails("eval", "folder", "--out", "out") == "folder holds no audio files"

@@ -1,4 +1,4 @@
-"""Files, folders and progress of the command line, and what `info` and `eval` say of what is missing."""
+"""Files, folders and progress of the command line, and the messages of `info` and `eval` about missing parts."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
-    """Make two random codecs the released ones, `tiny-query` the default, and work in an empty folder."""
+    """Replace the released models by two random codecs, `tiny-query` the default, and work in an empty folder."""
     use_root(monkeypatch, root)
     monkeypatch.setattr(pretrained, "DEFAULT", "tiny-query")
     monkeypatch.chdir(tmp_path)
@@ -43,17 +43,17 @@ def write(path: str | Path, length: int = 500, rate: int = 16000) -> None:
 
 @pytest.fixture
 def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make standard error a terminal."""
+    """Pretend that standard error is a terminal."""
     monkeypatch.setattr(type(sys.stderr), "isatty", lambda _: True)
 
 
 def shown(text: str) -> list[str]:
-    """What stood on the line of progress, one after another."""
+    """The texts that the progress line showed, in order."""
     return [line.removesuffix(ERASE) for line in text.split("\r")[1:]]
 
 
 @pytest.mark.parametrize("length", [4801, 9600, 9605])
-def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny: Tokenizer, length: int) -> None:
+def test_a_decoded_file_equals_the_tokenizers_output(tiny: Tokenizer, length: int) -> None:
     write("in.wav", length, 48000)
     assert main(["encode", "in.wav", "codes.spt"]) == main(["decode", "codes.spt", "out.wav"]) == 0
     heard = tiny.decode(read_spt("codes.spt")[1], length, 48000)
@@ -62,7 +62,7 @@ def test_a_decoded_file_is_what_the_tokenizer_decodes(tiny: Tokenizer, length: i
     np.testing.assert_array_equal(samples, np.rint(32768 * heard).clip(-32768, 32767).astype(np.int16))
 
 
-def test_many_files_are_counted(tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_many_files(tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(PROGRESS_FILES):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
@@ -70,7 +70,9 @@ def test_many_files_are_counted(tiny: Tokenizer, terminal: None, capsys: pytest.
     assert shown(capsys.readouterr().err) == [*counted, ""]
 
 
-def test_few_short_files_are_not(tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_few_short_files_is_hidden(
+    tiny: Tokenizer, terminal: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     for i in range(PROGRESS_FILES - 1):
         write(f"in/{i}.wav")
     assert main(["encode", "in", "out"]) == 0
@@ -78,18 +80,20 @@ def test_few_short_files_are_not(tiny: Tokenizer, terminal: None, capsys: pytest
 
 
 @pytest.mark.parametrize("extra", [0, 7])
-def test_the_seconds_of_long_audio_are_counted(terminal: None, capsys: pytest.CaptureFixture[str], extra: int) -> None:
+def test_progress_counts_the_seconds_of_long_audio(
+    terminal: None, capsys: pytest.CaptureFixture[str], extra: int
+) -> None:
     values = np.arange(3500 + extra)
     np.testing.assert_array_equal(np.concatenate(list(blocks(values, 100, "speech.wav"))), values)
     assert shown(capsys.readouterr().err) == [*(f"speech.wav: {i}/35 s" for i in (0, 10, 20, 30)), ""]
 
 
-def test_where_nobody_looks_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_on_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(len(block) for block in blocks(np.zeros(3500), 100, "speech.wav")) == 3500
     assert capsys.readouterr().err == ""
 
 
-def test_the_seconds_of_short_audio_are_not_counted(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_short_audio_is_hidden(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert [len(block) for block in blocks(np.zeros(2999), 100, "speech.wav")] == [1000, 1000, 999]
     assert capsys.readouterr().err == ""
 
@@ -115,7 +119,7 @@ def test_info_of_a_missing_file(tiny: Tokenizer, target: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("package", ["pystoi", "scipy"])
-def test_eval_without_its_packages_says_what_to_install(
+def test_eval_without_its_packages_names_what_to_install(
     tiny: Tokenizer, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("spectok.evaluation.") or name == "scipy.special"]:
@@ -128,7 +132,7 @@ def test_eval_without_its_packages_says_what_to_install(
     assert package in err.partition("[eval]")[2]
 
 
-def test_eval_without_pesq_says_so_and_goes_on(
+def test_eval_without_pesq_warns_and_continues(
     tiny: Tokenizer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("spectok.evaluation.metrics.pesq", None)
@@ -141,7 +145,7 @@ def test_eval_without_pesq_says_so_and_goes_on(
     assert "| tiny-query |" in out
 
 
-def test_a_run_goes_on_where_files_are_missing(tiny: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_skip_existing_converts_the_missing_files(tiny: Tokenizer, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(3):
         write(f"in/{number}.wav", 400 + number)
     assert main(["encode", "in", "out", "--jobs", "3"]) == 0
@@ -152,7 +156,7 @@ def test_a_run_goes_on_where_files_are_missing(tiny: Tokenizer, capsys: pytest.C
     write("in/0.wav", 999)
     assert main(["encode", "in", "out"]) == 2
     assert "0.spt exists already" in capsys.readouterr().err.replace("\\", "/")
-    Path("out/1.spt").unlink()  # the run before went on after what failed
+    Path("out/1.spt").unlink()  # the run before converted the files after the one that failed
     assert main(["encode", "in", "out", "--skip-existing"]) == 0
     assert listing("out") == ["0.spt", "1.spt", "2.spt"]
     assert Path("out/0.spt").read_bytes() == kept
@@ -168,7 +172,7 @@ def test_a_path_that_ends_in_a_slash_is_a_folder(tiny: Tokenizer) -> None:
     assert listing("new") == ["in.spt"]
 
 
-def test_files_that_differ_in_their_suffix_only_keep_it(tiny: Tokenizer) -> None:
+def test_files_that_differ_only_in_their_suffix_keep_it(tiny: Tokenizer) -> None:
     for name in ("in/a.wav", "in/a.flac", "in/b.wav"):
         write(name)
     assert main(["encode", "in", "out"]) == 0

@@ -193,7 +193,7 @@ def test_errors_in_a_file_name_the_file(tmp_path: Path) -> None:
 
 
 def test_files_of_the_first_format_are_read(tmp_path: Path) -> None:
-    """It had no number, a tower for each side, and a choice of bands."""
+    """Format 1 has no format number, a tower for each direction, and a choice of bands."""
     tower = {"channels": [8, 32], "frequency_strides": [2], "time_strides": [2]}
     first = {"name": "old", "encoder": tower, "decoder": tower, "bottleneck": {"queries": 8, "bands": "mel"}}
     path = tmp_path / "config.json"
@@ -224,7 +224,7 @@ def test_rates_are_derived(query_config: CodecConfig) -> None:
     assert query_config.bitrate == 1000 * 6  # 64 entries are 6 bits
 
 
-def test_a_codebook_that_is_no_power_of_two_has_a_fractional_bitrate(flat_config: CodecConfig) -> None:
+def test_a_codebook_size_that_is_no_power_of_two_gives_a_fractional_bitrate(flat_config: CodecConfig) -> None:
     assert flat_config.bitrate == pytest.approx(500 * 3 * math.log2(15), rel=1e-12)
 
 
@@ -232,7 +232,7 @@ def test_a_codebook_that_is_no_power_of_two_has_a_fractional_bitrate(flat_config
     ("samples", "frames"),
     [(0, 0), (1, 1), (16, 1), (17, 2), (48, 2), (49, 3), (32 * 100 - 16, 100), (32 * 100, 101)],
 )
-def test_frames_carry_every_sample_and_the_synthesis_delay(
+def test_num_frames_covers_every_sample_and_the_synthesis_delay(
     query_config: CodecConfig, samples: int, frames: int
 ) -> None:
     assert query_config.num_frames(samples) == frames

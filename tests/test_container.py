@@ -37,14 +37,14 @@ def test_codes_are_packed_as_specified() -> None:
 
 
 @pytest.mark.parametrize(("size", "bits"), [(2, 1), (3, 2), (1000, 10), (1024, 10), (1025, 11), (65536, 16)])
-def test_a_code_takes_ceil_log2_bits(size: int, bits: int) -> None:
+def test_bits_per_code_is_ceil_log2_of_the_codebook_size(size: int, bits: int) -> None:
     header = replace(TINY, codebook_size=size, tokens_per_frame=1, frames_per_packet=80)
     assert header.bits_per_code == bits
     full, last = 6 + 80 * bits // 8, 6
     assert len(to_bytes(header, np.full(240, size - 1))) == 37 + 4 + 3 * full + last
 
 
-def test_one_second_costs_six_bytes_more_than_its_codes() -> None:
+def test_a_packet_has_six_bytes_more_than_its_codes() -> None:
     header = Header("spectok-16k-800x", "ab" * 8, 16000, 65536, 1, 50, 160_000)
     assert len(to_bytes(header, make_codes(header, 500))) == 53 + 10 * (100 + 6) + 6
 
@@ -115,7 +115,7 @@ def test_frames_outside_the_file_are_refused(start: int, length: int) -> None:
         reader.read(start, length)
 
 
-def test_streams_are_used_from_where_they_stand_and_stay_open() -> None:
+def test_streams_are_used_from_their_position_and_stay_open() -> None:
     stream = io.BytesIO()
     stream.write(b"before")
     with Writer(stream, replace(TINY, num_samples=None)) as writer:
@@ -161,7 +161,7 @@ def test_append_equals_one_write(
     assert path.read_bytes() == to_bytes(replace(header, num_samples=(first + second) * 100), codes)
 
 
-def test_an_append_that_fails_is_seen(tmp_path: Path) -> None:
+def test_an_append_that_fails_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "a.spt"
     write_spt(path, TINY, TINY_CODES)
     before = path.read_bytes()
@@ -208,7 +208,7 @@ def test_header_fields_are_checked(field: str, value: Any, message: str) -> None
         replace(TINY, **{field: value})
 
 
-def test_header_bounds_the_packet_and_takes_numpy_integers() -> None:
+def test_header_limits_the_packet_size_and_accepts_numpy_integers() -> None:
     with pytest.raises(InputError, match="packets would be over 1048576 bytes"):
         replace(TINY, frames_per_packet=32767, tokens_per_frame=255)
     header = replace(TINY, num_samples=np.int64(900))
@@ -232,7 +232,7 @@ def test_codes_are_checked(codes: Any, message: str) -> None:
         to_bytes(TINY, codes)
 
 
-def test_close_needs_a_length_that_the_codes_can_have() -> None:
+def test_close_needs_a_length_that_fits_the_codes() -> None:
     sink = io.BytesIO()
     with pytest.raises(InputError, match="close needs num_samples"), Writer(sink, replace(TINY, num_samples=None)):
         pass

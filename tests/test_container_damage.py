@@ -62,14 +62,14 @@ def test_packets_out_of_place_are_detected() -> None:
     ],
     ids=["empty", "magic", "version", "header", "name", "field", "packet", "no-last", "extra", "unfinished"],
 )
-def test_messages_say_what_is_wrong(tmp_path: Path, content: bytes, message: str) -> None:
+def test_messages_name_the_error(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.spt"
     path.write_bytes(content)
     with pytest.raises(InputError, match=rf"^cannot read {path}: .*{message}"):
         read_spt(path)
 
 
-def test_places_that_cannot_be_used(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_spt(tmp_path / "none.spt")
     with pytest.raises(InputError, match="Is a directory"):
@@ -81,7 +81,7 @@ def test_places_that_cannot_be_used(tmp_path: Path) -> None:
             Writer(place, TINY)
 
 
-def test_write_codes_is_all_or_nothing(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path) -> None:
     path = tmp_path / "a.spt"
     with pytest.raises(InputError):
         write_spt(path, TINY, [*TINY_CODES, 1024])
@@ -126,7 +126,7 @@ def test_recovery_of_a_file_that_was_not_closed(tmp_path: Path) -> None:
     writer = Writer(path, replace(TINY, num_samples=None))
     writer.write(make_codes(TINY, 7))
     try:
-        packets, lost, complete = recovered(path.read_bytes())  # while it is being written
+        packets, lost, complete = recovered(path.read_bytes())  # while the file is being written
     finally:
         writer.__exit__(RuntimeError, None, None)
     assert packets == {start: make_codes(TINY, 7)[2 * start : 2 * start + 4].tolist() for start in (0, 2, 4)}
@@ -155,7 +155,7 @@ def test_recovery_needs_the_header() -> None:
         Reader(io.BytesIO(bytes.fromhex("a553505401" + "00" * 60)), recover=True)
 
 
-def test_a_length_that_cannot_be_is_dropped_in_recovery() -> None:
+def test_recovery_drops_an_impossible_length() -> None:
     content = crafted(replace(TINY, num_samples=1 << 60), pack_packet(TINY, 0, np.array([1, 2]), True))
     with pytest.raises(InputError, match="1 frames of codes cannot hold"):
         from_bytes(content)
@@ -168,9 +168,9 @@ def test_a_length_that_cannot_be_is_dropped_in_recovery() -> None:
 
 @quick
 @given(st.binary(max_size=200), st.sampled_from([0, 4, 5, 33, 41]), st.booleans(), st.booleans())
-def test_random_bytes_raise_nothing_but_input_error(noise: bytes, kept: int, mend: bool, recover: bool) -> None:
+def test_random_bytes_raise_only_input_error(noise: bytes, kept: int, mend: bool, recover: bool) -> None:
     content = bytes.fromhex(TINY_HEX)[:kept] + noise
-    if mend and len(content) > 33:  # a true CRC, so that the noise reaches the fields and the packets
+    if mend and len(content) > 33:  # a correct CRC, so that the fields and packets are parsed
         end = 33 + content[32]
         content = content[:end] + zlib.crc32(content[:end]).to_bytes(4, "little") + content[end + 4 :]
     try:
@@ -183,7 +183,7 @@ def test_random_bytes_raise_nothing_but_input_error(noise: bytes, kept: int, men
 
 @quick
 @given(st.integers(0, 30), st.binary(min_size=1, max_size=12))
-def test_hostile_fields_behind_a_true_crc(place: int, noise: bytes) -> None:
+def test_hostile_fields_with_a_correct_crc(place: int, noise: bytes) -> None:
     content = bytearray(bytes.fromhex(TINY_HEX))
     noise = noise[: 32 - place]  # the name keeps its length
     content[5 + place : 5 + place + len(noise)] = noise
@@ -198,7 +198,7 @@ def test_hostile_fields_behind_a_true_crc(place: int, noise: bytes) -> None:
             assert len(str(error)) < 400
 
 
-def test_codes_past_the_codebook_and_set_padding_are_refused() -> None:
+def test_codes_outside_the_codebook_and_nonzero_padding_are_refused() -> None:
     header = replace(TINY, codebook_size=1000, num_samples=0)
     beyond = crafted(header, pack_packet(header, 0, np.array([999, 1000]), True))
     wide = replace(TINY, codebook_size=1 << 12)  # 24 bits in 3 bytes: as 20 bits, the upper 4 are padding

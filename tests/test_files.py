@@ -12,7 +12,7 @@ from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, write_text
 
 
-def test_atomic_write_replaces_at_the_end_or_not_at_all(tmp_path: Path) -> None:
+def test_atomic_write_replaces_the_file_at_the_end_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
     path.chmod(0o640)
@@ -62,7 +62,7 @@ def test_names_in_messages() -> None:
     assert check_sample_rate(np.int32(16000)) == 16000
 
 
-def test_paths_that_no_system_takes() -> None:
+def test_paths_that_are_invalid_on_every_system() -> None:
     for call in (read_audio, lambda path: write_audio(path, [0.0], 16000), read_spt):
         with pytest.raises(InputError, match="null"):
             call("a\0.wav")

@@ -1,4 +1,4 @@
-"""Imports go down this list only: a module may import what stands before it, and what shares its line."""
+"""Checks which modules import which: a module may import those before it in the list, and those on its own line."""
 
 import ast
 import subprocess
@@ -31,12 +31,12 @@ TORCH_IN_FUNCTIONS = {"engine", "tokenizer"}
 
 
 def part_of(path: Path) -> str:
-    """The name in the list: a module of the package, or the subpackage that a file is in."""
+    """The name in the list: that of the module, or of the subpackage that contains the file."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
-    """(module, whether inside a function) for every import in a file, those for type checkers left out."""
+    """(module, whether it is inside a function) for every import in a file, except those for type checkers only."""
 
     def walk(node: ast.AST, inside: bool) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -55,7 +55,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
     return list(walk(ast.parse(path.read_text(encoding="utf-8")), False))
 
 
-def test_importing_spectok_is_light() -> None:
+def test_importing_spectok_does_not_import_engines() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, spectok; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -63,7 +63,7 @@ def test_importing_spectok_is_light() -> None:
     assert {"torch", "torchaudio", "vector_quantize_pytorch"}.isdisjoint(loaded)
 
 
-def test_every_module_has_its_line() -> None:
+def test_every_module_is_in_the_list() -> None:
     assert {part_of(path) for path in FILES} <= set(ROW)
 
 
@@ -78,7 +78,7 @@ def test_imports_go_down_the_list_only() -> None:
     assert wrong == []
 
 
-def test_each_library_stays_where_it_belongs() -> None:
+def test_each_library_is_imported_only_where_it_belongs() -> None:
     wrong = []
     for path in FILES:
         part = part_of(path)
@@ -100,7 +100,7 @@ def test_each_library_stays_where_it_belongs() -> None:
     assert wrong == []
 
 
-def test_the_checks_see_every_kind_of_import(tmp_path: Path) -> None:
+def test_the_checks_find_every_kind_of_import(tmp_path: Path) -> None:
     file = tmp_path / "example.py"
     file.write_text(
         "import torch.nn as nn\nfrom spectok import audio, config\nif TYPE_CHECKING:\n    import pickle\n"

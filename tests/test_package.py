@@ -1,4 +1,4 @@
-"""What `pip install` gets: the weights are in the wheel, and the version is one."""
+"""The installed package: the wheel contains the weights, and the version is the same everywhere."""
 
 import email
 import tomllib
@@ -59,7 +59,7 @@ def test_the_version_is_the_projects() -> None:
     assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_the_command_line_tells_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
     assert stopped.value.code == 0
@@ -77,5 +77,7 @@ def test_results_have_the_types_that_type_checkers_see(speech: NDArray[np.float3
     assert heard.dtype == np.float32 and heard.shape == (16000,)
     assert downstream.in_torch(tokenizer, torch.from_numpy(audio)).dtype == torch.float32
     streamed = downstream.streaming(tokenizer, [audio[:8000], audio[8000:]])
-    assert streamed.dtype == np.float32 and streamed.shape == (16160,)  # 51 frames of 320 samples, less 160
+    assert streamed.dtype == np.float32 and streamed.shape == (
+        16160,
+    )  # 51 frames of 320 samples, less the synthesis delay of 160
     assert downstream.refusal("nobody").startswith("there is no model 'nobody'")

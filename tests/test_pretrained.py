@@ -20,7 +20,7 @@ from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.weights import load_tensors, save_tensors
 
 CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))
-FLOORS = {  # means over the two clips; `codes` is the number of different ones in both
+FLOORS = {  # means over the two clips; `codes` is the number of different codes in both
     "spectok-16k-4k": {"pesq": 1.9, "stoi": 0.86, "codes": 700},
     "spectok-16k-800": {"pesq": 1.25, "stoi": 0.78, "codes": 250},
 }
@@ -33,7 +33,7 @@ every_model = pytest.mark.parametrize("name", sorted(BUDGETS))
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A writable folder of two released models, tiny ones."""
+    """A writable folder with two tiny released models."""
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     return tmp_path / "pretrained"
@@ -62,7 +62,7 @@ def test_the_index_names_the_files(name: str) -> None:
 
 
 @every_model
-def test_weights_are_those_of_the_codec_and_no_more(name: str) -> None:
+def test_weights_are_exactly_those_of_the_codec(name: str) -> None:
     stored, _ = load_tensors(pretrained.find(name).weights)
     codec = released_codec(name)
     assert stored.keys() == codec.state_dict().keys()
@@ -106,8 +106,8 @@ def decibels(audio: NDArray[np.float32]) -> float:
 
 
 @every_model
-def test_loudness_passes_and_silence_stays_silent(name: str, speech: NDArray[np.float32]) -> None:
-    """A second of silence stays below -70 dB; spectok-16k-800, which starts with a faint click, misses that by 4 dB."""
+def test_the_level_of_speech_is_kept_and_silence_stays_silent(name: str, speech: NDArray[np.float32]) -> None:
+    """One second of silence is decoded below -70 dB (-66 dB for spectok-16k-800, which starts with a faint click)."""
     tokenizer = released(name)
     silence = tokenizer.decode(tokenizer.encode(np.zeros(16000, np.float32)))
     assert decibels(silence) < {"spectok-16k-800": -66}.get(name, -70)
@@ -125,10 +125,11 @@ def test_loudness_passes_and_silence_stays_silent(name: str, speech: NDArray[np.
 
 
 @every_model
-def test_what_is_above_3_khz_does_not_repeat_with_the_frames(name: str, speech: NDArray[np.float32]) -> None:
-    """The correlation a code apart is -.06 in the original; models without random signs had .49 and .65, a buzz.
+def test_the_band_above_3_khz_does_not_repeat_from_frame_to_frame(name: str, speech: NDArray[np.float32]) -> None:
+    """The band's autocorrelation at a lag of one frame, and of half a frame, is small.
 
-    Half a code apart it is .01 in the original; a model that learned to fill every other bin had .29.
+    At one frame it is -.06 in the original; models without random signs had .49 and .65, heard as a buzz. At half a
+    frame it is .01 in the original; a model that learned to fill every other bin had .29.
     """
     tokenizer = released(name)
     spectrum = np.fft.rfft(tokenizer.decode(tokenizer.encode(speech), len(speech)))
@@ -139,7 +140,7 @@ def test_what_is_above_3_khz_does_not_repeat_with_the_frames(name: str, speech: 
 
 
 @every_model
-def test_codes_are_the_golden_ones(name: str) -> None:
+def test_codes_equal_the_golden_codes(name: str) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
     assert golden["weights"] == pretrained.find(name).sha256, "new weights need tests/make_golden.py"
     assert codes(name) == golden["codes"]
@@ -147,10 +148,10 @@ def test_codes_are_the_golden_ones(name: str) -> None:
 
 
 def few(different: NDArray[np.bool_]) -> bool:
-    """At most 1 in 500 codes, and one of a short stream, that float32 may flip.
+    """Whether at most 1 in 500 codes differ, or one in a short stream.
 
-    Its last bits depend on how long a step is and how many rows it has, as kernels then add in another order; a latent
-    that close to a decision boundary falls to either side. What the codec computes is the same: float64 tests say so.
+    In float32 the order of additions, and so the last bits, depend on the length of a step and on its number of rows. A
+    latent very close to a decision boundary may then get another code. In float64, other tests find no difference.
     """
     return int(different.sum()) <= 1 + different.size // 500
 
@@ -158,7 +159,7 @@ def few(different: NDArray[np.bool_]) -> bool:
 def streamed(
     tokenizer: Tokenizer, audio: NDArray[np.float32], size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Codes and audio of both sessions, `size` samples at a time."""
+    """Codes and audio of an encoder and a decoder session that get `size` samples at a time."""
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
     codes = [encoder.push(audio[start : start + size]) for start in range(0, len(audio), size)] + [encoder.flush()]
     return np.concatenate(codes), np.concatenate([decoder.push(chunk) for chunk in codes])[: len(audio)]
@@ -166,7 +167,7 @@ def streamed(
 
 @every_model
 @pytest.mark.parametrize(("size", "length"), [(1, 3333), (320, 32000), (592, 32000), (32000, 32000)])
-def test_streaming_is_offline_on_speech(name: str, size: int, length: int, speech: NDArray[np.float32]) -> None:
+def test_streaming_equals_offline_on_speech(name: str, size: int, length: int, speech: NDArray[np.float32]) -> None:
     tokenizer, audio = in_double_precision(name), speech[8000 : 8000 + length]
     codes, heard = streamed(tokenizer, audio, size)
     np.testing.assert_array_equal(codes, tokenizer.encode(audio))
@@ -177,7 +178,7 @@ def test_streaming_is_offline_on_speech(name: str, size: int, length: int, speec
 
 
 @every_model
-def test_a_batch_of_speech_is_its_rows(name: str, speech: NDArray[np.float32]) -> None:
+def test_a_batch_of_speech_equals_its_rows(name: str, speech: NDArray[np.float32]) -> None:
     audio = np.stack([speech[start : start + 8000] for start in (8000, 20000, 40000)])
     for tokenizer, tolerance in ((in_double_precision(name), 1e-9), (released(name), 1e-5)):
         codes = tokenizer.encode(audio)
@@ -223,7 +224,7 @@ def flip(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("position", [8, 5000, -1])
-def test_a_flipped_byte_is_found(root: Path, position: int) -> None:
+def test_a_changed_byte_is_detected(root: Path, position: int) -> None:
     assert pretrained.find("tiny-query").config.name == "tiny-query"
     flip(root / "tiny-query" / "model.safetensors", position)
     with refuses(
@@ -234,7 +235,9 @@ def test_a_flipped_byte_is_found(root: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("file", pretrained.FILES)
-def test_a_flipped_byte_in_a_copy_of_the_release(file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_byte_in_a_copy_of_the_release_is_detected(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(pretrained.root(), tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     flip(tmp_path / "pretrained" / pretrained.DEFAULT / file, -1)

@@ -24,13 +24,13 @@ chunk_sizes = st.lists(st.integers(0, 150), min_size=1, max_size=8)
 
 
 def noise(length: int, seed: int = 0) -> NDArray[np.float32]:
-    """A sound that swells and fades, float32 `[length]`."""
+    """Noise whose level rises and falls, float32 `[length]`."""
     white = np.random.default_rng(seed).standard_normal(length)
     return (0.3 * white * np.sin(np.arange(length) / 97)).astype(np.float32)
 
 
 def cut(array: NDArray[Scalar], sizes: Sequence[int]) -> list[NDArray[Scalar]]:
-    """Chunks of the sizes in turn, zero included, until the array is used up."""
+    """Split an array into chunks of the given sizes, repeated until its end; sizes may be 0."""
     chunks, position, turn = [], 0, 0
     while position < len(array):
         size = sizes[turn % len(sizes)] if any(sizes) else 1
@@ -44,7 +44,7 @@ def through(session: StreamEncoder | StreamDecoder, chunks: Iterable[NDArray[Any
 
 
 def offline(engine: Engine, audio: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Codes and audio of one step over everything, without sessions."""
+    """Codes and audio from one step over the whole input, without sessions."""
     config = engine.config
     padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
     codes, _ = engine.encode_step(padded[None], engine.init_state(1).encoder)
@@ -53,7 +53,7 @@ def offline(engine: Engine, audio: NDArray[np.float32]) -> tuple[NDArray[np.int6
 
 
 @tiny
-def test_every_chunking_is_offline_in_double_precision(name: str) -> None:
+def test_every_chunking_equals_offline_in_double_precision(name: str) -> None:
     engine = random_engine(name)
 
     @quick
@@ -68,11 +68,13 @@ def test_every_chunking_is_offline_in_double_precision(name: str) -> None:
         np.testing.assert_allclose(through(StreamDecoder(engine), cut(codes, code_sizes)), heard, rtol=0, atol=1e-12)
 
     check()
-    assert len(np.unique(offline(engine, noise(700))[0])) >= 6  # so that a wrong state would show
+    assert (
+        len(np.unique(offline(engine, noise(700))[0])) >= 6
+    )  # enough different codes for a wrong state to change some
 
 
 @tiny
-def test_every_chunking_is_offline_in_single_precision(name: str) -> None:
+def test_every_chunking_equals_offline_in_single_precision(name: str) -> None:
     engine = random_engine(name, torch.float32)
     audio = noise(1000)
     codes, heard = offline(engine, audio)
@@ -107,7 +109,7 @@ def test_int16_is_scaled() -> None:
 
 
 @tiny
-def test_interleaved_sessions_do_not_meet(name: str) -> None:
+def test_interleaved_sessions_do_not_affect_each_other(name: str) -> None:
     engine = random_engine(name)
     streams = [noise(500, seed=1), noise(500, seed=2)]
     alone = [offline(engine, audio) for audio in streams]
@@ -127,7 +129,7 @@ def test_interleaved_sessions_do_not_meet(name: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["flush", "reset"])
-def test_after_flush_or_reset_the_stream_is_new(end: str) -> None:
+def test_flush_and_reset_start_a_new_stream(end: str) -> None:
     engine = random_engine("query")
     audio = noise(300)
     codes, heard = offline(engine, audio)
@@ -135,14 +137,14 @@ def test_after_flush_or_reset_the_stream_is_new(end: str) -> None:
     encoder.push(noise(77, seed=9))
     decoder.push(codes[:6])
     if end == "reset":
-        decoder.push(codes[:1])  # half a frame: forgotten too
+        decoder.push(codes[:1])  # half a frame, which reset drops too
     for session in (encoder, decoder):
         getattr(session, end)()
     np.testing.assert_array_equal(through(encoder, [audio]), codes)
     np.testing.assert_allclose(through(decoder, [codes]), heard, rtol=0, atol=1e-12)
 
 
-def test_an_empty_stream_is_empty() -> None:
+def test_an_empty_stream_has_no_codes_and_no_audio() -> None:
     encoder, decoder = StreamEncoder(random_engine("query")), StreamDecoder(random_engine("query"))
     for codes in (encoder.push(np.zeros(0, np.float32)), encoder.flush()):
         assert codes.shape == (0,) and codes.dtype == np.int64
@@ -151,7 +153,7 @@ def test_an_empty_stream_is_empty() -> None:
 
 
 @tiny
-def test_a_batch_is_its_rows(name: str) -> None:
+def test_a_batch_equals_its_rows(name: str) -> None:
     engine = random_engine(name)
     audio = np.stack([noise(410, seed) for seed in range(3)])
     encoder, decoder = StreamEncoder(engine, batch=3), StreamDecoder(engine, batch=3)
@@ -172,11 +174,11 @@ def test_a_long_push_runs_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     engine.longest = 0
     np.testing.assert_array_equal(through(StreamEncoder(engine), [audio]), codes)
     np.testing.assert_allclose(through(StreamDecoder(engine), [codes]), heard, rtol=0, atol=1e-12)
-    assert engine.longest == 5  # 10 ms of 500 frames a second
+    assert engine.longest == 5  # frames in 10 ms at 500 frames a second
 
 
 def measured_latency(engine: Engine, length: int) -> int:
-    """The most samples that had been pushed, one at a time, when sample n came out, less n."""
+    """The largest lag in samples of the output behind the input, when one sample is pushed at a time."""
     encoder, decoder = StreamEncoder(engine), StreamDecoder(engine)
     audio, heard, worst = noise(length), 0, 0
     for pushed in range(1, length + 1):
@@ -194,7 +196,7 @@ rates = pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 
 
 @rates
-def test_a_stream_at_another_rate_is_offline(rate: int) -> None:
+def test_a_stream_at_another_rate_equals_offline(rate: int) -> None:
     tokenizer = Tokenizer(random_engine("query"), "0" * 16)
     audio = noise(rate // 2 + 7)
     codes = tokenizer.encode(audio, rate)
@@ -203,7 +205,7 @@ def test_a_stream_at_another_rate_is_offline(rate: int) -> None:
         encoder, decoder = tokenizer.stream_encoder(rate), tokenizer.stream_decoder(rate)
         assert (encoder.sample_rate, decoder.sample_rate) == (rate, rate)
         np.testing.assert_array_equal(through(encoder, cut(audio, [size])), codes)
-        np.testing.assert_array_equal(through(encoder, cut(audio, [size])), codes)  # flush has reset it
+        np.testing.assert_array_equal(through(encoder, cut(audio, [size])), codes)  # again: flush has reset the session
         heard = tokenizer.decode(codes, sample_rate=rate)
         np.testing.assert_allclose(through(decoder, cut(codes, [size])), heard, rtol=0, atol=1e-6)
         assert len(heard) >= len(audio)
@@ -215,7 +217,7 @@ def test_a_stream_at_another_rate_is_offline(rate: int) -> None:
 
 
 @rates
-def test_an_empty_stream_at_another_rate_is_empty(rate: int) -> None:
+def test_an_empty_stream_at_another_rate_has_no_codes_and_no_audio(rate: int) -> None:
     engine = random_engine("query")
     assert len(StreamEncoder(engine, sample_rate=rate).flush()) == 0
     assert len(StreamDecoder(engine, sample_rate=rate).flush()) == 0
@@ -254,7 +256,7 @@ def test_latency_of_the_default_configuration() -> None:
 
 @echoes
 @pytest.mark.parametrize("sizes", [[1], [37], [1000]], ids=str)
-def test_an_impulse_comes_out_where_it_went_in(name: str, sizes: list[int]) -> None:
+def test_an_impulse_keeps_its_position(name: str, sizes: list[int]) -> None:
     engine = echo_engine(name)
     length = 4 * engine.config.frame_length + 11
     for at in {0, 1, engine.config.frame_length - 1, engine.config.frame_length, length // 2, length - 1}:
@@ -266,12 +268,14 @@ def test_an_impulse_comes_out_where_it_went_in(name: str, sizes: list[int]) -> N
 
 
 @echoes
-def test_a_perfect_codec_gives_speech_back_in_place(name: str, speech: NDArray[np.float32]) -> None:
+def test_a_perfect_codec_returns_speech_without_a_shift(name: str, speech: NDArray[np.float32]) -> None:
     engine = echo_engine(name)
     clip = speech[16000:24001]
     heard = through(StreamDecoder(engine), [through(StreamEncoder(engine), cut(clip, [997]))])
     assert 0 <= len(heard) - len(clip) < engine.config.frame_length
-    np.testing.assert_allclose(heard[: len(clip)], clip, rtol=0, atol=2e-5)  # half a step of 16 bits is 1.5e-5
+    np.testing.assert_allclose(
+        heard[: len(clip)], clip, rtol=0, atol=2e-5
+    )  # half a quantization step of 16 bits is 1.5e-5
     np.testing.assert_allclose(heard[len(clip) :], 0, rtol=0, atol=1e-6)
 
 
@@ -288,7 +292,7 @@ def test_a_perfect_codec_gives_speech_back_in_place(name: str, speech: NDArray[n
         (None, np.array(["a"]), "samples of type"),
     ],
 )
-def test_an_encoder_refuses_and_stays_as_it_was(batch: int | None, chunk: Any, sentence: str) -> None:
+def test_an_encoder_is_unchanged_after_bad_input(batch: int | None, chunk: Any, sentence: str) -> None:
     engine = random_engine("query")
     audio = np.stack([noise(100, 1), noise(100, 2)]) if batch else noise(100)
     encoder = StreamEncoder(engine, batch)
@@ -300,7 +304,7 @@ def test_an_encoder_refuses_and_stays_as_it_was(batch: int | None, chunk: Any, s
     np.testing.assert_array_equal(np.concatenate(codes, axis=-1), expected)
 
 
-def test_one_stream_takes_its_channel_as_sound_devices_give_it() -> None:
+def test_one_stream_accepts_chunks_as_sound_devices_return_them() -> None:
     engine = random_engine("query")
     samples = np.round(noise(100) * 32767).astype("<i2")
     expected = StreamEncoder(engine).push(samples)
@@ -322,7 +326,7 @@ def test_one_stream_takes_its_channel_as_sound_devices_give_it() -> None:
         (np.array([True, False]), "codes must be integers, not bool"),
     ],
 )
-def test_a_decoder_refuses_and_stays_as_it_was(chunk: Any, sentence: str) -> None:
+def test_a_decoder_is_unchanged_after_bad_input(chunk: Any, sentence: str) -> None:
     engine = random_engine("query")
     codes, heard = offline(engine, noise(200))
     decoder = StreamDecoder(engine)

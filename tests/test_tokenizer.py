@@ -16,7 +16,7 @@ from spectok.audio import read_audio, resample
 from spectok.config import CodecConfig
 
 HASH = "0123456789abcdef"
-FRAME = 32  # samples of a frame of the tiny codecs
+FRAME = 32  # samples per frame of the tiny codecs
 tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
 
 
@@ -41,13 +41,13 @@ def echo() -> Tokenizer:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A writable folder of two released models."""
+    """A writable folder with two released models."""
     write_root(tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     return tmp_path / "pretrained"
 
 
-def test_facts_are_those_of_the_configuration(tokenizer: Tokenizer, query_config: CodecConfig) -> None:
+def test_properties_are_those_of_the_configuration(tokenizer: Tokenizer, query_config: CodecConfig) -> None:
     assert tokenizer.config == query_config
     assert (tokenizer.sample_rate, tokenizer.codebook_size, tokenizer.tokens_per_frame) == (16000, 64, 2)
     assert (tokenizer.frame_length, tokenizer.frame_rate) == (FRAME, 500)
@@ -56,7 +56,7 @@ def test_facts_are_those_of_the_configuration(tokenizer: Tokenizer, query_config
 
 @tiny
 @pytest.mark.parametrize("length", [1, FRAME - 1, FRAME, FRAME + 1, 2 * FRAME, 7 * FRAME + 5])
-def test_offline_is_streaming(name: str, length: int) -> None:
+def test_offline_equals_streaming(name: str, length: int) -> None:
     tokenizer = Tokenizer(random_engine(name), HASH)
     audio = noise(length)
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
@@ -96,7 +96,7 @@ def test_length_is_exact_at_every_rate(echo: Tokenizer, rate: int, length: int) 
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
-def test_nothing_moves_at_any_rate(echo: Tokenizer, rate: int) -> None:
+def test_audio_is_not_shifted_at_any_rate(echo: Tokenizer, rate: int) -> None:
     audio = (0.5 * np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate)).astype(np.float32)
     heard = echo.decode(echo.encode(audio, rate), len(audio), rate)
     inner = slice(rate // 50, -rate // 50)
@@ -105,7 +105,7 @@ def test_nothing_moves_at_any_rate(echo: Tokenizer, rate: int) -> None:
 
 
 @tiny
-def test_a_batch_is_its_rows(name: str) -> None:
+def test_a_batch_equals_its_rows(name: str) -> None:
     tokenizer = Tokenizer(random_engine(name), HASH)
     audio = noise(4, 333)
     codes = tokenizer.encode(audio)
@@ -116,14 +116,14 @@ def test_a_batch_is_its_rows(name: str) -> None:
         np.testing.assert_allclose(tokenizer.decode(codes[row], 333), heard[row], rtol=0, atol=1e-12)
 
 
-def test_a_resampled_batch_is_its_rows(tokenizer: Tokenizer) -> None:
+def test_a_resampled_batch_equals_its_rows(tokenizer: Tokenizer) -> None:
     audio = noise(3, 1234)
     codes = tokenizer.encode(audio, 44100)
     np.testing.assert_array_equal(codes, np.stack([tokenizer.encode(row, 44100) for row in audio]))
     np.testing.assert_array_equal(codes[0], tokenizer.encode(resample(audio[0], 44100, 16000)))
 
 
-def test_a_list_is_its_members(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_list_equals_its_items(tokenizer: Tokenizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(500), 16000)
     members: list[Any] = [noise(1), noise(77), torch.from_numpy(noise(2, 50)), str(tmp_path / "a.wav")]
     codes: list[Any] = tokenizer.encode(members)
@@ -152,7 +152,7 @@ def test_a_list_has_one_sample_rate(tokenizer: Tokenizer) -> None:
         assert sound.shape == member.shape
 
 
-def test_numpy_in_numpy_out_and_torch_in_torch_out() -> None:
+def test_arrays_give_arrays_and_tensors_give_tensors() -> None:
     tokenizer = Tokenizer(random_engine("query", torch.float32), HASH)
     audio = noise(2, 400)
     codes, tensor = tokenizer.encode(audio), tokenizer.encode(torch.from_numpy(audio).requires_grad_())
@@ -286,7 +286,7 @@ def test_bad_codes_are_refused(tokenizer: Tokenizer, codes: Any, length: int | N
 
 
 @tiny
-def test_codes_by_frames_are_the_flat_codes(name: str) -> None:
+def test_codes_by_frames_equal_the_flat_codes(name: str) -> None:
     tokenizer = Tokenizer(random_engine(name), HASH)
     audio, tokens = noise(3, 333), tokenizer.tokens_per_frame
     flat, frames = tokenizer.encode(audio), tokenizer.encode(audio, layout="frames")
@@ -329,7 +329,7 @@ def test_codes_of_another_layout_are_refused(
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 44100])
-def test_what_is_saved_is_loaded(tokenizer: Tokenizer, tmp_path: Path, rate: int) -> None:
+def test_saved_codes_are_loaded(tokenizer: Tokenizer, tmp_path: Path, rate: int) -> None:
     audio, path = noise(1234), tmp_path / "a.spt"
     codes = tokenizer.encode(audio, rate)
     tokenizer.save(path, codes, len(audio), rate)
@@ -343,7 +343,7 @@ def test_what_is_saved_is_loaded(tokenizer: Tokenizer, tmp_path: Path, rate: int
     assert path.read_bytes() == before
     with open(path, "rb") as stream:
         assert tokenizer.load(stream).length == 1234
-    tokenizer.save(path, codes)  # no length: all that the codes hold, at the codec's own rate
+    tokenizer.save(path, codes)  # without a length: all samples of the codes, at the codec's own rate
     held = len(codes) // 2 * FRAME - 16
     assert tokenizer.load(path)[1:] == (held, 16000)
     assert tokenizer.decode(*tokenizer.load(path)).shape == (held,)
@@ -368,7 +368,7 @@ def test_what_is_saved_is_loaded(tokenizer: Tokenizer, tmp_path: Path, rate: int
     ],
     ids=str,
 )
-def test_what_cannot_be_saved_leaves_no_file(
+def test_codes_that_cannot_be_saved_leave_no_file(
     tokenizer: Tokenizer, tmp_path: Path, codes: NDArray[np.int64], length: Any, sentence: str
 ) -> None:
     with refuses(sentence):
@@ -386,7 +386,7 @@ def test_codes_of_another_codec_are_not_loaded(tokenizer: Tokenizer, echo: Token
         tokenizer.load(tmp_path / "b.spt")
 
 
-def test_an_open_file_is_encoded_as_its_path(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_an_open_file_is_encoded_like_its_path(tokenizer: Tokenizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(500), 16000)
     with open(tmp_path / "a.wav", "rb") as stream:
         np.testing.assert_array_equal(tokenizer.encode(stream), tokenizer.encode(tmp_path / "a.wav"))
@@ -399,13 +399,13 @@ def test_the_package_exports_what_users_need() -> None:
     assert spectok.models() == ["spectok-16k-4k", "spectok-16k-800"]
 
 
-def test_no_codes_are_no_audio(tokenizer: Tokenizer) -> None:
+def test_no_codes_give_no_audio(tokenizer: Tokenizer) -> None:
     for rate in (None, 48000):
         assert tokenizer.decode(np.zeros(0, np.int64), 0, rate).shape == (0,)
 
 
 def test_the_header_names_the_codec_and_its_weights(tokenizer: Tokenizer) -> None:
-    header = tokenizer.header(44100, 1000)  # 363 samples at 16 kHz, and 16 more of the synthesis
+    header = tokenizer.header(44100, 1000)  # 363 samples at 16 kHz, and 16 for the synthesis delay
     assert (header.model, header.weight_hash) == ("tiny-query", HASH)
     assert (header.sample_rate, header.num_samples) == (44100, 1000)
     assert (header.codebook_size, header.tokens_per_frame, header.frames_per_packet) == (64, 2, 500)
