@@ -14,7 +14,7 @@ from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_spt
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.metrics import has_pesq, pesq_wb, stoi
-from spectok.evaluation.realtime import stream
+from spectok.evaluation.realtime import measure_stream
 from spectok.plotting import comparison, save
 from spectok.tokenizer import Tokenizer
 
@@ -34,14 +34,14 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     write_audio(out / f"{name}.wav", decoded, sample_rate)
 
     length = len(audio) * 16000 // sample_rate
-    real, fake = (restore(a, sample_rate, 16000, length) for a in (audio, decoded))
+    original, decoded = (restore(a, sample_rate, 16000, length) for a in (audio, decoded))
     frames = codes.reshape(-1, tokenizer.tokens_per_frame)
     title = f"{name}, {tokenizer.bitrate:g} bits/s"
-    save(comparison(real, fake, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
-    report = stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
+    save(comparison(original, decoded, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
+    report = measure_stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
     size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
     latency = tokenizer.config.latency_samples
-    scores = ({"pesq": pesq_wb(real, fake)} if has_pesq() else {}) | {"stoi": stoi(real, fake)}
+    scores = ({"pesq": pesq_wb(original, decoded)} if has_pesq() else {}) | {"stoi": stoi(original, decoded)}
     return {
         "bitrate": f"{tokenizer.bitrate:g} bits/s of codes, {8 * size / seconds:.0f} bits/s on disk ({size} bytes)",
         "quality": ", ".join(f"{METRICS[name].title} {METRICS[name].text(value)}" for name, value in scores.items()),

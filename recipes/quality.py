@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectok import pretrained
 from spectok.audio import read_audio
-from spectok.bench.figures import CAPTIONS, pictures
+from spectok.bench.figures import CAPTIONS, draw_figures
 from spectok.evaluation.catalogue import JUDGED, METRICS
 from spectok.evaluation.tables import markdown_table
 from spectok.plotting import comparison
@@ -74,7 +74,7 @@ def draw(content: bytes, names: list[str]) -> None:
     """Draw pictures of the results in few colours, which is a third of the bytes, each with their SHA-256."""
     from PIL import Image, PngImagePlugin
 
-    figures = pictures(json.loads(content))
+    figures = draw_figures(json.loads(content))
     if "harmonics" in names:
         figures["harmonics"] = _harmonics()
     for name, figure in figures.items():
@@ -91,9 +91,9 @@ def draw(content: bytes, names: list[str]) -> None:
 def _harmonics() -> "Figure":
     """A sentence before and after the default model."""
     tokenizer = Tokenizer.from_pretrained(pretrained.DEFAULT)
-    real, sample_rate = read_audio(SPEECH, tokenizer.sample_rate)
-    codes = tokenizer.encode(real)
+    original, sample_rate = read_audio(SPEECH, tokenizer.sample_rate)
+    codes = tokenizer.encode(original)
     frames = codes.reshape(-1, tokenizer.tokens_per_frame)
-    fake = tokenizer.decode(codes, length=len(real))
+    decoded = tokenizer.decode(codes, length=len(original))
     title = f"{pretrained.DEFAULT}, {tokenizer.bitrate:g} bits/s"
-    return comparison(real, fake, frames, sample_rate, tokenizer.frame_rate, title)
+    return comparison(original, decoded, frames, sample_rate, tokenizer.frame_rate, title)

@@ -1,4 +1,4 @@
-"""spectok bench: what is measured is kept, costs are measured, and the pages hold everything."""
+"""Tests of `spectok bench`: its cache, the measured costs, and the pages."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from spectok.audio import write_audio
 from spectok.bench import costs
 from spectok.bench.page import write_pages
 from spectok.bench.rivals import RIVALS
-from spectok.bench.run import bench, clips_of
+from spectok.bench.run import clips_of, run_benchmark
 from spectok.cli.main import main
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import SCORED
@@ -24,7 +24,7 @@ from spectok.evaluation.items import Item
 
 
 class Coarse(Uncoded):
-    """Rounds to steps, and counts what it codes; `wait` samples are looked ahead, in whole frames of 320."""
+    """Rounds samples, and counts calls; a frame of 320 samples also depends on the `wait` samples after it."""
 
     def __init__(self, name: str, steps: int, bitrate: float = 8000.0, wait: int = 0) -> None:
         self.name, self.steps, self.bitrate, self.wait, self.coded = name, steps, bitrate, wait, 0
@@ -32,7 +32,7 @@ class Coarse(Uncoded):
     def code(self, audio: Audio) -> Coded:
         self.coded += 1
         peaks = [audio[start : start + 320 + self.wait].max() for start in range(0, len(audio), 320)]
-        loud = np.repeat(np.array(peaks) > 0.8, 320)[: len(audio)]  # a frame hears of itself, and of what follows it
+        loud = np.repeat(np.array(peaks) > 0.8, 320)[: len(audio)]  # a frame depends on `wait` samples after it
         heard = np.round(audio * self.steps) / self.steps + 0.01 * loud
         return Coded(heard.astype(np.float32), len(audio) // 16, 0.01, 0.02, np.full(3, self.steps))
 
@@ -50,7 +50,7 @@ def items(speech: NDArray[np.float32], tmp_path: Path) -> list[Item]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Costs without the many codings that they take."""
+    """Replace measurements of costs that take long."""
     monkeypatch.setattr("spectok.bench.run.latency", lambda coder: 480)
 
 
@@ -65,53 +65,56 @@ def quality(results: dict[str, Any]) -> dict[str, list[list[float]]]:
     }
 
 
-def test_what_is_measured_is_not_measured_again(items: list[Item], tmp_path: Path, quick: None) -> None:
+def test_cached_results_are_not_measured_again(items: list[Item], tmp_path: Path, quick: None) -> None:
     first, again = coders(), coders()
-    results = bench(items, first, tmp_path / "out", [])
+    results = run_benchmark(items, first, tmp_path / "out", [])
     assert [coder.coded for coder in first[:2]] == [3 + 6, 3 + 6]  # each file, then the timings
     told = []
-    repeated = bench(items, again, tmp_path / "out", [], progress=lambda *step: told.append(step))
+    repeated = run_benchmark(items, again, tmp_path / "out", [], progress=lambda *step: told.append(step))
     assert [coder.coded for coder in again[:2]] == [0, 0]
     assert repeated == results
     assert told == [("coded", number, 3) for number in (1, 2, 3)]
     np.testing.assert_array_equal(results["coders"]["original"]["groups"]["*"]["si_sdr"]["mean"], 100.0)
 
 
-def test_a_run_goes_on_where_it_was_killed(
+def test_a_killed_run_is_continued(
     items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = bench(items, coders(), tmp_path / "whole", [])
+    whole = run_benchmark(items, coders(), tmp_path / "whole", [])
     killed = coders()
     code = killed[1].code
     monkeypatch.setattr(killed[1], "code", lambda audio: code(audio) if killed[1].coded < 2 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        bench(items, killed, tmp_path / "out", [])
+        run_benchmark(items, killed, tmp_path / "out", [])
     resumed = coders()
-    results = bench(items, resumed, tmp_path / "out", [])
+    results = run_benchmark(items, resumed, tmp_path / "out", [])
     assert [coder.coded for coder in resumed[:2]] == [0 + 6, 1 + 6]
     assert quality(results) == quality(whole)
 
 
-def test_another_codec_of_the_same_name_is_measured_anew(items: list[Item], tmp_path: Path, quick: None) -> None:
-    bench(items, coders(), tmp_path, [])
+def test_another_codec_of_the_same_name_is_measured_again(items: list[Item], tmp_path: Path, quick: None) -> None:
+    run_benchmark(items, coders(), tmp_path, [])
     changed = Coarse("spectok-fine", 90), Coarse("opus-rough", 12, bitrate=9000.0), Uncoded()
-    bench(items, changed, tmp_path, [])
-    assert [coder.coded for coder in changed[:2]] == [0 + 6, 3 + 6]  # and timings are taken in turns, so all anew
+    run_benchmark(items, changed, tmp_path, [])
+    assert [coder.coded for coder in changed[:2]] == [
+        0 + 6,
+        3 + 6,
+    ]  # timings are in turn, so all are repeated
 
 
-def test_a_file_that_changed_is_measured_anew(
+def test_a_changed_file_is_measured_again(
     items: list[Item], tmp_path: Path, quick: None, speech: NDArray[np.float32]
 ) -> None:
-    bench(items, coders(), tmp_path / "out", [])
+    run_benchmark(items, coders(), tmp_path / "out", [])
     write_audio(items[0].path, speech[4000:20000], 16000)
     changed = coders()
-    bench(items, changed, tmp_path / "out", [])
+    run_benchmark(items, changed, tmp_path / "out", [])
     assert [coder.coded for coder in changed[:2]] == [1, 1]
 
 
 def test_a_codec_without_weights_has_costs_and_no_quality(items: list[Item], tmp_path: Path, quick: None) -> None:
     measured, bare = coders(), Coarse("mimi-1.1", 30, bitrate=1100.0)
-    results = bench(items, measured, tmp_path, [], weightless=[bare])
+    results = run_benchmark(items, measured, tmp_path, [], weightless=[bare])
     assert bare.coded == 4  # a warm-up and three rounds
     assert list(results["coders"]) == ["spectok-fine", "opus-rough", "original"]
     assert list(results["weightless"]) == ["mimi-1.1"]
@@ -120,29 +123,29 @@ def test_a_codec_without_weights_has_costs_and_no_quality(items: list[Item], tmp
     write_pages(results, clips_of(items, measured, tmp_path, 1), tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.rows == {"quality-table": 3, "cost-table": 4, "difference-table": 1}
-    repeated = bench(items, coders(), tmp_path, [], weightless=[bare])
+    repeated = run_benchmark(items, coders(), tmp_path, [], weightless=[bare])
     assert (bare.coded, repeated) == (4, results)
 
 
-def test_the_models_that_judge_may_hear_some_files_only(
+def test_judges_can_score_a_part_of_the_files(
     items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard = []
 
-    def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
-        heard.append(len(real))
-        return [{"wer": 0.25}] * len(fakes)
+    def judge(original: Audio, decoded: list[Audio]) -> list[dict[str, float]]:
+        heard.append(len(original))
+        return [{"wer": 0.25}] * len(decoded)
 
     monkeypatch.setattr("spectok.evaluation.judges.judge", judge)
-    results = bench(items, coders(), tmp_path, ["wer"], judge_files=2)
+    results = run_benchmark(items, coders(), tmp_path, ["wer"], judge_files=2)
     assert len(heard) == 2  # the first and the last of three
     assert [row["wer"] for row in results["coders"]["opus-rough"]["files"]] == [0.25, None, 0.25]
-    whole = bench(items, coders(), tmp_path, ["wer"])
+    whole = run_benchmark(items, coders(), tmp_path, ["wer"])
     assert len(heard) == 3
     assert whole["coders"]["opus-rough"]["groups"]["*"]["wer"]["n"] == 3
 
 
-def test_what_is_installed_is_weighed_with_what_it_needs() -> None:
+def test_the_installed_size_includes_dependencies() -> None:
     sizes = costs._python("soundfile")
     assert {"soundfile", "numpy", "cffi", "pycparser"} <= set(sizes)
     assert all(size > 1e4 for size in sizes.values())
@@ -156,8 +159,8 @@ def test_what_is_installed_is_weighed_with_what_it_needs() -> None:
     assert costs.installed(Uncoded().facts()) == {}
 
 
-def test_costs_are_quoted_against_the_first(items: list[Item], tmp_path: Path, quick: None) -> None:
-    results = bench(items, coders(), tmp_path, [])
+def test_ratios_of_costs_are_relative_to_the_first_coder(items: list[Item], tmp_path: Path, quick: None) -> None:
+    results = run_benchmark(items, coders(), tmp_path, [])
     found = results["coders"]["opus-rough"]["costs"]
     length = 3 * 16000 / 16000
     assert found["rtf"] == pytest.approx({"encode": 0.01 / length, "decode": 0.02 / length})
@@ -168,7 +171,7 @@ def test_costs_are_quoted_against_the_first(items: list[Item], tmp_path: Path, q
         assert 5 < found["cold"][side]["megabytes"] < 60
 
 
-def test_a_new_process_is_measured_with_the_memory_of_its_own() -> None:
+def test_a_new_process_is_measured_with_its_own_memory() -> None:
     small, large = (costs.run_cold([sys.executable, "-S", "-c", f"bytearray({size})"]) for size in (1, 200_000_000))
     assert 5 < small.megabytes < 60
     assert large.megabytes - small.megabytes == pytest.approx(200, abs=10)
@@ -178,21 +181,21 @@ def test_a_new_process_is_measured_with_the_memory_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("wait", [0, 160])
-def test_the_delay_is_a_whole_frame_and_what_is_looked_ahead(wait: int) -> None:
+def test_the_latency_is_a_frame_and_the_look_ahead(wait: int) -> None:
     assert costs.latency(Coarse("frames", 90, wait=wait)) == pytest.approx(319 + wait, abs=20)
 
 
-def test_a_coder_that_changes_nothing_has_no_delay() -> None:
+def test_a_coder_that_changes_nothing_has_no_latency() -> None:
     assert costs.latency(Uncoded()) == 0
 
 
 class Page(HTMLParser):
-    """What a page holds: rows by table, pictures, players."""
+    """The content of a page: rows by table, figures, players."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.rows: dict[str, int] = {}
-        self.pictures: list[dict[str, str]] = []
+        self.figures: list[dict[str, str]] = []
         self.players: list[str] = []
         self._table = ""
         self.feed(text)
@@ -205,21 +208,21 @@ class Page(HTMLParser):
         elif tag == "tr":
             self.rows[self._table] += 1
         elif tag == "img":
-            self.pictures.append(found)
+            self.figures.append(found)
         elif tag == "audio":
             self.players.append(found["src"])
 
 
-def test_the_pages_hold_every_row_picture_and_player(items: list[Item], tmp_path: Path, quick: None) -> None:
+def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path: Path, quick: None) -> None:
     measured = coders()
-    results = bench(items, measured, tmp_path, [])
+    results = run_benchmark(items, measured, tmp_path, [])
     write_pages(results, clips_of(items, measured, tmp_path, 2), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.rows == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
     assert len(page.players) == 2 * 3
-    assert len(page.pictures) == 3 + 2 * 3  # rate and quality, cost, categories; a spectrogram for every player
-    assert all(picture["alt"] and picture["src"].startswith("data:image/png;base64,") for picture in page.pictures)
+    assert len(page.figures) == 3 + 2 * 3  # rate and quality, cost, categories; a spectrogram for every player
+    assert all(figure["alt"] and figure["src"].startswith("data:image/png;base64,") for figure in page.figures)
     assert all(source.startswith("data:audio/flac;base64,") for source in page.players)
     assert not re.search(r'(?:src|href)="(?:https?:|/)', text)
     abx = (tmp_path / "abx.html").read_text(encoding="utf-8")
@@ -231,12 +234,12 @@ def test_the_pages_hold_every_row_picture_and_player(items: list[Item], tmp_path
 def test_clips_come_from_all_categories_in_turn(items: list[Item], tmp_path: Path, quick: None) -> None:
     doubled = [items[0], Item(items[1].path, "clean_a"), items[2]]
     measured = coders()
-    bench(doubled, measured, tmp_path, [])
+    run_benchmark(doubled, measured, tmp_path, [])
     assert list(clips_of(doubled, measured, tmp_path, 2, seconds=0.5)) == ["0", "2"]
     assert len(clips_of(doubled, measured, tmp_path, 1, seconds=0.5)["0"]["original"]) == 8000
 
 
-def test_rivals_that_are_missing_are_named_and_break_nothing(
+def test_missing_rivals_are_named_and_left_out(
     items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
@@ -256,9 +259,7 @@ def test_rivals_that_are_missing_are_named_and_break_nothing(
     assert printed.out.strip() == str(tmp_path / "out" / "report.html")
 
 
-def test_a_rival_that_nobody_knows_is_refused(
-    items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unknown_rival_is_refused(items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(items[0].path).parent
     assert main(["bench", str(folder), "--out", str(tmp_path / "out"), "--rival", "opus-7"]) == 2
     (sentence,) = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""What the benchmarks left in the repository meets the bars, and their scripts find what there is to find."""
+"""Checks the committed results of the benchmarks against their limits, and tests their scripts."""
 
 import json
 from pathlib import Path
@@ -22,12 +22,12 @@ CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(e
 
 @pytest.mark.parametrize("bar", tables.BARS)
 @pytest.mark.parametrize("model", pretrained.models())
-def test_the_committed_results_meet_the_bars(model: str, bar: str) -> None:
+def test_the_committed_results_meet_the_limits(model: str, bar: str) -> None:
     assert 0 < tables.reached(SPEED, model)[bar] <= tables.BARS[bar]
 
 
 def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary() -> None:
-    """At most 1 in 50,000, each nearer to its boundary than 1e-5 of a step; every engine, cut and model is there."""
+    """At most 1 in 50,000 differs, each within 1e-5 of a step of a boundary, for every engine, division and model."""
     assert len(CODES["rows"]) == len(pretrained.models()) * 2 * 3
     for row in CODES["rows"]:
         assert row["codes"] > 30000
@@ -35,7 +35,7 @@ def test_the_committed_codes_differ_from_the_canonical_ones_only_at_a_boundary()
         assert max(row["margins"], default=0.0) < 1e-5
 
 
-def test_agreement_compares_every_engine_and_cut(speech: NDArray[np.float32], tmp_path: Path) -> None:
+def test_agreement_compares_every_engine_and_division(speech: NDArray[np.float32], tmp_path: Path) -> None:
     model = write_model(tmp_path / "tiny", QUERY)
     export_verified(model, speech[16000:20000], model.folder)
     for number in range(2):
@@ -93,7 +93,7 @@ def test_cold_starts_are_measured_for_every_model_and_engine(monkeypatch: pytest
         "what": "spectok encode of 5 s, cold",
         "audio_seconds": 5,
         "rounds": 10,
-        "mean": 5.5,  # the first, of 0 s, does not count
+        "mean": 5.5,  # without the first, of 0 s
         "p50": 5.5,
         "p95": pytest.approx(9.55),
         "p99": pytest.approx(9.91),
@@ -109,6 +109,6 @@ def test_models_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[0] for row in rows] == ["spectok-16k-4k", "spectok-16k-800"]
     assert rows[0][2] == "1.00"
     counts = [[int(count) for count in row[3].split(" + ")] for row in rows]
-    assert counts == [pytest.approx([88, 249], rel=0.05), pytest.approx([98, 132], rel=0.05)]  # which runtimes may fold
+    assert counts == [pytest.approx([88, 249], rel=0.05), pytest.approx([98, 132], rel=0.05)]  # a runtime may fold some
     assert turns.main(["spectok-16k-5k"]) == 2
     assert "spectok-16k-5k" in capsys.readouterr().err

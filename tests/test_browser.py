@@ -1,4 +1,4 @@
-"""The benchmark's pages in a headless browser: everything is there, loads and works, and nothing complains."""
+"""Tests of the benchmark's pages in a headless browser: they load and work, and report no errors."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from spectok.bench.page import write_pages
-from spectok.bench.run import bench, clips_of
+from spectok.bench.run import clips_of, run_benchmark
 from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
 
@@ -82,7 +82,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("spectok.bench.run.latency", lambda coder: 480)
         patch.setattr("spectok.bench.run._score_file", score)
         coders = [Fine(), Rough(), Uncoded()]
-        write_pages(bench(items, coders, folder, []), clips_of(items, coders, folder, 2), folder)
+        write_pages(run_benchmark(items, coders, folder, []), clips_of(items, coders, folder, 2), folder)
     return folder
 
 
@@ -92,7 +92,7 @@ def score(task: Any) -> tuple[str, dict[str, dict[str, float]]]:
 
 
 def browse(page: Path, script: str) -> Any:
-    """Run JavaScript at the end of a page; what it returns, and what the page complained of."""
+    """Run JavaScript at the end of a page; returns its result, and the errors of the page."""
     text = page.read_text(encoding="utf-8")
     answer = f"<script>(async () => {{ {script} }})().catch((error) => String(error)).then((found) => "
     answer += "document.body.innerHTML = `<pre>${btoa(JSON.stringify({ found, complaints }))}</pre>`);</script>"
@@ -106,7 +106,7 @@ def browse(page: Path, script: str) -> Any:
     return told["found"]
 
 
-def test_the_report_shows_every_row_picture_and_player(pages: Path) -> None:
+def test_the_report_shows_every_row_figure_and_player(pages: Path) -> None:
     found = browse(pages / "report.html", REPORT)
     assert found["rows"] == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
     assert found["pictures"] == [True] * (3 + 2 * 3)

@@ -1,4 +1,4 @@
-"""The catalogue of metrics, and the tables that every document uses."""
+"""Tests of the catalogue of metrics, and of the tables that all documents use."""
 
 import ast
 from collections.abc import Iterator
@@ -34,12 +34,12 @@ def test_titles_and_alignments_are_written_in_one_place(text: str, home: str) ->
     assert {path.name for path in SOURCES if any(text in string for string in strings(path))} == {home}
 
 
-def test_names_are_keys_and_every_metric_is_whole() -> None:
+def test_names_are_keys_and_every_metric_is_complete() -> None:
     assert [metric.name for metric in METRICS.values()] == list(METRICS)
     assert all(metric.title and metric.meaning and metric.digits >= 0 for metric in METRICS.values())
 
 
-def test_a_metric_tells_its_unit_and_which_way_is_better() -> None:
+def test_a_description_has_the_unit_and_which_values_are_better() -> None:
     level = Metric("level_db", "level", "dB", 1, "zero", "of the output")
     assert (level.heading, level.description) == ("level, dB", "level, dB: of the output; 0 is best")
     assert METRICS["pesq"].heading == "PESQ-WB"

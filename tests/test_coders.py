@@ -60,17 +60,17 @@ def test_spectok_is_measured_through_its_container_and_at_its_own_rate() -> None
     }
 
 
-def test_the_end_of_a_stream_counts_in_the_rtf_but_is_no_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0, 1, 10, 11, 20, 21, 30, 37])  # three chunks of a second each, and seven for the end
+def test_the_flush_of_a_stream_counts_in_the_rtf_and_not_as_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 1, 10, 11, 20, 21, 30, 37])  # three chunks of 1 s each, and 7 s for the flush
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
-    report = realtime.stream(Tokenizer(random_engine("query"), "0" * 16), np.zeros(16000, np.float32), 6000)
+    report = realtime.measure_stream(Tokenizer(random_engine("query"), "0" * 16), np.zeros(16000, np.float32), 6000)
     assert next(clock, None) is None
     np.testing.assert_array_equal(report.chunk_seconds, [1, 1, 1])
     assert (report.flush_seconds, report.audio_seconds, report.rtf) == (7, 1, 10)
     assert report.percentile_ms(99) == 1000
 
 
-def test_an_unknown_rival_is_met_with_one_sentence() -> None:
+def test_an_unknown_rival_raises_one_sentence() -> None:
     with pytest.raises(InputError, match=r"no rival opus-7; there are codec2-3200, codec2-2400, .*, lc3-16"):
         rival("opus-7")
 
@@ -131,8 +131,8 @@ def test_the_frames_of_an_lc3_file_are_counted_without_their_lengths() -> None:
         ("lc3-16", 399 * 20, 0.94),
     ],
 )
-def test_a_rival_is_in_step_with_its_original(name: str, num_bytes: int | None, floor: float) -> None:
-    """And costs what it promises: 63,840 samples are 199.5 frames of 20 ms."""
+def test_a_rival_is_aligned_with_its_original(name: str, num_bytes: int | None, floor: float) -> None:
+    """Its bytes fit its bitrate too: 63,840 samples are 199.5 frames of 20 ms."""
     if sentence := RIVALS[name].missing:
         pytest.skip(sentence)
     audio = read_audio(SPEECH, 16000)[0]

@@ -1,4 +1,4 @@
-"""Streams that have run for minutes."""
+"""Tests of quality in streams of several minutes."""
 
 import json
 from pathlib import Path
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from recipes import drift as recipe
 from spectok import pretrained
 from spectok.audio import write_audio
-from spectok.evaluation.drift import PREAMBLES, drift, run
+from spectok.evaluation.drift import PREAMBLES, code_from, drift
 
 LIMIT = 0.05  # PESQ-WB
 
 
-def test_a_run_is_the_tokenizers_and_goes_on_from_its_state(speech: NDArray[np.float32]) -> None:
+def test_code_from_equals_the_tokenizer_and_continues_from_a_state(speech: NDArray[np.float32]) -> None:
     tokenizer = released("spectok-16k-4k")
     engine = tokenizer.engine
-    heard, state = run(engine, speech, engine.init_state(1))
+    heard, state = code_from(engine, speech, engine.init_state(1))
     expected = tokenizer.decode(tokenizer.encode(speech), len(speech))
     np.testing.assert_allclose(heard, expected, rtol=0, atol=1e-4)
-    again, _ = run(engine, speech, state)
-    assert np.abs(again - heard).max() > 1e-3  # the stream has a past
+    again, _ = code_from(engine, speech, state)
+    assert np.abs(again - heard).max() > 1e-3  # the state has an effect
 
 
-def test_the_drift_of_what_forgets_is_none(speech: NDArray[np.float32]) -> None:
-    """A codec without memory beyond a frame gives every clip the same after any preamble."""
+def test_a_codec_without_memory_does_not_drift(speech: NDArray[np.float32]) -> None:
+    """A codec without memory beyond a frame codes every clip alike after any preamble."""
 
     class Forgetful(DoubleEngine):
         def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
@@ -61,7 +61,7 @@ def test_the_recipe_measures_a_folder(
 
 @pytest.mark.parametrize("name", pretrained.models())
 def test_released_models_do_not_drift(name: str) -> None:
-    """As measured over the test split, at the weights that are released."""
+    """Checks the committed measurements on the test split, which are of the released weights."""
     found = json.loads(recipe.OUT.read_text(encoding="utf-8"))[name]
     assert found["weights"] == pretrained.find(name).sha256
     assert all(found["fresh"] - found[preamble] <= LIMIT for preamble in PREAMBLES)

@@ -11,7 +11,7 @@ from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
-from spectok.evaluation.evaluate import evaluate
+from spectok.evaluation.evaluate import evaluate_coders
 from spectok.evaluation.items import Item, load_items
 from spectok.evaluation.metrics import score
 from spectok.evaluation.report import markdown, write_report
@@ -20,7 +20,7 @@ SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 
 
 class Through(Uncoded):
-    """Gives back what it got, as 16-bit audio would cost, in a known time."""
+    """Returns its input, with the bytes of 16-bit audio and a known time."""
 
     name = "through"
 
@@ -32,7 +32,7 @@ class Through(Uncoded):
 
 
 class FourBits(Uncoded):
-    """Sixteen even steps, two samples to a byte."""
+    """Quantizes to sixteen equal steps, two samples in a byte."""
 
     name = "four-bits"
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, Any]:
-    return evaluate(load_items(folder), [Through(), FourBits()])
+    return evaluate_coders(load_items(folder), [Through(), FourBits()])
 
 
 def touch(*paths: Path) -> None:
@@ -79,7 +79,7 @@ def test_categories_come_from_names_then_subfolders(tmp_path: Path) -> None:
     }
 
 
-def test_a_manifest_gives_its_test_split_unless_told_otherwise(tmp_path: Path) -> None:
+def test_a_manifest_gives_its_test_split_by_default(tmp_path: Path) -> None:
     touch(tmp_path / "t" / "a.wav", tmp_path / "t" / "001_hard_b.wav", tmp_path / "c.wav")
     lines = ["file,split,category,seconds", "t/a.wav,test,clean_x,1", "t/001_hard_b.wav,test,,1", "c.wav,train,other,1"]
     (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
@@ -102,16 +102,14 @@ def test_a_manifest_gives_its_test_split_unless_told_otherwise(tmp_path: Path) -
         (b"file\n\xff\xfe\n", None, "cannot read .* as a CSV file"),
     ],
 )
-def test_a_bad_manifest_is_met_with_one_sentence(
-    tmp_path: Path, manifest: str, split: str | None, sentence: str
-) -> None:
+def test_a_bad_manifest_raises_one_sentence(tmp_path: Path, manifest: str, split: str | None, sentence: str) -> None:
     touch(tmp_path / "c.wav")
     (tmp_path / "manifest.csv").write_bytes(manifest if isinstance(manifest, bytes) else manifest.encode())
     with pytest.raises(InputError, match=sentence):
         load_items(tmp_path, split)
 
 
-def test_a_bad_folder_is_met_with_one_sentence(tmp_path: Path) -> None:
+def test_a_bad_folder_raises_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no audio files"):
         load_items(tmp_path)
     with pytest.raises(InputError, match="no split test to choose"):
@@ -120,18 +118,18 @@ def test_a_bad_folder_is_met_with_one_sentence(tmp_path: Path) -> None:
         load_items(tmp_path / "nowhere")
 
 
-def test_rows_hold_what_the_metrics_say(folder: Path, results: dict[str, Any]) -> None:
+def test_rows_contain_the_values_of_the_metrics(folder: Path, results: dict[str, Any]) -> None:
     rows = results["coders"]["four-bits"]["files"]
     assert [row["file"] for row in rows] == ["000_clean_en_a.wav", "001_clean_de_b.wav", "002_hard_quiet.wav"]
     assert [row["category"] for row in rows] == ["clean_en_a", "clean_de_b", "hard_quiet"]
     assert [row["seconds"] for row in rows] == [2.0, 1.5, 1.0]
-    real = read_audio(folder / "000_clean_en_a.wav", 16000)[0]
-    assert {metric: rows[0][metric] for metric in SCORED} == score(real, FourBits().code(real).audio)
+    original = read_audio(folder / "000_clean_en_a.wav", 16000)[0]
+    assert {metric: rows[0][metric] for metric in SCORED} == score(original, FourBits().code(original).audio)
     assert [rows[2][metric] for metric in ("pesq", "stoi", "estoi", "si_sdr", "level_db", "overshoot_db")] == [None] * 6
     assert rows[2]["mel_distance"] > 0
 
 
-def test_groups_hold_means_with_intervals_and_n(results: dict[str, Any]) -> None:
+def test_groups_contain_means_with_intervals_and_n(results: dict[str, Any]) -> None:
     coder = results["coders"]["four-bits"]
     assert list(coder["groups"]) == ["clean_*", "hard_*", "*", "clean_de_b", "clean_en_a", "hard_quiet"]
     clean, everything, (first, second, _) = coder["groups"]["clean_*"], coder["groups"]["*"], coder["files"]
@@ -194,9 +192,9 @@ def test_paired_differences_are_taken_file_by_file(results: dict[str, Any]) -> N
     assert (pairs["*"]["files"], pairs["*"]["stoi"]["n"], pairs["hard_*"]["stoi"]["n"]) == (3, 2, 0)
 
 
-def test_workers_and_progress_change_nothing(folder: Path, results: dict[str, Any]) -> None:
+def test_workers_and_progress_do_not_change_results(folder: Path, results: dict[str, Any]) -> None:
     seen = []
-    again = evaluate(load_items(folder), [Through(), FourBits()], lambda *counts: seen.append(counts), jobs=2)
+    again = evaluate_coders(load_items(folder), [Through(), FourBits()], lambda *counts: seen.append(counts), jobs=2)
     assert again == results
     assert seen == [(done, 6) for done in range(1, 7)]
 
@@ -222,16 +220,16 @@ class Wrong(Through):
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
-def test_a_wrong_coder_is_found_out(folder: Path, change: Callable[[Audio], Coded], sentence: str) -> None:
+def test_a_wrong_coder_is_detected(folder: Path, change: Callable[[Audio], Coded], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        evaluate(load_items(folder)[:1], [Wrong(change)])
+        evaluate_coders(load_items(folder)[:1], [Wrong(change)])
 
 
-def test_nothing_to_evaluate_and_twice_the_same_name_are_refused(folder: Path) -> None:
+def test_no_files_and_equal_names_are_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="nothing to evaluate"):
-        evaluate([], [Through()])
+        evaluate_coders([], [Through()])
     with pytest.raises(InputError, match="its own name, but they are through, through"):
-        evaluate(load_items(folder), [Through(), Through()])
+        evaluate_coders(load_items(folder), [Through(), Through()])
 
 
 def test_the_report_shows_the_numbers(results: dict[str, Any]) -> None:
@@ -253,15 +251,15 @@ def test_the_report_shows_the_numbers(results: dict[str, Any]) -> None:
     assert widths == [{10}, {10}, {8}, {5}, {5}, {10}]
 
 
-def test_the_report_says_n_where_values_are_missing(folder: Path) -> None:
+def test_the_report_gives_n_where_values_are_missing(folder: Path) -> None:
     items = [Item(item.path, "all") for item in load_items(folder)]
-    text = markdown(evaluate(items, [Through()]))
+    text = markdown(evaluate_coders(items, [Through()]))
     assert "## All files: n = 3 files" in text
     assert "| through | 256,000 | 4.64 ± 0.00 (n = 2) |" in text
     assert "by category" not in text and "minus" not in text
 
 
-def test_the_report_is_written_whole(tmp_path: Path, results: dict[str, Any]) -> None:
+def test_the_report_is_written(tmp_path: Path, results: dict[str, Any]) -> None:
     out = tmp_path / "deep" / "out"
     write_report(results, out)
     assert sorted(path.name for path in out.iterdir()) == ["results.json", "results.md"]

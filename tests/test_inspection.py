@@ -1,4 +1,4 @@
-"""What `spectok inspect` shows, and the picture itself."""
+"""Tests of `spectok inspect`: the recorded values, and the figure."""
 
 import dataclasses
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from spectok.audio import write_audio
 from spectok.cli.main import main
 from spectok.config import ExcitationConfig
-from spectok.evaluation.inspection import Attention, Inspection, draw_inspection, inspect
+from spectok.evaluation.inspection import Attention, Inspection, draw_inspection, inspect_codec
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
 from spectok.model.codec import Codec
 
@@ -26,12 +26,12 @@ def seen_by(bias: str = "matrix", kind: str = "query", audio: NDArray[np.float32
     choice: dict[str, Any] = {"bias": bias, "kind": kind}
     bottleneck = dataclasses.replace(QUERY.bottleneck, **choice)
     codec = random_codec(dataclasses.replace(QUERY, bottleneck=bottleneck))
-    return codec, inspect(codec, audio)
+    return codec, inspect_codec(codec, audio)
 
 
 def test_attention_is_that_of_the_encoder() -> None:
     codec, seen = seen_by()
-    frames = 101  # 100 and the synthesis delay, which takes another
+    frames = 101  # 100, and one for the synthesis delay
     padded = torch.from_numpy(np.pad(AUDIO, (0, QUERY.frame_length)))[None]
     assert np.array_equal(seen.audio, AUDIO)
     codes, _ = codec.encode_step(padded, codec.encoder.init_state(1))
@@ -46,7 +46,9 @@ def test_attention_is_that_of_the_encoder() -> None:
     # Keys that say nothing leave the bias alone to decide, in every frame.
     mixer.to_key.weight.data.zero_()
     by_itself = torch.softmax(mixer.bias.matrix.detach(), dim=2).mean(0).numpy()
-    np.testing.assert_allclose(inspect(codec, AUDIO).attention.weights, np.tile(by_itself, (frames, 1, 1)), atol=1e-6)
+    np.testing.assert_allclose(
+        inspect_codec(codec, AUDIO).attention.weights, np.tile(by_itself, (frames, 1, 1)), atol=1e-6
+    )
 
 
 def test_pitch_and_voicing_are_those_of_the_decoder() -> None:
@@ -54,8 +56,8 @@ def test_pitch_and_voicing_are_those_of_the_decoder() -> None:
     codec = random_codec(dataclasses.replace(QUERY, excitation=excitation))
     with torch.no_grad():
         last = codec.decoder.excitation.pitch_head[2]
-        last.bias.view(2, 73)[:, 72] += 1.6  # about as high as the highest of the others
-    seen = inspect(codec, AUDIO)
+        last.bias.view(2, 73)[:, 72] += 1.6  # about as high as the highest of the other classes
+    seen = inspect_codec(codec, AUDIO)
     assert seen.voice.pitch.shape == (202,)  # two hops a frame
     assert seen.voice.voicing.shape == (202, 24)  # of 32 bins of 250 Hz, those from 2 kHz up
     assert seen.voice.lowest == 2000.0
@@ -73,7 +75,7 @@ def test_pitch_and_voicing_are_those_of_the_decoder() -> None:
     assert seen_by()[1].voice is None
 
 
-def test_watching_leaves_nothing_behind() -> None:
+def test_inspection_leaves_no_hook_behind() -> None:
     codec, _ = seen_by()
     assert not codec.encoder.bottleneck.mixer._forward_pre_hooks
 
@@ -89,22 +91,22 @@ def test_adaptivity_by_hand() -> None:
     assert adaptivity([0.6, 0.4], [0.4, 0.6]) == pytest.approx(0.1, abs=1e-7)
 
 
-def test_only_the_first_ten_seconds_are_looked_at() -> None:
+def test_only_the_first_ten_seconds_are_inspected() -> None:
     _, seen = seen_by(audio=np.tile(AUDIO, 51))  # 3,200 samples each
     assert len(seen.audio) == 160000
     assert len(seen.codes) == 5001
 
 
 @pytest.mark.parametrize("bias", ["none", "matrix", "mask"])
-def test_every_bias_can_be_drawn(tmp_path: Path, bias: str) -> None:
+def test_every_kind_of_bias_can_be_drawn(tmp_path: Path, bias: str) -> None:
     draw_inspection(tmp_path / "a.png", seen_by(bias)[1], 16000, "title")
     height, width, _ = imread(tmp_path / "a.png").shape
     assert (width, height) == (1320, 1496)  # 12 by 5.5 + 1.6 + 6.5 inches
 
 
 @pytest.mark.parametrize("codec", [random_codec(FLAT), seen_by(kind="mamba")[0]], ids=["flat", "mamba"])
-def test_without_attention_the_codes_remain(tmp_path: Path, codec: Codec) -> None:
-    seen = inspect(codec, AUDIO)
+def test_without_attention_codes_are_drawn(tmp_path: Path, codec: Codec) -> None:
+    seen = inspect_codec(codec, AUDIO)
     assert seen.attention is None
     draw_inspection(tmp_path / "a.png", seen, 16000)
     height, width, _ = imread(tmp_path / "a.png").shape
@@ -121,7 +123,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_command_writes_a_picture(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_figure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "in.wav", "out.png", "--model", "tiny-query"]) == 0
     assert imread("out.png").shape[:2] == (1496, 1320)
     before = (folder / "out.png").read_bytes()
@@ -142,7 +144,7 @@ def test_the_command_writes_a_picture(folder: Path, capsys: pytest.CaptureFixtur
         (["in.wav", "out.jpg"], "cannot write out.jpg: its name must end in .png"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_sentence(
+def test_bad_input_raises_one_sentence(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     model = [] if "--model" in arguments else ["--model", "tiny-query"]

@@ -1,4 +1,4 @@
-"""Models that judge speech: known answers on a recording, tones and silence."""
+"""Tests of the judges with known results, on a recording, tones and silence."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from spectok.evaluation.catalogue import JUDGED
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 WORDS = "but in less than five minutes the staircase groaned beneath an extraordinary weight"
-pytestmark = pytest.mark.filterwarnings("ignore")  # of what other packages will change
+pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations in other packages
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def speech() -> NDArray[np.float32]:
 
 
 def tone(hertz: float) -> NDArray[np.float32]:
-    """A second of a voice-like tone: all harmonics, each half as loud as the one below."""
+    """One second of a voice-like tone with all harmonics, each half as loud as the one below."""
     time = np.arange(16000) / 16000
     harmonics = [0.5**k * 0.2 * np.sin(2 * np.pi * k * hertz * time) for k in range(1, 9)]
     return np.asarray(sum(harmonics), np.float32)
@@ -42,23 +42,23 @@ def test_speech_is_judged_against_itself_and_against_noisier_speech(speech: NDAr
     assert 0.0 < worse["pitch_cents"] < 100.0
 
 
-def test_two_runs_give_the_same_figures(speech: NDArray[np.float32]) -> None:
+def test_two_runs_give_the_same_results(speech: NDArray[np.float32]) -> None:
     assert judges.judge(speech[:32000], [speech[:32000]]) == judges.judge(speech[:32000], [speech[:32000]])
 
 
-def test_words_are_heard_and_their_language(speech: NDArray[np.float32]) -> None:
+def test_words_and_language_are_recognised(speech: NDArray[np.float32]) -> None:
     words = judges.transcript(speech)
-    assert words.replace(" 5 ", " five ") == WORDS  # figure or word: that depends on the processor's last bits
+    assert words.replace(" 5 ", " five ") == WORDS  # digit or word: this depends on rounding
     assert words.language == "en"
 
 
-def test_wrong_words_are_counted_against_the_original() -> None:
+def test_wrong_words_are_counted() -> None:
     assert judges.word_error_rate("a b c d", "a x c") == pytest.approx(0.5)
     assert judges.word_error_rate("a b", "a b") == 0.0
     assert judges.word_error_rate("a b", "a a a a a a a") == 1.0  # of five too many and one wrong
     assert math.isnan(judges.word_error_rate("", "a"))
 
 
-def test_silence_has_no_speaker() -> None:
+def test_silence_has_no_speaker_embedding() -> None:
     silence = np.zeros(16000, np.float32)
     assert not judges.embedding(silence).any()

@@ -1,4 +1,4 @@
-"""Neural rivals: of the right size with random weights, and with their own where those are on disk."""
+"""Tests of neural rivals with random weights, and with weights that are on disk."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ TINY: dict[str, Any] = {"num_filters": 4, "codebook_dim": 32, "hidden_size": 32,
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No model stays in memory from one test to the next."""
+    """Keep no model in memory from one test to the next."""
     monkeypatch.setattr(neural, "folder_of", lambda weights: None)
     torch.set_num_threads(1)
     yield
@@ -42,9 +42,7 @@ def test_random_weights_have_the_right_size(name: str, millions: float, gmacs: f
 
 
 @pytest.mark.parametrize("name", ["encodec-1.5", "mimi-1.1", "snac-1"])
-def test_audio_comes_back_as_long_as_it_was_and_bytes_are_those_of_the_rate(
-    name: str, speech: NDArray[np.float32]
-) -> None:
+def test_audio_keeps_its_length_and_bytes_fit_the_bitrate(name: str, speech: NDArray[np.float32]) -> None:
     rival = NEURAL[name]
     coded = rival.code(speech[:16001])
     assert coded.audio.shape == (16001,) and coded.audio.dtype == np.float32
@@ -52,9 +50,7 @@ def test_audio_comes_back_as_long_as_it_was_and_bytes_are_those_of_the_rate(
     assert coded.encode_seconds > 0 and coded.decode_seconds > 0
 
 
-def test_weights_on_disk_are_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: NDArray[np.float32]
-) -> None:
+def test_weights_on_disk_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: NDArray[np.float32]) -> None:
     from transformers import EncodecConfig, EncodecModel
 
     torch.manual_seed(1)
@@ -75,7 +71,7 @@ def test_weights_on_disk_are_taken(
     np.testing.assert_allclose(resample(heard, 24000, 16000), coded.audio, rtol=0, atol=1e-4)  # written with 16 bits
 
 
-def test_what_is_not_in_the_cache_is_not_asked_of_the_net(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_outside_of_the_cache_are_not_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     assert neural.folder_of("nobody/nothing") is None

@@ -1,4 +1,4 @@
-"""The pitch tracker, and how two tracks are compared."""
+"""Tests of the pitch tracker, and of the comparison of two tracks."""
 
 import math
 
@@ -12,7 +12,7 @@ RATE = 16000
 
 
 def voice(hertz: ArrayLike, seconds: float = 1.0, rate: int = RATE) -> NDArray[np.float32]:
-    """A harmonic tone `[T]` whose pitch is a number or one for each sample."""
+    """A harmonic tone `[T]`; its pitch is one number, or a number for each sample."""
     phase = 2 * np.pi * np.cumsum(np.broadcast_to(hertz, round(seconds * rate)) / rate)
     return np.asarray(0.05 * sum(np.sin(k * phase) / k for k in range(1, 9)), np.float32)
 
@@ -24,8 +24,8 @@ def test_the_pitch_of_a_tone_is_its_frequency(rate: int) -> None:
     assert pitch[5:95] == pytest.approx(np.full(90, 210.0), rel=0.005)
 
 
-def test_the_pitch_is_that_of_the_middle_of_its_hundredth() -> None:
-    """An octave a second: a hundredth late would be 12 cents too low."""
+def test_the_pitch_is_that_of_the_middle_of_a_hop() -> None:
+    """The pitch rises by an octave per second: a delay of one hop would make it 12 cents too low."""
     times = np.arange(RATE) / RATE
     pitch = track_pitch(voice(120 * 2**times), RATE)
     cents = 1200 * np.log2(pitch[10:90] / (120 * 2 ** ((np.arange(10, 90) + 0.5) / 100)))
@@ -41,14 +41,14 @@ def test_silence_and_noise_have_no_pitch() -> None:
 
 
 def test_a_comparison_by_hand() -> None:
-    real = np.array([100.0] * 30 + [0.0] * 10, np.float32)
-    fake = np.array([100.0 * 2 ** (1 / 12)] * 20 + [0.0] * 10 + [80.0] * 10, np.float32)
-    found = compare_pitch(real, fake)
+    original = np.array([100.0] * 30 + [0.0] * 10, np.float32)
+    decoded = np.array([100.0 * 2 ** (1 / 12)] * 20 + [0.0] * 10 + [80.0] * 10, np.float32)
+    found = compare_pitch(original, decoded)
     assert found["pitch_cents"] == pytest.approx(100.0, abs=1e-3)
     assert found["voicing_error"] == pytest.approx(0.5)  # 10 lost and 10 too many, of 40
 
 
-def test_pitch_errors_need_a_pitch_and_have_a_bottom() -> None:
+def test_pitch_errors_need_voiced_hops_and_are_limited() -> None:
     voiced, silent = np.full(20, 100.0, np.float32), np.zeros(20, np.float32)
     assert compare_pitch(voiced, voiced) == {"pitch_cents": 0.0, "voicing_error": 0.0}
     assert compare_pitch(voiced, 8 * voiced)["pitch_cents"] == WORST_CENTS

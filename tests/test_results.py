@@ -1,4 +1,4 @@
-"""What the released models must reach: read off the committed results, codec and rivals in one run."""
+"""Checks the committed results of the released models and their rivals, which come from one run."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def test_the_results_are_of_the_released_weights(results: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("model", "pesq", "stoi", "used"), [("spectok-16k-4k", 2.3, 0.90, 0.95), ("spectok-16k-800", 1.50, 0.80, 0.60)]
 )
-def test_each_model_reaches_its_bars(
+def test_each_model_reaches_its_goals(
     results: dict[str, Any], model: str, pesq: float, stoi: float, used: float
 ) -> None:
     clean = results["coders"][model]["groups"]["clean_*"]
@@ -67,7 +67,7 @@ BARS = {  # means over the clean files
         "wer": 0.42,
     },
 }
-MISSED = {  # what is reached in place of the bar
+MISSED = {  # the value reached instead of the goal
     ("spectok-16k-4k", "dnsmos"): "2.88",
     ("spectok-16k-4k", "stoi"): ".9048",
     ("spectok-16k-4k", "wer"): ".188",

@@ -1,1 +1,1 @@
-"""spectok beside its rivals: every codec over the same files, quality and costs, on one page."""
+"""The benchmark: compares the quality and the costs of spectok and other codecs on the same files."""

@@ -1,4 +1,4 @@
-"""What a coder costs besides bits: time on one core, a cold process and its memory, an unavoidable delay, and disk."""
+"""Measures the costs of a coder: time on one core, time and memory of a cold process, latency, and size on disk."""
 
 import contextlib
 import importlib.metadata
@@ -22,13 +22,13 @@ from spectok.evaluation.coders import Audio, Coder
 from spectok.evaluation.metrics import SAMPLE_RATE
 
 PACKAGE = Path(__file__).parent.parent
-PHASES, PHASE_STEP = 32, 20  # where a frame of up to 40 ms is probed, and every how many samples
-CHANGE = 1e-4  # of full scale, about 3 steps of 16 bits: what rounding and a resampler's ringing stay below
+PHASES, PHASE_STEP = 32, 20  # positions of the impulse, and samples between them: a frame of up to 40 ms is covered
+CHANGE = 1e-4  # of full scale, about 3 steps of 16 bits: larger than rounding and a resampler's ringing
 
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """Keep this process and its children to one core, where the system can."""
+    """Run this process and its children on one core, if the system supports it."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -41,7 +41,7 @@ def pinned() -> Iterator[None]:
 
 
 def timings(coders: Sequence[Coder], audio: Audio, rounds: int = 5) -> dict[str, dict[str, float]]:
-    """Real-time factors of "encode" and "decode": medians over rounds in which all coders take turns on one core."""
+    """Real-time factors of "encode" and "decode": medians over rounds in which all coders run in turn on one core."""
     seconds: dict[str, list[tuple[float, float]]] = {coder.name: [] for coder in coders}
     with pinned():
         for coder in coders:
@@ -61,11 +61,11 @@ def timings(coders: Sequence[Coder], audio: Audio, rounds: int = 5) -> dict[str,
 
 
 def latency(coder: Coder) -> int:
-    """Samples at 16 kHz by which a coder must wait: how long before an impulse what comes back begins to change.
+    """The algorithmic latency in samples at 16 kHz: how long before an impulse the decoded audio begins to change.
 
-    Codings of a noise with and without an impulse are compared; the impulse comes at every phase of a frame, and the
-    earliest change counts. Waiting for the rest of the frame is in it, the time of the arithmetic is not. The answer
-    is exact to within 20 samples.
+    The outputs for noise with and without an impulse are compared, with the impulse at every position within a frame;
+    the earliest change counts. The latency includes the wait for the rest of the frame, but not the computing time. It
+    is accurate to 20 samples.
     """
     audio = 0.05 * np.random.default_rng(0).standard_normal(2 * SAMPLE_RATE).astype(np.float32)
     before = coder.code(audio).audio
@@ -80,13 +80,13 @@ def latency(coder: Coder) -> int:
 
 
 class ProcessCost(NamedTuple):
-    """What running a new process took."""
+    """Time and memory of a new process."""
 
     seconds: float  # from its start to its end
-    megabytes: float  # of memory at its peak
+    megabytes: float  # peak memory
 
 
-# A process starts out with the peak of the one it is forked from, so that one has to be small.
+# A process inherits the recorded peak memory of its parent, so the parent must be a small process.
 PARENT = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
@@ -98,7 +98,7 @@ print(code, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHIL
 def run_cold(command: Sequence[str]) -> ProcessCost:
     """Run a command in a new process, and measure it.
 
-    Memory below that of an empty Python, some 10 MB, cannot be told.
+    Memory below that of an empty Python process, about 10 MB, cannot be measured.
 
     Raises:
         InputError: the command fails.
@@ -111,7 +111,7 @@ def run_cold(command: Sequence[str]) -> ProcessCost:
 
 
 def cold(coder: Coder, audio: Audio) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory in MB of new processes that encode, then decode, the audio [T] at 16 kHz."""
+    """Seconds and peak memory in MB of a new process that encodes audio [T] at 16 kHz, and of one that decodes it."""
     with tempfile.TemporaryDirectory() as folder:
         source, coded, heard = (Path(folder, name) for name in ("in.wav", "coded", "out.wav"))
         write_audio(source, audio, SAMPLE_RATE)
@@ -120,11 +120,11 @@ def cold(coder: Coder, audio: Audio) -> dict[str, dict[str, float]]:
 
 
 def installed(facts: dict[str, Any]) -> dict[str, float]:
-    """Megabytes on disk and number of the packages that a coder is and depends on, as they are installed here.
+    """Number of packages that a coder consists of and depends on, and their size on this disk in megabytes.
 
-    A coder's fact `package` says whose it is, of Debian or of PyPI, and `needs` what it does not say that it needs;
-    spectok is weighed without its extras. The C library is in the former, Python itself not in the latter. Empty where
-    it cannot be told.
+    The coder's fact `package` names its package, of Debian or of PyPI, and `needs` lists dependencies that this package
+    does not declare. spectok is counted without its extras. The sizes include the C library for a package of Debian,
+    but not Python for one of PyPI. Empty if the package is not found.
     """
     package = facts.get("package", "spectok" if "weights" in facts else "").split(" ")[0]
     sizes = _debian(package) or _python(package)
@@ -134,7 +134,7 @@ def installed(facts: dict[str, Any]) -> dict[str, float]:
 
 
 def _debian(package: str) -> dict[str, float]:
-    """Bytes of a package of Debian and of all that it depends on, by name; empty if it is not installed."""
+    """Bytes of a package of Debian and of all its dependencies, by name; empty if it is not installed."""
     if shutil.which("dpkg-query") is None:
         return {}
     form = "${Package}\t${Installed-Size}\t${Pre-Depends}, ${Depends}\t${db:Status-Status}\n"
@@ -152,7 +152,7 @@ def _debian(package: str) -> dict[str, float]:
 
 
 def _python(package: str) -> dict[str, float]:
-    """The same of PyPI."""
+    """Bytes of a package of PyPI and of all its dependencies, by name; empty if it is not installed."""
     from packaging.requirements import Requirement
 
     found: dict[str, float] = {}
@@ -166,7 +166,7 @@ def _python(package: str) -> dict[str, float]:
         if name in found:
             continue
         paths = [Path(str(file.locate())) for file in distribution.files or ()]
-        if name == "spectok":  # which may be installed as a link to its source
+        if name == "spectok":  # its metadata lists no files if it is installed in editable mode
             paths = [path for folder in (PACKAGE, pretrained.root()) for path in folder.rglob("*")]
         found[name] = sum(path.stat().st_size for path in set(paths) if path.is_file() and path.suffix != ".pyc")
         for line in distribution.requires or ():

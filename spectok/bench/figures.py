@@ -1,4 +1,4 @@
-"""The benchmark's pictures: quality against bits and against cost, and by category. Readable in black and white."""
+"""The benchmark's figures: quality against bits and against cost, and by category. Readable in black and white."""
 
 import itertools
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ DRAWN = (  # metrics that have a panel in "rate_quality"
     "wer",
     "si_sdr",
 )
-CAPTIONS = {  # what each picture shows, by the name of its file
+CAPTIONS = {  # of each figure, by the name of its file
     "rate_quality": "Every metric against bits on disk",
     "quality_cost": f"{METRICS['pesq'].title} against time and operations",
     "categories": f"{METRICS['pesq'].title} by category",
@@ -35,7 +35,7 @@ Results = dict[str, Any]
 
 
 def families(names: Sequence[str]) -> dict[str, list[str]]:
-    """Operating points by codec: "opus-6" and "opus-8" are both "opus"."""
+    """Group the names of coders by codec: "opus-6" and "opus-8" belong to "opus"."""
     found: dict[str, list[str]] = {}
     for name in names:
         family = "spectok" if name.startswith("spectok") else name.split("-")[0]
@@ -44,19 +44,19 @@ def families(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def title(name: str) -> str:
-    """What a panel of a metric is called: it says which way is better where that is down."""
+    """The title of a metric's panel, which marks metrics of which lower values are better."""
     metric = METRICS[name]
     return metric.heading + " (lower is better)" * (metric.better == "lower")
 
 
 def shown_group(results: Results) -> str:
-    """What the pictures are over: clean speech, or all files where none is said to be clean."""
+    """The group of files that the figures show: clean speech, or all files if no category is clean."""
     groups = next(iter(results["coders"].values()))["groups"]
     return "clean_*" if "clean_*" in groups else "*"
 
 
-def pictures(results: Results) -> dict[str, "Figure"]:
-    """Every picture of the results by the name of its file; `CAPTIONS` says what each shows."""
+def draw_figures(results: Results) -> dict[str, "Figure"]:
+    """All figures of the results, by the names of their files; `CAPTIONS` describes them."""
     names = list(results["coders"])
     ours = [name for name in names if name.startswith("spectok")]
     shown = {
@@ -93,7 +93,7 @@ def rate_quality(results: Results) -> "Figure":
 
 
 def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
-    """A metric against the real-time factor on one core, and against multiply-accumulates where they are known."""
+    """A metric against the real-time factor on one core, and against multiply-accumulates if they are known."""
     figure = canvas((9, 3.6))
     left, right = figure.subplots(1, 2)
     group = shown_group(results)
@@ -137,7 +137,7 @@ def categories(results: Results, names: Sequence[str], metric: str = "pesq") -> 
 
 
 def _curves(axis: "Axes", points: dict[str, tuple[float, dict[str, Any]]], lines: bool = True) -> None:
-    """The operating points of every codec, joined; spectok in black, each rival in a grey, with its own marker."""
+    """Draw each codec's operating points, joined by lines: spectok in black, rivals in grey, with different markers."""
     for number, (family, names) in enumerate(families(list(points)).items()):
         ours = family == "spectok"
         known = sorted(
@@ -161,7 +161,7 @@ def _curves(axis: "Axes", points: dict[str, tuple[float, dict[str, Any]]], lines
 
 
 def _log_scale(axis: "Axes", label: str, ticks: Sequence[float]) -> None:
-    """A logarithmic x axis with those of the ticks that its points span."""
+    """Make the x axis logarithmic, with the ticks that are within its limits."""
     axis.set(xscale="log", xlabel=label)
     low, high = axis.get_xlim()
     inside = [tick for tick in ticks if low <= tick <= high]

@@ -1,15 +1,15 @@
-"""Neural codecs to stand beside spectok, as their PyPI packages have them (the extra `neural`).
+"""Neural codecs that the benchmark compares with spectok, from packages of PyPI (the extra `neural`).
 
-| rival | package | weights | what |
+| rival | package | weights | codec |
 |---|---|---|---|
 | encodec-1.5, -6 | transformers | facebook/encodec_24khz | EnCodec, arXiv 2210.13438 |
 | dac-6 | transformers | descript/dac_16khz | DAC, arXiv 2306.06546 |
 | mimi-1.1 | transformers | kyutai/mimi | Mimi, arXiv 2410.00037 |
 | snac-1 | snac | hubertsiuzdak/snac_24khz | SNAC, arXiv 2410.14411 |
 
-Nothing is downloaded: weights count once they are in the cache of Hugging Face's hub. Without them a rival has random
-ones and no quality, but its parameters, operations and time are those of the real one. Bytes are those of its bare
-codes, which flatters it.
+Nothing is downloaded: weights are used if they are in the cache of Hugging Face's hub. Otherwise the weights are random
+and quality is not measured; parameters, operations and time are the same with random weights. Bytes are those of the
+codes without any header, which favours the rival.
 
     python -m spectok.bench.neural RIVAL encode IN.wav CODES.npz
     python -m spectok.bench.neural RIVAL decode CODES.npz OUT.wav
@@ -56,19 +56,19 @@ class NeuralRival:
     sample_rate: int
     bitrate: float  # bits per second
     bits: int  # of a code
-    build: Callable[[Path | None], nn.Module]  # from a folder of weights, or at random
-    encode: Callable[[Any, Tensor], Any]  # model and audio [1, 1, T] to codes: a tensor, or a list of them
+    build: Callable[[Path | None], nn.Module]  # from a folder of weights; random weights if that is None
+    encode: Callable[[Any, Tensor], Any]  # model and audio [1, 1, T] to codes: a tensor, or a list of tensors
     decode: Callable[[Any, Any], Tensor]
 
     @property
     def missing(self) -> str | None:
-        """A sentence on what is not installed."""
+        """A sentence that names the missing package; None if it is installed."""
         lacks = importlib.util.find_spec(self.package) is None
         return f"{self.name} needs the package {self.package}: pip install 'spectok[neural]'" if lacks else None
 
     @property
     def without_weights(self) -> str | None:
-        """A sentence on the weights that are not on disk."""
+        """A sentence that names the missing weights; None if they are on this disk."""
         lacks = folder_of(self.weights) is None
         return f"{self.name} needs its weights, {self.weights}, in the cache of Hugging Face's hub" if lacks else None
 
@@ -80,7 +80,7 @@ class NeuralRival:
 
     @torch.no_grad()
     def code(self, audio: Audio) -> Coded:
-        """Encode and decode audio [T] at 16 kHz, at the codec's own sample rate in between."""
+        """Encode and decode audio [T] at 16 kHz, which is resampled to the codec's sample rate and back."""
         given = torch.from_numpy(resample(audio, SAMPLE_RATE, self.sample_rate))[None, None]
         model = self.model
         start = time.perf_counter()
@@ -88,9 +88,12 @@ class NeuralRival:
         middle = time.perf_counter()
         decoded = self.decode(model, codes)
         end = time.perf_counter()
-        heard = fit_length(resample(decoded.flatten().numpy(), self.sample_rate, SAMPLE_RATE), len(audio))
+        restored = fit_length(resample(decoded.flatten().numpy(), self.sample_rate, SAMPLE_RATE), len(audio))
         return Coded(
-            heard, math.ceil(self.bits * sum(each.numel() for each in _listed(codes)) / 8), middle - start, end - middle
+            restored,
+            math.ceil(self.bits * sum(each.numel() for each in _listed(codes)) / 8),
+            middle - start,
+            end - middle,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -107,24 +110,24 @@ class NeuralRival:
 
     @torch.no_grad()
     def macs_per_second(self) -> float:
-        """Multiply-accumulates for a second of noise, of convolutions and matrix products, as PyTorch counts them."""
+        """Multiply-accumulates of convolutions and matrix products for 1 s of noise, as PyTorch counts them."""
         from torch.utils.flop_counter import FlopCounterMode
 
         noise = 0.1 * torch.randn(1, 1, self.sample_rate)
         with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
-            warnings.simplefilter("ignore")  # of TensorFloat-32, which an Intel GPU would have
-            with torch.backends.mkldnn.flags(enabled=False):  # whose LSTM would not be counted
+            warnings.simplefilter("ignore")  # about TensorFloat-32 on Intel GPUs
+            with torch.backends.mkldnn.flags(enabled=False):  # PyTorch does not count the operations of MKL-DNN's LSTM
                 self.decode(self.model, self.encode(self.model, noise))
         return float(counter.get_total_flops() / 2)
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
-        """This module as a program."""
+        """Command lines that run this module."""
         run = [sys.executable, "-m", "spectok.bench.neural", self.name]
         return [*run, "encode", str(source), f"{coded}.npz"], [*run, "decode", f"{coded}.npz", str(out)]
 
 
 def folder_of(weights: str) -> Path | None:
-    """Where a repository of the hub is on this disk; None if it is not."""
+    """The folder of a repository in the cache of Hugging Face's hub; None if it is not there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -139,7 +142,7 @@ def _listed(codes: Any) -> list[Tensor]:
 
 
 def _transformers(name: str, **config: Any) -> Callable[[Path | None], nn.Module]:
-    """How a model of transformers is built; `config` is what differs from that class's own."""
+    """A function that builds a model of transformers; `config` has the values that differ from the class's defaults."""
 
     def build(folder: Path | None) -> nn.Module:
         import transformers
@@ -153,7 +156,7 @@ def _transformers(name: str, **config: Any) -> Callable[[Path | None], nn.Module
 
 def _snac(folder: Path | None) -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what it uses and PyTorch will drop
+        warnings.simplefilter("ignore")  # about deprecated parts of PyTorch
         from snac import SNAC
 
     model: nn.Module = SNAC.from_pretrained(str(folder)) if folder else SNAC(**SNAC_24KHZ)
@@ -219,7 +222,7 @@ NEURAL = {
 
 @torch.no_grad()
 def main(name: str, side: str, source: str, destination: str) -> None:
-    """Encode or decode one file, so that a cold process can be timed."""
+    """Encode or decode one file, as the command line of a cold process."""
     torch.set_num_threads(1)
     rival = NEURAL[name]
     if side == "encode":

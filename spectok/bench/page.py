@@ -1,4 +1,4 @@
-"""The benchmark's pages: `report.html`, which holds its pictures and sounds, and `abx.html`, to listen blindly."""
+"""Writes the benchmark's HTML pages: `report.html`, with figures and audio, and `abx.html`, for blind listening."""
 
 import base64
 import html
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spectok.audio import write_audio
-from spectok.bench.figures import CAPTIONS, DRAWN, pictures, shown_group
+from spectok.bench.figures import CAPTIONS, DRAWN, draw_figures, shown_group
 from spectok.evaluation.catalogue import METRICS, Metric
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.metrics import SAMPLE_RATE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Results = dict[str, Any]
-Clips = dict[str, dict[str, Audio]]  # decoded audio by codec, "original" among them, by the clip's name
+Clips = dict[str, dict[str, Audio]]  # by the clip's name: audio by codec, and "original"
 ASSETS = files("spectok.bench") / "assets"
 COST_COLUMNS = (
     "rtf_encode",
@@ -42,7 +42,7 @@ COST_COLUMNS = (
 
 
 def write_pages(results: Results, clips: Clips, out: Path) -> None:
-    """Write both pages, each whole or not at all."""
+    """Write both pages, each with `atomic_write`."""
     coded = {
         clip: {codec: _uri("audio/flac", _flac(audio)) for codec, audio in sounds.items()}
         for clip, sounds in clips.items()
@@ -57,17 +57,17 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
     group, coders = shown_group(results), results["coders"]
     groups = next(iter(coders.values()))["groups"]
     ours = [name for name in coders if name.startswith("spectok")]
-    drawn = {name: _figure(figure, CAPTIONS[name]) for name, figure in pictures(results).items()}
+    drawn = {name: _figure(figure, CAPTIONS[name]) for name, figure in draw_figures(results).items()}
     extent = f"{groups[group]['files']} files of speech, {groups[group]['seconds'] / 60:.1f} minutes"
     sections = [
-        f"<h1>spectok beside its rivals</h1><p>{extent}, every codec over the same files in one run; mean ± half of "
-        "the 95 % interval.</p>",
+        f"<h1>spectok compared with its rivals</h1><p>{extent}, all codecs on the same files in one run; mean ± half "
+        "of the 95 % interval.</p>",
         '<nav><a href="#quality">Quality</a><a href="#cost">Cost</a><a href="#differences">Differences</a>'
         '<a href="#listen">Listen</a><a href="abx.html">Listen blindly</a></nav>',
-        '<h2 id="quality">Quality for its bits</h2>',
+        '<h2 id="quality">Quality and bitrate</h2>',
         drawn["rate_quality"],
         _quality_table(results, group),
-        '<h2 id="cost">Quality for its cost</h2>',
+        '<h2 id="cost">Quality and cost</h2>',
         drawn["quality_cost"],
         _cost_table(results),
         '<h2 id="differences">Differences file by file</h2>',
@@ -76,10 +76,10 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
     if "categories" in drawn:
         sections += ["<h2>By category</h2>", drawn["categories"]]
     sections += ['<h2 id="listen">Listen</h2>', *(_clip(name, clips[name], coded[name]) for name in clips)]
-    sections += ["<h2>How it was measured</h2>", _measured(results)]
+    sections += ["<h2>Methods</h2>", _methods(results)]
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>spectok beside its rivals</title>\n'
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>spectok compared with its rivals</title>\n'
         f"<style>\n{style}</style>\n<body>\n" + "\n".join(sections) + "\n</body>\n</html>\n"
     )
 
@@ -151,7 +151,7 @@ def _spectrogram(audio: Audio) -> "Figure":
     return figure
 
 
-def _measured(results: Results) -> str:
+def _methods(results: Results) -> str:
     machine = results["provenance"]["machine"]
     tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     every = [coder["facts"] for coder in results["coders"].values()]
@@ -159,12 +159,12 @@ def _measured(results: Results) -> str:
     metrics = [METRICS[name] for name in (*results["conventions"]["metrics"], *COST_COLUMNS)]
     meanings = "".join(f"<li>{html.escape(metric.description)}</li>" for metric in metrics)
     return (
-        f"<ul>{meanings}</ul><p>At 16 kHz mono. Bits come from bytes on disk: spectok's with its file's header, the "
-        "rivals' as bare frames. The rtf is compute seconds per second of audio, all codecs in turn on one pinned core "
-        f"of {machine['cores']} ({html.escape(machine['processor'])}); programs' times hold the start of a process. "
-        "The delay is measured: how long before an impulse the output changes. An installed package is weighed with "
-        "all that it depends on, the C library included, Python itself not. Where weights are random, theirs are not "
-        "on this disk: size and speed are those of the codec, and it has no quality. "
+        f"<ul>{meanings}</ul><p>All audio is 16 kHz mono. Bits are computed from bytes on disk: for spectok with the "
+        "header of its file, for the rivals without headers. The rtf is compute seconds per second of audio, with all "
+        f"codecs in turn on one pinned core of {machine['cores']} ({html.escape(machine['processor'])}); for programs "
+        "it includes the start of a process. The latency is the time before an impulse at which the output changes. "
+        "The size of an installed package includes its dependencies and the C library, but not Python. A codec whose "
+        "weights are not on this disk has random weights: its size and speed are measured, and its quality is not. "
         f"{html.escape(packages)}; {html.escape(tools)}.</p>"
     )
 

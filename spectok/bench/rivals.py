@@ -1,15 +1,15 @@
-"""Codecs to stand beside spectok, through the command-line programs of Debian's packages.
+"""Codecs that the benchmark compares with spectok, run by the command-line programs of Debian's packages.
 
 | rival | package | codec |
 |---|---|---|
 | codec2-3200, -2400, -1200, -700C | codec2 | Codec2 (D. Rowe), narrow-band |
 | opus-6, -8, -12 | opus-tools | Opus (RFC 6716) at its defaults, target in kbit/s |
-| speex-4, -6, -8, -10, -13 | speex | Speex in wide-band at its qualities 0 to 4, about as many kbit/s |
-| lc3-16 | liblc3-tools | LC3 (Bluetooth LE Audio) in frames of 10 ms at the least of its rates |
+| speex-4, -6, -8, -10, -13 | speex | Speex in wide-band at its qualities 0 to 4, about as many kbit/s as in the name |
+| lc3-16 | liblc3-tools | LC3 (Bluetooth LE Audio) in frames of 10 ms at its lowest rate |
 
-A rival's bytes are those of its bare frames or packets, without any file's or page's header, which flatters it; its
-timings hold the start of a process each. Programs that let the decoded audio come late have a fixed delay: as much
-silence is added to the end before, and cut from the start after.
+A rival's bytes are those of its frames or packets, without the headers of files and pages, which favours the rival. Its
+timings include the start of a process. If the decoded audio of a program is late by a fixed delay, that much silence is
+appended before encoding, and cut from the start after decoding.
 """
 
 import math
@@ -32,22 +32,22 @@ from spectok.evaluation.metrics import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Rival:
-    """A codec of two programs as a coder. In their commands `IN`, `CODED` and `OUT` stand for files."""
+    """A codec that consists of two programs, as a coder. In the commands `IN`, `CODED` and `OUT` stand for files."""
 
     name: str
     package: str  # of Debian
     encoder: str  # command line
     decoder: str
     bitrate: float  # nominal bits per second
-    payload: Callable[[bytes, int], float]  # bytes of the bare frames in a coded file, as many as are needed
-    sample_rate: int = SAMPLE_RATE  # that the programs work at
+    payload: Callable[[bytes, int], float]  # bytes of the first frames in a coded file, given their number
+    sample_rate: int = SAMPLE_RATE  # of the programs
     frame_length: int = 320  # samples at that rate: the input is padded to whole frames
-    least_frames: int = 0  # and to as many as these, which do not count
-    # PESQ aligns time itself, STOI does not, so Codec2 gets the fixed delay that is best for its STOI: the highest mean
-    # over ten clean utterances that are in no test set, searched from 0 to 1,280 in steps of 80, then around the best
-    # of these in steps of 16 (1 ms). The optimum is flat: 2 ms to either side cost at most .004 of STOI, and no single
-    # utterance is best more than 3 ms away. Without it STOI would fall by .17 to .24. The others' decoders take their
-    # delay off; two utterances were tried with up to 2 ms (all but Opus 12) and gained at most .004.
+    least_frames: int = 0  # and to at least this number of frames, of which the additional ones do not count
+    # PESQ aligns time itself, STOI does not, so Codec2 gets the fixed delay with the best STOI: the highest mean over
+    # ten clean utterances that are in no test set, searched from 0 to 1,280 in steps of 80, then around the best of
+    # these in steps of 16 (1 ms). The optimum is flat: 2 ms to either side cost at most .004 of STOI, and the best
+    # delay of each single utterance is within 3 ms. Without it STOI would be .17 to .24 lower. The other decoders
+    # remove their delay; with delays of up to 2 ms (all but Opus 12), STOI of two utterances gained at most .004.
     delay: int = 0  # samples at 16 kHz
 
     def code(self, audio: Audio) -> Coded:
@@ -70,12 +70,12 @@ class Rival:
             encode_seconds = _run(self.encoder, files, "CODED")
             decode_seconds = _run(self.decoder, files, "OUT")
             num_bytes = math.ceil(self.payload(files["CODED"].read_bytes(), frames))
-            heard = check_audio(np.fromfile(files["OUT"], "<i2")) if raw else read_audio(files["OUT"])[0]
-        wide = resample(heard, self.sample_rate, SAMPLE_RATE)
+            decoded = check_audio(np.fromfile(files["OUT"], "<i2")) if raw else read_audio(files["OUT"])[0]
+        wide = resample(decoded, self.sample_rate, SAMPLE_RATE)
         return Coded(fit_length(wide[self.delay :], len(audio)), num_bytes, encode_seconds, decode_seconds)
 
     def facts(self) -> dict[str, Any]:
-        """Sample rate in Hz, nominal bits per second, the delay taken off in samples at 16 kHz, and the package."""
+        """Sample rate in Hz, nominal bits per second, the removed delay in samples at 16 kHz, and the package."""
         return {
             "sample_rate": self.sample_rate,
             "bitrate": self.bitrate,
@@ -88,11 +88,11 @@ class Rival:
         files = {"IN": source, "CODED": coded, "OUT": out}
         return _words(self.encoder, files), _words(self.decoder, files)
 
-    without_weights = None  # it has none
+    without_weights = None  # these codecs need no weights
 
     @property
     def missing(self) -> str | None:
-        """A sentence on what is not installed."""
+        """A sentence that names the missing program; None if both are installed."""
         programs = [command.split()[0] for command in (self.encoder, self.decoder)]
         lacking = [program for program in programs if shutil.which(program) is None]
         sentence = f"{self.name} needs the program {{}}, which comes with Debian's package {self.package}"
@@ -149,7 +149,7 @@ def ogg_packets(content: bytes) -> list[int]:
 
 
 def lc3_frames(content: bytes) -> list[int]:
-    """Bytes of each frame in a file of `elc3`: two before each say its length, and after the mark the header's."""
+    """Bytes of each frame in a file of `elc3`. Two bytes before a frame, and two after the magic, are a length."""
     frames, position = [], int.from_bytes(content[2:4], "little")
     while position < len(content):
         frames.append(int.from_bytes(content[position : position + 2], "little"))
@@ -158,7 +158,7 @@ def lc3_frames(content: bytes) -> list[int]:
 
 
 def _codec2(mode: str, frame_length: int, frame_bits: int, delay: int) -> Rival:
-    """A mode of Codec2; `c2enc` fills each frame up to whole bytes, which do not count."""
+    """A mode of Codec2; the bits with which `c2enc` pads each frame to whole bytes do not count."""
     return Rival(
         name=f"codec2-{mode}",
         package="codec2",
@@ -185,7 +185,7 @@ def _opus(kbps: int) -> Rival:
 
 
 def _speex(quality: int, bitrate: float) -> Rival:
-    """A quality of Speex; `speexdec` takes its delay off only where there is a second Ogg page, of 255 packets each."""
+    """A quality of Speex. `speexdec` removes its delay only if there is a second Ogg page; a page has 255 packets."""
     return Rival(
         name=f"speex-{bitrate / 1000:.0f}",
         package="speex",

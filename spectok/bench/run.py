@@ -1,13 +1,13 @@
-"""The benchmark: every codec over the same files, measured by everything there is. What is measured is kept.
+"""Runs all metrics on all codecs, on the same files, and caches the results.
 
-    OUT/work/CODEC/facts.json        what the codec was; when that changes, it is measured anew
+    OUT/work/CODEC/facts.json        facts about the codec; if they change, it is measured again
                    FILE.json         bytes, seconds and scores of a file
-                   FILE.flac         what came back, which is what the metrics hear
-                   FILE.npy          its codes, where the codec has a codebook
-                   costs.json        time, memory and delay
+                   FILE.flac         the decoded audio, from which the metrics are computed
+                   FILE.npy          the codes, if the codec has a codebook
+                   costs.json        time, memory and latency
 
-A file goes by its name and a checksum of its samples. A run that is killed goes on where it stopped, and two runs over
-the same files give the same quality.
+FILE is the file's name and a checksum of its samples. A run that was stopped can be continued, and two runs on the same
+files give the same quality.
 """
 
 import itertools
@@ -30,13 +30,13 @@ from spectok.evaluation.items import Item, read_item
 from spectok.evaluation.metrics import SAMPLE_RATE, score
 from spectok.files import atomic_write, write_text
 
-COSTS_SECONDS = 20.0  # of audio that timings are taken over: the first files, joined
+COSTS_SECONDS = 20.0  # length of the audio that timings are measured on: the first files, joined
 COLD_SECONDS = 5.0
-Progress = Callable[[str, int, int], None]  # what is done, how many are, of how many
+Progress = Callable[[str, int, int], None]  # called with a step ("coded"), the number done, and the total
 
 
 class Store:
-    """What has been measured of one codec."""
+    """The cached results of one codec."""
 
     def __init__(self, out: Path, name: str, facts: dict[str, Any]) -> None:
         self.folder = out / "work" / name
@@ -50,19 +50,19 @@ class Store:
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def read(self, name: str) -> dict[str, Any]:
-        """What is known under that name; nothing is an empty dictionary."""
+        """The results with that name; an empty dictionary if there are none."""
         return self._read(name) or {}
 
     def write(self, name: str, facts: dict[str, Any]) -> None:
-        """Keep facts under that name, all or none of them."""
+        """Write results under that name, with `atomic_write`."""
         write_text(self.folder / f"{name}.json", json.dumps(facts, indent=1) + "\n")
 
     def audio_path(self, key: str) -> Path:
-        """Where the decoded audio of a file is."""
+        """The path of a file's decoded audio."""
         return self.folder / f"{key}.flac"
 
     def keep(self, key: str, coded: Coded, row: Row) -> None:
-        """Keep what a codec made of a file; the row comes last, for it says that all is there."""
+        """Write the output for a file; the row is written last, because it marks the output as complete."""
         write_audio(self.audio_path(key), coded.audio, SAMPLE_RATE)
         if coded.codes is not None:
             with atomic_write(self.folder / f"{key}.npy") as temporary, temporary.open("wb") as file:
@@ -70,11 +70,11 @@ class Store:
         self.write(key, row)
 
     def histogram(self, key: str, name: str, size: int) -> Histogram:
-        """How often each entry of the codebook is among a file's codes."""
+        """Count how often a file's codes use each entry of the codebook."""
         return histogram(name, np.load(self.folder / f"{key}.npy"), size)
 
 
-def bench(
+def run_benchmark(
     items: Sequence[Item],
     coders: Sequence[Coder],
     out: Path,
@@ -84,22 +84,22 @@ def bench(
     weightless: Sequence[Coder] = (),
     judge_files: int | None = None,
 ) -> dict[str, Any]:
-    """Measure what is not measured yet, and sum everything up as `evaluate` does.
+    """Measure everything that is not cached, and summarise the results as `evaluate_coders` does.
 
     Args:
         items: the files.
-        coders: whose names differ; the first is the one that timings are quoted against.
-        out: the folder where everything is kept.
-        judged: names of `JUDGED`, if the models of judges.py are to score too, which takes the extra `bench`; or none.
-        jobs: processes that score; codecs run one at a time.
-        progress: is told of every step.
-        weightless: coders of the right size and speed, whose quality means nothing.
-        judge_files: how many files, spread evenly over all, the models of `judged` score; by default all.
+        coders: the codecs, with different names; ratios of timings are relative to the first one.
+        out: the folder of the cache.
+        judged: names from `JUDGED` to compute with the models of judges.py, which needs the extra `bench`; or none.
+        jobs: number of scoring processes; codecs run one at a time.
+        progress: called after every step.
+        weightless: coders with random weights, of which only size and speed are measured.
+        judge_files: number of files, evenly spaced among all, that the judges score; by default all.
 
     Returns:
         What `assemble` returns, and for each coder `costs`: the rtf on one core with its ratio to the first coder's,
-        seconds and megabytes of cold processes, the delay in samples, and megabytes and packages that it takes to
-        install. `weightless` holds facts and costs of those; their delay is left out.
+        seconds and megabytes of cold processes, the latency in samples, and the number of installed packages and their
+        megabytes. `weightless` has the facts and costs of those coders, without latency.
     """
     facts = {coder.name: coder.facts() for coder in (*coders, *weightless)}
     stores = {name: Store(out, name, known) for name, known in facts.items()}
@@ -133,7 +133,7 @@ def bench(
 def clips_of(
     items: Sequence[Item], coders: Sequence[Coder], out: Path, count: int, seconds: float = 6.0
 ) -> dict[str, dict[str, Audio]]:
-    """The first seconds of some files, one of each category in turn, as every codec gave them back; for the pages."""
+    """The first seconds of `count` files, from each category in turn, as decoded by every codec; for the pages."""
     kinds: dict[str, list[Item]] = {}
     for item in items:
         kinds.setdefault(item.category, []).append(item)
@@ -147,20 +147,20 @@ def clips_of(
     return clips
 
 
-def _key(item: Item, real: Audio) -> str:
-    return f"{item.path.stem}-{zlib.crc32(np.ascontiguousarray(real).tobytes()):08x}"
+def _key(item: Item, original: Audio) -> str:
+    return f"{item.path.stem}-{zlib.crc32(np.ascontiguousarray(original).tobytes()):08x}"
 
 
 def _code(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Store], progress: Progress) -> list[str]:
-    """Every file through every codec; returns the files' keys."""
+    """Code every file with every codec; returns the files' keys."""
     keys = []
     for number, item in enumerate(items):
-        real = read_item(item)
-        keys.append(_key(item, real))
+        original = read_item(item)
+        keys.append(_key(item, original))
         for coder in coders:
             store = stores[coder.name]
             if not store.read(keys[-1]):
-                store.keep(keys[-1], *code_item(item, real, coder))
+                store.keep(keys[-1], *code_item(item, original, coder))
         progress("coded", number + 1, len(items))
     return keys
 
@@ -173,15 +173,15 @@ def _score(
     jobs: int,
     progress: Progress,
 ) -> None:
-    """Every decoded file by every metric wanted of it that it has no value of."""
+    """Compute the wanted metrics of every decoded file that are not cached."""
     waiting = []
     for item, key, metrics in zip(items, keys, wanted, strict=True):
         coded = [name for name, store in stores.items() if store.read(key)]
         names = [name for name in coded if not set(metrics) <= set(stores[name].read(key))]
         if names:
             waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], metrics))
-    with workers(jobs) as run:
-        for number, (key, scores) in enumerate(run(_score_file, waiting)):
+    with workers(jobs) as parallel_map:
+        for number, (key, scores) in enumerate(parallel_map(_score_file, waiting)):
             for name, values in scores.items():
                 stores[name].write(key, stores[name].read(key) | values)
             progress("scored", number + 1, len(waiting))
@@ -189,13 +189,13 @@ def _score(
 
 def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tuple[str, dict[str, dict[str, float]]]:
     item, key, names, paths, metrics = task
-    real = read_item(item)
-    fakes = [read_audio(path)[0] for path in paths]
-    scores = [score(real, fake) for fake in fakes]
+    original = read_item(item)
+    decoded = [read_audio(path)[0] for path in paths]
+    scores = [score(original, audio) for audio in decoded]
     if not set(metrics) <= set(SCORED):
         from spectok.evaluation.judges import judge
 
-        scores = [given | more for given, more in zip(scores, judge(real, fakes), strict=True)]
+        scores = [given | more for given, more in zip(scores, judge(original, decoded), strict=True)]
     return key, dict(zip(names, scores, strict=True))
 
 
@@ -206,7 +206,7 @@ def _cost(
     stores: dict[str, Store],
     progress: Progress,
 ) -> None:
-    """Time, memory and delay of every codec, one codec at a time; all anew if one is missing, for they take turns."""
+    """Measure time, memory and latency of every codec. All are measured in turn, so again if any result is missing."""
     if all(store.read("costs") for store in stores.values()):
         return
     joined: list[Audio] = []

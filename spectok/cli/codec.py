@@ -61,16 +61,16 @@ def _list_codes(folder: str) -> list[Path]:
 
 def stream(args: argparse.Namespace) -> None:
     """Encode and decode a file in chunks, as a live stream would arrive, and report the time that each chunk takes."""
-    from spectok.evaluation.realtime import stream as run
+    from spectok.evaluation.realtime import measure_stream
 
     require(0 < args.chunk_ms < math.inf, f"--chunk-ms is {args.chunk_ms:g}, but must be positive and finite")
     check_output(args.output, args.force)
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, args.threads)
     audio, sample_rate = audio_files.read_audio(standard(args.input, "rb"))
     chunk_length = max(1, round(args.chunk_ms * tokenizer.sample_rate / 1000))
-    report = run(tokenizer, audio_files.resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
-    heard = audio_files.restore(report.audio, tokenizer.sample_rate, sample_rate, len(audio))
-    audio_files.write_audio(standard(args.output, "wb"), heard, sample_rate)
+    report = measure_stream(tokenizer, audio_files.resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
+    decoded = audio_files.restore(report.audio, tokenizer.sample_rate, sample_rate, len(audio))
+    audio_files.write_audio(standard(args.output, "wb"), decoded, sample_rate)
     latency = tokenizer.config.latency_samples
     p50, p95, p99 = (report.percentile_ms(percent) for percent in (50, 95, 99))
     lines = [

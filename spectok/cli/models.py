@@ -100,18 +100,17 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
 def inspect(args: argparse.Namespace) -> None:
     """Draw a model's attention, biases and codes for a recording."""
     try:
-        from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection
-        from spectok.evaluation.inspection import inspect as run
+        from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection, inspect_codec
     except ModuleNotFoundError as error:
         raise _missing("inspect", error) from error
     require(Path(args.output).suffix == ".png", f"cannot write {args.output}: its name must end in .png")
     check_output(args.output, args.force)
     codec = load_codec(args.model)
     audio, sample_rate = audio_files.read_audio(args.input)
-    seen = run(codec, audio_files.resample(audio, sample_rate, codec.config.sample_rate))
+    inspection = inspect_codec(codec, audio_files.resample(audio, sample_rate, codec.config.sample_rate))
     title = f"{codec.config.name}: {Path(args.input).name}"
     title += f", the first {MAX_SECONDS:g} s" if len(audio) > MAX_SECONDS * sample_rate else ""
-    draw_inspection(args.output, seen, codec.config.sample_rate, title)
+    draw_inspection(args.output, inspection, codec.config.sample_rate, title)
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -119,7 +118,7 @@ def evaluate(args: argparse.Namespace) -> None:
     try:
         from spectok.bench.rivals import rival
         from spectok.evaluation.coders import Coder, SpectokCoder
-        from spectok.evaluation.evaluate import evaluate as run
+        from spectok.evaluation.evaluate import evaluate_coders
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import markdown, write_report
     except ModuleNotFoundError as error:
@@ -130,7 +129,7 @@ def evaluate(args: argparse.Namespace) -> None:
     coders += [rival(name) for name in args.rival]
     items = load_items(args.source, args.split)
     with progress("files", "scored") as show:
-        results = run(items, coders, show, args.jobs)
+        results = evaluate_coders(items, coders, show, args.jobs)
     if args.out:
         write_report(results, args.out)
     print(markdown(results))
@@ -141,22 +140,21 @@ def bench(args: argparse.Namespace) -> None:
     try:
         from spectok.bench.page import write_pages
         from spectok.bench.rivals import RIVALS
-        from spectok.bench.run import bench as run
-        from spectok.bench.run import clips_of
+        from spectok.bench.run import clips_of, run_benchmark
         from spectok.evaluation.catalogue import JUDGED
         from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import write_report
 
         if args.judges:
-            importlib.import_module("spectok.evaluation.judges")  # fails now, not after hours, if a package is missing
+            importlib.import_module("spectok.evaluation.judges")  # to fail before the run if a package is missing
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
-    everyone: list[Any] = list(RIVALS.values())
+    rivals: list[Any] = list(RIVALS.values())
     try:
         from spectok.bench.neural import NEURAL
 
-        everyone += NEURAL.values()
+        rivals += NEURAL.values()
     except ModuleNotFoundError as error:
         print(f"left out: neural rivals need more packages: pip install 'spectok[neural]' ({error})", file=sys.stderr)
     coders: list[Coder] = []
@@ -167,23 +165,23 @@ def bench(args: argparse.Namespace) -> None:
         graphs = sum(path.stat().st_size for path in model.folder.glob("*.onnx"))
         size = {"parameters": parameters, "macs": sum(macs.values()), "weight_megabytes": graphs / 1e6}
         coders.append(SpectokCoder.from_pretrained(name, more=size))
-    known = ", ".join(rival.name for rival in everyone)
-    unknown = set(args.rival or ()) - {rival.name for rival in everyone}
+    known = ", ".join(rival.name for rival in rivals)
+    unknown = set(args.rival or ()) - {rival.name for rival in rivals}
     require(not unknown, f"there is no rival {', '.join(sorted(unknown))}; there are {known}")
-    for rival in everyone:
+    for rival in rivals:
         if args.rival and rival.name not in args.rival:
             continue
         if rival.missing:
             print(f"left out: {rival.missing}", file=sys.stderr)
         elif rival.without_weights:
-            print(f"measured without its quality: {rival.without_weights}", file=sys.stderr)
+            print(f"measured without quality: {rival.without_weights}", file=sys.stderr)
             weightless.append(rival)
         else:
             coders.append(rival)
     coders.append(Uncoded())
     items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     with progress("steps", "done") as show:
-        results = run(
+        results = run_benchmark(
             items,
             coders,
             out,

@@ -1,5 +1,5 @@
-"""Measuring a codec: metrics, the benchmark over a folder of speech, rivals, and the report.
+"""Evaluates codecs: metrics, the evaluation over a folder of speech, and its report.
 
-The `eval` extra installs what this needs. Import the modules themselves; this one stays empty, so that the workers
-that compute metrics need not load torch.
+The extra `eval` installs the packages that this needs. Import the modules themselves; this one is empty, so that
+processes that compute metrics need not load torch.
 """

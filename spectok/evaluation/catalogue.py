@@ -1,7 +1,7 @@
-"""The catalogue of everything that is measured: titles, units, digits, and which way is better.
+"""The catalogue of all metrics and costs: titles, units, digits, and whether higher or lower is better.
 
-Tables, pictures and pages take these from here and from nowhere else. The module imports nothing heavy, so that whoever
-only shows results need not load what computes them.
+All tables, figures and pages use it. The module imports no large packages, so that results can be shown without loading
+the packages that compute them.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from spectok.evaluation.tables import mean, number
 
 @dataclass(frozen=True)
 class Metric:
-    """A quantity that is measured."""
+    """A measured quantity."""
 
     name: str  # in results
-    title: str  # in tables and pictures
-    unit: str  # empty if it has none, or if the title says it
+    title: str  # in tables and figures
+    unit: str  # empty if there is none, or if the title contains it
     digits: int  # after the decimal point
     better: Literal["higher", "lower", "zero"]
     meaning: str
@@ -28,7 +28,7 @@ class Metric:
 
     @property
     def description(self) -> str:
-        """A line that explains it."""
+        """One line that explains the quantity."""
         best = "0 is best" if self.better == "zero" else f"{self.better} is better"
         return f"{self.heading}: {self.meaning}; {best}"
 
@@ -45,25 +45,25 @@ def _by_name(*metrics: Metric) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
-SCORED = _by_name(  # by `spectok.evaluation.metrics.score`
+SCORED = _by_name(  # computed by `spectok.evaluation.metrics.score`
     Metric("pesq", "PESQ-WB", "", 2, "higher", "ITU-T P.862.2, MOS-LQO, from 1.0 to 4.64"),
     Metric("stoi", "STOI", "", 3, "higher", "short-time objective intelligibility, up to 1"),
     Metric("estoi", "ESTOI", "", 3, "higher", "extended STOI, up to 1"),
     Metric("si_sdr", "SI-SDR", "dB", 1, "higher", "scale-invariant signal-to-distortion ratio, limited to +-100"),
-    Metric("level_db", "level", "dB", 1, "zero", "level of the output over that of the original"),
+    Metric("level_db", "level", "dB", 1, "zero", "level of the output relative to that of the original"),
     Metric(
         "overshoot_db",
         "overshoot",
         "dB",
         2,
         "lower",
-        "how far the spectrum exceeds the original's, mean over time and frequency",
+        "excess of the spectrum over that of the original, mean over time and frequency",
     ),
     Metric("mel_distance", "mel distance", "", 3, "lower", "L1 between natural-log mel spectra over five scales"),
 )
-JUDGED = _by_name(  # by models: `spectok.evaluation.judges.judge`
-    Metric("dnsmos", "DNSMOS", "", 2, "higher", "DNSMOS P.835, overall quality as listeners rate it, 1 to 5"),
-    Metric("distillmos", "DistillMOS", "", 2, "higher", "quality as listeners rate it, 1 to 5"),
+JUDGED = _by_name(  # computed with models, by `spectok.evaluation.judges.judge`
+    Metric("dnsmos", "DNSMOS", "", 2, "higher", "DNSMOS P.835, prediction of listeners' overall rating, 1 to 5"),
+    Metric("distillmos", "DistillMOS", "", 2, "higher", "prediction of listeners' rating of quality, 1 to 5"),
     Metric(
         "speaker", "speaker similarity", "", 3, "higher", "cosine of Resemblyzer's embeddings of the speaker, up to 1"
     ),
@@ -74,7 +74,7 @@ JUDGED = _by_name(  # by models: `spectok.evaluation.judges.judge`
         "",
         3,
         "lower",
-        "share of the time that is voiced in only one of original and coded speech",
+        "share of the time that is voiced in only one of original and decoded speech",
     ),
     Metric(
         "wer",
@@ -85,19 +85,19 @@ JUDGED = _by_name(  # by models: `spectok.evaluation.judges.judge`
         "against the transcript of the original, both transcribed by Whisper base, at most 1",
     ),
 )
-COSTS = _by_name(  # besides quality: `costs_of` in report.py
+COSTS = _by_name(  # by `costs_of` in report.py
     Metric("bits_per_second", "bits/s", "", 0, "lower", "bytes on disk over the seconds of audio"),
     Metric("rtf_encode", "rtf encode", "", 4, "lower", "compute seconds per second of audio"),
     Metric("rtf_encode_ratio", "ratio", "", 2, "lower", "to the first coder's rtf encode"),
     Metric("rtf_decode", "rtf decode", "", 4, "lower", "compute seconds per second of audio"),
     Metric("rtf_decode_ratio", "ratio", "", 2, "lower", "to the first coder's rtf decode"),
-    Metric("latency", "latency", "ms", 0, "lower", "how long before an impulse the output begins to change"),
-    Metric("cold", "cold encode of 5 s", "s", 2, "lower", "a new process that encodes five seconds of speech"),
+    Metric("latency", "latency", "ms", 0, "lower", "time before an impulse at which the output begins to change"),
+    Metric("cold", "cold encode of 5 s", "s", 2, "lower", "time of a new process that encodes 5 s of speech"),
     Metric("memory", "peak memory", "MB", 0, "lower", "of such a process, or of one that decodes"),
-    Metric("installed", "installed", "MB", 0, "lower", "size of the package with all that it depends on"),
-    Metric("packages", "packages", "", 0, "lower", "how many these are"),
+    Metric("installed", "installed", "MB", 0, "lower", "size of the package and its dependencies"),
+    Metric("packages", "packages", "", 0, "lower", "number of these packages"),
     Metric("weight_megabytes", "weights", "MB", 1, "lower", "size of the weights"),
-    Metric("parameters", "parameters", "M", 2, "lower", "learnable numbers"),
+    Metric("parameters", "parameters", "M", 2, "lower", "number of learned parameters"),
     Metric("macs", "MMAC/s", "", 0, "lower", "million multiply-accumulates per second of audio"),
 )
 METRICS = SCORED | JUDGED | COSTS

@@ -1,7 +1,7 @@
-"""What can be measured: the `Coder` protocol, and spectok itself as one.
+"""The `Coder` protocol, which evaluation and benchmark call, and its implementation by spectok.
 
-Conventions: a coder takes audio [T] at 16 kHz and gives back as many samples, with its own delay taken off. Its bytes
-are those on disk, header included; its seconds are those of a wall clock.
+Conventions: a coder takes audio [T] at 16 kHz and returns as many samples, with its own delay removed. `num_bytes` is
+the size on disk, including headers; seconds are wall-clock time.
 """
 
 import io
@@ -27,13 +27,13 @@ Codes = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Coded:
-    """What a coder made of one file: audio [T] at 16 kHz, as long as its input, what it cost, and codes [N] or None."""
+    """The output of a coder for one file."""
 
-    audio: Audio
+    audio: Audio  # decoded, [T] at 16 kHz, as long as the input
     num_bytes: int
     encode_seconds: float
     decode_seconds: float
-    codes: Codes | None = None
+    codes: Codes | None = None  # [N]
 
 
 class Coder(Protocol):
@@ -41,25 +41,25 @@ class Coder(Protocol):
 
     @property
     def name(self) -> str:
-        """What the report calls it; no two coders of one evaluation share a name."""
+        """The name in the report; the coders of one evaluation have different names."""
 
     def code(self, audio: Audio) -> Coded:
-        """Encode and decode audio [T] at 16 kHz, giving it back with the coder's own delay taken off."""
+        """Encode and decode audio [T] at 16 kHz, with the coder's own delay removed."""
 
     def facts(self) -> dict[str, Any]:
-        """What the report should say about the coder; `codebook_size` is needed where `code` gives codes."""
+        """Facts about the coder for the report; `codebook_size` is required if `code` returns codes."""
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
-        """The command lines that encode a wav file at 16 kHz and decode what came of it, in processes of their own."""
+        """The command line that encodes the WAV file `source` at 16 kHz, and the one that decodes it to `out`."""
 
 
 class SpectokCoder:
-    """A `Tokenizer` as a coder; its bytes are those of the .spt file, resampling is left out of its timings.
+    """A `Tokenizer` as a coder. Its bytes are those of the .spt file, and its timings do not include resampling.
 
     Args:
-        tokenizer: what codes.
+        tokenizer: encodes and decodes.
         name: in the report.
-        more: facts to tell besides the tokenizer's own: `weights`, the SHA-256 of its weights, `parameters`, `macs`
+        more: facts in addition to the tokenizer's own: `weights`, the SHA-256 of its weights, `parameters`, `macs`
             per second.
     """
 
@@ -75,14 +75,14 @@ class SpectokCoder:
         threads: int | None = None,
         more: dict[str, Any] | None = None,
     ) -> "SpectokCoder":
-        """A model as a coder of its name; the arguments are those of `Tokenizer.from_pretrained`."""
+        """A model as a coder with the model's name; the arguments are those of `Tokenizer.from_pretrained`."""
         from spectok.tokenizer import Tokenizer
 
         tokenizer = Tokenizer.from_pretrained(name_or_folder, device, engine, threads)
         return cls(tokenizer, tokenizer.config.name, {"weights": find(name_or_folder).sha256} | (more or {}))
 
     def code(self, audio: Audio) -> Coded:
-        """Encode and decode audio [T] at 16 kHz, at the tokenizer's own sample rate in between."""
+        """Encode and decode audio [T] at 16 kHz, which is resampled to the tokenizer's sample rate and back."""
         rate = self.tokenizer.sample_rate
         given = resample(audio, SAMPLE_RATE, rate)
         start = time.perf_counter()
@@ -96,24 +96,24 @@ class SpectokCoder:
         return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
 
     def facts(self) -> dict[str, Any]:
-        """The tokenizer's rates: Hz, tokens and bits per second; sizes as counts; what it ran on."""
+        """The tokenizer's rates and sizes, its engine, and the facts in `more`."""
         names = ("sample_rate", "frame_rate", "token_rate", "tokens_per_frame", "codebook_size", "bitrate")
         facts = {name: getattr(self.tokenizer, name) for name in names}
         return facts | {"engine": self.tokenizer.engine.name} | self._more
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
-        """The command line, by the model's name."""
+        """`spectok encode` and `spectok decode` with the model's name."""
         spectok, model = [sys.executable, "-m", "spectok"], ["--model", self.tokenizer.config.name]
         return [*spectok, "encode", str(source), f"{coded}.spt", *model], [*spectok, "decode", f"{coded}.spt", str(out)]
 
 
 class Uncoded:
-    """The original itself, at 16 bits a sample: what metrics without an original say of it."""
+    """The original itself, with 16 bits per sample: the reference for metrics that use no original."""
 
     name = "original"
 
     def code(self, audio: Audio) -> Coded:
-        """Audio [T], untouched."""
+        """Return the audio [T] unchanged."""
         return Coded(audio, 2 * len(audio), 0.0, 0.0)
 
     def facts(self) -> dict[str, Any]:
@@ -121,5 +121,5 @@ class Uncoded:
         return {"sample_rate": SAMPLE_RATE, "bitrate": 16.0 * SAMPLE_RATE}
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
-        """Copies."""
+        """Commands that copy the file."""
         return ["cp", str(source), str(coded)], ["cp", str(coded), str(out)]

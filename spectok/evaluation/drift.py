@@ -1,4 +1,4 @@
-"""Whether a codec is after minutes of a stream what it was at its start."""
+"""Measures whether a codec's quality changes over minutes of a stream."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from spectok.engine import CodecState, Engine
 from spectok.evaluation.metrics import pesq_wb
 
 Audio = NDArray[np.float32]
-PREAMBLES = {"speech 60 s": 60, "speech 300 s": 300, "silence 60 s": 60}  # what the stream held before, seconds
+PREAMBLES = {"speech 60 s": 60, "speech 300 s": 300, "silence 60 s": 60}  # s; what a stream begins with
 BLOCK_SECONDS = 2
 
 
@@ -19,29 +19,31 @@ def drift(engine: Engine, clips: Sequence[Audio], speech: Audio) -> dict[str, li
     Args:
         engine: of a codec at 16 kHz.
         clips: `[T]` each.
-        speech: `[T]`, which the preambles of speech begin with; shorter speech is repeated.
+        speech: `[T]`, the audio of the preambles of speech, cut to their length or repeated.
 
     Returns:
-        The values of all clips, by "fresh" and the names of the preambles.
+        The values of all clips, by the name of the preamble; "fresh" without a preamble.
     """
     rate = engine.config.sample_rate
     states = {"fresh": engine.init_state(1)}
     for name, seconds in PREAMBLES.items():
         samples = seconds * rate
         before = np.resize(speech, samples) if name.startswith("speech") else np.zeros(samples, np.float32)
-        states[name] = run(engine, before, engine.init_state(1))[1]
-    return {name: [pesq_wb(clip, run(engine, clip, state)[0]) for clip in clips] for name, state in states.items()}
+        states[name] = code_from(engine, before, engine.init_state(1))[1]
+    return {
+        name: [pesq_wb(clip, code_from(engine, clip, state)[0]) for clip in clips] for name, state in states.items()
+    }
 
 
-def run(engine: Engine, audio: Audio, state: CodecState) -> tuple[Audio, CodecState]:
-    """Audio `[T]` through encoder and decoder from a state: what comes back, `[T]`, and the state after it."""
+def code_from(engine: Engine, audio: Audio, state: CodecState) -> tuple[Audio, CodecState]:
+    """Encode and decode audio `[T]` from a given state; returns the decoded audio, `[T]`, and the state after it."""
     config = engine.config
     padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
     block = round(BLOCK_SECONDS * config.frame_rate) * config.frame_length
     encoder, decoder = state
-    heard = []
+    decoded = []
     for start in range(0, len(padded), block):
         codes, encoder = engine.encode_step(padded[None, start : start + block], encoder)
         samples, decoder = engine.decode_step(codes, decoder)
-        heard.append(samples[0])
-    return np.concatenate(heard)[config.synthesis_delay :][: len(audio)], CodecState(encoder, decoder)
+        decoded.append(samples[0])
+    return np.concatenate(decoded)[config.synthesis_delay :][: len(audio)], CodecState(encoder, decoder)

@@ -1,9 +1,9 @@
-"""The benchmark: code every file with every coder, score it against the original, and sum up.
+"""Encodes and decodes every file with every coder, scores the result against the original, and summarises the scores.
 
-Conventions: everything is heard at 16 kHz mono. Bits per second are eight times the bytes on disk, header included,
-over the seconds of audio. `rtf` is compute seconds per audio second, of the coder alone, after one warm-up call; the
-coders take turns on each file, and no metric is computed meanwhile. A group is a category, or one of `clean_*`,
-`hard_*` and `*` for several; every mean in it has its 95 % interval and n.
+Conventions: all audio is 16 kHz mono. Bits per second are eight times the bytes on disk, including headers, divided by
+the seconds of audio. `rtf` is compute seconds per second of audio, of the coder alone, after one warm-up call; the
+coders take turns on each file, and no metric is computed at that time. A group is a category, or one of `clean_*`,
+`hard_*` and `*`, which contain several; every mean in it has its 95 % interval and n.
 """
 
 import contextlib
@@ -25,30 +25,35 @@ from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, has_pesq, inte
 from spectok.evaluation.provenance import provenance
 
 GROUPS = ("clean_*", "hard_*", "*")
-BATCH_FILES = 32  # coded, then scored, before the next: memory stays bounded and timings undisturbed
+BATCH_FILES = 32  # files coded before they are scored: limits memory, and keeps scoring out of the timings
 
 Row = dict[str, Any]
 Histogram = npt.NDArray[np.int64]
 
 
-def evaluate(
+def evaluate_coders(
     items: Sequence[Item],
     coders: Sequence[Coder],
     progress: Callable[[int, int], None] | None = None,
     jobs: int = 1,
 ) -> dict[str, Any]:
-    """Code and score every item with every coder; give back a dict that JSON can hold, NaN as None.
+    """Code and score every item with every coder.
 
-    `progress(done, total)` counts scored pairs of file and coder. With `jobs` above 1 the metrics run in that many
-    worker processes, the coders never do: a script that asks for them needs the usual `if __name__ == "__main__"`.
+    Args:
+        items: the files.
+        coders: the codecs, each with another name.
+        progress: called with `(done, total)`, in scored pairs of file and coder.
+        jobs: number of processes that compute metrics; coders always run in this one. With more than 1, a script needs
+            the usual `if __name__ == "__main__"`.
 
-    The keys are `conventions`, `provenance`, `coders` (name -> `facts`, `rtf`, `codebook`, `groups`, `files`) and
-    `paired` (for each two coders and each of the groups `clean_*`, `hard_*` and `*`, the differences `first - second`
-    per file).
+    Returns:
+        A dict that can be written as JSON, with None for NaN. The keys are `conventions`, `provenance`, `coders` (name
+        -> `facts`, `rtf`, `codebook`, `groups`, `files`) and `paired` (for each two coders and each of the groups
+        `clean_*`, `hard_*` and `*`, the differences `first - second` per file).
 
     Raises:
-        InputError: there is nothing to evaluate, two coders have one name, or a file cannot be read.
-        ValueError: a coder gave back audio of another length, audio that is not finite, or impossible codes.
+        InputError: there is nothing to evaluate, two coders have the same name, or a file cannot be read.
+        ValueError: a coder returned audio of another length, audio that is not finite, or impossible codes.
     """
     names = [coder.name for coder in coders]
     if not items or not coders:
@@ -61,10 +66,12 @@ def evaluate(
     histograms: dict[str, list[Histogram]] = {name: [] for name in names}
     for coder in coders:
         coder.code(read_item(items[0])[:SAMPLE_RATE])
-    with workers(jobs) as run:
+    with workers(jobs) as parallel_map:
         for start in range(0, len(items), BATCH_FILES):
             batch = [entry for item in items[start : start + BATCH_FILES] for entry in _code(item, coders)]
-            scores = run(score, [real for _, real, _, _ in batch], [coded.audio for _, _, coded, _ in batch])
+            scores = parallel_map(
+                score, [original for _, original, _, _ in batch], [coded.audio for _, _, coded, _ in batch]
+            )
             for (name, _, coded, row), scored in zip(batch, scores, strict=True):
                 rows[name].append({**row, **scored})
                 if coded.codes is not None:
@@ -77,7 +84,7 @@ def evaluate(
 def assemble(
     rows: dict[str, list[Row]], facts: dict[str, Any], histograms: dict[str, list[Histogram]], metrics: list[str]
 ) -> dict[str, Any]:
-    """Sum up the rows of every coder, which hold a value for each of the metrics, as `evaluate` does."""
+    """The results that `evaluate_coders` returns, from the rows of every coder with a value for each of the metrics."""
     weights = {name: known["weights"] for name, known in facts.items() if "weights" in known}
     results = {
         "conventions": {"sample_rate": SAMPLE_RATE, "interval": "95 %, Student's t", "metrics": metrics},
@@ -96,7 +103,7 @@ def assemble(
 
 @contextlib.contextmanager
 def workers(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """A `map` that runs in so many processes, or here for one."""
+    """Yield a `map` that runs in `jobs` processes, or in this process if `jobs` is 1."""
     if jobs <= 1:
         yield map
         return
@@ -105,26 +112,26 @@ def workers(jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
 
 
 def _code(item: Item, coders: Sequence[Coder]) -> list[tuple[str, Audio, Coded, Row]]:
-    """The file through each coder in turn: the coder's name, the original, what came back, and the row begun."""
-    real = read_item(item)
-    return [(coder.name, real, *code_item(item, real, coder)) for coder in coders]
+    """Code a file with each coder: the coder's name, the original, the output, and the first part of the row."""
+    original = read_item(item)
+    return [(coder.name, original, *code_item(item, original, coder)) for coder in coders]
 
 
-def code_item(item: Item, real: Audio, coder: Coder) -> tuple[Coded, Row]:
-    """A file through one coder: what came back, and the row begun.
+def code_item(item: Item, original: Audio, coder: Coder) -> tuple[Coded, Row]:
+    """Code a file with one coder; returns the output and the first part of the file's row.
 
     Raises:
-        ValueError: what came back is of another length, or not finite.
+        ValueError: the decoded audio has another length or is not finite.
     """
-    coded = coder.code(real)
-    if coded.audio.shape != real.shape:
-        raise ValueError(f"{coder.name} made {coded.audio.shape} samples of the {real.shape} in {item.path.name}")
+    coded = coder.code(original)
+    if coded.audio.shape != original.shape:
+        raise ValueError(f"{coder.name} made {coded.audio.shape} samples of the {original.shape} in {item.path.name}")
     if not np.isfinite(coded.audio).all():
         raise ValueError(f"{coder.name} made samples that are not finite of {item.path.name}")
     return coded, {
         "file": item.path.name,
         "category": item.category,
-        "seconds": len(real) / SAMPLE_RATE,
+        "seconds": len(original) / SAMPLE_RATE,
         "num_bytes": coded.num_bytes,
         "encode_seconds": coded.encode_seconds,
         "decode_seconds": coded.decode_seconds,
@@ -132,7 +139,7 @@ def code_item(item: Item, real: Audio, coder: Coder) -> tuple[Coded, Row]:
 
 
 def histogram(name: str, codes: Codes, size: int) -> Histogram:
-    """How often each entry of a coder's codebook is among the codes.
+    """Count how often the codes use each entry of a coder's codebook.
 
     Raises:
         ValueError: a code is not in the codebook.
@@ -144,7 +151,7 @@ def histogram(name: str, codes: Codes, size: int) -> Histogram:
 
 
 def _members(rows: list[Row], group: str) -> list[int]:
-    """Where the rows of a group are: a trailing star stands for anything."""
+    """The indices of the rows of a group; `*` at the end of its name matches any text."""
     if group.endswith("*"):
         return [index for index, row in enumerate(rows) if row["category"].startswith(group[:-1])]
     return [index for index, row in enumerate(rows) if row["category"] == group]
@@ -168,7 +175,7 @@ def _group(rows: list[Row], metrics: list[str]) -> dict[str, Any]:
 
 
 def _codebook(histograms: list[Histogram]) -> dict[str, Any] | None:
-    """Codebook use over all files: share of entries used and normalised entropy, with jackknife intervals."""
+    """Codebook use over all files: share of used entries and normalised entropy, with jackknife intervals."""
     if not histograms:
         return None
     total = np.sum(histograms, axis=0)
@@ -202,7 +209,7 @@ def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], met
 
 
 def _plain(value: Any) -> Any:
-    """The same with NaN as None and numpy's scalars as Python's own."""
+    """Replace NaN by None and NumPy scalars by Python numbers."""
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a model looks at and makes up: codes, pitch and voicing, its queries' attention and their learned biases."""
+"""Records and draws a model's codes, pitch and voicing, and the attention of its queries with their learned biases."""
 
 import math
 from dataclasses import dataclass
@@ -18,50 +18,51 @@ from spectok.plotting import canvas, save, show_codes, show_spectrogram
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
-MAX_SECONDS = 10.0  # more would not be told apart
-PRIOR = 1e-3  # of the most that a query looks at by its bias; nothing is learned where it is less
-SEEN = 0.02  # of the most that a query looks at on average; what gets less is left out of its panel
+MAX_SECONDS = 10.0  # in a longer recording the figure would be too coarse
+PRIOR = 1e-3  # relative to a query's largest attention by its bias alone; below, the bias is not learned
+SEEN = 0.02  # relative to a query's largest mean attention; positions below are left out of its panel
 
 
 @dataclass(frozen=True)
 class Attention:
-    """How the queries of the encoder's bottleneck look at the frequency axis."""
+    """The attention of the queries of the encoder's bottleneck over the frequency axis."""
 
     weights: NDArray[np.float32]  # mean over the heads, [F, queries, positions]
     bias: NDArray[np.float32]  # [heads, queries, positions]
-    start: NDArray[np.float32]  # SFC's bias P, where learning begins, [queries, positions]
-    layout: NDArray[np.bool_]  # its bands, [queries, positions]
+    start: NDArray[np.float32]  # the bias before training, P of SFC, [queries, positions]
+    layout: NDArray[np.bool_]  # the band of each query, [queries, positions]
 
     @property
     def adaptivity(self) -> float:
-        """How much of where it looks depends on what it hears: 0 never moves, 1 never looks twice at the same place.
+        """The share of the attention that depends on the input: 0: it is constant; 1: it never overlaps between frames.
 
-        Half of the mean absolute difference between a frame's weights and their mean over time.
+        Half of the mean, over frames and queries, of the L1 distance between a frame's weights and their mean over
+        time.
         """
         return float(np.abs(self.weights - self.weights.mean(0)).sum(2).mean()) / 2
 
 
 @dataclass(frozen=True)
 class Voice:
-    """What drives the decoder's pulses (`Excitation`), as the codes tell it."""
+    """Pitch and voicing that the decoder's `Excitation` computes from the codes."""
 
-    pitch: NDArray[np.float64]  # Hz, [hops]; NaN where nothing is voiced
-    voicing: NDArray[np.float32]  # share of the power that is the pulses', [hops, Q']
-    lowest: float  # Hz, of the first bin of the voicing
+    pitch: NDArray[np.float64]  # Hz, [hops]; NaN in unvoiced hops
+    voicing: NDArray[np.float32]  # share of the pulses in the power, [hops, Q']
+    lowest: float  # Hz, frequency of the first bin of `voicing`
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was seen of one file."""
+    """What a model computed for one recording."""
 
     audio: NDArray[np.float32]  # [T]
     codes: NDArray[np.int64]  # [F, K]
-    voice: Voice | None  # where the decoder has an `Excitation`
-    attention: Attention | None  # where the bottleneck has queries that attend
+    voice: Voice | None  # None if the decoder has no `Excitation`
+    attention: Attention | None  # None if the bottleneck has no attention
 
 
-def inspect(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
-    """Run the first ten seconds of audio `[T]` at the codec's rate through the codec, and watch."""
+def inspect_codec(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
+    """Encode the first ten seconds of audio `[T]` at the codec's rate, and record what the codec computes."""
     config = codec.config
     audio = audio[: int(MAX_SECONDS * config.sample_rate)]
     mixer = codec.encoder.bottleneck.mixer
@@ -97,7 +98,7 @@ def _voice(codec: Codec, codes: torch.Tensor) -> Voice | None:
 
 
 def draw_inspection(path: str | Path, seen: Inspection, sample_rate: int, title: str = "") -> None:
-    """Write a PNG: spectrogram and codes; pitch and voicing; each query's attention; biases."""
+    """Draw a PNG file: spectrogram and codes; pitch and voicing; each query's attention; biases."""
     attention, seconds = seen.attention, len(seen.audio) / sample_rate
     heights = [5.5]
     heights += [] if seen.voice is None else [4.0]
@@ -146,7 +147,7 @@ def _draw_voice(figure: "SubFigure", voice: Voice, seconds: float, sample_rate: 
         interpolation="nearest",
     )
     bottom.set(xlabel="seconds", ylabel="voicing\nkHz", xlim=(0, seconds))
-    figure.suptitle("what the decoder makes up: pitch of its pulses, and where pulses (bright) or noise (dark) sound")
+    figure.suptitle("excitation of the decoder: pitch of the pulses, and share of pulses (bright) and noise (dark)")
 
 
 def _draw_attention(figure: "SubFigure", attention: Attention, seconds: float, sample_rate: int) -> None:
@@ -161,19 +162,19 @@ def _draw_attention(figure: "SubFigure", attention: Attention, seconds: float, s
         extent = (0, seconds, *(edge * sample_rate / 2000 / positions for edge in (low, high)))
         axis.imshow(weights[:, low:high].T, origin="lower", aspect="auto", extent=extent, vmin=0, cmap="magma")
         axis.text(0.01, 0.96, f"{query + 1}", transform=axis.transAxes, va="top", color="white")
-    figure.suptitle("where each query looks: attention over frequency (kHz) through time (s), mean of the heads")
+    figure.suptitle("attention of each query: frequency (kHz) over time (s), mean of the heads")
 
 
 def _draw_bias(figure: "SubFigure", attention: Attention, sample_rate: int) -> None:
     heads = range(len(attention.bias))
     prior = np.exp(attention.bias - attention.bias.max(2, keepdims=True))
     prior /= prior.sum(2, keepdims=True)
-    # Where no query ever looks there is no gradient, only weight decay: what it did there was not learned.
+    # Where the attention is almost 0 the bias gets no gradient: its changes come from weight decay and are not shown.
     looked_at = prior > PRIOR * prior.max(2, keepdims=True)
     learned = np.where(looked_at & np.isfinite(attention.bias), attention.bias - attention.start, np.nan)
     rows = [
-        [("bands", attention.layout), *((f"head {n + 1}: where it looks by itself", prior[n]) for n in heads)],
-        [("bias at the start", attention.start), *((f"head {n + 1}: learned since", learned[n]) for n in heads)],
+        [("bands", attention.layout), *((f"head {n + 1}: attention by the bias alone", prior[n]) for n in heads)],
+        [("bias before training", attention.start), *((f"head {n + 1}: learned change", learned[n]) for n in heads)],
     ]
     most = float(np.nanmax(np.abs(learned))) or 1.0
     axes = figure.subplots(2, 1 + len(heads), sharex=True, sharey=True)
@@ -187,4 +188,4 @@ def _draw_bias(figure: "SubFigure", attention: Attention, sample_rate: int) -> N
         axes[row, 0].set_ylabel("query")
     for axis in axes[1]:
         axis.set_xlabel("kHz")
-    figure.suptitle(f"bands, and the bias of each head towards them; learned: -{most:.2g} (blue) to {most:.2g} (red)")
+    figure.suptitle(f"bands, and the bias of each head; learned change: -{most:.2g} (blue) to {most:.2g} (red)")

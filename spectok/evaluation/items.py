@@ -1,4 +1,4 @@
-"""Which files are evaluated: a folder or a manifest, and the category that each file counts under."""
+"""Lists the files to evaluate, from a folder or a manifest, with the category of each file."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from spectok.evaluation.metrics import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Item:
-    """One file to be coded, and the category it is counted under."""
+    """A file to evaluate, and its category."""
 
     path: Path
     category: str
@@ -22,13 +22,17 @@ class Item:
 def load_items(source: str | Path, split: str | None = None) -> list[Item]:
     """The files to evaluate, from a folder or from a manifest.csv with the columns `file` and `category`.
 
-    A folder that holds a manifest.csv is read through it; paths in it are relative to its folder. `split` picks the
-    rows whose `split` column says so; without it these are the `test` rows, or all where there are none. In any other
-    folder the category is part of the file's name (`000_clean_en_vctk16k.flac` is `clean_en_vctk16k`), else its
-    sub-folder's name, else `all`.
+    In a folder without a manifest.csv, the category is part of the file's name (`000_clean_en_vctk16k.flac` is
+    `clean_en_vctk16k`), or else the name of its sub-folder, or else `all`.
+
+    Args:
+        source: a manifest, or a folder. If the folder contains a manifest.csv, this is used; the paths in it are
+            relative to its folder.
+        split: use only the rows of the manifest with this value in the column `split`; by default those with `test`,
+            or all rows if there are none.
 
     Raises:
-        InputError: there is no such source, no file in it, no such split, or the manifest is not as described.
+        InputError: the source or the split does not exist or has no files, or the manifest is not as described.
     """
     source = Path(source)
     if source.is_dir() and (source / "manifest.csv").is_file():

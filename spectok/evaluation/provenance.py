@@ -1,4 +1,4 @@
-"""Where results come from: which weights, which version of the code, and which machine."""
+"""Records the origin of results: the weights, the version of the code, and the machine."""
 
 import contextlib
 import json
@@ -13,17 +13,17 @@ from typing import Any
 from spectok import pretrained
 from spectok.files import write_text
 
-PACKAGES = ("pesq", "pystoi", "numpy", "onnxruntime", "torch")  # whose versions may change a figure
+PACKAGES = ("pesq", "pystoi", "numpy", "onnxruntime", "torch")  # their versions may affect results
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
 def provenance(weights: Mapping[str, str] | None, threads: int | None = 1, gpu: str | None = None) -> dict[str, Any]:
-    """What every file of results holds under the key "provenance".
+    """The value of the key "provenance" in every file of results.
 
     Args:
-        weights: SHA-256 of `model.safetensors`, 64 hexadecimal digits, by the model's name; None where the results
-            are not of released weights, such as the speed of training from random ones.
-        threads: of the processor; None where each codec chooses for itself.
+        weights: SHA-256 of `model.safetensors`, 64 hexadecimal digits, by the model's name; None if the results do not
+            depend on released weights, such as the speed of training from random ones.
+        threads: number of CPU threads; None if each codec chooses its own.
         gpu: its name, if one was used.
 
     Returns:
@@ -47,7 +47,7 @@ def provenance(weights: Mapping[str, str] | None, threads: int | None = 1, gpu: 
 
 
 def weights_of(names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the weights of models, by name, as `provenance` takes them."""
+    """SHA-256 of the weights of models, by name, for `provenance`."""
     return {name: pretrained.find(name).sha256 for name in names}
 
 
@@ -58,13 +58,13 @@ def write_results(
     threads: int | None = 1,
     gpu: str | None = None,
 ) -> None:
-    """Write results as JSON, with their `provenance`, all or nothing."""
+    """Write results with their `provenance` as JSON, with `atomic_write`."""
     written = {"provenance": provenance(weights, threads, gpu)} | results
     write_text(path, json.dumps(written, indent=1) + "\n")
 
 
 def commit() -> str | None:
-    """The commit of this checkout, marked where files differ from it; None outside of one."""
+    """The commit of this checkout, with "-dirty" if files were changed; None outside of a checkout."""
     if not pretrained.CHECKOUT.is_dir():
         return None
     git = ["git", "-C", str(pretrained.CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"]
@@ -75,7 +75,7 @@ def commit() -> str | None:
 
 
 def _processor() -> str:
-    """What the processor calls itself, or else its architecture."""
+    """The processor's model name, or else its architecture."""
     lines = CPU_FACTS.read_text(encoding="utf-8").splitlines() if CPU_FACTS.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

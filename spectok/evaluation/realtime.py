@@ -1,4 +1,4 @@
-"""The streaming loop under a clock: how long each chunk takes, and whether the stream equals the offline codec."""
+"""Measures a stream: the time that each chunk takes, and whether codes and audio equal those of the offline codec."""
 
 import time
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from spectok.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class StreamReport:
-    """What came out of a stream, how fast, and how it differs from encoding and decoding the whole at once."""
+    """Output and speed of a stream, and its difference from encoding and decoding everything at once."""
 
     codes: NDArray[np.int64]  # [N]
     audio: NDArray[np.float32]  # [T], as long as the input
     chunk_seconds: NDArray[np.float64]  # [chunks], compute time of encoding and decoding each
-    flush_seconds: float  # compute time of the end: the last, partial frames, which no chunk waits for
+    flush_seconds: float  # compute time of the last, partial frames, after the last chunk
     audio_seconds: float
-    different_codes: int  # from offline
-    audio_difference: float  # largest absolute one, from decoding the stream's own codes offline
+    different_codes: int  # number of codes that differ from offline encoding
+    audio_difference: float  # largest absolute difference from decoding the stream's codes offline
 
     @property
     def rtf(self) -> float:
@@ -27,15 +27,14 @@ class StreamReport:
         return (float(self.chunk_seconds.sum()) + self.flush_seconds) / self.audio_seconds
 
     def percentile_ms(self, percent: float) -> float:
-        """Milliseconds that this share of the chunks stays under."""
+        """A percentile of the chunks' compute times, in milliseconds."""
         return 1000 * float(np.percentile(self.chunk_seconds, percent))
 
 
-def stream(tokenizer: Tokenizer, audio: NDArray[np.float32], chunk_length: int) -> StreamReport:
-    """Run audio `[T]` at the tokenizer's rate through both sessions, `chunk_length` samples at a time."""
+def measure_stream(tokenizer: Tokenizer, audio: NDArray[np.float32], chunk_length: int) -> StreamReport:
+    """Encode and decode audio `[T]` at the tokenizer's rate as a stream, in chunks of `chunk_length` samples."""
     encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
-    # The first pass through the network allocates and plans; a warm-up on a second of silence keeps it out of the
-    # figures.
+    # The first pass through the network allocates and plans; a warm-up on 1 s of silence keeps this out of the times.
     tokenizer.decode(tokenizer.encode(np.zeros(tokenizer.sample_rate, np.float32)))
     codes, pieces, seconds = [], [], []
     for start in range(0, len(audio), chunk_length):
@@ -49,14 +48,14 @@ def stream(tokenizer: Tokenizer, audio: NDArray[np.float32], chunk_length: int) 
     pieces.append(decoder.push(codes[-1]))
     decoder.flush()
     flush_seconds = time.perf_counter() - began
-    streamed, heard = np.concatenate(codes), np.concatenate(pieces)[: len(audio)]
+    streamed, decoded = np.concatenate(codes), np.concatenate(pieces)[: len(audio)]
     offline = tokenizer.encode(audio)
     return StreamReport(
         codes=streamed,
-        audio=heard,
+        audio=decoded,
         chunk_seconds=np.array(seconds),
         flush_seconds=flush_seconds,
         audio_seconds=len(audio) / tokenizer.sample_rate,
         different_codes=int((streamed != offline).sum()),
-        audio_difference=float(np.abs(heard - tokenizer.decode(streamed, len(audio))).max()),
+        audio_difference=float(np.abs(decoded - tokenizer.decode(streamed, len(audio))).max()),
     )

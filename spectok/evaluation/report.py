@@ -1,4 +1,4 @@
-"""The results of `evaluate` as results.json, whole, and as results.md, to be read."""
+"""Writes the results of `evaluate_coders` as results.json and, as tables in Markdown, as results.md."""
 
 import json
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ Results = dict[str, Any]
 
 
 def markdown(results: Results) -> str:
-    """Tables of what `evaluate` gave: the coders over `clean_*` and `hard_*`, their cost, each category, the pairs.
+    """The results of `evaluate_coders` as Markdown: quality on `clean_*` and `hard_*`, costs, categories, differences.
 
-    Groups without files have no table; where no category is named `clean_*` or `hard_*`, one table covers all files.
+    Groups without files have no table; if no category is named `clean_*` or `hard_*`, one table covers all files.
     """
     coders = results["coders"]
     metrics = [METRICS[name] for name in results["conventions"]["metrics"]]
@@ -51,11 +51,11 @@ def markdown(results: Results) -> str:
 
 
 def write_report(results: Results, out_folder: str | Path) -> None:
-    """Write results.json and results.md into the folder, made if need be; each appears whole or not at all.
+    """Write results.json and results.md into the folder, which is created if necessary, each with `atomic_write`.
 
     Raises:
-        InputError: the folder cannot be made or written to.
-        ValueError: the results hold NaN, which JSON does not have; `evaluate` gives None instead.
+        InputError: the folder cannot be created or written to.
+        ValueError: the results contain NaN, which JSON does not have; `evaluate_coders` returns None instead.
     """
     out_folder = Path(out_folder)
     texts = {"results.json": json.dumps(results, indent=1, allow_nan=False) + "\n", "results.md": markdown(results)}
@@ -73,9 +73,9 @@ def _preamble(results: Results) -> str:
     engines = sorted({coder["facts"]["engine"] for coder in results["coders"].values() if "engine" in coder["facts"]})
     ran = f"spectok ran on {' and '.join(engines)}" if engines else "the coders ran"
     return (
-        "Mean ± half the width of its 95 % interval (Student's t), at 16 kHz mono; n is said where a metric is not "
-        "defined for all files. Bits per second come from the bytes on disk, header included. rtf is compute seconds "
-        f"per audio second (lower is better); {ran} of a machine of {machine['cores']} cores "
+        "Mean ± half the width of its 95 % interval (Student's t), at 16 kHz mono; n is given where a metric is not "
+        "defined for all files. Bits per second come from the bytes on disk, including headers. rtf is compute seconds "
+        f"per second of audio (lower is better); {ran} of a machine of {machine['cores']} cores "
         f"({machine['processor']}). Measured with {tools}."
     )
 
@@ -98,7 +98,7 @@ def _group_table(coders: dict[str, Any], group: str, metrics: Sequence[Metric]) 
 
 
 def _bench_table(coders: dict[str, Any]) -> str:
-    """What `bench` adds: time in turns, new processes, latency, and disk."""
+    """The costs that `run_benchmark` measures: speed, cold processes, latency, and size on disk."""
     columns = [METRICS[name] for name in COST_COLUMNS]
     rows = []
     for name, coder in coders.items():
@@ -108,7 +108,7 @@ def _bench_table(coders: dict[str, Any]) -> str:
 
 
 def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
-    """What `bench` measured of a coder besides its quality: by the names of `COSTS`, in their units."""
+    """The costs of a coder that `run_benchmark` measured, by the names of `COSTS` and in their units."""
     costs, facts = coder["costs"], coder["facts"]
     cold: dict[str, dict[str, float]] = costs["cold"]
     return {

@@ -1,4 +1,4 @@
-"""Numbers and Markdown tables as every document writes them."""
+"""Formats numbers and Markdown tables, for all documents."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,17 +7,17 @@ ALIGNMENTS = {"l": "---", "r": "---:"}
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with so many digits after the decimal point, thousands grouped; "-" for None."""
+    """A number with `digits` digits after the decimal point and grouped thousands; "-" for None."""
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
 def mean(summary: dict[str, Any], digits: int, files: int | None = None) -> str:
-    """A mean ± half the width of its interval, as `Summary.as_dict` of metrics.py holds them.
+    """A mean ± half the width of its interval, from the dict that `Summary.as_dict` of metrics.py returns.
 
     Args:
         summary: `mean` and `half_width_95`, each possibly None, and `n`.
         digits: after the decimal point.
-        files: how many values there could be; if `n` is another number, it is told.
+        files: the number of files; if `n` is another number, the text contains it.
     """
     if summary["mean"] is None:
         return "-"
