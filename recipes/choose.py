@@ -1,10 +1,10 @@
-"""Compare weights on the validation split, and name the best by a rule that is fixed before looking.
+"""Compare weights on the validation split, and select the best by a fixed rule.
 
     python recipes/choose.py --data PREPARED spectok-16k-800 runs/a/release runs/b/release
     python recipes/choose.py --data PREPARED --clips 16 runs/a/release
 
 The rule: every metric of `RANKED` ranks the candidates by its mean over the clips, the ranks are averaged, and the
-lowest mean rank wins. A candidate is a released model or a folder, at best the `release/` of a run.
+lowest mean rank wins. A candidate is a released model or a folder, for example `release/` of a run.
 """
 
 import argparse
@@ -34,11 +34,11 @@ def measure(codecs: Sequence[Codec], corpus: Corpus, clips: int) -> list[dict[st
     """Means of every metric over the first seconds of some clips, for each codec."""
     scores: list[list[dict[str, float]]] = [[] for _ in codecs]
     for index in np.linspace(0, len(corpus) - 1, min(clips, len(corpus))).round().astype(int):
-        real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
-        fakes = [reconstruct(codec, real)[0] for codec in codecs]
-        for found, fake, judged in zip(scores, fakes, judge(real, fakes), strict=True):
-            plain = {name: metric(real, fake) for name, metric in (("pesq", pesq_wb), ("stoi", stoi))}
-            plain["mel_distance"] = mel_distance(real, fake)
+        original = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
+        decoded = [reconstruct(codec, original)[0] for codec in codecs]
+        for found, audio, judged in zip(scores, decoded, judge(original, decoded), strict=True):
+            plain = {name: metric(original, audio) for name, metric in (("pesq", pesq_wb), ("stoi", stoi))}
+            plain["mel_distance"] = mel_distance(original, audio)
             found.append(judged | plain)
     return [{name: float(np.nanmean([one[name] for one in found])) for name in SHOWN} for found in scores]
 
@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", nargs="+", help="released models, or folders with config.json and model.safetensors")
     parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
-    parser.add_argument("--clips", type=int, default=1000, help="how many, evenly spread (default: all)")
+    parser.add_argument(
+        "--clips", type=int, default=1000, help="number of clips, evenly spread (default: at most %(default)s)"
+    )
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,7 @@
-"""The main job on real speech: encode, decode, stream, measure, draw. `make demo` runs it.
+"""Encode, decode, stream, measure and plot real speech with each released model. `make demo` runs it.
 
-It needs nothing but this repository: the speech is in tests/data (CC BY 4.0, sources named there), the weights in
-pretrained/. For each released model it leaves in demo/ the original and decoded audio, the .spt file, and a picture.
+It needs only this repository: the speech is in tests/data (CC BY 4.0, sources named there), the weights are in
+pretrained/. For each released model it writes the original and decoded audio, the .spt file and a plot to demo/.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SPEECH = Path(__file__).parent.parent / "tests" / "data"
 
 
 def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]:
-    """One file through one codec; leaves its files in `out` and returns what to print."""
+    """Run one codec on one file; writes its files to `out` and returns the lines to print, by name."""
     name = f"{source.stem}.{tokenizer.config.name}"
     audio, sample_rate = read_audio(source)
     write_audio(out / f"{source.stem}.wav", audio, sample_rate)
@@ -34,14 +34,14 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     write_audio(out / f"{name}.wav", decoded, sample_rate)
 
     length = len(audio) * 16000 // sample_rate
-    original, decoded = (restore(a, sample_rate, 16000, length) for a in (audio, decoded))
+    original, restored = (restore(a, sample_rate, 16000, length) for a in (audio, decoded))
     frames = codes.reshape(-1, tokenizer.tokens_per_frame)
     title = f"{name}, {tokenizer.bitrate:g} bits/s"
-    save(comparison(original, decoded, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
+    save(comparison(original, restored, frames, 16000, tokenizer.frame_rate, title), out / f"{name}.png")
     report = measure_stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), tokenizer.frame_length)
     size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
     latency = tokenizer.config.latency_samples
-    scores = ({"pesq": pesq_wb(original, decoded)} if has_pesq() else {}) | {"stoi": stoi(original, decoded)}
+    scores = ({"pesq": pesq_wb(original, restored)} if has_pesq() else {}) | {"stoi": stoi(original, restored)}
     return {
         "bitrate": f"{tokenizer.bitrate:g} bits/s of codes, {8 * size / seconds:.0f} bits/s on disk ({size} bytes)",
         "quality": ", ".join(f"{METRICS[name].title} {METRICS[name].text(value)}" for name, value in scores.items()),
@@ -53,7 +53,7 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
 
 
 def main() -> None:
-    """Run every released model over the fixtures."""
+    """Run every released model on the files in tests/data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="(default: %(default)s)")
     args = parser.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
             for what, value in demonstrate(tokenizer, source, args.out).items():
                 print(f"  {what:<10} {value}")
         print(f"  codes      {tokenizer.encode(source)[:16]} ...")
-    print(f"\nListen to and look at what is in {args.out}/: the originals, *.wav and *.png of each model.")
+    print(f"\nThe results are in {args.out}/: the originals, and for each model *.wav and *.png.")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""Measure how the released models change over minutes of a stream: PESQ-WB of clips at its start and later.
+"""Measure how the quality of the released models changes over minutes of a stream: PESQ-WB at its start and later.
 
     python recipes/drift.py CORPUS/test
 
-Every fifth file of clean speech (whose name says `clean`; without any, of all files) gives a clip of 5 s, the others
-joined are what the stream held before. Writes `pretrained/results/drift.json`; recipes/cards.py puts it into the cards.
+The files are those with `clean` in their names, or all files if there are none. Every fifth file gives a clip of 5 s;
+the other files, concatenated, are the speech that precedes the clips in the stream. Writes
+`pretrained/results/drift.json`; recipes/cards.py puts it into the cards.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = list_audio(args.corpus)
         paths = [path for path in paths if "clean" in path.name] or paths
-        require(len(paths) >= 2, f"{args.corpus} holds {len(paths)} audio files; it takes at least two")
+        require(len(paths) >= 2, f"{args.corpus} holds {len(paths)} audio files; at least two are needed")
         audio = [read_audio(path, SAMPLE_RATE)[0] for path in paths]
         clips = [samples[: CLIP_SECONDS * SAMPLE_RATE] for samples in audio[::EVERY]]
         speech = np.concatenate([samples for n, samples in enumerate(audio) if n % EVERY])

@@ -1,9 +1,9 @@
-"""Where the quality of a codec is lost: the decoder's spectrum with parts of the original's in their place.
+"""Find where a codec loses quality: replace parts of the decoder's spectrum by those of the original.
 
     python recipes/oracle.py spectok-16k-4k --data PREPARED --clips 10
 
-The decoder's spectrum is taken before the postfilter. "Above" and "below" are meant of the frequency from which the
-codes do not tell phases. Prints a table of means over the first seconds of some clips of the validation split.
+The decoder's spectrum is used without the postfilter. "Above" and "below" refer to the frequency from which the codes
+do not carry phases. Prints a table of means over the first seconds of some clips of the validation split.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from spectok.training.corpus import Corpus
 
 SHOWN = ("pesq", "stoi", "distillmos", "dnsmos")
 MAX_SECONDS = 5.0
-AVERAGED = (7, 15)  # bins: how coarse an envelope of the original is tried
+AVERAGED = (7, 15)  # bins over which magnitudes are averaged, for coarse envelopes of the original
 
 
 def size(spectrum: Tensor) -> Tensor:
@@ -38,16 +38,16 @@ def size(spectrum: Tensor) -> Tensor:
 
 
 def averaged(magnitude: Tensor, bins: int) -> Tensor:
-    """The rms of magnitudes over a number of neighbouring bins, an odd one."""
+    """The rms of magnitudes over `bins` neighbouring bins, an odd number."""
     padded = torch.nn.functional.pad(magnitude.square(), (bins // 2, bins // 2, 0, 0), mode="replicate")
     return torch.nn.functional.avg_pool2d(padded, (1, bins), 1).sqrt()
 
 
 @torch.inference_mode()
-def variants(codec: Codec, real: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """Audio `[T]` of a clip `[T]` with each part of the original's spectrum in place of the decoder's."""
+def variants(codec: Codec, clip: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Decoded audio `[T]` of a clip `[T]`, with each part of the spectrum replaced by the original's, by name."""
     config, decoder = codec.config, codec.decoder
-    padded = np.pad(real, (0, config.num_frames(len(real)) * config.frame_length - len(real)))
+    padded = np.pad(clip, (0, config.num_frames(len(clip)) * config.frame_length - len(clip)))
     audio = torch.from_numpy(padded)[None]
     quantized = codec.quantizer(codec.encoder(audio)).quantized
     estimate, _ = decoder.estimate(quantized, decoder.init_state(1)[:2])
@@ -72,23 +72,28 @@ def variants(codec: Codec, real: NDArray[np.float32]) -> dict[str, NDArray[np.fl
         "everything": original,
     }
     delay = config.synthesis_delay
-    return {name: decoder.inverse_stft(spectrum)[0, delay:][: len(real)].numpy() for name, spectrum in spectra.items()}
+    return {name: decoder.inverse_stft(spectrum)[0, delay:][: len(clip)].numpy() for name, spectrum in spectra.items()}
 
 
 def table(codec: Codec, corpus: Corpus, clips: int) -> str:
     """The means of every metric for each variant, as Markdown."""
     scores: dict[str, list[list[float]]] = {}
     for index in np.linspace(0, len(corpus) - 1, min(clips, len(corpus))).round().astype(int):
-        real = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
-        for name, fake in variants(codec, real).items():
-            found = [pesq_wb(real, fake), stoi(real, fake), distillmos_of(fake), dnsmos_overall(fake)]
+        original = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
+        for name, decoded in variants(codec, original).items():
+            found = [
+                pesq_wb(original, decoded),
+                stoi(original, decoded),
+                distillmos_of(decoded),
+                dnsmos_overall(decoded),
+            ]
             scores.setdefault(name, []).append(found)
     metrics = [METRICS[name] for name in SHOWN]
     rows = [
         [name, *(metric.text(value) for metric, value in zip(metrics, np.nanmean(values, 0), strict=True))]
         for name, values in scores.items()
     ]
-    return markdown_table(["what is the original's", *(metric.heading for metric in metrics)], rows)
+    return markdown_table(["part of the original", *(metric.heading for metric in metrics)], rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,12 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a released model, or a folder with config.json and model.safetensors")
     parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
-    parser.add_argument("--clips", type=int, default=10, help="how many, evenly spread (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=10, help="number of clips, evenly spread (default: %(default)s)")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     try:
         codec = load_codec(args.model)
-        require(codec.decoder.excitation is not None, f"{args.model} has codes for all phases: nothing is made up")
+        require(codec.decoder.excitation is not None, f"{args.model} has no excitation: its codes carry all phases")
         print(table(codec, Corpus(args.data, "valid"), args.clips))
     except InputError as error:
         print(f"oracle: {error}", file=sys.stderr)

@@ -2,11 +2,11 @@
 
     python recipes/prepare.py CORPUS OUT
 
-CORPUS is any folder of audio, of which every fiftieth file (at least one) becomes the validation split, whatever its
-speaker; or a folder with a `manifest.csv` whose columns `file` and `split` (train, valid, noise; others are left out)
-say what is what. Where it has a column `kind`, train and valid take `speech` alone. The split noise, which is for
-training with noise, may be missing; `--noise FOLDER` adds all the audio of a folder to it. Files that cannot be read
-are named and left out. The pitch of train and valid is tracked by SwiftF0 (L. Nieradzik, arXiv 2508.18440).
+CORPUS is a folder of audio. If it has a `manifest.csv`, its columns `file` and `split` (train, valid or noise; other
+rows are ignored) define the splits; if there is a column `kind`, only rows of the kind `speech` are used for train and
+valid. Without a manifest, every fiftieth file (at least one) becomes the validation split, regardless of speakers. The
+split noise, for training with noise, is optional; `--noise FOLDER` adds all audio of a folder to it. Files that cannot
+be read are listed and skipped. The pitch of train and valid is tracked by SwiftF0 (L. Nieradzik, arXiv 2508.18440).
 """
 
 import argparse
@@ -62,7 +62,7 @@ def find_files(corpus: Path, noise: Path | None = None) -> list[Entry]:
 
 
 def read_manifest(manifest: Path) -> list[Entry]:
-    """The rows of a corpus's manifest that are prepared."""
+    """The rows of a corpus's manifest that belong to a split and, for train and valid, are speech."""
     with open(manifest, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     require(bool(rows) and {"file", "split"} <= set(rows[0]), f"{manifest} needs the columns file and split")
@@ -74,7 +74,7 @@ def read_manifest(manifest: Path) -> list[Entry]:
 
 
 def load(path: Path, sample_rate: int, is_speech: bool) -> tuple[NDArray[np.int16], NDArray[np.float32]] | str:
-    """One file as int16 mono at the given rate and its pitch if it is speech, or why it cannot be read."""
+    """A file as int16 mono at the given rate, and its pitch if it is speech; or the error if it cannot be read."""
     try:
         audio, _ = read_audio(path, sample_rate)
     except InputError as error:
@@ -84,7 +84,7 @@ def load(path: Path, sample_rate: int, is_speech: bool) -> tuple[NDArray[np.int1
 
 
 def write_split(out: Path, split: str, entries: list[Entry], sample_rate: int, pool: Executor) -> list[dict[str, Any]]:
-    """Write one split's samples as they come; returns its rows of the manifest."""
+    """Write the samples and pitches of a split; returns its rows of the manifest."""
     rows: list[dict[str, Any]] = []
     start = 0
     paths = [entry.path for entry in entries]
@@ -102,7 +102,7 @@ def write_split(out: Path, split: str, entries: list[Entry], sample_rate: int, p
     ):
         for entry, found in zip(entries, clips, strict=True):
             if isinstance(found, str):
-                print(f"left out: {found}", file=sys.stderr)
+                print(f"skipped: {found}", file=sys.stderr)
                 continue
             clip, pitch = found
             samples.write(clip.tobytes())
@@ -124,7 +124,7 @@ def write_manifest(out: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def prepare(corpus: Path, out: Path, sample_rate: int, noise: Path | None = None) -> None:
-    """Write the prepared folder; the manifest comes last, so that it never describes what is not there."""
+    """Write the prepared folder; the manifest is written last, so that it never lists files that are missing."""
     entries = find_files(corpus, noise)
     splits = {split: [entry for entry in entries if entry.split == split] for split in SPLITS}
     for split in ("train", "valid"):

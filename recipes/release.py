@@ -2,10 +2,10 @@
 
     python recipes/release.py runs/4k --data PREPARED
 
-The name is the configuration's. The averaged weights are taken, with a constant gain that leaves training files as
-far below the level of their originals as above, rounded to float16, and exported. What the run was (its recipe,
-seconds, steps, learning curve), the runs before it, whose weights it began with, the gain, and how the codebook is used
-over the whole training split go into `training.json`, from which the model card is written by `recipes/cards.py`.
+The name is that of the configuration. The averaged weights are multiplied by a constant gain, which centres the error
+of the output level over training files, rounded to float16, and exported. `training.json` holds a record of the run
+(its recipe, seconds, steps and learning curve) and of the earlier runs whose weights it started from, the gain, and the
+use of the codebook over the whole training split; `recipes/cards.py` writes the model card from it.
 """
 
 import argparse
@@ -36,12 +36,12 @@ from spectok.training.history import history
 from spectok.training.validation import reconstruct
 from spectok.weights import halved, round_to_half_, save_tensors
 
-LEVEL_FILES, LEVEL_SECONDS = 400, 6  # that the gain is measured on
-SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # that the export is verified with
+LEVEL_FILES, LEVEL_SECONDS = 400, 6  # used to measure the gain
+SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # used to verify the export
 
 
 def histogram(folder: Path, corpus: Corpus, first: int, step: int) -> NDArray[np.int64]:
-    """How often each code occurs in every `step`-th file from the `first` on."""
+    """Counts of each code, `[codebook_size]`, in every `step`-th file from the `first` on."""
     tokenizer = Tokenizer.from_pretrained(folder)
     counts = np.zeros(tokenizer.codebook_size, np.int64)
     for index in trange(first, len(corpus), step, desc="counting codes", unit="file", disable=first > 0):
@@ -50,7 +50,7 @@ def histogram(folder: Path, corpus: Corpus, first: int, step: int) -> NDArray[np
 
 
 def count_codes(folder: Path, corpus: Corpus) -> dict[str, Any]:
-    """How the model in a folder uses its codebook over a split: tokens, share of entries used, normalised entropy."""
+    """Codebook use of the model in a folder over a split: tokens, share of entries used, normalised entropy."""
     share = os.cpu_count() or 1
     with ProcessPoolExecutor(share, mp_context=multiprocessing.get_context("spawn")) as pool:
         parts = pool.map(histogram, [folder] * share, [corpus] * share, range(share), [share] * share)
@@ -59,16 +59,16 @@ def count_codes(folder: Path, corpus: Corpus) -> dict[str, Any]:
     return {"split": corpus.split, "tokens": int(counts.sum()), "used": use.used, "entropy": use.entropy}
 
 
-def missing_level(codec: Codec, corpus: Corpus) -> float:
-    """By how many decibels the output is too quiet: the middle of the range over files all over a split.
+def centring_gain(codec: Codec, corpus: Corpus) -> float:
+    """The gain in decibels that centres the error of the output level over files spread over a split.
 
-    The range is that of 98 % of the files, so that the gain makes the worst level as good as a constant can: what is
-    too quiet is so by more than what is too loud.
+    The gain is minus the middle between the 1st and the 99th percentile of the errors. Unlike the mean, this minimises
+    the largest error: output that is too quiet is further off than output that is too loud.
     """
     levels = []
     for index in np.linspace(0, len(corpus) - 1, min(LEVEL_FILES, len(corpus))).astype(int):
-        real = corpus.clip(index, samples=min(int(corpus.samples[index]), LEVEL_SECONDS * codec.config.sample_rate))
-        levels.append(level_db(real, reconstruct(codec, real)[0]))
+        original = corpus.clip(index, samples=min(int(corpus.samples[index]), LEVEL_SECONDS * codec.config.sample_rate))
+        levels.append(level_db(original, reconstruct(codec, original)[0]))
     return -float(np.nanpercentile(levels, (1, 99)).mean())
 
 
@@ -76,7 +76,7 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     """Write the release form of a run under `root`; returns the model's name."""
     codec = load_codec(run / "release")
     config = codec.config
-    decibels = missing_level(codec, corpus)
+    decibels = centring_gain(codec, corpus)
     codec.decoder.amplify_(10 ** (decibels / 20))
     round_to_half_(codec)
     folder = root / config.name
@@ -88,7 +88,7 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     facts = {
         "runs": history(run / "release"),
         "gain_db": round(decibels, 3),
-        "codebook": count_codes(folder, corpus),  # with the graphs, which take a third of the time
+        "codebook": count_codes(folder, corpus),  # with the ONNX graphs, in a third of the time
     }
     write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
     pretrained.write_index(root, config.name)

@@ -1,9 +1,9 @@
-"""Steps per second of training, variant by variant, in turn in one run.
+"""Measure the steps per second of training for several variants, one after another.
 
     python recipes/speed.py --data PREPARED [--device cuda]
 
-Writes recipes/speed.json, from which recipes/cards.py makes the table in RESULTS.md. The machine must be idle: the
-ratios to the first variant are what counts.
+Writes recipes/speed.json, from which recipes/cards.py makes the table in RESULTS.md. Run it on an idle computer, and
+compare the ratios to the first variant.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PAPERS = DiscriminatorConfig(period_channels=(32, 128, 512, 1024, 1024), band_ch
 
 
 def variants(device: str) -> dict[str, tuple[TrainConfig, Compute]]:
-    """What is compared, by name; the first is what the others are held against."""
+    """The variants by name; the first is the baseline."""
     plain, eager = TrainConfig(), Compute(device)
     adversarial = dataclasses.replace(plain, loss=ADVERSARIAL)
     return {
@@ -47,7 +47,7 @@ def variants(device: str) -> dict[str, tuple[TrainConfig, Compute]]:
 
 
 def measure(config: TrainConfig, compute: Compute, corpus: Corpus, seconds: float) -> dict[str, float]:
-    """Seconds of the first step, and steps per second and the share of waiting after three."""
+    """Seconds of the first step; after three, steps per second and the share of time spent waiting for batches."""
     trainer = Trainer(config, corpus, Budget(steps=10**9), compute)
     began = time.perf_counter()
     trainer.train_step()
@@ -56,7 +56,7 @@ def measure(config: TrainConfig, compute: Compute, corpus: Corpus, seconds: floa
         trainer.train_step()
     waited, began, steps = trainer.waited, time.perf_counter(), 0
     while steps < 1 or time.perf_counter() - began < seconds:
-        trainer.train_step()  # reads its losses back, so the device has finished
+        trainer.train_step()  # returns losses as numbers, so the device has finished
         steps += 1
     passed = time.perf_counter() - began
     share = (trainer.waited - waited) / passed

@@ -4,9 +4,10 @@
     python recipes/train.py recipes/flat.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
     torchrun --nproc-per-node 8 recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/8
 
-The recipe holds what decides the result (its keys are the fields of `spectok.training.recipe.TrainConfig`); the command
-line holds the budget, the machine and the folders. Run it again with `--resume` to go on where it stopped. SIGTERM and
-Ctrl-C stop it after the step in hand, with a checkpoint. Under `torchrun` each process computes its part of the batch.
+The recipe holds the settings that determine the result (its keys are the fields of
+`spectok.training.recipe.TrainConfig`); the command line holds the budget, the device and the folders. Run it again with
+`--resume` to continue a stopped run. After SIGTERM or Ctrl-C it finishes the current step, writes a checkpoint and
+stops. Under `torchrun` each process computes its part of the batch.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
 
 
 def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None:
-    """Write what the run is into its folder: recipe, commands, data, hardware. A resumed run must be the same one."""
+    """Write `run.json`: recipe, commands, data, hardware. A resumed run must have the same recipe."""
     path = args.out / "run.json"
     recipe = json.loads(json.dumps(dataclasses.asdict(config)))
     command = f"python recipes/train.py recipes/{args.recipe.name} --data PREPARED --out RUN"
@@ -75,7 +76,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     if args.resume:
         facts = json.loads(path.read_text(encoding="utf-8"))
         differing = _differing(facts["recipe"], recipe, str(path))
-        require(not differing, f"{args.out} was begun with another recipe: {', '.join(differing)} differ")
+        require(not differing, f"{args.out} was started with another recipe: {', '.join(differing)} differ")
     else:
         hours = {source or "unnamed": round(value, 3) for source, value in train.hours_by_source().items()}
         start = pretrained.find(args.init) if init else None
@@ -94,9 +95,9 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
 
 
 def _differing(begun: dict[str, Any], recipe: dict[str, Any], where: str) -> list[str]:
-    """The keys in which a recipe differs from the one that a run began with, perhaps under an earlier version.
+    """The keys in which a recipe differs from the one that a run was started with.
 
-    Settings that this version no longer has are not compared.
+    The run may come from an earlier version of spectok; settings that this version does not have are not compared.
     """
     codec = json.loads(json.dumps(dataclasses.asdict(CodecConfig.from_json(begun["codec"], where))))
 
@@ -114,17 +115,18 @@ def run(args: argparse.Namespace) -> int:
     compute = Compute(distributed.start(args.device), args.bf16, args.compile, args.workers)
     trainer = Trainer(config, train, Budget(args.steps, args.minutes), compute, noise)
     begun = (args.out / "checkpoint.safetensors").exists()
-    require(args.resume or not begun, f"{args.out} already holds a run; add --resume to go on with it")
-    require(not args.resume or begun, f"{args.out} holds no run to go on with")
-    require(not args.resume or not args.init, "--init begins a run and --resume goes on with one; give one of them")
+    require(args.resume or not begun, f"{args.out} already holds a run; add --resume to continue it")
+    require(not args.resume or begun, f"{args.out} holds no run to continue")
+    require(not args.resume or not args.init, "--init starts a run and --resume continues one; give only one of them")
     if distributed.rank() == 0:
         record(args, config, train)
     if args.resume:
         trainer.resume(args.out)
     elif args.init:
         model = pretrained.find(args.init)
-        run = model.weights.parent.parent / "checkpoint.safetensors"  # of the run whose release/ this is, if it is one
-        discriminators = with_prefix(load_tensors(run)[0], "discriminators.") if run.exists() else None
+        # If the model is the release/ of a run, its discriminators are in the checkpoint beside it.
+        earlier = model.weights.parent.parent / "checkpoint.safetensors"
+        discriminators = with_prefix(load_tensors(earlier)[0], "discriminators.") if earlier.exists() else None
         trainer.start_from(initial_weights(model, trainer.codec), discriminators)
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
@@ -138,25 +140,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
     parser.add_argument("--out", type=Path, required=True, help="run folder")
     parser.add_argument(
-        "--minutes", type=float, help="budget in minutes of training, earlier runs that are resumed included"
+        "--minutes", type=float, help="budget in minutes of training, including the time before --resume"
     )
     parser.add_argument("--steps", type=int, help="budget in steps")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the run folder")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the run folder")
     parser.add_argument(
         "--init",
         metavar="MODEL",
-        help="start from a released model, or a folder: from RUN/release with its discriminators",
+        help="start from a released model, or from the folder of one; RUN/release brings the discriminators of RUN",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads (default: %(default)s, which wastes the least)"
+        "--threads", type=int, default=1, help="CPU threads (default: %(default)s, which is the most efficient)"
     )
-    parser.add_argument("--compile", action="store_true", help="torch.compile the codec: minutes first, then faster")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the codec with torch.compile: takes minutes at the start, then steps are faster",
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that prepare batches (default: none)")
     parser.add_argument(
-        "--cpu-clock", action="store_true", help="let --minutes count processor time: fair beside other work"
+        "--cpu-clock", action="store_true", help="count --minutes in CPU time, which other processes do not affect"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     args = parser.parse_args(arguments)
@@ -169,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         distributed.stop()
     if stopped:
-        print(f"train: stopped by signal {stopped}; --resume goes on from the checkpoint", file=sys.stderr)
+        print(f"train: stopped by signal {stopped}; --resume continues from the checkpoint", file=sys.stderr)
     return 128 + stopped if stopped else 0
 
 

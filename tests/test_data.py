@@ -185,7 +185,7 @@ def test_unreadable_files_are_named_and_left_out(tmp_path: Path, capsys: pytest.
     (corpus / "b.wav").write_text("no audio")
     prepare(corpus, tmp_path / "out", 16000)
     assert [row["file"] for row in Corpus(tmp_path / "out", "train").rows] == ["c.wav"]
-    assert f"left out: {corpus / 'b.wav'}" in capsys.readouterr().err
+    assert f"skipped: {corpus / 'b.wav'}" in capsys.readouterr().err
 
 
 def test_a_torn_folder_is_refused(prepared: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_recipe_measures_a_folder(
     assert f"fresh {found['fresh']}" in capsys.readouterr().out
     (tmp_path / "1.wav").unlink()
     assert recipe.main([str(tmp_path), "--out", str(out)]) == 2
-    assert "holds 1 audio files; it takes at least two" in capsys.readouterr().err
+    assert "holds 1 audio files; at least two are needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", pretrained.models())

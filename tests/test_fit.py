@@ -172,7 +172,7 @@ def test_sigterm_to_a_whole_run_and_going_on(prepared: Path, tmp_path: Path) -> 
         _, said = process.communicate(timeout=300)
     finally:
         process.kill()
-    assert (process.returncode, said) == (143, "train: stopped by signal 15; --resume goes on from the checkpoint\n")
+    assert (process.returncode, said) == (143, "train: stopped by signal 15; --resume continues from the checkpoint\n")
     step = int(checkpoint(run)[1]["step"])
     assert entries(run)[-1]["step"] == step > 0
 

@@ -54,7 +54,7 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
     ]
     assert str(prepared) not in " ".join(record["commands"])
     assert train(prepared, run, "--steps=2", *ADVERSARIAL_OVERRIDES, "--resume", "--set=optim.learning_rate=1.0") == 2
-    assert "was begun with another recipe: optim differ" in capsys.readouterr().err
+    assert "was started with another recipe: optim differ" in capsys.readouterr().err
     earlier = json.loads((run / "run.json").read_text())  # as version 0.1 wrote it
     tower = earlier["recipe"]["codec"].pop("tower")
     earlier["recipe"]["codec"] |= {"encoder": tower, "decoder": tower}
@@ -74,7 +74,7 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     expected = learned[output] * 10 ** (facts["gain_db"] / 40)
     torch.testing.assert_close(weights[output].float(), expected, rtol=1e-3, atol=1e-7)
-    assert release_recipe.missing_level(load_codec(released), Corpus(prepared, "train")) == pytest.approx(0.0, abs=0.05)
+    assert release_recipe.centring_gain(load_codec(released), Corpus(prepared, "train")) == pytest.approx(0.0, abs=0.05)
     assert facts["codebook"]["tokens"] == (100 + 101) * 8  # 31,840 and 32,000 samples, 160 more, in frames of 320
     codes = Tokenizer.from_pretrained(tmp_path / "root" / "tiny").encode(np.zeros(1600, np.float32))
     assert codes.shape == (6 * 8,)  # 1,600 samples and the synthesis delay of 160 take six frames of 320
@@ -92,7 +92,7 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
     ("arguments", "sentence"),
     [
         (["--steps=0"], "the budget must be a positive number of --minutes or --steps"),
-        (["--steps=1", "--resume"], "holds no run to go on with"),
+        (["--steps=1", "--resume"], "holds no run to continue"),
         (["--steps=1", "--init=spectok-16k-4k"], "spectok-16k-4k has another configuration than the recipe"),
         (["--steps=1", "--set=data.noise_share=0.5"], "no files in the split 'noise'"),
         (["--steps=1", "--set=loss.feature_weight=-1"], "feature_weight is -1.0, but must not be negative"),
