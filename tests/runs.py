@@ -1,4 +1,4 @@
-"""A codec that trains within a test: its recipe, everything that a step may change, and a prepared folder for it."""
+"""A codec small enough to train in a test: its recipe, a trainer, and the tensors that a step may change."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ from spectok.training.trainer import Trainer
 FSQ = QuantizerConfig(tokens_per_frame=4)
 VQ = QuantizerConfig(kind="vq", tokens_per_frame=4, codebook_size=32, codebook_dim=4, pool_size=64)
 PLAIN = LossConfig()
-# From the third of six steps on, every loss there is.
+# Every loss, from the third of six steps on.
 ADVERSARIAL = LossConfig(
     stft_weight=0.3,
     level_weight=0.2,
@@ -99,13 +99,13 @@ def _entries(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def differing(first: dict[str, Tensor], second: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that are not bit for bit the same."""
+    """Names of the tensors that are not bit for bit equal."""
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
 
 
 def distances(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, float]:
-    """The greatest difference in each tensor, as a share of its greatest value; below 1e-6 it counts as 1e-6."""
+    """The largest difference in each tensor, relative to its largest value or to 1e-6 if that is greater."""
     assert first.keys() == second.keys()
     pairs = {name: (tensor.double(), second[name].double()) for name, tensor in first.items()}
     return {name: float((a - b).abs().max() / b.abs().max().clamp_min(1e-6)) for name, (a, b) in pairs.items()}

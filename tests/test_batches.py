@@ -1,4 +1,4 @@
-"""What is done to passages, and the streams that the batches of a run are made of."""
+"""The augmentation of passages, and the streams in the batches of a run."""
 
 import dataclasses
 import itertools
@@ -45,7 +45,7 @@ def sine(seconds: float, frequency: float = 1000) -> NDArray[np.float64]:
 def write_prepared(
     folder: Path, sample_rate: int = RATE, pitch: ArrayLike | None = None, **splits: list[tuple[str, NDArray[Any]]]
 ) -> Path:
-    """A prepared folder of splits that are lists of (source, audio); the pitch of train, or none."""
+    """A prepared folder of splits that are lists of (source, audio); `pitch` is that of train."""
     rows = []
     for split, clips in splits.items():
         audio = [np.round(clip * 32767).astype("<i2") for _, clip in clips]
@@ -140,7 +140,7 @@ def test_long_noise_is_drawn_from_all_of_its_length(tmp_path: Path) -> None:
     assert middles.mean() == pytest.approx(5000, abs=3 * 9900 / np.sqrt(12 * 500))
 
 
-def test_noise_has_its_share(speech_and_noise: Path) -> None:
+def test_the_share_of_passages_with_noise(speech_and_noise: Path) -> None:
     some = dataclasses.replace(NOISY, noise_share=0.3)
     differs = (draw(speech_and_noise, some, 50, 3000) != draw(speech_and_noise, PLAIN, 50, 3000)).any(axis=1)
     assert differs.mean() == three_sigma(0.3, 3000)
@@ -156,7 +156,7 @@ def test_a_mix_that_would_clip_is_scaled_down(tmp_path: Path) -> None:
     assert 20 * np.log10(added * rms(noise) / (scale * rms(speech))) == pytest.approx(20, abs=0.01)
 
 
-def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path: Path, speech_and_noise: Path) -> None:
+def test_silent_speech_gets_no_noise_and_silent_noise_is_not_added(tmp_path: Path, speech_and_noise: Path) -> None:
     (tmp_path / "silent").mkdir()
     write_prepared(tmp_path / "silent", train=[("a", np.zeros(900))], noise=[("n", white(900, 0.2))])
     assert not draw(tmp_path / "silent", NOISY, 300).any()
@@ -171,7 +171,7 @@ def test_silence_gets_no_noise_and_silent_noise_is_none(tmp_path: Path, speech_a
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.1, 1.23456, 2.0])
-def test_a_faster_sine_is_a_higher_one_without_seams(tmp_path: Path, factor: float) -> None:
+def test_a_faster_sine_is_higher_and_has_no_artefacts(tmp_path: Path, factor: float) -> None:
     write_prepared(tmp_path, train=[("a", sine(2))])
     config = dataclasses.replace(PLAIN, speed_share=1.0, speed=(factor, factor))
     crops = draw(tmp_path, config, 8000, rows=16)
@@ -181,10 +181,10 @@ def test_a_faster_sine_is_a_higher_one_without_seams(tmp_path: Path, factor: flo
         basis = np.stack([np.sin(phase), np.cos(phase)], 1)
         parts = np.linalg.lstsq(basis, crop, rcond=None)[0]
         assert np.hypot(*parts) == pytest.approx(0.5, abs=1e-3)
-        assert np.abs(crop - basis @ parts).max() < 2e-4  # -68 dB below the sine, at its ends as in its middle
+        assert np.abs(crop - basis @ parts).max() < 2e-4  # 68 dB below the sine, also at the ends
 
 
-def test_speeds_are_uniform_and_have_their_share(tmp_path: Path) -> None:
+def test_the_share_of_speeds_and_their_uniform_distribution(tmp_path: Path) -> None:
     write_prepared(tmp_path, train=[("a", sine(2))])
     config = dataclasses.replace(PLAIN, speed_share=0.6, speed=(0.9, 1.05))
     found = np.array([frequency_of(crop) for crop in draw(tmp_path, config, 8000, rows=500)])
@@ -204,7 +204,7 @@ def test_a_short_file_at_another_speed_ends_earlier_or_later(tmp_path: Path) -> 
         assert crop[length + 80 :] == pytest.approx(0.0, abs=1e-3)
 
 
-def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise: Path) -> None:
+def test_rows_depend_on_the_seed_and_not_on_other_rows(speech_and_noise: Path) -> None:
     train = everything(speech_and_noise)
     whole = train.batch(4800, seed=3, step=7)
     assert (whole.audio.dtype, whole.audio.shape) == (torch.float32, (6, 4800))
@@ -216,8 +216,8 @@ def test_rows_depend_on_the_seed_and_on_no_other_row(speech_and_noise: Path) -> 
         assert not (other.audio == whole.audio).all(dim=1).any()
 
 
-def test_streams_go_on_from_step_to_step(speech_and_noise: Path) -> None:
-    """However long the steps are, joined they give the same stream, without seams."""
+def test_streams_continue_from_step_to_step(speech_and_noise: Path) -> None:
+    """The steps joined give the same stream, whatever their length."""
     train = everything(speech_and_noise)
     whole = train.batch(48000, seed=3, step=0).audio
     for samples in (160, 480, 4800):
@@ -226,20 +226,20 @@ def test_streams_go_on_from_step_to_step(speech_and_noise: Path) -> None:
 
 
 def test_passages_have_random_lengths_around_their_mean(tmp_path: Path) -> None:
-    """Files of constant level, each with a gain of its own: a passage is a stretch of one level."""
+    """Files of constant level, each passage with its own gain: a passage is a stretch of one level."""
     write_prepared(tmp_path, train=[("a", np.full(400_000, 0.5))])
     config = dataclasses.replace(PLAIN, passage_seconds=0.2, gain_db=(-20.0, 0.0))
     stream = Augmenter(Corpus(tmp_path, "train"), config).batch(3_200_000, seed=0, step=0, rows=range(1)).audio[0]
     borders = torch.nonzero(stream.diff()).flatten() + 1
-    lengths = borders.diff() / 3200  # in means
+    lengths = borders.diff() / 3200  # relative to the mean
     assert torch.equal(borders % 160, torch.zeros_like(borders))
-    assert len(borders) == pytest.approx(999, abs=6)  # two in one hop are one
+    assert len(borders) == pytest.approx(999, abs=6)  # two borders in one hop count once
     assert float(lengths.max()) <= 2 + 0.05
     assert float(lengths.std()) == pytest.approx(np.sqrt(1 / 6), abs=0.04)  # the sum of two uniform variables
 
 
 def test_the_pitch_follows_the_audio(tmp_path: Path) -> None:
-    """A sine of 400 Hz, tracked as such from its second second on: speed, place and silence are the audio's."""
+    """A sine of 400 Hz, whose track begins after a second: speed, position and silence follow the audio."""
     tracked = np.where(np.arange(400) < 100, 0, 400)
     write_prepared(tmp_path, train=[("a", sine(4, 400))], pitch=tracked)
     config = dataclasses.replace(PLAIN, speed_share=0.7, gap_share=0.5, silence_share=0.1)
@@ -269,7 +269,7 @@ def test_noise_floors_have_their_share_and_level(tmp_path: Path) -> None:
     assert (floors.min(), floors.max()) == (pytest.approx(-70, abs=0.7), pytest.approx(-50, abs=0.7))
 
 
-def test_batches_are_those_of_their_steps_and_ranks_share_them(speech_and_noise: Path) -> None:
+def test_batches_depend_on_the_step_and_are_divided_among_ranks(speech_and_noise: Path) -> None:
     train, drawn = Corpus(speech_and_noise, "train"), everything(speech_and_noise)
     batches = Batches(train, EVERYTHING, 480, seed=3, first_step=5)
     ranks = [Batches(train, EVERYTHING, 480, seed=3, first_step=5, rank=rank, world=3) for rank in range(3)]
@@ -287,7 +287,7 @@ def test_workers_give_the_same_batches_and_end(speech_and_noise: Path) -> None:
     ahead = Batches(train, EVERYTHING, 480, seed=3, first_step=2, workers=2)
     assert len(multiprocessing.active_children()) == 2
     plain = Batches(train, EVERYTHING, 480, seed=3, first_step=2)
-    for _ in range(20):  # more than what is prepared ahead at first
+    for _ in range(20):  # more than are prepared ahead
         assert all(torch.equal(a, b) for a, b in zip(next(ahead), next(plain), strict=True))
     assert torch.equal(torch.get_rng_state(), state)
     ahead.close()
@@ -295,7 +295,7 @@ def test_workers_give_the_same_batches_and_end(speech_and_noise: Path) -> None:
     assert list(ahead) == []
 
 
-def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise: Path) -> None:
+def test_deleted_batches_end_their_workers(speech_and_noise: Path) -> None:
     batches = Batches(Corpus(speech_and_noise, "train"), EVERYTHING, 480, seed=3)
     kept = weakref.ref(batches._batches)
     next(batches)
@@ -303,7 +303,7 @@ def test_nothing_else_keeps_dropped_batches_alive(speech_and_noise: Path) -> Non
     assert kept() is None
 
 
-def test_waiting_is_counted(speech_and_noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_time_is_measured(speech_and_noise: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = Corpus(speech_and_noise, "train")
     batches = Batches(train, PLAIN, 480, seed=3)
     assert batches.waited == 0.0
@@ -317,11 +317,11 @@ def test_waiting_is_counted(speech_and_noise: Path, monkeypatch: pytest.MonkeyPa
     for _ in range(3):
         next(batches)
     passed = time.perf_counter() - began
-    time.sleep(0.05)  # the step itself is no waiting
+    time.sleep(0.05)  # time between batches does not count
     assert 0.15 <= batches.waited <= passed
 
 
-def test_what_cannot_be_drawn_is_refused_before_the_first_batch(tmp_path: Path, speech_and_noise: Path) -> None:
+def test_impossible_settings_are_refused_before_the_first_batch(tmp_path: Path, speech_and_noise: Path) -> None:
     (tmp_path / "other").mkdir()
     other = write_prepared(tmp_path / "other", 8000, train=[("a", white(900, 0.2))])
     train, valid = Corpus(speech_and_noise, "train"), Corpus(other, "train")

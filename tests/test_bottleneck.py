@@ -1,4 +1,4 @@
-"""The family of bottlenecks: what all members keep, and each of them against its equations."""
+"""The bottlenecks: properties of all kinds, and each kind against its equations."""
 
 import dataclasses
 import math
@@ -39,7 +39,7 @@ def expansion(config: BottleneckConfig = QUERY) -> Expansion:
 
 
 def wake_(module: Layer) -> Layer:
-    """Leave no parameter at its start, where the feed-forward path is zero."""
+    """Change all parameters: at initialisation, the feed-forward path is zero."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -51,19 +51,19 @@ def spectrum_frames(config: BottleneckConfig = QUERY, frames: int = 5) -> Tensor
 
 
 @members
-def test_members_keep_the_contract(config: BottleneckConfig) -> None:
+def test_all_kinds_keep_the_contract(config: BottleneckConfig) -> None:
     verify_streaming(Serial(compression(config)), spectrum_frames(config))
     verify_streaming(Serial(expansion(config)), torch.randn(2, 5, LATENT))
 
 
 @members
-def test_frames_become_vectors_and_vectors_frames(config: BottleneckConfig) -> None:
+def test_shapes_of_compression_and_expansion(config: BottleneckConfig) -> None:
     assert compression(config)(spectrum_frames(config)).shape == (2, 5, LATENT)
     assert expansion(config)(torch.randn(2, 5, LATENT)).shape == (2, 5, POSITIONS, CHANNELS)
 
 
 @members
-def test_changing_one_frame_changes_only_it(config: BottleneckConfig) -> None:
+def test_frames_are_independent(config: BottleneckConfig) -> None:
     layer, x = wake_(compression(config)), spectrum_frames(config)
     changed = x.clone()
     changed[1, 3] += 1
@@ -79,17 +79,17 @@ def test_changing_one_frame_changes_only_it(config: BottleneckConfig) -> None:
 
 @members
 @pytest.mark.parametrize("gain", [0.01, 0.5, 20.0])
-def test_loudness_passes(config: BottleneckConfig, gain: float) -> None:
+def test_loudness_is_preserved(config: BottleneckConfig, gain: float) -> None:
     for layer, x in ((compression(config), spectrum_frames(config)), (expansion(config), torch.randn(2, 5, LATENT))):
         layer, x = layer.double(), x.double()
         torch.testing.assert_close(layer(gain * x), gain * layer(x), rtol=1e-9, atol=1e-9 * gain)
-        assert not layer(0 * x).any()  # and silence stays silence
+        assert not layer(0 * x).any()  # silence stays silence
 
 
 @pytest.mark.parametrize("config", [config for config in MEMBERS.values() if config.bias != "none"])
 @torch.no_grad()
-def test_the_signal_survives_the_start(config: BottleneckConfig) -> None:
-    """What changes from frame to frame is most of the energy at a width that presets have: constants do not drown it.
+def test_after_initialisation_the_output_varies_with_the_signal(config: BottleneckConfig) -> None:
+    """At a width of the presets, most of the energy varies from frame to frame: constant offsets are smaller.
 
     Queries without a bias start with an average over all positions, which leaves half of it.
     """
@@ -111,7 +111,7 @@ def test_every_parameter_learns(config: BottleneckConfig) -> None:
 
 
 @members
-def test_positions_reach_the_latent_and_the_latent_all_positions(config: BottleneckConfig) -> None:
+def test_the_latent_depends_on_all_positions_and_all_positions_on_the_latent(config: BottleneckConfig) -> None:
     layer, x = compression(config), spectrum_frames(config).requires_grad_()
     layer(x)[0, 2].square().sum().backward()
     assert bool((x.grad[0, 2].abs().amax(1) > 0).all())
@@ -121,7 +121,7 @@ def test_positions_reach_the_latent_and_the_latent_all_positions(config: Bottlen
     assert bool((x.grad[0, 2] != 0).all())
 
 
-def test_flat_drops_and_restores_a_frequency_axis_of_one_position() -> None:
+def test_flat_removes_and_restores_a_frequency_axis_of_one_position() -> None:
     flat, x = MEMBERS["flat"], torch.randn(2, 5, 1, 8)
     down, up = Compression(flat, 8, 1, 8, 16000), Expansion(flat, 8, 1, 8, 16000)
     assert torch.equal(down(x), x[:, :, 0])
@@ -139,13 +139,13 @@ def test_every_head_starts_from_the_bias_of_the_bands() -> None:
     assert torch.equal(bias_of("matrix", True)(), start.T.expand(HEADS, -1, -1))
 
 
-def test_what_of_the_bias_is_learned() -> None:
+def test_only_a_matrix_bias_is_learned() -> None:
     learned = {kind: sum(p.numel() for p in bias_of(kind).parameters()) for kind in BIASES}
     assert learned == {"none": 0, "matrix": HEADS * QUERIES * POSITIONS, "mask": 0}
     assert not bias_of("none")().any()
 
 
-def test_a_mask_hides_what_is_outside_of_the_band() -> None:
+def test_a_mask_excludes_positions_outside_the_band() -> None:
     inside = torch.from_numpy(membership(EDGES, POSITIONS))
     for inverse, expected in ((False, inside), (True, inside.T)):
         attention = wake_(QueryAttention(bias_of("mask", inverse), CHANNELS))
@@ -154,7 +154,7 @@ def test_a_mask_hides_what_is_outside_of_the_band() -> None:
         assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-6)
 
 
-def test_heads_learn_biases_of_their_own() -> None:
+def test_heads_learn_separate_biases() -> None:
     layer = compression()
     layer(spectrum_frames()).square().sum().backward()
     matrix = layer.get_parameter("mixer.bias.matrix")
@@ -191,7 +191,7 @@ def test_attention_is_its_equations() -> None:
     torch.testing.assert_close(attention(frames), torch.stack(rows), rtol=0, atol=1e-10)
 
 
-def test_without_adaptivity_the_bias_alone_decides() -> None:
+def test_without_adaptivity_attention_depends_on_the_bias_only() -> None:
     attention = wake_(QueryAttention(bias_of("matrix"), CHANNELS, adaptive=False))
     weights = attention.attention(torch.randn(3, POSITIONS, CHANNELS))
     torch.testing.assert_close(weights, torch.softmax(attention.bias.matrix, 2).expand(3, -1, -1, -1), rtol=0, atol=0)
@@ -211,8 +211,8 @@ def test_macs_of_the_attention() -> None:
     assert QueryAttention(bias_of("matrix"), 6, adaptive=False).macs(7, POSITIONS) == mixing
 
 
-def test_a_query_looks_at_its_band_first() -> None:
-    """With keys that say nothing the bias alone decides: most of the weight of each query is in and around its band."""
+def test_queries_attend_mostly_to_their_bands() -> None:
+    """If keys do not matter, the bias determines the weights: those of a query are mostly in and around its band."""
     attention = compression().mixer
     nn.init.zeros_(attention.get_parameter("to_key.weight"))
     weights = attention.attention(torch.randn(1, POSITIONS, CHANNELS))[0, 0].detach().numpy()
@@ -228,14 +228,14 @@ def test_queries_are_scanned_at_the_middles_of_their_bands() -> None:
     middles = [(start + end) // 2 + k for k, (start, end) in enumerate(EDGES.tolist())]
     assert down.kept.tolist() == middles
     assert sorted(up.kept.tolist() + middles) == list(range(POSITIONS + QUERIES))
-    # A sequence in which each token is its index: tokens in order, queries where they belong.
+    # A sequence in which each token is its index: tokens in order, queries at their places.
     tokens = torch.arange(float(POSITIONS)).repeat(CHANNELS, 1).T[None]
     sequence = torch.cat([tokens, torch.full((1, QUERIES, CHANNELS), -1.0)], dim=1)[:, down.order]
     assert (sequence[0, :, 0] == -1).nonzero()[:, 0].tolist() == middles
     assert sequence[0, :, 0][sequence[0, :, 0] >= 0].tolist() == list(range(POSITIONS))
 
 
-def test_a_band_is_split_from_its_own_positions() -> None:
+def test_band_split_by_hand() -> None:
     layer = wake_(compression(MEMBERS["band_split"]).mixer).double()
     x = torch.randn(3, POSITIONS, CHANNELS, dtype=torch.float64)
     sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
@@ -253,7 +253,7 @@ def test_a_band_is_split_from_its_own_positions() -> None:
         torch.testing.assert_close(layer(x)[:, k], expected, rtol=0, atol=1e-10)
 
 
-def test_bands_are_merged_into_their_own_positions() -> None:
+def test_band_merge_by_hand() -> None:
     layer = wake_(expansion(MEMBERS["band_split"]).mixer).double()
     z = torch.randn(3, QUERIES, CHANNELS, dtype=torch.float64)
     sizes = [(end - start) * CHANNELS for start, end in EDGES.tolist()]
@@ -278,7 +278,7 @@ def test_bands_are_merged_into_their_own_positions() -> None:
     torch.testing.assert_close(layer(z), expected * torch.from_numpy(share)[:, None], rtol=0, atol=1e-6)
 
 
-def test_bands_of_like_width_run_together() -> None:
+def test_bands_of_similar_width_are_grouped() -> None:
     runs = _runs(mel_bands(16, 80, 16000))
     assert [(run[:, 1] - run[:, 0]).tolist() for run in runs] == [
         [3, 3, 4, 5, 6, 6, 6],
@@ -288,7 +288,7 @@ def test_bands_of_like_width_run_together() -> None:
 
 
 @pytest.mark.parametrize("kind", ["band_split", "band_conv"])
-def test_bands_reach_their_own_positions_and_no_others(kind: str) -> None:
+def test_bands_depend_on_their_own_positions_only(kind: str) -> None:
     config = MEMBERS[f"{kind}"]
     inside = torch.from_numpy(membership(EDGES, POSITIONS))
     layer, x = compression(config).mixer, torch.randn(1, POSITIONS, CHANNELS, requires_grad=True)
@@ -317,7 +317,7 @@ def test_the_transposed_convolution_is_the_transpose() -> None:
     down.mix.weight.copy_(torch.eye(CHANNELS))
     up.mix.weight.copy_(torch.eye(CHANNELS))
     up.share.fill_(1.0)
-    # [K, groups, out, in, width] of one becomes [K, groups, in, width, out] of the other.
+    # [num_bands, groups, out, in, width] of one becomes [num_bands, groups, in, width, out] of the other.
     weight = down.conv.weight.reshape(QUERIES, HEADS, CHANNELS // HEADS, CHANNELS // HEADS, -1)
     up.conv.weight.copy_(weight.permute(0, 1, 3, 4, 2).reshape_as(up.get_parameter("conv.weight")))
     x, z = torch.randn(2, POSITIONS, CHANNELS).double(), torch.randn(2, QUERIES, CHANNELS).double()
@@ -334,7 +334,7 @@ def test_heads_must_divide_the_width(kind: Literal["query", "band_conv"]) -> Non
 
 
 @members
-def test_buffers_can_be_written_to_as_a_resumed_run_does(config: BottleneckConfig) -> None:
+def test_buffers_can_be_overwritten_when_a_run_is_resumed(config: BottleneckConfig) -> None:
     for layer in (compression(config), expansion(config)):
         for buffer in layer.buffers():
-            buffer.copy_(buffer.clone())  # which fails where elements share memory
+            buffer.copy_(buffer.clone())  # this fails if elements share memory

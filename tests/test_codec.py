@@ -39,7 +39,7 @@ def config_of(name: str) -> CodecConfig:
 
 @functools.cache
 def built(name: str) -> Codec:
-    """A codec as if trained: no layer is at its start of zero any more, and the codebook of a VQ is initialised."""
+    """A codec like a trained one: no layer has weights of zero, and the codebook of a VQ is initialised."""
     torch.manual_seed(2)
     codec = Codec(config_of(name))
     with torch.no_grad():
@@ -101,13 +101,13 @@ def test_encoder_and_decoder_keep_the_contract(name: str) -> None:
     length, slots = config.frame_length, codec.encoder.slots
     verify_streaming(codec.encoder, 0.1 * torch.randn(2, 6 * length), time_axis=1)
     decoder = codec.decoder
-    if config.excitation.kind == "pulses":  # whose pitch head learns from its own loss, not from the audio
+    if config.excitation.kind == "pulses":  # the pitch head gets no gradient from the audio
         decoder.excitation.pitch_head.requires_grad_(False)
     verify_streaming(decoder, torch.randn(2, 6, *slots), time_axis=1)
 
 
 class Step(nn.Module):
-    """One side of a codec as a module whose forward is its step: what is exported."""
+    """One side of a codec as a module whose forward is its step, for export."""
 
     def __init__(self, side: Encoder | Decoder) -> None:
         super().__init__()
@@ -120,14 +120,14 @@ class Step(nn.Module):
 @tiny
 @pytest.mark.filterwarnings("ignore:The tensor attributes .* were assigned during export")
 def test_steps_are_exported_with_their_state(name: str) -> None:
-    codec = copy.deepcopy(built(name)).double()  # in which no pitch is next to a border of its grid
+    codec = copy.deepcopy(built(name)).double()  # in float64 no pitch is next to a border of its grid
     quantizer = codec.config.quantizer
     latent = (2, 1, quantizer.tokens_per_frame, quantizer.codebook_dim)
     for side, shape in ((codec.encoder, (2, codec.config.frame_length)), (codec.decoder, latent)):
         state = side.init_state(2)
         exported = torch.export.export(Step(side), (torch.randn(shape, dtype=torch.float64), state)).module()
         other = state
-        for _ in range(3):  # from the zero state, and from states that are not
+        for _ in range(3):  # from the zero state and from others
             x = torch.randn(shape, dtype=torch.float64)
             (y, state), (z, other) = side.step(x, state), exported(x, other)
             assert [
@@ -150,7 +150,7 @@ def test_a_row_does_not_depend_on_its_batch(name: str, speech: NDArray[np.float3
 
 
 @codecs
-def test_interleaved_streams_do_not_meet(name: str, speech: NDArray[np.float32]) -> None:
+def test_interleaved_streams_are_independent(name: str, speech: NDArray[np.float32]) -> None:
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
     streams = rows_of(speech, config, frames=9, rows=2).double()
     alone = [codec.encode_step(stream[None], codec.init_state(1)[0])[0] for stream in streams]
@@ -171,18 +171,18 @@ def test_interleaved_streams_do_not_meet(name: str, speech: NDArray[np.float32])
 
 
 @codecs
-def test_training_sees_what_inference_does(name: str, speech: NDArray[np.float32]) -> None:
+def test_the_forward_pass_equals_inference(name: str, speech: NDArray[np.float32]) -> None:
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
     audio = rows_of(speech, config, frames=6).double()
     output, quantized = codec(audio)
     codes, _ = codec.encode_step(audio, codec.init_state(3)[0])
     assert torch.equal(quantized.codes.flatten(1), codes)
     decoded, _ = codec.decode_step(codes, codec.init_state(3)[1])
-    torch.testing.assert_close(decoded, output, rtol=0, atol=1e-6)  # FSQ holds its grid in float32
+    torch.testing.assert_close(decoded, output, rtol=0, atol=1e-6)  # FSQ's grid is float32
 
 
 @pytest.mark.parametrize("name", ["signs", "pulses"])
-def test_one_estimate_gives_draws_that_differ_in_their_excitation_alone(name: str, speech: NDArray[np.float32]) -> None:
+def test_draws_from_one_estimate_differ_only_in_their_excitation(name: str, speech: NDArray[np.float32]) -> None:
     codec = built(name)
     decoder, audio = codec.decoder, rows_of(speech, codec.config)
     encoder_state, decoder_state = codec.init_state(3)
@@ -200,14 +200,14 @@ def test_one_estimate_gives_draws_that_differ_in_their_excitation_alone(name: st
 
 
 @tiny
-def test_a_gain_is_one_of_the_output(name: str, speech: NDArray[np.float32]) -> None:
+def test_amplify_multiplies_the_output(name: str, speech: NDArray[np.float32]) -> None:
     codec = copy.deepcopy(built(name)).double()
     audio = rows_of(speech, codec.config).double()
     before, quantized = codec(audio)
     codec.decoder.amplify_(2.5)
     after, again = codec(audio)
     assert torch.equal(quantized.codes, again.codes)
-    # The floors under the power, of power law and postfilter, are not amplified with it.
+    # The floors of power law and postfilter are not amplified.
     tolerance = 1e-3 if name == "filtered" else 1e-5
     assert float((after - 2.5 * before).abs().max()) < tolerance * float(after.abs().max())
 
@@ -224,18 +224,18 @@ def test_frame_length_and_latency_follow_from_the_layers(name: str) -> None:
 
 @codecs
 def test_measured_latency_is_the_reported_one(name: str, speech: NDArray[np.float32]) -> None:
-    """An impulse on the last sample of frame 4 reaches back as far as anything can."""
+    """An impulse at the last sample of frame 4 affects the earliest output samples that it can."""
     codec, config = copy.deepcopy(built(name)).double(), config_of(name)
     audio = rows_of(speech, config, frames=9, rows=1).double()
     at = 5 * config.frame_length - 1
     other = audio.clone()
     other[0, at] += 1
     differs = codec.decoder(codec.encoder(other)) != codec.decoder(codec.encoder(audio))
-    first = int(differs[0].nonzero()[0]) - config.synthesis_delay  # on the input's clock
+    first = int(differs[0].nonzero()[0]) - config.synthesis_delay  # in samples of the input
     assert at + 1 - first == codec.latency_samples
 
 
-BUDGETS = {  # what the presets promise
+BUDGETS = {  # of the presets
     "spectok-16k-4k": {"parameters": 1.6e6, "macs": 0.25e9, "bitrate": 4000, "token_rate": 400},
     "spectok-16k-800": {"parameters": 3e6, "macs": 0.35e9, "bitrate": 800, "token_rate": 50},
 }
@@ -261,7 +261,7 @@ def test_macs_of_a_query_codec_by_hand() -> None:
         + 16 * (GRU * 8 * (8 + 8) + 8 * 8)  # RNN2d: GRU and 1x1 convolution
         + 2 * 16 * 8 * 8  # keys and values; the queries are constants
         + 2 * 4 * 16 * 8  # scores and mixing
-        + 4 * 8 * 8  # heads to one
+        + 4 * 8 * 8  # output projection
         + 4 * (8 * 32 + 16 * 8)  # SwiGLU
         + 4 * 8 * 12  # queries to the latent
         + (2 * 2 * 32 * 6 + 6 * 12)  # dense path, rank 6
@@ -273,7 +273,7 @@ def test_macs_of_a_query_codec_by_hand() -> None:
         + (GRU * 9 * (12 + 9) + 9 * 12)
         + 12 * 4 * 8  # latent to 4 tokens
         + 2 * 4 * 8 * 8  # keys and values of the 4 tokens
-        + 2 * 16 * 4 * 8  # 16 positions look at 4 tokens
+        + 2 * 16 * 4 * 8  # 16 positions attend to 4 tokens
         + 16 * 8 * 8
         + 16 * (8 * 32 + 16 * 8)
         + 16 * (GRU * 8 * (8 + 8) + 8 * 8)
@@ -289,7 +289,7 @@ def test_macs_of_a_query_codec_by_hand() -> None:
 @pytest.mark.parametrize(
     ("name", "down", "up"),
     [
-        # One row more than the 500 of a second: the answer to silence.
+        # One row more than the 500 of a second, for silence.
         (
             "mamba",
             1.002 * 2 * 20 * (8 * 16 + 4 * 8 + 8 * 17 + 8 + 3 * 64 + 8 * 8),  # two ways over 16 positions and 4 queries
@@ -300,7 +300,7 @@ def test_macs_of_a_query_codec_by_hand() -> None:
         ("band_conv", 4 * 12 * 8 * 4 + 4 * 8 * 8, 4 * 12 * 8 * 4 + 4 * 8 * 8),  # as wide as the widest; 2 groups
     ],
 )
-def test_macs_of_the_family_by_hand(name: str, down: float, up: float) -> None:
+def test_macs_of_the_other_bottlenecks_by_hand(name: str, down: float, up: float) -> None:
     assert mel_bands(4, 16, 16000).tolist() == [[0, 3], [0, 5], [2, 10], [4, 16]]
     attention = 2 * 16 * 8 * 8 + 2 * 4 * 16 * 8 + 4 * 8 * 8 + 4 * (8 * 32 + 16 * 8)
     counts, of_query = built(name).macs_per_second(), built("query").macs_per_second()
@@ -369,7 +369,7 @@ def encoder_stages(encoder: Encoder, audio: Tensor) -> dict[str, Tensor]:
 
 @presets
 @torch.no_grad()
-def test_at_the_start_the_signal_survives_to_the_latent(name: str, speech: NDArray[np.float32]) -> None:
+def test_after_initialisation_the_latent_varies_with_the_signal(name: str, speech: NDArray[np.float32]) -> None:
     config = config_of(name)
     codec = Codec(config)
     audio = torch.from_numpy(speech[: len(speech) // config.frame_length * config.frame_length])[None]
@@ -382,7 +382,7 @@ def test_at_the_start_the_signal_survives_to_the_latent(name: str, speech: NDArr
 
 
 @torch.no_grad()
-def test_at_the_start_many_codes_are_in_use(speech: NDArray[np.float32]) -> None:
+def test_after_initialisation_many_codes_are_used(speech: NDArray[np.float32]) -> None:
     codec = Codec(config_of("spectok-16k-4k"))
     audio = torch.from_numpy(np.concatenate([speech, 0.5 * speech])[: 375 * 320])[None]
     codes, _ = codec.encode_step(audio, codec.init_state(1)[0])
@@ -396,7 +396,7 @@ def test_every_parameter_learns_after_one_step(name: str, speech: NDArray[np.flo
     codec.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(codec.parameters(), lr=1e-3)
     audio = rows_of(speech, codec.config, frames=6)
-    for _ in range(2):  # layers that start at zero let gradients through once they have moved
+    for _ in range(2):  # layers with weights of zero pass gradients on after the first step
         optimizer.zero_grad(set_to_none=True)
         output, quantized = codec(audio)
         estimate, _ = codec.decoder.estimate(quantized.quantized, codec.decoder.init_state(len(audio))[:2])

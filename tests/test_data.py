@@ -41,7 +41,7 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_manifest_decides_the_splits(prepared: Path) -> None:
+def test_the_manifest_defines_the_splits(prepared: Path) -> None:
     train, valid = Corpus(prepared, "train"), Corpus(prepared, "valid")
     assert [row["file"] for row in train.rows] == ["a.wav", "b.wav", "c.wav"]
     assert (train.sample_rate, valid.sample_rate) == (16000, 16000)
@@ -51,7 +51,7 @@ def test_manifest_decides_the_splits(prepared: Path) -> None:
     assert valid.samples.tolist() == [4000]  # resampled from 8 kHz
 
 
-def test_clips_keep_to_their_file(prepared: Path) -> None:
+def test_clips_end_at_the_end_of_their_file(prepared: Path) -> None:
     train = Corpus(prepared, "train")
     assert np.allclose(train.clip(0), 0.1, atol=1 / 32768)
     assert np.allclose(train.clip(1, start=7000, samples=1000), -0.2, atol=1 / 32768)
@@ -60,7 +60,7 @@ def test_clips_keep_to_their_file(prepared: Path) -> None:
     assert not short[100:].any()
 
 
-def test_the_pitch_of_speech_is_tracked_and_of_noise_it_is_not(tmp_path: Path) -> None:
+def test_pitch_is_tracked_in_speech_and_not_in_noise(tmp_path: Path) -> None:
     """A harmonic tone of 150 Hz in its second half, at two sample rates."""
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -80,7 +80,7 @@ def test_the_pitch_of_speech_is_tracked_and_of_noise_it_is_not(tmp_path: Path) -
     assert len(Corpus(tmp_path / "out", "noise").pitch) == 0
 
 
-def test_any_folder_gives_every_fiftieth_file_to_validation(tmp_path: Path) -> None:
+def test_without_a_manifest_every_fiftieth_file_is_for_validation(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus"
     (corpus / "deep").mkdir(parents=True)
     for n in range(52):
@@ -106,17 +106,17 @@ def test_longer_files_are_drawn_more_often(prepared: Path) -> None:
 def test_gain_is_uniform_in_decibels_and_never_clips(prepared: Path) -> None:
     batch = drawn(prepared, DataConfig(gain_db=(-20.0, 40.0), silence_share=0.0, gap_share=0.0), 20)
     assert np.abs(batch).max() <= 1.0 + 1e-6
-    gains = 20 * np.log10(np.abs(batch[:, 0]) / 0.2)[np.isclose(np.sign(batch[:, 0]), -1)]  # file b alone
+    gains = 20 * np.log10(np.abs(batch[:, 0]) / 0.2)[np.isclose(np.sign(batch[:, 0]), -1)]  # of file b only
     assert gains.min() == pytest.approx(-20, abs=0.1)
     assert gains.max() == pytest.approx(20 * np.log10(1 / 0.2), abs=1e-3)
     below = gains[gains < 10]
     assert below.mean() == pytest.approx(-5, abs=0.7)
 
 
-def test_silence_and_gaps_have_their_shares(prepared: Path) -> None:
+def test_the_shares_of_silence_and_gaps(prepared: Path) -> None:
     loud = DataConfig(silence_share=0.1, gap_share=0.2, source_weights={"here": 1.0})
     zeros = (drawn(prepared, loud, 3200) == 0).mean(axis=1)
-    zeros = zeros[zeros != 31 / 32]  # of the file of 100 samples, one in 121
+    zeros = zeros[zeros != 31 / 32]  # not those of the file of 100 samples, one in 121
     assert (zeros == 1).mean() == pytest.approx(0.1, abs=0.02)
     # A gap of a passage of 20 hops is empty when both ends are the same hop: one time in twenty.
     assert ((zeros > 0) & (zeros < 1)).mean() == pytest.approx(0.2 * 19 / 20, abs=0.02)
@@ -147,7 +147,7 @@ def test_a_manifest_may_have_noise(tmp_path: Path) -> None:
     assert found.clip(2)[70] == pytest.approx(-0.5, abs=0.01)
 
 
-def test_a_folder_of_noise_is_no_speech(tmp_path: Path) -> None:
+def test_a_folder_of_noise_is_not_used_as_speech(tmp_path: Path) -> None:
     (tmp_path / "corpus" / "noise").mkdir(parents=True)
     for name in ("1.wav", "2.wav", "noise/3.wav"):
         write_audio(tmp_path / "corpus" / name, ramp(50, 0.1), 16000)
@@ -165,7 +165,9 @@ def test_a_split_that_was_prepared_without_noise_has_none(prepared: Path) -> Non
         Corpus(prepared, "noise")
 
 
-def test_a_corpus_is_pickled_as_its_name(prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_corpus_is_pickled_as_folder_and_split(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(prepared.parent)
     train = Corpus(prepared.name, "train")
     content = pickle.dumps(train)
@@ -177,7 +179,7 @@ def test_a_corpus_is_pickled_as_its_name(prepared: Path, monkeypatch: pytest.Mon
     assert np.array_equal(again.clip(1), train.clip(1))
 
 
-def test_unreadable_files_are_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_files_are_listed_and_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for name in "abc":
@@ -188,7 +190,7 @@ def test_unreadable_files_are_named_and_left_out(tmp_path: Path, capsys: pytest.
     assert f"skipped: {corpus / 'b.wav'}" in capsys.readouterr().err
 
 
-def test_a_torn_folder_is_refused(prepared: Path) -> None:
+def test_an_inconsistent_folder_is_refused(prepared: Path) -> None:
     with open(prepared / "train.i16", "ab") as file:
         file.write(b"12")
     with pytest.raises(InputError, match=r"train\.i16 is not as long as manifest\.csv says it is"):
@@ -220,7 +222,7 @@ def test_impossible_settings_are_refused(key: str, value: Any, sentence: str) ->
         DataConfig(**{key: value})
 
 
-def test_what_is_not_prepared_is_refused(tmp_path: Path, prepared: Path) -> None:
+def test_folders_that_are_not_prepared_are_refused(tmp_path: Path, prepared: Path) -> None:
     with pytest.raises(InputError, match=r"is not a folder made by recipes/prepare\.py"):
         Corpus(tmp_path, "train")
     with pytest.raises(InputError, match="test"):

@@ -1,4 +1,4 @@
-"""The discriminators: sizes, sums that can be done otherwise, and which of them a step asks."""
+"""The discriminators: their sizes, their sums against other computations, and which of them a step uses."""
 
 import dataclasses
 from typing import Any
@@ -25,11 +25,12 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def asked(module: MultiPeriodDiscriminator | MultiBandSTFTDiscriminator) -> tuple[int, ...]:
-    """Which of the discriminators one call asks."""
+def used(module: MultiPeriodDiscriminator | MultiBandSTFTDiscriminator) -> tuple[int, ...]:
+    """The discriminators that one call uses."""
     called: list[int] = []
     hooks = [
-        judge.register_forward_hook(lambda *_, n=n: called.append(n)) for n, judge in enumerate(module.discriminators)
+        discriminator.register_forward_hook(lambda *_, n=n: called.append(n))
+        for n, discriminator in enumerate(module.discriminators)
     ]
     module(torch.randn(1, 600))
     for hook in hooks:
@@ -37,14 +38,14 @@ def asked(module: MultiPeriodDiscriminator | MultiBandSTFTDiscriminator) -> tupl
     return tuple(called)
 
 
-def test_a_period_has_logits_and_maps_of_these_sizes() -> None:
+def test_sizes_of_a_period_discriminator() -> None:
     logits, maps = PeriodDiscriminator(3, (2, 4, 6))(torch.randn(2, 200))
     # 201 samples make 67 frames of 3; two strides of 3 leave 23 and 8, the last layer keeps them.
     assert logits.shape == (2, 3, 8)
     assert [tuple(x.shape) for x in maps] == [(2, 6, 23), (2, 12, 8), (2, 18, 8)]
 
 
-def test_a_window_has_logits_and_maps_of_these_sizes() -> None:
+def test_sizes_of_a_band_discriminator() -> None:
     logits, maps = BandSTFTDiscriminator(512, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0), 2)(torch.randn(2, 2000))
     # 257 bins in bands of 26, 38, 64, 65 and 64; 1 + 2000 // 128 frames.
     halves = [(26, 13, 7, 4), (38, 19, 10, 5), (64, 32, 16, 8), (65, 33, 17, 9), (64, 32, 16, 8)]
@@ -53,7 +54,7 @@ def test_a_window_has_logits_and_maps_of_these_sizes() -> None:
     assert logits.shape == (2, 1, 16, 4 + 5 + 8 + 9 + 8)
 
 
-def test_both_kinds_answer_together() -> None:
+def test_both_kinds_are_concatenated() -> None:
     logits, maps = Discriminators(SMALL)(torch.randn(2, 600))
     assert [tuple(x.shape) for x in logits[:3]] == [(2, 2, 100), (2, 3, 67), (2, 5, 40)]
     assert [x.shape[:3] for x in logits[3:]] == [(2, 1, 5), (2, 1, 10), (2, 1, 38)]  # 1 + 600 // (window / 4) frames
@@ -82,14 +83,14 @@ def test_folding_into_the_batch_is_a_convolution_of_one_column(period: int) -> N
     torch.testing.assert_close(logits, x[:, 0].transpose(1, 2), rtol=0, atol=1e-12)
 
 
-def test_what_a_period_lacks_is_reflected() -> None:
+def test_an_incomplete_period_is_padded_by_reflection() -> None:
     discriminator = PeriodDiscriminator(4, (2, 3)).double()
     audio = torch.randn(1, 10, dtype=torch.float64)
     whole = torch.cat([audio, audio[:, [8, 7]]], dim=1)
     torch.testing.assert_close(discriminator(audio)[0], discriminator(whole)[0], rtol=0, atol=1e-12)
 
 
-def test_each_phase_is_judged_apart() -> None:
+def test_phases_are_processed_independently() -> None:
     discriminator = PeriodDiscriminator(3, (2, 3))
     audio = torch.randn(1, 300)
     other = audio.clone()
@@ -105,7 +106,7 @@ def test_each_bin_is_in_one_band() -> None:
         assert [bin for first, last in bands for bin in range(first, last)] == list(range(window // 2 + 1))
 
 
-def test_clips_are_judged_apart() -> None:
+def test_clips_are_processed_independently() -> None:
     discriminators = Discriminators(SMALL)
     audio = torch.randn(3, 600)
     logits, maps = discriminators(audio)
@@ -117,24 +118,24 @@ def test_clips_are_judged_apart() -> None:
 
 
 @pytest.mark.parametrize("kind", ["period", "band"])
-def test_a_step_asks_as_many_as_it_is_told(kind: str) -> None:
+def test_a_step_uses_a_random_subset_of_the_configured_size(kind: str) -> None:
     discriminators = Discriminators(dataclasses.replace(SMALL, periods_asked=2, windows_asked=1))
     module, size = getattr(discriminators, kind), {"period": 2, "band": 1}[kind]
     draws = []
     for seed in range(12):
         torch.manual_seed(seed)
-        draws.append(asked(module))
+        draws.append(used(module))
         torch.manual_seed(seed)
-        assert asked(module) == draws[-1]
+        assert used(module) == draws[-1]
     assert {len(set(draw)) for draw in draws} == {size}
     assert all(list(draw) == sorted(draw) for draw in draws)
     # Twelve draws of one or two in three leave one out with a chance of 3 (2/3)^12 = 2 %: these seeds do not.
     assert {n for draw in draws for n in draw} == {0, 1, 2}
 
 
-def test_all_are_asked_unless_told_otherwise() -> None:
+def test_all_are_used_by_default() -> None:
     discriminators = Discriminators(SMALL)
-    assert asked(discriminators.period) == asked(discriminators.band) == (0, 1, 2)
+    assert used(discriminators.period) == used(discriminators.band) == (0, 1, 2)
 
 
 def test_the_papers_widths_have_the_papers_parameters() -> None:

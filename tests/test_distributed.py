@@ -1,4 +1,4 @@
-"""Two ranks with half of the batch each learn what one learns from all of it; in float64, where only 1e-16 is lost."""
+"""Two ranks with half of the batch each get the result of one rank with all of it; in float64, to 1e-16 per step."""
 
 import dataclasses
 import json
@@ -45,10 +45,10 @@ KINDS = {  # the pool is full after the first of three steps, and entries that a
 
 
 def train(config: TrainConfig, prepared: Path, path: Path) -> None:
-    """Three steps in float64; saves everything that they changed, and the lengths of the gradients that they report."""
+    """Run three steps in float64; save everything that they changed, and the norms of the gradients."""
     trainer = trainer_of(prepared, config, steps=3)
     trainer.averaged.double()
-    trainer.start_from(trainer.codec.double().state_dict())  # one of its parameters is float32 whatever the default
+    trainer.start_from(trainer.codec.double().state_dict())  # one parameter ignores the default dtype
     batch = trainer._next_batch
     trainer._next_batch = lambda: Batch(*(part.double() for part in batch()))  # type: ignore[method-assign]
     tensors: dict[str, Tensor] = {}
@@ -59,7 +59,7 @@ def train(config: TrainConfig, prepared: Path, path: Path) -> None:
 
 
 def be_a_rank(rank: int, port: int, prepared: Path, folder: Path) -> None:
-    """One of two processes as `torchrun` starts them, with the store of the process that started it."""
+    """One of two processes as started by `torchrun`, with the store of the process that started it."""
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
     os.environ.update(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_RESTART_COUNT="0")
     torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def be_a_rank(rank: int, port: int, prepared: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two ranks, one rank alone, and one rank with half of the batch have learned."""
+    """The results of two ranks, of one rank, and of one rank with half of the batch."""
     folder = tmp_path_factory.mktemp("ranks")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # takes a free port
     ranks = start_processes(be_a_rank, (store.port, prepared, folder), nprocs=2, join=False, start_method="spawn")
@@ -113,7 +113,8 @@ def test_two_ranks_learn_what_one_does(folder: Path, kind: str) -> None:
     parts = {name.split(".")[0] for name in alone}
     assert parts >= {"codec", "average", "optimizer", "balance", "discriminators", "discriminator_optimizer"}
     assert {f"balance.{name}" for name in ("adversarial", "feature", "reconstruction")} <= alone.keys()
-    # Three steps make 1e-13 of 1e-16; 2e-11 where gradients cancel and AdamW divides what is left by its 1e-8.
+    # Rounding errors of 1e-16 grow to 1e-13 in three steps, and to 2e-11 where gradients cancel and AdamW divides by
+    # its epsilon of 1e-8.
     assert {name: apart for name, apart in distances(rank, alone).items() if apart > 1e-9} == {}
 
 
@@ -125,7 +126,7 @@ def test_two_ranks_are_bit_for_bit_the_same(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_half_of_the_batch_teaches_something_else(folder: Path, kind: str) -> None:
+def test_half_of_the_batch_gives_another_result(folder: Path, kind: str) -> None:
     alone, half = learned(folder, f"{kind}-alone"), learned(folder, f"{kind}-half")
     alone, half = ({name: x for name, x in of.items() if "streams." not in name} for of in (alone, half))
     apart = distances(half, alone)
@@ -133,13 +134,13 @@ def test_half_of_the_batch_teaches_something_else(folder: Path, kind: str) -> No
         assert max(distance for name, distance in apart.items() if name.startswith(part)) > 5e-3
 
 
-def test_the_codebook_was_replaced_in_part(folder: Path) -> None:
+def test_part_of_the_codebook_was_replaced(folder: Path) -> None:
     alone = learned(folder, "vq-alone")
     assert bool(alone["codec.quantizer.codebook.initted"])
-    assert float(alone["codec.quantizer.codebook.cluster_size"].min()) < 2.0  # what is replaced counts as used once
+    assert float(alone["codec.quantizer.codebook.cluster_size"].min()) < 2.0  # replaced entries start with a count of 1
 
 
-def test_ranks_agree_and_gather_in_their_order(folder: Path) -> None:
+def test_agree_takes_the_maximum_and_gather_keeps_the_order(folder: Path) -> None:
     for rank in range(2):
         together = learned(folder, f"together-{rank}")
         assert together["agreed"].tolist() == [1.0, 0.0, 5.0]
@@ -147,7 +148,7 @@ def test_ranks_agree_and_gather_in_their_order(folder: Path) -> None:
         assert together["mean"].tolist() == [1.5]
 
 
-def test_a_process_on_its_own_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     assert distributed.start("cpu") == "cpu"
     assert (distributed.rank(), distributed.world()) == (0, 1)
@@ -159,7 +160,7 @@ def test_a_process_on_its_own_is_a_world_of_one(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_torchrun_trains(prepared: Path, tmp_path: Path) -> None:
-    """Two processes make one run."""
+    """Two processes train one run."""
     run = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "recipes/train.py"]
     command += ["recipes/spectok-16k-4k.toml", "--data", str(prepared), "--out", str(run), "--steps=2", "--quiet"]

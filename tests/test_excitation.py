@@ -1,4 +1,4 @@
-"""What the decoder makes up where the codes do not tell phases: pulses and noise, or random signs."""
+"""The excitation, which generates the phases that the codes do not carry: pulses and noise, or random signs."""
 
 import math
 
@@ -32,7 +32,7 @@ def excitation(spectrum: SpectrumConfig = SPECTRUM, above: float = 1500.0) -> Ex
 
 
 def frequency_of(audio: Tensor, near: float) -> float:
-    """The frequency of the partial of `audio` `[T]` next to `near` Hz, from how its phase turns between two halves."""
+    """The frequency of the partial of `audio` `[T]` next to `near` Hz, from its phase difference between two halves."""
     audio = audio.double()
     half = len(audio) // 2
     times = torch.arange(len(audio), dtype=torch.float64)
@@ -43,7 +43,7 @@ def frequency_of(audio: Tensor, near: float) -> float:
 
 
 def excited(layer: Excitation | Signs, estimate: Estimate) -> Tensor:
-    """What a layer makes of an estimate, from the zero state."""
+    """The output of a layer for an estimate, from the zero state."""
     return layer.step(estimate, layer.init_state(len(estimate.spectrum)))[0]
 
 
@@ -68,11 +68,11 @@ class Planes(Streaming):
 @pytest.mark.parametrize("above", [0.0, 1500.0])
 def test_the_excitation_keeps_the_contract(above: float) -> None:
     layer = excitation(SMALL, above)
-    layer.pitch_head = layer.voicing_head = torch.nn.Sequential()  # they belong to the network's part
+    layer.pitch_head = layer.voicing_head = torch.nn.Sequential()  # they are not part of the step
     verify_streaming(Planes(layer), torch.randn(2, 30, 4, 32), output_time_axis=2)
 
 
-def test_the_phase_of_a_stream_is_that_of_the_whole_to_the_bit() -> None:
+def test_streaming_gives_exactly_the_offline_phase() -> None:
     layer = pulse_train()
     pitches = torch.randint(-GRID.size, GRID.size, (2, 997), generator=torch.Generator().manual_seed(3))
     whole, end = layer.step(pitches, layer.init_state(2))
@@ -82,18 +82,18 @@ def test_the_phase_of_a_stream_is_that_of_the_whole_to_the_bit() -> None:
             piece, state = layer.step(chunk, state)
             pieces.append(piece)
         assert all(torch.equal(a, b) for a, b in zip(state, end, strict=True))
-        torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=2e-3)  # of peaks of 16
+        torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=2e-3)  # relative to peaks of 16
     assert end[0].dtype == torch.int64
     assert 0 <= int(end[0].min()) <= int(end[0].max()) < CYCLE
 
 
 @PITCHES
-def test_pulses_have_the_pitch_they_were_given(point: int) -> None:
+def test_pulses_have_the_given_pitch(point: int) -> None:
     audio = pulse_train()(torch.full((1, 200), point))[0, 10 * HOP :]
     given = float(FREQUENCIES[point])
     for harmonic in (1, 5):
         cents = 1200 * math.log2(frequency_of(audio, harmonic * given) / (harmonic * given))
-        assert abs(cents) < 0.01  # of the 2 cents that are allowed, the grid takes 1.7
+        assert abs(cents) < 0.01  # relative to the grid, which is within 1.7 cents
 
 
 def test_the_grid_is_within_two_cents_of_every_pitch_in_its_range() -> None:
@@ -132,7 +132,7 @@ def test_both_sources_have_unit_density(point: int) -> None:
     noise = layer.noise.unflatten(1, (2, -1)).square().sum(1).mean(0)
     assert layer.noise.shape == (NOISE_FRAMES, 2 * SPECTRUM.positions)
     for power, last in ((noise, 160), (harmonic, 144)):
-        for first in range(0, last, 48 if point > 500 else 16):  # of high voices some bands hold a harmonic more
+        for first in range(0, last, 48 if point > 500 else 16):  # at high pitches, some bands contain one more harmonic
             part = power[first : first + (48 if point > 500 else 16)]
             assert abs(10 * math.log10(part.mean())) < (1.5 if power is harmonic and point > 500 else 0.75)
     assert abs(10 * math.log10(noise.mean())) < 0.1
@@ -140,7 +140,7 @@ def test_both_sources_have_unit_density(point: int) -> None:
 
 
 def test_an_hour_does_not_drift() -> None:
-    """The phase after an hour in pieces is what whole numbers say it is, and the pulses are where they belong."""
+    """The phase after an hour in pieces equals that computed with integers, and the pulses are at the right places."""
     layer, point, hops = pulse_train(), 777, 360_000
     increment = int(layer.advances[point]) // (HOP - 1)
     state = (torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), point))
@@ -166,7 +166,7 @@ def test_pulses_are_the_sum_of_their_harmonics() -> None:
     torch.testing.assert_close(audio[0].double(), expected, rtol=0, atol=2e-3)  # its peak is 4.9
 
 
-def test_silence_stays_silent_and_what_is_coded_passes() -> None:
+def test_silence_stays_silent_and_the_coded_phases_are_kept() -> None:
     layer = excitation()
     spectrum = torch.randn(1, 2, 40, SPECTRUM.positions)
     voicing, pitch = torch.zeros(1, 40, CONFIG.voicing_bands), torch.randn(1, 40, CONFIG.pitch_classes + 1)
@@ -186,7 +186,7 @@ def test_voicing_chooses_between_pulses_and_noise(voicing: float, is_voiced: boo
     output, _ = layer.step(Estimate(flat, *controls), layer.init_state(1), torch.full((1, 300), point))
     audio = InverseSTFT(SPECTRUM, SPECTRUM.positions)(output)[0, 10 * HOP :]
     power = torch.fft.rfft(audio[:46400] * torch.hann_window(46400)).abs().square()
-    harmonic = float(FREQUENCIES[point]) * 46400 / RATE  # bins from one to the next
+    harmonic = float(FREQUENCIES[point]) * 46400 / RATE  # bins between harmonics
     places = torch.arange(len(power)) / harmonic
     near = (places - places.round()).abs() < 0.1
     share = float(power[near].sum() / power.sum())
@@ -196,7 +196,7 @@ def test_voicing_chooses_between_pulses_and_noise(voicing: float, is_voiced: boo
 def test_the_pitch_is_the_mean_around_the_likeliest_class() -> None:
     places = torch.arange(72.0)
     near = -(places - 20.3).square() / 2
-    octave = -(places - 42.2).square() / 2 - 0.5  # nearly as likely, and far away
+    octave = -(places - 42.2).square() / 2 - 0.5  # nearly as likely, but far away
     classes = torch.logsumexp(torch.stack([near, octave]), dim=0)
 
     def decoded(classes: Tensor, unvoiced: float = -9.0) -> int:
@@ -211,11 +211,11 @@ def test_the_pitch_is_the_mean_around_the_likeliest_class() -> None:
     assert float(GRID.position(torch.tensor(520.0))) == pytest.approx(71)
 
 
-def test_the_phase_begins_anew_where_voice_begins() -> None:
-    """A stream that began with other pitches has the same phase from the next onset on, and not before."""
+def test_the_phase_is_reset_at_onsets() -> None:
+    """Streams with different earlier pitches have the same phase from the next onset on, and not before."""
     layer = pulse_train()
     pitches = torch.full((2, 12), 700)
-    pitches[:, 4:6] = -1 - 700  # not voiced
+    pitches[:, 4:6] = -1 - 700  # unvoiced
     pitches[1, :3] = 650
     audio, (phase, _) = layer.step(pitches, layer.init_state(2))
     hops = audio.unflatten(1, (12, HOP))
@@ -225,7 +225,7 @@ def test_the_phase_begins_anew_where_voice_begins() -> None:
     assert torch.equal(fresh[0], audio[0, 6 * HOP :])
 
 
-def test_draws_begin_anywhere_in_pulses_and_noise() -> None:
+def test_training_states_are_random_in_pulses_and_noise() -> None:
     layer = excitation()
     torch.manual_seed(5)
     (phase, pitch), stft, place = layer.drawn_state(50)
@@ -248,7 +248,7 @@ def test_random_signs_are_fair_and_differ_along_both_axes() -> None:
         assert abs(float(value.mean())) < 3 * deviation
 
 
-def test_random_signs_begin_anew_after_their_period() -> None:
+def test_random_signs_repeat_after_their_period() -> None:
     layer, ones = Signs(1, 40), torch.ones(2, 2, 300, 40)
     signs = excited(layer, Estimate(ones))
     assert torch.equal(signs[:, :, 128:256], signs[:, :, :128])
@@ -257,8 +257,8 @@ def test_random_signs_begin_anew_after_their_period() -> None:
     assert torch.equal(layer.step(two, (torch.tensor([[0], [127]]),))[0][1, 0], signs[0, 0, [127, 0]])
 
 
-def test_random_signs_take_the_buzz_from_frames_that_repeat() -> None:
-    """What repeats in every hop has all its energy at multiples of the frame rate; with signs drawn, hardly any."""
+def test_random_signs_remove_the_buzz_of_repeated_frames() -> None:
+    """A signal that repeats in every hop has its energy at multiples of the frame rate; random signs remove most."""
     frame = torch.randn(1, 2, 1, 161, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 400, 1)
 
     def share(spectrum: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The loop around the steps: when it ends, what it logs and saves on the way, and what a signal does."""
+"""The training loop: when it ends, what it logs and saves, and how it handles signals."""
 
 import dataclasses
 import itertools
@@ -54,8 +54,8 @@ def on_step(trainer: Trainer, step: int, action: Callable[[], object]) -> None:
     trainer.train_step = train_step  # type: ignore[method-assign]
 
 
-def test_minutes_count_what_steps_took(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that goes on by one second each time it is read, so that every step takes one."""
+def test_minutes_count_the_time_of_steps(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that advances by one second each time it is read, so that every step takes one."""
     config = dataclasses.replace(recipe(), checkpoint_minutes=2 / 60, validate_minutes=3 / 60)
     monkeypatch.setattr(loop, "LOG_STEPS", 5)
 
@@ -80,11 +80,11 @@ def test_minutes_count_what_steps_took(prepared: Path, tmp_path: Path, monkeypat
     again = trainer_of(prepared, config)
     again.resume(tmp_path)
     saved, more = run(again, minutes=0.15)
-    assert (again.step, again.seconds, saved) == (9, 9.0, [8, 9])  # earlier minutes count
+    assert (again.step, again.seconds, saved) == (9, 9.0, [8, 9])  # the time before the resumption counts
     assert more == [*logged, ("train", 9, 9.0), ("valid", 9, 9.0)]
 
 
-def test_what_is_logged_are_running_means(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_means_are_logged(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, reported = trainer_of(prepared, recipe(loss=ADVERSARIAL)), []
     step = trainer.train_step
 
@@ -122,7 +122,7 @@ def test_a_bad_batch_does_not_end_the_run(prepared: Path, tmp_path: Path, step: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_in_hand_and_saves(prepared: Path, tmp_path: Path, number: int) -> None:
+def test_after_a_signal_the_step_is_finished_and_saved(prepared: Path, tmp_path: Path, number: int) -> None:
     before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     trainer = trainer_of(prepared, recipe(VQ, ADVERSARIAL))
     on_step(trainer, 4, lambda: signal.raise_signal(number))
@@ -140,8 +140,8 @@ def test_a_signal_ends_the_step_in_hand_and_saves(prepared: Path, tmp_path: Path
     assert differing(checkpoint(tmp_path)[0], checkpoint(tmp_path / "straight")[0]) == []
 
 
-def test_sigterm_to_a_whole_run_and_going_on(prepared: Path, tmp_path: Path) -> None:
-    """As a scheduler does it: to all processes, those that prepare batches too."""
+def test_a_run_stopped_by_sigterm_can_be_resumed(prepared: Path, tmp_path: Path) -> None:
+    """The signal goes to all processes, as from a scheduler, also to those that prepare batches."""
     run, straight = tmp_path / "run", tmp_path / "straight"
     command = [
         "recipes/spectok-16k-4k.toml",
@@ -152,7 +152,7 @@ def test_sigterm_to_a_whole_run_and_going_on(prepared: Path, tmp_path: Path) -> 
         *OVERRIDES,
         *ADVERSARIAL_OVERRIDES,
     ]
-    # The budget decides the end and nothing else, neither the learning rate nor the pitch; a checkpoint at every step.
+    # The budget affects only the end, not the learning rate or the pitch; a checkpoint is written at every step.
     command += ["--set=optim.final_share=1.0", "--set=checkpoint_minutes=1e-6", "--set=tracked_pitch=[0.0,0.0]"]
     process = subprocess.Popen(
         [sys.executable, "recipes/train.py", *command, f"--out={run}", "--steps=1000000", "--workers=1"],

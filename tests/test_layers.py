@@ -26,7 +26,7 @@ KERNELS = [
     ((2, 5), (1, 1)),
     ((3, 4), (2, 2)),
     ((4, 4), (2, 4)),
-    ((2, 4), (2, 2)),  # a context of 0, strided
+    ((2, 4), (2, 2)),  # strided, without context
     ((3, 4), (3, 4)),
     ((3, 4), (1, 4)),
     ((5, 3), (2, 1)),
@@ -53,7 +53,7 @@ def test_causal_convolution_is_a_convolution_after_zeros(kernel: tuple[int, int]
     torch.testing.assert_close(layer(x), expected.permute(0, 2, 3, 1), rtol=0, atol=1e-5)
 
 
-def test_without_context_there_is_no_state() -> None:
+def test_a_convolution_without_context_has_no_state() -> None:
     assert CausalConv2d(2, 2, (1, 3), 4).init_state(3) == ()
     assert CausalConv2d(2, 2, (2, 2), 4, (2, 2)).init_state(3) == ()
     assert CausalConv2d(2, 3, (4, 3), 4).init_state(3)[0].shape == (3, 3, 4, 2)
@@ -84,7 +84,7 @@ def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(
     [RNN2d(4, 6), RNN2d(4, 6, "silu").as_residual(), FrequencyGRU(4, 6), Serial(FrameNorm(4, 6)), Serial(Snake2d(4))],
     ids=["RNN2d", "residual RNN2d", "FrequencyGRU", "FrameNorm", "Snake2d"],
 )
-def test_layers_that_keep_the_shape_keep_the_contract(layer: Streaming) -> None:
+def test_layers_that_preserve_the_shape_keep_the_contract(layer: Streaming) -> None:
     x = torch.randn(3, 7, 6, 4)
     verify_streaming(layer, x)
     assert layer(x).shape == x.shape
@@ -119,12 +119,12 @@ def test_frequency_up_is_a_transposed_convolution(
         convolution.conv.weight.copy_(taps.permute(3, 4, 1, 0, 2).reshape(3 * st * sq, 4, 2, 1))
         convolution.conv.bias.copy_(transposed.bias.repeat(st * sq))
         x = torch.randn(2, 6, 5, 4, dtype=dtype)
-        complete = transposed(x.permute(0, 3, 1, 2))[:, :, : 6 * st]  # the rest is what frame 6 would complete
+        complete = transposed(x.permute(0, 3, 1, 2))[:, :, : 6 * st]  # the rest would be completed by frame 6
         expected = snake(complete.permute(0, 2, 3, 1))
         torch.testing.assert_close(up(x), expected, rtol=0, atol=tolerance)
 
 
-def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_reaches_its_neighbours() -> None:
+def test_the_smoothing_of_frequency_up_starts_as_the_identity_and_covers_neighbours() -> None:
     up = FrequencyUp(4, 3, (3, 4), 5, (2, 2))
     convolution, rearrange, smooth, snake = up.layers
     x = torch.randn(2, 6, 5, 4)
@@ -148,7 +148,8 @@ def test_frame_norm_gives_every_frame_mean_zero_and_variance_one() -> None:
     scale = torch.tensor([0.1, 1.0, 30.0]).reshape(1, 3, 1, 1)
     y = FrameNorm(8, 16)(scale * torch.randn(2, 3, 16, 8) + 5 * scale)
     torch.testing.assert_close(y.mean(dim=(2, 3)), torch.zeros(2, 3), rtol=0, atol=1e-5)
-    torch.testing.assert_close(y.var(dim=(2, 3), correction=0), torch.ones(2, 3), rtol=0, atol=2e-3)  # 1e-5 of 0.01
+    # The epsilon of 1e-5 is a thousandth of a variance of 0.01.
+    torch.testing.assert_close(y.var(dim=(2, 3), correction=0), torch.ones(2, 3), rtol=0, atol=2e-3)
     assert torch.equal(FrameNorm(8, 16)(torch.zeros(1, 1, 16, 8)), torch.zeros(1, 1, 16, 8))
 
 
@@ -181,7 +182,7 @@ def test_residual_rnn2d_starts_as_the_identity_and_learns() -> None:
     assert float(layer.layer.layers[3].weight.grad.abs().min()) > 0
 
 
-def test_recurrence_is_shared_by_positions_but_its_memory_is_not() -> None:
+def test_positions_share_the_weights_of_the_gru_but_not_its_state() -> None:
     layer, x = FrequencyGRU(4, 6), torch.randn(1, 7, 6, 4)
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     torch.testing.assert_close(layer(x[:, :, order]), layer(x)[:, :, order], rtol=0, atol=1e-6)
@@ -201,7 +202,7 @@ def test_recurrence_is_shared_by_positions_but_its_memory_is_not() -> None:
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_only_the_future_changes_when_the_future_does(layer: Streaming) -> None:
+def test_layers_are_causal(layer: Streaming) -> None:
     x = torch.randn(1, 8, 64, 8)
     future = x.clone()
     future[:, 4:] += 1
@@ -223,7 +224,7 @@ def test_linear_starts_with_its_gain_and_no_bias(gain: float) -> None:
 def test_convolutions_start_with_unit_gain_and_no_bias(kernel: tuple[int, int], stride: tuple[int, int]) -> None:
     layer = CausalConv2d(64, 128, kernel, 64, stride)
     assert torch.equal(layer.conv.get_parameter("bias"), torch.zeros(128))
-    inner = layer(torch.randn(2, 20, 64, 64)).detach()[:, 2:, 1:-1]  # away from the zeros
+    inner = layer(torch.randn(2, 20, 64, 64)).detach()[:, 2:, 1:-1]  # away from the zero padding
     assert float(inner.std()) == pytest.approx(1, rel=0.03)
 
 

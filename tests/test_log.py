@@ -1,4 +1,4 @@
-"""What a run leaves to look at: the same in log.jsonl, in samples/ and for TensorBoard."""
+"""The log of a run: log.jsonl, samples/, and the same for TensorBoard."""
 
 import io
 import json
@@ -33,7 +33,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def result() -> Validation:
-    """Two clips of half a second; of 1,024 codes the first was used nine times, the 512th and the last once each."""
+    """Two clips of half a second; the first of 1,024 codes was used nine times, the 512th and the last once each."""
     codes = np.zeros((25, 4), np.int64)
     clips = [Clip(sine(8000, 16000), np.float32(gain) * sine(8000, 16000, 880), codes) for gain in (0.5, 1.5)]
     histogram = np.zeros(1024, np.int64)
@@ -60,7 +60,7 @@ def test_scalars_are_lines_and_curves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_is_not_finite_is_null(tmp_path: Path, value: float) -> None:
+def test_values_that_are_not_finite_become_null(tmp_path: Path, value: float) -> None:
     log = RunLog(tmp_path, CODEC)
     log.scalars("train", 1, 0.0, {"mel": value, "total": 2.0})
     log.close()
@@ -69,7 +69,7 @@ def test_what_is_not_finite_is_null(tmp_path: Path, value: float) -> None:
     )
 
 
-def test_a_resumed_run_goes_on_in_the_same_files(tmp_path: Path) -> None:
+def test_a_resumed_run_appends_to_the_same_files(tmp_path: Path) -> None:
     for step in (1, 2):
         log = RunLog(tmp_path, CODEC)
         log.scalars("train", step, float(step), {"total": 10.0 * step})
@@ -78,7 +78,7 @@ def test_a_resumed_run_goes_on_in_the_same_files(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in board(tmp_path).Scalars("train/total")] == [(1, 10.0), (2, 20.0)]
 
 
-def test_a_validation_can_be_seen_and_heard(tmp_path: Path, result: Validation) -> None:
+def test_a_validation_writes_spectrograms_and_audio(tmp_path: Path, result: Validation) -> None:
     log = RunLog(tmp_path, CODEC)
     log.validation(7, 3.0, result)
     log.close()
@@ -103,7 +103,7 @@ def test_a_validation_can_be_seen_and_heard(tmp_path: Path, result: Validation) 
             heard, rate = soundfile.read(io.BytesIO(event.encoded_audio_string))
             kept, rate_kept = soundfile.read(tmp_path / "samples" / f"{n}_{kind}.wav")
             assert (event.step, rate, rate_kept) == (7, 16000, 16000)
-            # 16 bits, rounded or cut off; what is too loud is clipped.
+            # 16 bits, rounded or truncated; samples outside [-1, 1] are clipped.
             np.testing.assert_allclose(heard, audio.clip(-1, 1), rtol=0, atol=2 / 32768)
             np.testing.assert_allclose(kept, audio.clip(-1, 1), rtol=0, atol=2 / 32768)
 
@@ -115,6 +115,6 @@ def test_the_histogram_counts_the_codes(tmp_path: Path, result: Validation) -> N
     (event,) = board(tmp_path).Histograms("codes")
     found = event.histogram_value
     assert (found.min, found.max, found.num, found.sum) == (0, 1023, 11, 511 + 1023)
-    # 64 bins of 16 codes; each count stands at the upper edge of its bin.
+    # 64 bins of 16 codes; each count is given with the upper edge of its bin.
     counts = dict(zip(found.bucket_limit, found.bucket, strict=True))
     assert {limit: count for limit, count in counts.items() if count} == {16: 9, 512: 1, 1024: 1}

@@ -1,4 +1,4 @@
-"""The losses: zero for equal signals, hand-computed elsewhere, finite at silence."""
+"""The losses: zero for equal signals, equal to values computed by hand, finite at silence."""
 
 import itertools
 import math
@@ -25,18 +25,18 @@ def noise() -> Tensor:
     return 0.1 * torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
 
 
-def test_equal_signals_cost_nothing(losses: Losses, noise: Tensor) -> None:
+def test_equal_signals_have_losses_of_zero(losses: Losses, noise: Tensor) -> None:
     assert {name: float(value) for name, value in losses(noise, noise).items()} == dict.fromkeys(NAMES, 0.0)
 
 
-def test_silence_instead_of_a_loud_signal_costs_one(losses: Losses, noise: Tensor) -> None:
+def test_silence_instead_of_a_loud_signal_gives_one(losses: Losses, noise: Tensor) -> None:
     values = losses(1e4 * noise, torch.zeros_like(noise))
-    # Far above the floors under energy and magnitude, which take the rest.
+    # The signal is far above the floors of energy and magnitude; the tolerance covers their effect.
     assert float(values["complex"]) == pytest.approx(1.0, abs=5e-3)
     assert float(values["magnitude"]) == pytest.approx(1.0, abs=5e-3)
 
 
-def test_phase_counts_in_the_complex_loss_alone(losses: Losses, noise: Tensor) -> None:
+def test_only_the_complex_loss_depends_on_phase(losses: Losses, noise: Tensor) -> None:
     values = losses(10 * noise, -10 * noise)
     assert float(values["complex"]) == pytest.approx(4.0, abs=2e-2)  # |s - (-s)|² = 4 |s|²
     assert float(values["magnitude"]) == pytest.approx(0.0, abs=1e-6)
@@ -47,33 +47,33 @@ def test_the_complex_loss_may_end_at_a_frequency(noise: Tensor) -> None:
     values = Losses(LossConfig(), 16000, phase_below=2000.0)(10 * noise, -10 * noise)
     assert float(values["complex"]) == pytest.approx(4.0 / 4, abs=5e-2)  # of white noise, a quarter lies below
     high = torch.sin(2 * math.pi * 5000 / 16000 * torch.arange(16000))[None]
-    assert float(Losses(LossConfig(), 16000, phase_below=2000.0)(high, -high)["complex"]) < 5e-3  # 4 if it counted
+    assert float(Losses(LossConfig(), 16000, phase_below=2000.0)(high, -high)["complex"]) < 5e-3  # 4 without the limit
 
 
-def test_a_gain_costs_what_the_formulas_say(losses: Losses, noise: Tensor) -> None:
+def test_losses_of_a_gain_follow_the_formulas(losses: Losses, noise: Tensor) -> None:
     values = losses(10 * noise, 40 * noise)
     # A gain of 4 is a gain of 2 after the square root of the power law: (2 - 1)² of the energy.
     assert float(values["magnitude"]) == pytest.approx(1.0, abs=5e-3)
     assert float(values["complex"]) == pytest.approx(1.0, abs=5e-3)
-    assert float(values["mel"]) == pytest.approx(math.log(4), abs=2e-2)  # the floor takes the rest
+    assert float(values["mel"]) == pytest.approx(math.log(4), abs=2e-2)  # not exact because of the floor
 
 
-def test_every_clip_weighs_the_same_however_loud(losses: Losses, noise: Tensor) -> None:
-    fake = noise.roll(1, dims=1)
-    loud = losses(100 * noise, 100 * fake)
-    louder = losses(400 * noise, 400 * fake)
+def test_clips_count_equally_whatever_their_loudness(losses: Losses, noise: Tensor) -> None:
+    decoded = noise.roll(1, dims=1)
+    loud = losses(100 * noise, 100 * decoded)
+    louder = losses(400 * noise, 400 * decoded)
     for name in ("complex", "magnitude"):
         assert float(loud[name]) == pytest.approx(float(louder[name]), rel=1e-4)
 
 
 def test_gradients_are_finite_at_silence(losses: Losses, noise: Tensor) -> None:
-    for real in (noise, torch.zeros_like(noise)):
-        fake = torch.zeros_like(noise, requires_grad=True)
-        torch.stack(list(losses(real, fake).values())).sum().backward()
-        assert bool(fake.grad.isfinite().all())
+    for original in (noise, torch.zeros_like(noise)):
+        decoded = torch.zeros_like(noise, requires_grad=True)
+        torch.stack(list(losses(original, decoded).values())).sum().backward()
+        assert bool(decoded.grad.isfinite().all())
 
 
-def test_a_gain_costs_its_logarithm_in_the_log_spectra(losses: Losses, noise: Tensor) -> None:
+def test_the_stft_loss_of_a_gain_is_its_logarithm(losses: Losses, noise: Tensor) -> None:
     # At this level no magnitude is near the floor of -70 dB.
     assert float(losses(1e4 * noise, 2e4 * noise)["stft"]) == pytest.approx(math.log(2), abs=1e-4)
     assert float(losses(2e4 * noise, -1e4 * noise)["stft"]) == pytest.approx(math.log(2), abs=1e-4)
@@ -81,16 +81,16 @@ def test_a_gain_costs_its_logarithm_in_the_log_spectra(losses: Losses, noise: Te
 
 
 def test_the_log_spectra_by_hand(losses: Losses, noise: Tensor) -> None:
-    real, fake, terms = noise, noise.flip(1) * torch.linspace(0, 1, 16000), []
+    original, decoded, terms = noise, noise.flip(1) * torch.linspace(0, 1, 16000), []
     for n_fft in (1024, 2048):
         window = torch.hann_window(n_fft)
-        frames = [x.unfold(1, n_fft, n_fft // 4) * window for x in (real, fake)]
+        frames = [x.unfold(1, n_fft, n_fft // 4) * window for x in (original, decoded)]
         logs = [torch.log(torch.fft.rfft(x).abs() * (2 / window.sum()) + 10 ** (-70 / 20)) for x in frames]
         terms.append((logs[0] - logs[1]).abs().mean())
-    assert float(losses(real, fake)["stft"]) == pytest.approx(float(sum(terms)) / 2, rel=1e-5)
+    assert float(losses(original, decoded)["stft"]) == pytest.approx(float(sum(terms)) / 2, rel=1e-5)
 
 
-def test_the_log_spectra_tell_harmonics_from_noise_and_mel_bands_do_not(losses: Losses) -> None:
+def test_the_stft_loss_distinguishes_harmonics_from_noise_and_the_mel_loss_does_not(losses: Losses) -> None:
     """Above 2 kHz: the harmonics of 120 Hz in place of noise with the same power in every band of 240 Hz."""
     times = torch.arange(16000) / 16000
     voices = [
@@ -107,7 +107,7 @@ def test_the_log_spectra_tell_harmonics_from_noise_and_mel_bands_do_not(losses: 
 
 
 def test_the_pitch_loss_by_hand() -> None:
-    """Two voiced hops and one that is not; the targets are Gaussians of one class, and the class of nothing voiced."""
+    """Two voiced hops and one that is not; the targets are Gaussians of one class, and the class "unvoiced"."""
     logits = torch.randn(1, 3, 6)
     position, voiced = torch.tensor([[1.0, 2.5, 3.0]]), torch.tensor([[True, True, False]])
     expected = 0.0
@@ -118,21 +118,21 @@ def test_the_pitch_loss_by_hand() -> None:
     assert float(pitch_loss(logits, position, voiced)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_gain_costs_its_logarithm_in_the_level_of_its_windows(losses: Losses, noise: Tensor) -> None:
+def test_the_level_loss_of_a_gain_is_its_logarithm(losses: Losses, noise: Tensor) -> None:
     assert float(losses(10 * noise, -40 * noise)["level"]) == pytest.approx(math.log(4), abs=1e-5)
-    # The end of the second clip is louder: 14 of its 30 windows of 1,024 samples are in it whole, one by half.
-    fake = 10 * noise
-    fake[1, 8192:] *= 2
-    windows = 10 * noise[1, 7680:8704]  # the one by half
-    both = 0.5 * math.log(float(fake[1, 7680:8704].square().mean() / windows.square().mean()))
+    # The end of the second clip is louder: 14 of its 30 windows of 1,024 samples are inside it, and half of one.
+    decoded = 10 * noise
+    decoded[1, 8192:] *= 2
+    windows = 10 * noise[1, 7680:8704]  # the window that is half inside
+    both = 0.5 * math.log(float(decoded[1, 7680:8704].square().mean() / windows.square().mean()))
     expected = ((16000 - 8192 - 1024) // 512 + 1) * math.log(2) + both
-    assert float(losses(10 * noise, fake)["level"]) == pytest.approx(expected / (2 * 30), abs=1e-5)
+    assert float(losses(10 * noise, decoded)["level"]) == pytest.approx(expected / (2 * 30), abs=1e-5)
     # Silence is as loud as the floor of -70 dB.
     silent = float(losses(torch.full((1, 4096), 0.1), torch.zeros(1, 4096))["level"])
     assert silent == pytest.approx(50 / 20 * math.log(10), abs=1e-4)
 
 
-def test_the_level_counts_from_its_share_of_the_budget_on(noise: Tensor) -> None:
+def test_the_level_loss_starts_at_its_share_of_the_budget(noise: Tensor) -> None:
     late = Losses(LossConfig(level_weight=1.0, level_start=0.5), 16000)
     early, later = late(noise, -2 * noise, 0.49), late(noise, -2 * noise, 0.5)
     assert set(later) - set(early) == {"level"}
@@ -142,29 +142,29 @@ def test_the_level_counts_from_its_share_of_the_budget_on(noise: Tensor) -> None
 
 
 def test_long_windows_have_the_level_of_their_loudest_part(noise: Tensor) -> None:
-    # A click 60 dB above the rest decides the level of the one long window, and of one or two in thirty short ones.
-    real = 0.01 * noise
-    real[:, 8192] = 160.0
-    fake = real.clone()
-    fake[:, 8192] /= 10
-    terms = [float(_level((length,))(real, fake)["level"]) for length in (1024, 16000)]
+    # A click 60 dB above the rest determines the level of the one long window, and of one or two in thirty short ones.
+    original = 0.01 * noise
+    original[:, 8192] = 160.0
+    decoded = original.clone()
+    decoded[:, 8192] /= 10
+    terms = [float(_level((length,))(original, decoded)["level"]) for length in (1024, 16000)]
     assert terms == pytest.approx([2 / 30 * math.log(10), math.log(10)], rel=0.01)
-    assert float(_level((1024, 16000))(real, fake)["level"]) == pytest.approx(sum(terms) / 2, rel=1e-6)
+    assert float(_level((1024, 16000))(original, decoded)["level"]) == pytest.approx(sum(terms) / 2, rel=1e-6)
 
 
 def _level(windows: tuple[int, ...]) -> Losses:
     return Losses(LossConfig(level_weight=1.0, level_windows=windows), 16000)
 
 
-def test_what_a_loss_says_of_a_batch_is_the_mean_of_what_it_says_of_its_clips(losses: Losses, noise: Tensor) -> None:
-    fake = noise.flip(1) * torch.tensor([[0.5], [2.0]])
-    together = losses(noise, fake)
-    alone = [losses(noise[row : row + 1], fake[row : row + 1]) for row in range(2)]
+def test_the_loss_of_a_batch_is_the_mean_of_the_losses_of_its_clips(losses: Losses, noise: Tensor) -> None:
+    decoded = noise.flip(1) * torch.tensor([[0.5], [2.0]])
+    together = losses(noise, decoded)
+    alone = [losses(noise[row : row + 1], decoded[row : row + 1]) for row in range(2)]
     for name in NAMES:
         assert float(together[name]) == pytest.approx(float(alone[0][name] + alone[1][name]) / 2, rel=1e-5)
 
 
-def test_two_draws_cost_half_of_the_energy_distance(losses: Losses, noise: Tensor) -> None:
+def test_two_draws_give_half_of_the_energy_distance(losses: Losses, noise: Tensor) -> None:
     draws = 0.1 * torch.randn(2, 2, 16000, generator=torch.Generator().manual_seed(1))
     together = losses(noise, draws.flatten(0, 1))
     for name in ("complex", "magnitude"):  # over the energy of the original, also between the draws
@@ -178,16 +178,16 @@ def test_two_draws_cost_half_of_the_energy_distance(losses: Losses, noise: Tenso
         LossConfig(draws=3)
 
 
-def test_one_draw_rewards_dullness_and_two_reward_what_varies_as_the_original() -> None:
-    """Noise against other noise: with one draw the best is too quiet; with two it is as loud as the original."""
+def test_one_draw_favours_quiet_output_and_two_draws_the_level_of_the_original() -> None:
+    """Noise against other noise: with one draw the best gain is too low, with two it is that of the original."""
     generator = torch.Generator().manual_seed(0)
-    real, *draws = 0.1 * torch.randn(3, 8, 16000, generator=generator)
+    original, *draws = 0.1 * torch.randn(3, 8, 16000, generator=generator)
     losses = Losses(LossConfig(), 16000)
     gains = torch.arange(0.5, 1.5, 0.05)
 
-    def best(*fakes: Tensor) -> list[float]:
-        """The gains that magnitude and mel like best."""
-        values = [losses(real, gain * torch.cat(fakes)) for gain in gains]
+    def best(*samples: Tensor) -> list[float]:
+        """The gains that minimise the magnitude and mel losses."""
+        values = [losses(original, gain * torch.cat(samples)) for gain in gains]
         return [float(gains[int(torch.stack([v[name] for v in values]).argmin())]) for name in ("magnitude", "mel")]
 
     assert best(draws[0])[0] == pytest.approx(0.85, abs=0.01)
@@ -208,7 +208,7 @@ def test_either_weight_makes_a_run_adversarial() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_weighs_nothing_is_not_computed(noise: Tensor, name: str) -> None:
+def test_losses_of_weight_zero_are_not_computed(noise: Tensor, name: str) -> None:
     rest: dict[str, Any] = {f"{other}_weight": float(other != name) for other in NAMES}
     assert Losses(LossConfig(**rest), 16000)(noise, noise).keys() == set(NAMES) - {name}
 
@@ -239,7 +239,7 @@ def test_features_by_hand() -> None:
     assert float(losses["feature"]) == pytest.approx(3.0, rel=1e-5)
 
 
-def test_what_is_heard_of_the_original_gets_no_gradient_from_the_codec() -> None:
+def test_features_of_the_original_get_no_gradient_from_the_codec_losses() -> None:
     logits = [torch.randn(3, requires_grad=True) for _ in range(2)]
     maps = [torch.randn(3, 4, requires_grad=True) for _ in range(2)]
     losses, error = adversarial_losses(([logits[0]], [[maps[0]]]), ([logits[1]], [[maps[1]]]))
@@ -255,7 +255,7 @@ def corners(dims: int, deviation: float = 1.2) -> Tensor:
     return deviation * torch.tensor(list(itertools.product((-1.0, 1.0), repeat=dims)))[None, :, None]
 
 
-def test_independent_dimensions_of_the_right_deviation_cost_nothing() -> None:
+def test_decorrelation_is_zero_for_independent_dimensions_of_the_right_deviation() -> None:
     assert float(decorrelation(corners(5))) == pytest.approx(0.0, abs=1e-12)
     latent = 1.2 * torch.randn(4, 500, 8, 5)
     # Of 16,000 rows, moments have a variance of 1/16,000, squares of 2/16,000: (20 + 2 * 5) / 25 of that is expected.
@@ -263,19 +263,19 @@ def test_independent_dimensions_of_the_right_deviation_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.1, 2.0])
-def test_another_deviation_costs_what_it_is_off(scale: float) -> None:
+def test_decorrelation_of_another_deviation(scale: float) -> None:
     assert float(decorrelation(scale * corners(4))) == pytest.approx((scale**2 - 1) ** 2 / 4, rel=1e-5)
     assert float(decorrelation(scale * corners(4, 0.7), 0.7)) == pytest.approx((scale**2 - 1) ** 2 / 4, rel=1e-5)
 
 
-def test_dimensions_that_tell_the_same_cost_their_pairs() -> None:
+def test_decorrelation_counts_pairs_of_equal_dimensions() -> None:
     same = corners(1).expand(-1, -1, -1, 5)
     assert float(decorrelation(same)) == pytest.approx(20 / 25, rel=1e-6)
     half = torch.cat([corners(2), corners(2)], dim=-1)  # four dimensions, two of which repeat the others
     assert float(decorrelation(half)) == pytest.approx(4 / 16, rel=1e-6)
 
 
-def test_decorrelation_pushes_the_deviation_where_it_belongs() -> None:
+def test_minimising_decorrelation_reaches_the_deviation() -> None:
     for scale, sign in ((0.8, -1), (1.25, 1)):
         latent = (scale * corners(3)).requires_grad_()
         decorrelation(latent).backward()

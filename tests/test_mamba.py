@@ -44,7 +44,7 @@ def test_mamba_is_its_recurrence() -> None:
             torch.testing.assert_close(output[position], expected, rtol=0, atol=1e-10)
 
 
-def test_one_way_hears_what_came_before_and_two_ways_hear_all() -> None:
+def test_one_way_depends_on_earlier_positions_and_two_ways_on_all() -> None:
     x = sequence(1).requires_grad_()
     heard = torch.autograd.grad(mamba()(x)[0, 4].sum(), x)[0][0].any(1)
     assert heard.tolist() == [True] * 5 + [False] * 4
@@ -53,7 +53,7 @@ def test_one_way_hears_what_came_before_and_two_ways_hear_all() -> None:
 
 
 @torch.no_grad()
-def test_the_way_down_is_the_way_up_of_the_reversed() -> None:
+def test_the_scan_down_is_the_scan_up_of_the_reversed_sequence() -> None:
     layer, x = TwoWayMamba(WIDTH).double(), sequence()
     up_of_reversed = layer.down(x.flip(1)).flip(1)
     torch.testing.assert_close(layer(x), (layer.up(x) + up_of_reversed) / math.sqrt(2), rtol=0, atol=1e-14)

@@ -1,4 +1,4 @@
-"""The contrast that the decoder adds to the spectrum whose phases the codes do not tell."""
+"""The postfilter: the contrast of the spectrum whose phases the codes do not carry."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ FIRST = 30  # of 160 bins of 50 Hz
 LAYER = Postfilter(CONFIG, SPECTRUM, RATE)
 
 
-def test_each_bin_above_is_raised_by_its_distance_from_the_mean_around_it() -> None:
+def test_each_bin_above_is_raised_by_its_ratio_to_the_mean_around_it() -> None:
     spectrum = torch.randn(2, 2, 5, SPECTRUM.positions, generator=torch.Generator().manual_seed(1)) * 0.1
     output = LAYER(spectrum)
     size = spectrum.double().norm(dim=1).numpy()
@@ -39,13 +39,13 @@ def test_each_bin_above_is_raised_by_its_distance_from_the_mean_around_it() -> N
     assert torch.equal(output[..., :FIRST], spectrum[..., :FIRST])
 
 
-def test_what_is_flat_or_silent_stays_as_it_is() -> None:
+def test_flat_and_silent_spectra_do_not_change() -> None:
     flat = torch.full((1, 2, 3, SPECTRUM.positions), 0.3)
     torch.testing.assert_close(LAYER(flat), flat, rtol=1e-3, atol=0)
     assert not LAYER(torch.zeros_like(flat)).any()
 
 
-def test_training_does_without_it_and_the_decoder_has_it() -> None:
+def test_the_decoder_uses_the_postfilter_and_training_does_not() -> None:
     filtered = dataclasses.replace(QUERY, excitation=dataclasses.replace(CONFIG, above=2000.0))
     plain = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0))
     with_it, without = random_codec(filtered), random_codec(plain)

@@ -78,7 +78,7 @@ def test_fsq_takes_the_nearest_value_after_tanh(config: QuantizerConfig) -> None
     assert torch.equal(quantizer.encode(latent), output.codes)
 
 
-def test_fsq_reaches_its_whole_codebook_and_no_more() -> None:
+def test_fsq_uses_its_whole_codebook() -> None:
     latent = 100 * torch.tensor([-1.0, 1.0]).repeat(5)[:10].reshape(1, 1, 2, 5)
     codes = FSQuantizer(SMALL).encode(torch.cat([latent, torch.full((1, 1, 2, 5), 1e6)], dim=1))
     assert int(codes.max()) == 1023 and int(codes.min()) >= 0
@@ -89,10 +89,10 @@ def test_fsq_gradient_is_that_of_tanh() -> None:
     weights = torch.randn_like(latent)
     (FSQuantizer(SMALL).double()(latent).quantized * weights).sum().backward()
     expected = weights * (1 - torch.tanh(latent.detach()) ** 2)
-    torch.testing.assert_close(latent.grad, expected, rtol=1e-7, atol=0)  # the step 2 / 3 is a float32 inside
+    torch.testing.assert_close(latent.grad, expected, rtol=1e-7, atol=0)  # the library's step of 2 / 3 is a float32
 
 
-def test_fsq_has_nothing_to_learn() -> None:
+def test_fsq_has_no_parameters() -> None:
     quantizer = FSQuantizer(SMALL)
     assert list(quantizer.parameters()) == [] and dict(quantizer.state_dict()) == {}
     vectors = quantizer.decode(every_code(SMALL)).clone()
@@ -127,7 +127,7 @@ def test_vq_is_initialised_by_k_means_on_the_pool(ready: VectorQuantizer) -> Non
     for code in range(16):
         mine = pool[nearest == code]
         assert len(mine) > 0
-        # A k-means centre is the mean of its own rows, but for the smoothing of the counts: 16e-5 in 40 at most.
+        # A k-means centre is the mean of its rows, except for the smoothing of the counts: 16e-5 in 40 at most.
         torch.testing.assert_close(entries(ready)[code], mine.mean(0), rtol=2e-5, atol=1e-6)
     assert float(ready.codebook.cluster_size.sum()) == 40
 
@@ -150,7 +150,7 @@ def test_vq_takes_the_lowest_code_of_equal_entries(ready: VectorQuantizer) -> No
     assert ready.encode(ready.decode(torch.tensor([[[9, 4]]]))).tolist() == [[[4, 4]]]
 
 
-def test_vq_changes_in_update_and_nowhere_else(ready: VectorQuantizer) -> None:
+def test_vq_changes_only_in_update(ready: VectorQuantizer) -> None:
     before = {name: tensor.clone() for name, tensor in ready.state_dict().items()}
     pool = ready.pool.clone()
     latent = torch.randn(2, 5, 2, 3)
@@ -200,7 +200,7 @@ def test_vq_expiry_resets_the_entry_and_its_averages_and_the_next_update_keeps_i
     codes = ready.encode(latent)
     assert codes.tolist() == [[[5, 5]]]
     ready.update_(latent, codes)
-    # 0.9 of the entry and 0.1 * 2 of the latents, over 1.1: still there, drawn to what it stands for.
+    # The entry is kept, and moves towards its latents: 0.9 of the entry plus 0.1 * 2 of the latents, over 1.1.
     expected = torch.tensor([(0.9 * 50 + 0.2 * 50.5) / 1.1, 0.0, 0.0])
     torch.testing.assert_close(entries(ready)[5], expected, rtol=1e-4, atol=0)
 
@@ -237,7 +237,7 @@ def test_soft_limit_is_its_formula() -> None:
             torch.testing.assert_close(limited[row, frame], expected, rtol=0, atol=1e-12)
 
 
-def test_soft_limit_bounds_loud_frames_and_leaves_quiet_ones() -> None:
+def test_soft_limit_bounds_loud_frames_and_keeps_quiet_ones() -> None:
     latent = torch.randn(1, 3, 40, dtype=torch.float64) * torch.tensor([1e-4, 1.0, 1e4]).reshape(1, 3, 1)
     limited = SoftLimit(40, 1.5).double()(latent)
     torch.testing.assert_close(limited[:, 0], latent[:, 0], rtol=1e-8, atol=0)

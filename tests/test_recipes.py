@@ -1,4 +1,4 @@
-"""recipes/train.py and recipes/release.py from the command line: what they leave, and what they refuse."""
+"""recipes/train.py and recipes/release.py from the command line: the files they write, and the errors they report."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def train(prepared: Path, out: Path, *arguments: str) -> int:
     return train_recipe.main([RECIPE, *always, *OVERRIDES, *arguments])
 
 
-def test_a_run_leaves_what_it_promises_and_can_be_released(
+def test_a_run_writes_its_files_and_can_be_released(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -98,7 +98,7 @@ def test_a_run_leaves_what_it_promises_and_can_be_released(
         (["--steps=1", "--set=loss.feature_weight=-1"], "feature_weight is -1.0, but must not be negative"),
     ],
 )
-def test_what_cannot_be_run_is_refused_in_one_sentence(
+def test_bad_arguments_are_refused_in_one_sentence(
     prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
 ) -> None:
     assert train(prepared, tmp_path / "run", *arguments) == 2

@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on is bit for bit the one that was not."""
+"""A resumed run is bit for bit equal to one that was not stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ LOSSES = pytest.mark.parametrize("loss", [PLAIN, ADVERSARIAL], ids=["plain", "ad
 
 
 def resumed(prepared: Path, tmp_path: Path, config: TrainConfig, **compute: Any) -> Trainer:
-    """Three steps, and the trainer that goes on from their checkpoint."""
+    """A trainer after three steps, and a trainer that resumes from its checkpoint."""
     first = trainer_of(prepared, config)
     for _ in range(3):
         first.train_step()
     first.save(tmp_path)
-    torch.manual_seed(1234)  # another process would not have this one's generator
+    torch.manual_seed(1234)  # another process has another state of the generator
     second = trainer_of(prepared, config, **compute)
     second.resume(tmp_path)
     assert differing(state(first), state(second)) == []
@@ -33,7 +33,7 @@ def resumed(prepared: Path, tmp_path: Path, config: TrainConfig, **compute: Any)
 
 @LOSSES
 @QUANTIZERS
-def test_six_steps_are_three_and_three_resumed(
+def test_six_steps_equal_three_and_three_resumed(
     prepared: Path, tmp_path: Path, quantizer: QuantizerConfig, loss: LossConfig
 ) -> None:
     config = recipe(quantizer, loss)
@@ -42,8 +42,8 @@ def test_six_steps_are_three_and_three_resumed(
     second = resumed(prepared, tmp_path, config)
     assert [second.train_step() for _ in range(3)] == logs[3:]
     assert differing(state(straight), state(second)) == []
-    # What could have differed was there: the codebook moves once the pool of 64 is full, which is in the first step;
-    # the discriminators come in with the third step, and by the sixth each has been asked.
+    # The run includes everything that could differ: the codebook moves once the pool of 64 is full, in the first step;
+    # the discriminators start in the third step, and by the sixth each has been used.
     assert quantizer is FSQ or straight.codec.quantizer.is_ready
     if loss is ADVERSARIAL:
         periods = {name.split(".")[1] for name in state(straight) if name.startswith("discriminator_optimizer.")}
@@ -61,7 +61,9 @@ def test_workers_change_nothing(prepared: Path, tmp_path: Path) -> None:
     assert differing(state(straight), state(second)) == []
 
 
-def test_a_checkpoint_from_before_the_discriminators_begins_them_at_their_start(prepared: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_discriminators_leaves_them_at_their_initial_values(
+    prepared: Path, tmp_path: Path
+) -> None:
     config = recipe(loss=ADVERSARIAL)
     straight, first = trainer_of(prepared, config), trainer_of(prepared, config)
     logs = [straight.train_step() for _ in range(4)]
@@ -73,7 +75,7 @@ def test_a_checkpoint_from_before_the_discriminators_begins_them_at_their_start(
     assert differing(state(straight), state(second)) == []
 
 
-def test_the_seconds_go_on(prepared: Path, tmp_path: Path) -> None:
+def test_seconds_are_resumed(prepared: Path, tmp_path: Path) -> None:
     first = trainer_of(prepared)
     first.seconds = 0.1 + 0.2
     first.save(tmp_path)
@@ -83,7 +85,7 @@ def test_the_seconds_go_on(prepared: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("quantizer", "kept"), [(FSQ, []), (VQ, ["pool", "pooled"])], ids=["fsq", "vq"])
-def test_a_checkpoint_holds_no_constants_that_a_later_form_of_the_codec_may_lack(
+def test_a_checkpoint_holds_no_constants(
     prepared: Path, tmp_path: Path, quantizer: QuantizerConfig, kept: list[str]
 ) -> None:
     trainer_of(prepared, recipe(quantizer), steps=1).save(tmp_path)

@@ -13,7 +13,7 @@ configs = pytest.mark.parametrize("config", [SpectrumConfig(*shape) for shape in
 
 
 def double_pair(config: SpectrumConfig) -> tuple[STFT, InverseSTFT]:
-    """Both layers in float64, with matrices that were never rounded to float32."""
+    """Both layers in float64, with matrices that are not rounded to float32."""
     stft, inverse = STFT(config).double(), InverseSTFT(config).double()
     stft.matrix, inverse.matrix = (matrix.product() for matrix in matrices(config))
     return stft, inverse
@@ -36,7 +36,7 @@ def test_perfect_reconstruction_after_the_synthesis_delay(config: SpectrumConfig
 
 @configs
 @pytest.mark.parametrize("at", [0, 1, 159, 777])
-def test_impulse_comes_out_at_the_delay(config: SpectrumConfig, at: int) -> None:
+def test_an_impulse_is_delayed_by_the_synthesis_delay(config: SpectrumConfig, at: int) -> None:
     audio = torch.zeros(1, 16 * config.hop_length)
     audio[0, at] = 1
     both = Serial(STFT(config), InverseSTFT(config))
@@ -86,7 +86,7 @@ def test_stft_is_torch_stft_of_the_audio_after_zeros(config: SpectrumConfig) -> 
 
 
 @configs
-def test_bins_that_are_left_out_are_those_from_the_top_and_count_as_zeros(config: SpectrumConfig) -> None:
+def test_omitted_bins_are_the_highest_and_count_as_zeros(config: SpectrumConfig) -> None:
     count = config.n_fft // 2
     audio = torch.randn(2, 12 * config.hop_length)
     whole, fewer = STFT(config)(audio), STFT(config, count)(audio)

@@ -41,7 +41,7 @@ class TailOfTheChunk(Average):
 
 
 class MinusZero(Average):
-    """A context of 0 whose tail `[-0:]` is everything."""
+    """A context of 0, whose tail `[-0:]` is the whole input."""
 
     def init_state(self, batch: int) -> State:
         return (self.zeros(batch, 3, 0, 5),)
@@ -78,7 +78,7 @@ class MixesRows(Average):
 
 
 class Detached(Average):
-    """Right in its outputs, but no gradient passes the border of two chunks."""
+    """Correct outputs, but no gradient passes from one chunk to another."""
 
     def keep(self, past: Tensor, x: Tensor) -> State:
         return (past[:, :, x.shape[2] :].detach(),)
@@ -100,7 +100,7 @@ class Constant(Average):
 
 
 class TwoImplementations(Average):
-    """Causal when it is streamed, not when it is run offline."""
+    """Causal in streaming, but not offline."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) + x.mean(dim=2, keepdim=True)
@@ -182,13 +182,13 @@ def test_timings_in_series_by_hand() -> None:
     down, up = Timing(Fraction(2), receptive_field=3), Timing(Fraction(1, 2), receptive_field=2)
     assert (down.block, down.outputs, up.block, up.outputs) == (2, 1, 1, 2)
     inverse = Timing(Fraction(1, 160), latency=Fraction(1), receptive_field=2)
-    # 3 hops in, the oldest of which reaches 160 samples further back.
+    # 3 hops; the oldest depends on 160 more samples.
     assert transform.then(down) == Timing(Fraction(320), receptive_field=320 + 2 * 160, block=320)
-    # Two frames of the upsampling layer's field are two of the strided layer's, 5 hops.
+    # The upsampling layer depends on two frames of the strided layers, which depend on 5 hops.
     both = down.then(up)
     assert both == Timing(Fraction(1), receptive_field=5, block=2)
     assert both.outputs == 2
-    # Of the two hops that a block gives, the first is added to the one before, which the block before gives.
+    # The first of a block's two hops overlaps the last hop of the block before.
     whole = transform.then(both).then(inverse)
     assert whole == Timing(Fraction(1), Fraction(160), receptive_field=320 + 6 * 160, block=320)
     assert up.then(down) == Timing(Fraction(1), receptive_field=3, block=1)
@@ -229,7 +229,7 @@ def test_stateless_layers_have_the_empty_state() -> None:
     assert Serial().init_state(3) == ()
 
 
-def test_step_must_be_written() -> None:
+def test_step_must_be_defined() -> None:
     with pytest.raises(TypeError, match="Streaming does not define step"):
         Streaming()(frames())
 
@@ -241,7 +241,7 @@ def test_zeros_take_the_dtype_of_parameters_or_buffers() -> None:
     assert layer.zeros(2, 3).dtype == torch.float16
 
 
-def test_interleaved_streams_of_one_layer_do_not_meet() -> None:
+def test_interleaved_streams_of_one_layer_are_independent() -> None:
     layer, a, b = Serial(Average(2), Average(1)), frames(), frames()
     state_a, state_b, outputs_a, outputs_b = layer.init_state(3), layer.init_state(3), [], []
     for chunk_a, chunk_b in zip(a.split(2, 2), b.split(2, 2), strict=True):

@@ -1,4 +1,4 @@
-"""States that go on from step to step in training, and what drives the pulses meanwhile."""
+"""States carried over from step to step in training, and the pitch that the pulses follow."""
 
 import dataclasses
 from pathlib import Path
@@ -20,7 +20,7 @@ PULSES = ExcitationConfig(kind="pulses", above=1000.0)
 
 
 def pulsed(reset_share: float = 0.0, tracked_pitch: tuple[float, float] = (0.15, 0.5), **optim: Any) -> TrainConfig:
-    """A recipe with pulses and two draws, whose weights stay all but the same."""
+    """A recipe with pulses and two draws, whose weights hardly change."""
     loss = LossConfig(draws=2, pitch_weight=0.1, complex_weight=0.3)
     config = recipe(loss=loss, learning_rate=1e-12, **optim)
     codec = dataclasses.replace(config.codec, excitation=PULSES)
@@ -45,7 +45,7 @@ def test_states_after_three_steps_are_those_of_one_long_stream(prepared: Path) -
     assert len(set(place.flatten().tolist())) > 1 and place.shape == (4, 1)  # two draws of two streams
 
 
-def test_the_original_is_as_late_as_the_output(prepared: Path) -> None:
+def test_the_original_is_delayed_like_the_output(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     delay = trainer.config.codec.synthesis_delay
     audio = torch.randn(2, 6400), torch.randn(2, 6400)
@@ -56,7 +56,7 @@ def test_the_original_is_as_late_as_the_output(prepared: Path) -> None:
     assert torch.equal(late, torch.nn.functional.pad(torch.cat(audio, dim=1), (delay, 0))[:, :12800])
 
 
-def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared: Path) -> None:
+def test_a_reset_affects_only_its_streams(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     trainer.train_step()
     streams = trainer.streams
@@ -69,12 +69,12 @@ def test_a_reset_stream_begins_anew_and_the_others_go_on(prepared: Path) -> None
         if int(name) < network:
             assert before[name][rows].any() and not tensor[rows].any()
     (phase, pitch), *_ = streams.synthesis[0]
-    assert not pitch[1::2].any() and len(set(phase[1::2].flatten().tolist())) == 2  # drawn anew, each by itself
+    assert not pitch[1::2].any() and len(set(phase[1::2].flatten().tolist())) == 2  # drawn independently
     assert not streams.tail[1].any() and streams.tail[0].any()
     streams.reset(torch.tensor([False, False]))
 
 
-def test_resets_have_their_share_and_are_a_function_of_the_step(prepared: Path) -> None:
+def test_the_share_of_resets_and_their_dependence_on_the_step(prepared: Path) -> None:
     config = pulsed(reset_share=0.1)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, batch_size=4))
     trainer, other = trainer_of(prepared, config, steps=1), trainer_of(prepared, config, steps=1)
@@ -86,7 +86,7 @@ def test_resets_have_their_share_and_are_a_function_of_the_step(prepared: Path) 
     assert float(torch.stack(drawn).float().mean()) == pytest.approx(0.1, abs=3 * (0.09 / 4000) ** 0.5)
 
 
-def test_ranks_get_their_own_rows_back(prepared: Path) -> None:
+def test_each_rank_restores_its_rows(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed())
     trainer.train_step()
     both = [Streams(trainer.codec, 2, 2) for _ in range(2)]
@@ -101,7 +101,7 @@ def test_ranks_get_their_own_rows_back(prepared: Path) -> None:
             assert torch.equal(tensor, own.tensors()[name])
 
 
-def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared: Path) -> None:
+def test_pulses_follow_the_tracker_at_first_and_the_codec_later(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed(), steps=100)
     excitation = trainer.codec.decoder.excitation
     assert isinstance(excitation, Excitation)
@@ -111,11 +111,11 @@ def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared: Pa
     assert estimate.pitch is not None
     own = grid.decode(estimate.pitch)
     tracked = torch.full((2, 40), 100.0)
-    tracked[:, 20:] = 0  # not voiced
+    tracked[:, 20:] = 0  # unvoiced
     trainer.step = 10
     pitch, losses = trainer._pitch(estimate, tracked)
     assert torch.equal(pitch[:, :20], torch.full((2, 20), int(grid.index(torch.tensor(100.0)))))
-    assert torch.equal(pitch[:, 20:], torch.where(own < 0, own, -1 - own)[:, 20:])  # its own, not voiced
+    assert torch.equal(pitch[:, 20:], torch.where(own < 0, own, -1 - own)[:, 20:])  # the codec's pitch, unvoiced
     assert losses["pitch"] > 0
     led = 0
     trainer.step = 33  # half way from 15 to 50 %
@@ -128,7 +128,7 @@ def test_the_tracker_drives_the_pulses_at_first_and_the_codec_later(prepared: Pa
     assert pitch is not None and torch.equal(pitch, own)
 
 
-def test_pitches_beyond_the_range_are_not_voiced(prepared: Path) -> None:
+def test_pitches_outside_the_range_count_as_unvoiced(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed(), steps=100)
     audio, _ = trainer._next_batch()
     estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)

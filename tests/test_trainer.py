@@ -1,4 +1,4 @@
-"""One step: what it changes and what it says, with and without discriminators."""
+"""The training step: what it changes and returns, with and without discriminators."""
 
 import dataclasses
 import math
@@ -32,11 +32,11 @@ ADVERSARIAL_VALUES |= {f"{name}_norm" for name in ("adversarial", "feature", "re
 
 
 def changes(before: dict[str, Tensor], after: dict[str, Tensor], part: str) -> dict[str, float]:
-    """How far each tensor of a part went at most, by name."""
+    """The largest change in each tensor of a part, by name."""
     return {name: float((after[name] - before[name]).abs().max()) for name in before if name.split(".")[0] == part}
 
 
-def test_it_learns(prepared: Path) -> None:
+def test_losses_fall_in_training(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(learning_rate=3e-3), steps=60)
     totals = [trainer.train_step()["total"] for _ in range(60)]
     assert np.mean(totals[-10:]) < 0.85 * np.mean(totals[:10])
@@ -56,7 +56,7 @@ def test_the_learning_rates_warm_up_and_fall_as_a_cosine(prepared: Path) -> None
     assert rates == pytest.approx([a * b for a, b in zip(cosine, warmup, strict=True)], abs=1e-12)
 
 
-def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path: Path) -> None:
+def test_initial_weights_may_have_longer_convolutions(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", dataclasses.replace(QUERY, name="tiny"))
     shorter = dataclasses.replace(QUERY.tower, input_kernel=(1, 3), kernel=(2, 4))
     codec = Codec(dataclasses.replace(model.config, tower=shorter))
@@ -64,13 +64,13 @@ def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path: Path) 
     codec.load_state_dict(after)
     changed = {name for name, tensor in after.items() if tensor.shape != before[name].shape}
     assert changed == {
-        "encoder.tower.layers.0.conv.weight",  # of 3 taps, 1 is left
-        "encoder.tower.layers.1.layers.0.conv.weight",  # of 3, 2
-        "decoder.tower.layers.1.layers.0.conv.weight",  # of 2, 1
-        "decoder.tower.layers.2.conv.weight",  # of 3, 1
+        "encoder.tower.layers.0.conv.weight",  # 1 tap of 3 is kept
+        "encoder.tower.layers.1.layers.0.conv.weight",  # 2 of 3
+        "decoder.tower.layers.1.layers.0.conv.weight",  # 1 of 2
+        "decoder.tower.layers.2.conv.weight",  # 1 of 3
     }
     for name in after:
-        if name in changed:  # what does not change along time gives the same
+        if name in changed:  # input that is constant in time gives the same output
             torch.testing.assert_close(after[name].sum(2), before[name].sum(2), rtol=0, atol=1e-6)
             taps = after[name].shape[2]
             assert torch.equal(after[name][:, :, 1:], before[name][:, :, -taps + 1 or before[name].shape[2] :])
@@ -95,7 +95,7 @@ def test_a_start_may_have_convolutions_that_reach_less_far_back(tmp_path: Path) 
         initial_weights(model, Codec(dataclasses.replace(model.config, tower=longer)))
 
 
-def test_a_start_may_bring_its_discriminators_along(prepared: Path) -> None:
+def test_discriminators_can_be_initialised_too(prepared: Path) -> None:
     earlier = trainer_of(prepared, recipe(loss=FROM_THE_START))
     earlier.train_step()
     known = {name: tensor + 1 for name, tensor in earlier.discriminators.state_dict().items()}
@@ -121,7 +121,7 @@ def test_the_average_follows_the_weights(prepared: Path) -> None:
     average = trainer.average[name].clone()
     for step in (1, 2, 3):
         trainer.train_step()
-        decay = min(0.5, (1 + step) / (10 + step))  # short at first, so that the random start is forgotten
+        decay = min(0.5, (1 + step) / (10 + step))  # small at first, so that the random initial weights lose influence
         average = decay * average + (1 - decay) * trainer.codec.state_dict()[name]
         assert torch.allclose(trainer.average[name], average, atol=1e-6)
 
@@ -147,16 +147,16 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared: Path, balanc
     values = trainer.train_step()
 
     audio, _ = other._next_batch()
-    fake, quantized = other.codec(audio)
-    real = other.streams.delayed(audio)
-    losses = other.losses(real, fake)
+    decoded, quantized = other.codec(audio)
+    original = other.streams.delayed(audio)
+    losses = other.losses(original, decoded)
     reconstruction = sum(loss.weights[name] * value for name, value in losses.items())
-    judged, error = other._adversarial_losses(real, fake)
-    length = torch.autograd.grad(reconstruction, fake, retain_graph=True)[0].norm()
-    for name, value in judged.items():
-        own = torch.autograd.grad(value, fake, retain_graph=True)[0].norm()
+    adversarial, error = other._adversarial_losses(original, decoded)
+    norm = torch.autograd.grad(reconstruction, decoded, retain_graph=True)[0].norm()
+    for name, value in adversarial.items():
+        own = torch.autograd.grad(value, decoded, retain_graph=True)[0].norm()
         assert values[f"{name}_norm"] == pytest.approx(float(own), rel=1e-5)
-        reconstruction = reconstruction + loss.weights[name] * value * (length / own if balance else 1)
+        reconstruction = reconstruction + loss.weights[name] * value * (norm / own if balance else 1)
     whole = reconstruction + 0.25 * quantized.commitment_loss + 0.1 * decorrelation(quantized.latent)
     expected = torch.autograd.grad(whole, list(other.codec.parameters()), retain_graph=True, allow_unused=True)
     for parameter, gradient in zip(trainer.codec.parameters(), expected, strict=True):
@@ -172,7 +172,7 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared: Path, balanc
         assert float((parameter.grad - gradient).abs().max()) <= 1e-4 * float(gradient.abs().max()) + 1e-7
 
 
-def test_what_a_step_says(prepared: Path) -> None:
+def test_the_values_that_a_step_returns(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     values = trainer.train_step()
     names = {"complex", "magnitude", "mel", "stft", "level"}
@@ -181,10 +181,11 @@ def test_what_a_step_says(prepared: Path) -> None:
     assert values.keys() == names | norms | ADVERSARIAL_VALUES | inner | {"total", "learning_rate", "skipped"}
     weights = FROM_THE_START.weights
     total = sum(weights[name] * values[name] for name in names | inner)
-    assert values["total"] == pytest.approx(total, rel=1e-5)  # what the discriminators say has no scale
+    # The losses from the discriminators have no fixed scale and are not part of the total.
+    assert values["total"] == pytest.approx(total, rel=1e-5)
 
 
-def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared: Path) -> None:
+def test_a_step_with_two_draws_uses_half_of_the_energy_distance(prepared: Path) -> None:
     loss = dataclasses.replace(FROM_THE_START, draws=2)
     config = recipe(loss=loss)
     signs = ExcitationConfig(kind="signs", above=2000.0)
@@ -194,23 +195,23 @@ def test_a_step_with_two_draws_weighs_half_of_the_energy_distance(prepared: Path
 
     audio, _ = other._next_batch()
     estimate, _, _ = other.codec.estimate(audio, other.streams.network)
-    fake, _ = other.streams.synthesize(estimate, None)
-    assert len(fake) == 2 * len(audio)
-    expected = Losses(loss, 16000, phase_below=2000.0)(other.streams.delayed(audio), fake.detach())
+    decoded, _ = other.streams.synthesize(estimate, None)
+    assert len(decoded) == 2 * len(audio)
+    expected = Losses(loss, 16000, phase_below=2000.0)(other.streams.delayed(audio), decoded.detach())
     assert values.keys() >= expected.keys() | ADVERSARIAL_VALUES
     for name, value in expected.items():
         assert values[name] == pytest.approx(float(value), rel=1e-4), name
 
 
 @pytest.mark.parametrize("name", ["adversarial", "feature"])
-def test_a_judgement_that_weighs_nothing_is_left_out(prepared: Path, name: str) -> None:
+def test_adversarial_losses_of_weight_zero_are_left_out(prepared: Path, name: str) -> None:
     without: dict[str, Any] = {f"{name}_weight": 0.0}
     loss = dataclasses.replace(FROM_THE_START, **without)
     values = trainer_of(prepared, recipe(loss=loss)).train_step()
     assert values.keys() & ADVERSARIAL_VALUES == ADVERSARIAL_VALUES - {name, f"{name}_norm"}
 
 
-def test_discriminators_come_in_when_they_are_told(prepared: Path) -> None:
+def test_discriminators_start_at_their_share_of_the_budget(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=dataclasses.replace(ADVERSARIAL, adversarial_start=0.5)), steps=4)
     before = state(trainer)
     for _ in range(2):
@@ -224,7 +225,7 @@ def test_discriminators_come_in_when_they_are_told(prepared: Path) -> None:
         before = after
 
 
-def test_only_those_who_were_asked_learn(prepared: Path) -> None:
+def test_only_the_discriminators_in_use_learn(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     before = state(trainer)
     trainer.train_step()
@@ -236,7 +237,7 @@ def test_only_those_who_were_asked_learn(prepared: Path) -> None:
     assert min(periods) == 0.0 and max(periods) > 1e-5
 
 
-def test_their_share_of_the_learning_rate(prepared: Path) -> None:
+def test_discriminators_learn_at_their_share_of_the_learning_rate(prepared: Path) -> None:
     steps = {}
     for share in (1.0, 0.25, 0.0):
         optim: dict[str, Any] = {"discriminator_share": share, "warmup_steps": 1, "weight_decay": 0.0}
@@ -248,26 +249,26 @@ def test_their_share_of_the_learning_rate(prepared: Path) -> None:
     assert max(whole.values()) == pytest.approx(1e-3, rel=1e-3)  # the first step of AdamW is the learning rate
     assert quarter == pytest.approx({name: value / 4 for name, value in whole.items()}, abs=3e-7)
     assert set(none.values()) == {0.0}
-    # The codec is judged by them as they were before the step.
+    # The codec's losses come from the discriminators before their update.
     codecs = [{name: x for name, x in after.items() if name.startswith("codec.")} for _, after in steps.values()]
     assert [differing(codecs[0], codec) for codec in codecs[1:]] == [[], []]
 
 
-def test_discriminators_hear_every_clip_at_one_level(prepared: Path) -> None:
+def test_clips_are_normalised_for_the_discriminators(prepared: Path) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     heard = []
     trainer.discriminators.register_forward_pre_hook(lambda _, arguments: heard.append(arguments[0]))
     noise = torch.randn(2, 4640)
     noise = noise / noise.square().mean(dim=1, keepdim=True).sqrt()
-    real = torch.tensor([[0.5], [0.01]]) * noise
-    trainer._adversarial_losses(real, 3 * real)
-    # 1 / (rms + 0.001): nearly one level, and silence stays silence.
+    original = torch.tensor([[0.5], [0.01]]) * noise
+    trainer._adversarial_losses(original, 3 * original)
+    # The gain is 1 / (rms + 0.001): levels become nearly equal, and silence stays silence.
     levels = torch.tensor([0.5 / 0.501, 0.01 / 0.011])
     torch.testing.assert_close(heard[0][:2].square().mean(dim=1).sqrt(), levels, rtol=1e-5, atol=0)
     torch.testing.assert_close(heard[0][2:], 3 * heard[0][:2], rtol=1e-5, atol=1e-7)  # the output's level counts
 
 
-def test_silence_can_be_judged(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discriminators_accept_silence(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
     silence = Batch(torch.zeros(2, trainer.crop_samples), torch.zeros(2, 40))
     monkeypatch.setattr(trainer, "_next_batch", lambda: silence)
@@ -287,7 +288,8 @@ def test_a_bad_batch_is_skipped(prepared: Path, monkeypatch: pytest.MonkeyPatch,
         assert trainer.train_step()["skipped"] == 1.0
     assert trainer.step == 4
     moved = differing(before, state(trainer))
-    assert [name for name in moved if not name.startswith("average.")] == []  # the average goes on to the weights
+    # Only the averaged weights still move, towards the weights.
+    assert [name for name in moved if not name.startswith("average.")] == []
     values = trainer.train_step()
     assert [name for name, value in values.items() if not math.isfinite(value)] == []
 
@@ -306,7 +308,7 @@ def test_every_recipe_takes_a_step(prepared: Path, name: str) -> None:
     assert 0.2 * first < moved < 2 * first
 
 
-def test_what_cannot_be_trained_is_refused(prepared: Path) -> None:
+def test_impossible_runs_are_refused(prepared: Path) -> None:
     corpus = Corpus(prepared, "train")
     for minutes, steps in ((-1.0, None), (None, -1), (None, None)):
         with pytest.raises(InputError, match="the budget must be a positive number"):
@@ -319,20 +321,21 @@ def test_what_cannot_be_trained_is_refused(prepared: Path) -> None:
     wide = recipe(loss=ADVERSARIAL, discriminator=dataclasses.replace(DISCRIMINATOR, windows=(8192,)))
     with pytest.raises(InputError, match="have 6400 samples, but the losses' longest window has 8192"):
         Trainer(wide, corpus, Budget(steps=1))
-    Trainer(dataclasses.replace(wide, loss=recipe().loss), corpus, Budget(steps=1))  # nobody looks through it
+    # Without adversarial losses, the discriminators' windows do not matter.
+    Trainer(dataclasses.replace(wide, loss=recipe().loss), corpus, Budget(steps=1))
     corpus.sample_rate = 24000
     with pytest.raises(InputError, match="prepared at 24000 Hz, but the codec runs at 16000"):
         Trainer(recipe(), corpus, Budget(steps=1))
 
 
-def test_who_is_asked_is_a_function_of_seed_and_step(prepared: Path) -> None:
+def test_the_discriminators_in_use_depend_on_seed_and_step_only(prepared: Path) -> None:
     config = recipe(loss=FROM_THE_START)
     draws: dict[int, list[int]] = {}
     for first in (0, 3):
         trainer = trainer_of(prepared, config, steps=100)
         trainer.step, draws[first] = first, []
-        for n, judge in enumerate(trainer.discriminators.period.discriminators):
-            judge.register_forward_hook(lambda *_, n=n, drawn=draws[first]: drawn.append(n))
+        for n, discriminator in enumerate(trainer.discriminators.period.discriminators):
+            discriminator.register_forward_hook(lambda *_, n=n, drawn=draws[first]: drawn.append(n))
         for _ in range(8 - first):
             trainer.train_step()
     assert draws[0][3:] == draws[3]
