@@ -17,7 +17,7 @@ from spectok.files import why, write_text
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
-FILES = ("model.safetensors", "encoder.onnx", "decoder.onnx")  # that the index names
+FILES = ("config.json", "model.safetensors", "encoder.onnx", "decoder.onnx")  # that the index names
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     """Find a released model by name, or any model by its folder.
 
     Raises:
-        InputError: there is no such model, a file is missing, or the weights are not the ones the index names.
+        InputError: there is no such model, a file is missing, or configuration or weights are not those the index names.
     """
     index = read_index(root())
     released = str(name_or_folder) in index
@@ -85,6 +85,7 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
         )
     config = CodecConfig.load(folder / "config.json")
     model = Model(config, folder, "", index[str(name_or_folder)] if released else {})
+    model.read("config.json")  # compares it with the index
     weights = model.read("model.safetensors")
     return replace(model, sha256=model.index.get("model.safetensors") or hashlib.sha256(weights).hexdigest())
 

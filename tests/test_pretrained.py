@@ -240,7 +240,8 @@ def test_a_changed_byte_in_a_copy_of_the_release_is_detected(
 ) -> None:
     shutil.copytree(pretrained.root(), tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
-    flip(tmp_path / "pretrained" / pretrained.DEFAULT / file, -1)
+    path = tmp_path / "pretrained" / pretrained.DEFAULT / file
+    flip(path, path.read_bytes().index(b"16k") if file == "config.json" else -1)  # which leaves the JSON valid
     with refuses(rf"^the file .*{file} is damaged: its SHA-256 is not the one that index\.toml names$"):
         tokenizer = Tokenizer.from_pretrained()
         tokenizer.decode(tokenizer.encode(np.zeros(1000, np.float32)))
