@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spectok.config import CodecConfig
 from spectok.errors import InputError
+from spectok.graphs import WEIGHTS, read_graph
 from spectok.pretrained import Model, find
 from spectok.schema import require
 
@@ -75,13 +76,17 @@ def load_engine(model: Model, name: str | None = None, device: str = "cpu", thre
 class OnnxEngine:
     """The graphs that `spectok export` made, in ONNX Runtime on the CPU.
 
-    A state is a dictionary of arrays by the names of the graph's inputs; an empty one stands for zeros. Each graph is
-    loaded when it is first needed, once however many threads need it: whoever only encodes does not wait for the
-    decoder. A copy, or what comes out of a pickle, loads its own.
+    A graph refers to the weights in `model.safetensors`; one that refers to any other file is refused. A state is a
+    dictionary of arrays by the names of the graph's inputs; an empty one stands for zeros. Each graph is loaded when it
+    is first needed, once however many threads need it: whoever only encodes does not wait for the decoder. A copy, or
+    what comes out of a pickle, loads its own.
 
     Args:
         model: a model with graphs.
         threads: of the processor.
+
+    Raises:
+        InputError: there are no graphs, or the weights are damaged; the first step says what is wrong with a graph.
     """
 
     def __init__(self, model: Model, threads: int = 1) -> None:
@@ -89,6 +94,7 @@ class OnnxEngine:
         self._graphs: dict[str, _Graph] = {}
         self._loading = threading.Lock()
         require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
+        self._weights = model.read(WEIGHTS)  # both graphs refer to these bytes
 
     @property
     def config(self) -> CodecConfig:
@@ -142,17 +148,21 @@ class OnnxEngine:
         # The export has optimised the graph; what is left is to turn the weights into float32, once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
+        content = self._model.read(file)
         try:
-            session = onnxruntime.InferenceSession(self._model.read(file), options, providers=["CPUExecutionProvider"])
+            facts, external = read_graph(content)
+            require(
+                facts.get("weights") == self._model.sha256,
+                f"{path} was made from other weights than {WEIGHTS} beside it; spectok export makes it anew",
+            )
+            arrays = [tensor.view(self._weights) for tensor in external]
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+            options.add_external_initializers([tensor.name for tensor in external], values)
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except InputError:
             raise
         except Exception as error:  # ONNX Runtime has many, without a common base
             raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-        facts = session.get_modelmeta().custom_metadata_map
-        require(
-            facts.get("weights") == self._model.sha256,
-            f"{path} was made from other weights than model.safetensors beside it; spectok export makes it anew",
-        )
         first, *states = session.get_inputs()
         outputs = [item.name for item in session.get_outputs()]
         kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}

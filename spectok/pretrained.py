@@ -1,8 +1,8 @@
 """From a name or a folder to a configuration and weights.
 
-A model is a folder with `config.json`, the weights `model.safetensors`, and the same weights in the graphs of
-`encoder.onnx` and `decoder.onnx`, where `spectok export` has made them. Released ones are inside the package, listed in
-`index.toml` with the SHA-256 of these files; nothing is ever downloaded and nothing is unpickled.
+A model is a folder with `config.json`, the weights `model.safetensors` and, where `spectok export` has made them, the
+graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. Released models are inside
+the package, listed in `index.toml` with the SHA-256 of these files; nothing is ever downloaded or unpickled.
 """
 
 import hashlib
@@ -13,11 +13,13 @@ from pathlib import Path
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.files import why, write_text
+from spectok.graphs import WEIGHTS
+from spectok.schema import require
 
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
-FILES = ("config.json", "model.safetensors", "encoder.onnx", "decoder.onnx")  # that the index names
+FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # that the index names
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class Model:
 
     config: CodecConfig
     folder: Path
-    sha256: str  # of model.safetensors, 64 hexadecimal digits: which weights these are
+    sha256: str  # of model.safetensors, 64 hexadecimal digits: which weights these are; empty while it is not known
     index: dict[str, str] = field(default_factory=dict)  # SHA-256 of each file; empty if the model is not released
 
     @property
     def weights(self) -> Path:
         """Where the weights are."""
-        return self.folder / "model.safetensors"
+        return self.folder / WEIGHTS
 
     @property
     def weight_hash(self) -> str:
@@ -48,15 +50,19 @@ class Model:
         """The content of one of `FILES`.
 
         Raises:
-            InputError: it cannot be read, or it is not the one that the index names.
+            InputError: it cannot be read, it is not the one that the index names, or the weights have changed.
         """
         path = self.folder / file
         try:
             content = path.read_bytes()
         except OSError as error:
             raise InputError(f"cannot read {path}: {why(error)}") from error
-        if self.index and hashlib.sha256(content).hexdigest() != self.index.get(file):
-            raise InputError(f"the file {path} is damaged: its SHA-256 is not the one that index.toml names")
+        if self.index:
+            is_named = hashlib.sha256(content).hexdigest() == self.index.get(file)
+            require(is_named, f"the file {path} is damaged: its SHA-256 is not the one that index.toml names")
+        elif path == self.weights and self.sha256:
+            is_same = hashlib.sha256(content).hexdigest() == self.sha256
+            require(is_same, f"the file {path} has changed since the model was found")
         return content
 
 
@@ -74,7 +80,8 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     """Find a released model by name, or any model by its folder.
 
     Raises:
-        InputError: there is no such model, a file is missing, or configuration or weights are not those the index names.
+        InputError: there is no such model, a file is missing, or the configuration is not the one the index names; the
+            weights are compared with it when an engine reads them.
     """
     index = read_index(root())
     released = str(name_or_folder) in index
@@ -86,8 +93,7 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     config = CodecConfig.load(folder / "config.json")
     model = Model(config, folder, "", index[str(name_or_folder)] if released else {})
     model.read("config.json")  # compares it with the index
-    weights = model.read("model.safetensors")
-    return replace(model, sha256=model.index.get("model.safetensors") or hashlib.sha256(weights).hexdigest())
+    return replace(model, sha256=model.index.get(WEIGHTS) or hashlib.sha256(model.read(WEIGHTS)).hexdigest())
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:

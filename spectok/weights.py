@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from spectok.errors import InputError
+from spectok.graphs import WEIGHTS
 from spectok.pretrained import Model
 
 
@@ -46,13 +47,26 @@ def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
+def read_weights(model: Model) -> dict[str, Tensor]:
+    """A model's weights by name, from bytes that `Model.read` has compared with their SHA-256.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    content = model.read(WEIGHTS)
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise InputError(f"cannot read {model.weights}: {error}") from error
+
+
 def load_weights(module: nn.Module, model: Model) -> None:
     """Load a model's weights into a codec of the same configuration.
 
     Raises:
         InputError: the file is damaged, or its tensors do not fit the codec.
     """
-    tensors, _ = load_tensors(model.weights)
+    tensors = read_weights(model)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from spectok.cli.main import main
 from spectok.config import CodecConfig, ExcitationConfig
 from spectok.engine import OnnxEngine, TorchEngine, load_codec
 from spectok.export.agreement import CUTS, Agreement, Reference, audio_difference, export_verified
+from spectok.graphs import read_graph
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
+from spectok.weights import halved, load_tensors, save_tensors
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 
@@ -205,7 +208,8 @@ def test_export_on_the_command_line(
     write_model(tmp_path / "tiny", QUERY)
     Path("out").mkdir()
     assert main(["export", "tiny", str(SPEECH), "--out", "out"]) == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["decoder.onnx", "encoder.onnx"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["decoder.onnx", "encoder.onnx", "model.safetensors"]
+    assert Path("out/model.safetensors").read_bytes() == Path("tiny/model.safetensors").read_bytes()
     assert main(["export", "tiny", str(SPEECH), "--out", "out"]) == 2
     assert main(["export", "tiny", str(SPEECH), "--out", "nowhere"]) == 2
     assert main(["export", "tiny", "no.wav"]) == 2
@@ -220,9 +224,124 @@ def test_export_on_the_command_line(
 
 
 def test_graphs_of_other_weights_are_refused(copied: Model) -> None:
-    other = Model(copied.config, copied.folder, "0" * 64)
-    with pytest.raises(InputError, match=r"encoder\.onnx was made from other weights than model\.safetensors beside "):
-        OnnxEngine(other).facts("encoder")
+    weights = copied.weights.read_bytes()
+    for content in (weights[:-4] + b"\0\0\0\0", weights[:100], b""):
+        copied.weights.write_bytes(content)
+        engine = OnnxEngine(pretrained.find(copied.folder))
+        with pytest.raises(
+            InputError, match=r"^[^\n]*encoder\.onnx was made from other weights than model\.safetensors "
+        ):
+            engine.facts("encoder")
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+def test_the_graphs_hold_no_matrix_of_the_weights_and_refer_to_them(
+    half: bool, clip: NDArray[np.float32], tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "tiny", QUERY)
+    if half:
+        tensors, _ = load_tensors(model.weights)
+        save_tensors(model.weights, halved(tensors), {})
+        model = pretrained.find(model.folder)
+    export_verified(model, clip, model.folder)
+    tensors, referred = load_tensors(model.weights)[0], set()
+    for side in ("encoder", "decoder"):
+        graph = onnx.load(model.folder / f"{side}.onnx", load_external_data=False).graph
+        for tensor in (item for item in graph.initializer if item.data_location == onnx.TensorProto.EXTERNAL):
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            assert (sorted(place), place["location"]) == (["length", "location", "offset"], "model.safetensors")
+            found = model.weights.read_bytes()[int(place["offset"]) :][: int(place["length"])]
+            expected = tensors[tensor.name].numpy()
+            assert (tuple(tensor.dims), found) == (expected.shape, expected.tobytes())
+            assert tensor.data_type == (onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT)
+            referred.add(tensor.name)
+    # The queries and the matrix that they are multiplied with are one constant in the graphs.
+    large = {name for name, tensor in tensors.items() if tensor.dim() > 1 and tensor.numel() >= 64}
+    assert sorted(large - referred) == [
+        "decoder.bottleneck.mixer.queries",
+        "decoder.bottleneck.mixer.to_query.weight",
+        "encoder.bottleneck.mixer.to_query.weight",
+    ]
+
+
+def test_onnx_runtime_reads_the_weights_from_the_file_itself(exported: Model, clip: NDArray[np.float32]) -> None:
+    """As any other runtime of ONNX would: the graph by its path, and the external data from the folder."""
+    chunks: dict[str, NDArray[Any]] = {"encoder": clip[None, :64], "decoder": np.array([[1, 2, 3, 4]])}
+    for side, chunk in chunks.items():
+        session = onnxruntime.InferenceSession(exported.folder / f"{side}.onnx", providers=["CPUExecutionProvider"])
+        stream, *states = session.get_inputs()
+        zeros = {item.name: np.zeros((1, *item.shape[1:]), np.float32) for item in states}
+        output = session.run(None, {stream.name: chunk, **zeros})[0]
+        engine = OnnxEngine(exported)
+        expected, _ = (engine.encode_step if side == "encoder" else engine.decode_step)(chunk, {})
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-6)
+
+
+Edit = Callable[[Any, Any], None]  # of an onnx.GraphProto and one of its TensorProto
+
+
+def edited(copied: Model, edit: Edit) -> OnnxEngine:
+    """An engine whose encoder was changed by `edit`, which gets the graph and its first external tensor."""
+    path = copied.folder / "encoder.onnx"
+    model = onnx.load(path, load_external_data=False)
+    edit(model.graph, next(item for item in model.graph.initializer if item.external_data))
+    path.write_bytes(model.SerializeToString())
+    return OnnxEngine(copied)
+
+
+def put(key: str, value: str) -> Edit:
+    """An edit that gives the external tensor another location, offset or length."""
+
+    def edit(graph: Any, tensor: Any) -> None:
+        next(entry for entry in tensor.external_data if entry.key == key).value = value
+
+    return edit
+
+
+def put_into_a_node(graph: Any, tensor: Any) -> None:
+    graph.node.append(onnx.helper.make_node("Constant", [], ["more"], value=tensor))
+
+
+def put_into_an_inner_graph(graph: Any, tensor: Any) -> None:
+    inner = onnx.helper.make_graph([], "inner", [], [], [tensor])
+    graph.node.append(onnx.helper.make_node("If", ["condition"], ["more"], then_branch=inner, else_branch=inner))
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (put("location", "config.json"), "it refers to the file 'config.json'; only its weights may be in a file, {}"),
+        (put("location", "../b"), r"it refers to the file '\.\./b'; only its weights may be in a file, {}"),
+        (put("location", "/etc/a"), "it refers to the file '/etc/a'; only its weights may be in a file, {}"),
+        (put("location", ""), "it refers to the file ''; only its weights may be in a file, {}"),
+        (put_into_a_node, "it refers to the file '{0}'; only its weights may be in a file, {0}"),
+        (put_into_an_inner_graph, "it refers to the file '{0}'; only its weights may be in a file, {0}"),
+        (put("offset", "1000000"), "its tensor '[a-z_.0-9]+' is not within {}"),
+        (put("offset", "-4"), "its tensor '[a-z_.0-9]+' is not within {}"),
+        (put("length", "4"), "its tensor '[a-z_.0-9]+' is not within {}"),
+        (put("length", "four"), "invalid literal for int.*"),
+        (lambda graph, tensor: tensor.dims.append(2), "its tensor '[a-z_.0-9]+' is not within {}"),
+        (lambda graph, tensor: setattr(tensor, "data_type", 11), "its tensor '[a-z_.0-9]+' is not within {}"),
+    ],
+)
+def test_a_graph_that_refers_to_anything_else_is_refused(copied: Model, edit: Edit, sentence: str) -> None:
+    engine = edited(copied, edit)
+    sentence = sentence.format(r"model\.safetensors")
+    with pytest.raises(InputError, match=rf"^cannot read [^\n]*encoder\.onnx: {sentence}$"):
+        engine.facts("encoder")
+
+
+def test_a_graph_that_is_cut_off_or_random_is_told(exported: Model) -> None:
+    content, random = (exported.folder / "encoder.onnx").read_bytes(), np.random.default_rng(0)
+    assert len(read_graph(content)[1]) == len({tensor.name for tensor in read_graph(content)[1]}) > 10
+    for length in (*range(0, len(content), 97), len(content) - 1):
+        with pytest.raises(ValueError, match=r"^it is (cut off|not an ONNX file)$"):
+            read_graph(content[:length])
+    for length in range(1, 500):
+        with pytest.raises(ValueError):
+            read_graph(b"\xff" + random.bytes(length))
+    with pytest.raises(ValueError, match=r"^it is not an ONNX file$"):
+        read_graph(b"\x80" * 11)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])

@@ -10,7 +10,7 @@ ORDER = """
 errors files
 schema
 config
-audio container plotting pretrained
+audio container graphs plotting pretrained
 weights
 model
 engine

@@ -51,6 +51,7 @@ def test_the_wheel_holds_every_released_model(wheel: str) -> None:
         for file in ("config.json", *pretrained.FILES, "README.md"):
             assert held[f"spectok/_pretrained/{name}/{file}"] == (ROOT / "pretrained" / name / file).read_bytes()
     assert [name for name in held if name.endswith((".pt", ".pkl", ".bin"))] == []
+    assert Path(wheel).stat().st_size <= 8e6
 
 
 def test_the_version_is_the_projects() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from spectok import InputError, Tokenizer, pretrained
 from spectok.audio import read_audio, resample
+from spectok.engine import load_engine
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.weights import load_tensors, save_tensors
 
@@ -311,6 +312,19 @@ def test_weights_are_loaded_strictly(root: Path, change: str) -> None:
         Tokenizer.from_pretrained(root / "tiny-query")
 
 
-def test_the_releases_take_at_most_17_megabytes() -> None:
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_weights_of_a_folder_that_change_after_it_was_found_are_refused(engine: str, tmp_path: Path) -> None:
+    shutil.copytree(pretrained.find().folder, tmp_path / "copy")
+    model = pretrained.find(tmp_path / "copy")
+    flip(model.weights, -1)
+    with refuses(r"^the file [^\n]*copy.model\.safetensors has changed since the model was found$"):
+        load_engine(model, engine)
+
+
+def test_the_releases_take_at_most_9_megabytes() -> None:
+    """Each holds its weights once: the graphs, which refer to them, take a tenth of it."""
     folders = [pretrained.find(name).folder for name in pretrained.models()]
-    assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= 17e6
+    assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= 9e6
+    for folder in folders:
+        assert (folder / "encoder.onnx").stat().st_size <= 50e3
+        assert (folder / "decoder.onnx").stat().st_size <= 300e3

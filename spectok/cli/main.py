@@ -141,8 +141,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command("export", export, "export a trained model as encoder.onnx and decoder.onnx")
     sub.add_argument("model", metavar="MODEL", help="folder of the model, or a released name")
     sub.add_argument("speech", metavar="SPEECH", help="a recording on which the graphs are compared with the codec")
-    sub.add_argument("--out", metavar="FOLDER", help="folder for the graphs (default: the model's folder)")
-    sub.add_argument("-f", "--force", action="store_true", help="overwrite existing graphs")
+    sub.add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="folder for the graphs and a copy of model.safetensors (default: the model's folder)",
+    )
+    sub.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
     return spectok
 
 

@@ -162,8 +162,9 @@ def bench(args: argparse.Namespace) -> None:
     for name in pretrained.models():
         model = pretrained.find(name)
         parameters, macs = model_size(model)
-        graphs = sum(path.stat().st_size for path in model.folder.glob("*.onnx"))
-        size = {"parameters": parameters, "macs": sum(macs.values()), "weight_megabytes": graphs / 1e6}
+        stored = [model.weights, *model.folder.glob("*.onnx")]
+        megabytes = sum(path.stat().st_size for path in stored) / 1e6
+        size = {"parameters": parameters, "macs": sum(macs.values()), "weight_megabytes": megabytes}
         coders.append(SpectokCoder.from_pretrained(name, more=size))
     known = ", ".join(rival.name for rival in rivals)
     unknown = set(args.rival or ()) - {rival.name for rival in rivals}
@@ -208,8 +209,9 @@ def export(args: argparse.Namespace) -> None:
         args.out or not model.index, f"{args.model} is released with its graphs; --out writes them into another folder"
     )
     require(folder.is_dir(), f"cannot write into {folder}: it is not a folder")
-    for side in ("encoder", "decoder"):
-        check_output(str(folder / f"{side}.onnx"), args.force)
+    files = ["encoder.onnx", "decoder.onnx"] + ([] if folder.samefile(model.folder) else ["model.safetensors"])
+    for file in files:
+        check_output(str(folder / file), args.force)
     audio, sample_rate = audio_files.read_audio(args.speech)
     export_verified(model, audio_files.resample(audio, sample_rate, model.config.sample_rate), folder)
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from spectok.engine import CodecState, Engine, OnnxEngine, load_codec
 from spectok.export.onnx import export
 from spectok.files import atomic_write
+from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
 from spectok.schema import require
@@ -157,6 +158,8 @@ def _whole_numbers(state: Any) -> list[NDArray[np.int64]]:
 def export_verified(model: Model, speech: Audio, folder: Path) -> None:
     """Write `encoder.onnx` and `decoder.onnx` into a folder, if they do to speech what the codec does.
 
+    The graphs refer to the weights in `model.safetensors`, which is copied into a folder that is not the model's own.
+
     Args:
         model: what to export.
         speech: `[T]` at the codec's sample rate.
@@ -166,16 +169,18 @@ def export_verified(model: Model, speech: Audio, folder: Path) -> None:
         InputError: the graphs are not the codec, or cannot be written.
     """
     codec = load_codec(model)
-    macs = codec.macs_per_second()
+    macs, weights = codec.macs_per_second(), model.read(WEIGHTS)
+    files = {} if folder.samefile(model.folder) else {WEIGHTS: weights}
+    for side in ("encoder", "decoder"):
+        facts = {"weights": model.sha256, "parameters": codec.num_parameters, "macs_per_second": round(macs[side])}
+        files[f"{side}.onnx"] = export(codec, side, weights, {key: str(value) for key, value in facts.items()})
     with tempfile.TemporaryDirectory() as trial:
-        for side in ("encoder", "decoder"):
-            facts = {"weights": model.sha256, "parameters": codec.num_parameters, "macs_per_second": round(macs[side])}
-            graph = export(codec, side, {key: str(value) for key, value in facts.items()})
-            (Path(trial) / f"{side}.onnx").write_bytes(graph)
+        for name, content in {WEIGHTS: weights, **files}.items():
+            (Path(trial) / name).write_bytes(content)
         _verify(OnnxEngine(Model(model.config, Path(trial), model.sha256)), Reference(codec), speech)
-        for side in ("encoder", "decoder"):
-            with atomic_write(folder / f"{side}.onnx") as temporary:
-                temporary.write_bytes((Path(trial) / f"{side}.onnx").read_bytes())
+    for name, content in files.items():
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(content)
 
 
 def _verify(engine: Engine, reference: Reference, speech: Audio) -> None:

@@ -1,16 +1,21 @@
 """What is done to a traced graph: constant shapes, operators that ONNX Runtime fuses, constants in less space."""
 
+import json
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from spectok.graphs import KINDS, WEIGHTS
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, FourierMatrix, InverseSTFT
 
 LEAST_STORED = 64  # numbers: fewer are not worth another form
 FLOAT = 1  # onnx.TensorProto.FLOAT, float32
+DTYPES = {"F32": 1, "F16": 10}  # from the names of safetensors to onnx.TensorProto.DataType
 
 
 def fix_shapes(path: Path) -> None:
@@ -73,11 +78,38 @@ def optimise(source: Path, destination: Path) -> None:
     onnxruntime.InferenceSession(os.fspath(source), options, providers=["CPUExecutionProvider"])
 
 
-def store_small(graph: Any, codec: Codec) -> None:
+class Weight(NamedTuple):
+    """A tensor of `model.safetensors`."""
+
+    name: str
+    kind: int  # onnx.TensorProto.DataType
+    shape: tuple[int, ...]
+    offset: int  # bytes from the beginning of the file
+    length: int  # bytes
+
+
+def stored_weights(content: bytes) -> Iterator[tuple[Weight, np.ndarray]]:
+    """The floating-point tensors of the content of `model.safetensors`, and their numbers as float32."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    for name, entry in json.loads(content[8:start]).items():
+        if entry.get("dtype") in DTYPES:  # "__metadata__" has no such key
+            kind, (first, end) = DTYPES[entry["dtype"]], entry["data_offsets"]
+            weight = Weight(name, kind, tuple(entry["shape"]), start + first, end - first)
+            values: np.ndarray = np.frombuffer(content, KINDS[kind], math.prod(weight.shape), weight.offset)
+            yield weight, values.reshape(weight.shape).astype(np.float32)
+
+
+def store_small(graph: Any, codec: Codec, weights: bytes) -> None:
     """Store large float32 constants in less, with the operators that give exactly the same numbers again.
 
-    A Fourier matrix becomes its factors, the codebook of an FSQ the numbers along each of its dimensions, and what
-    float16 holds exactly becomes float16.
+    A tensor of `model.safetensors`, its transpose, or the matrix of a GRU with its gates in ONNX's order becomes a
+    reference to the tensor in that file. A Fourier matrix becomes its factors, the codebook of an FSQ the numbers along
+    each of its dimensions, and other numbers that float16 holds exactly become float16.
+
+    Args:
+        graph: is changed.
+        codec: what it was traced from.
+        weights: content of the `model.safetensors` that the codec was loaded from.
     """
     import onnx
 
@@ -86,6 +118,10 @@ def store_small(graph: Any, codec: Codec) -> None:
         for name, layer in codec.named_modules()
         if isinstance(layer, (STFT, InverseSTFT))
     }
+    known: dict[tuple[Any, ...], tuple[str, Weight]] = {}  # by shape and bytes
+    for weight, stored in stored_weights(weights):
+        for form, values in _forms(stored):
+            known.setdefault((values.shape, values.tobytes()), (form, weight))
     small, kept = _Constants(), []
     for tensor in graph.initializer:
         name, values = tensor.name, onnx.numpy_helper.to_array(tensor)
@@ -95,22 +131,49 @@ def store_small(graph: Any, codec: Codec) -> None:
             small.add_fourier(name, fourier[name])
         elif name == "codec.quantizer.fsq.implicit_codebook":
             small.add_codebook(name, values, np.array(codec.config.quantizer.levels))
+        elif found := known.get((values.shape, values.tobytes())):
+            small.add_weight(name, *found)
         elif _is_half(values):
             small.add_half(name, values)
         else:
             kept.append(tensor)
     nodes = [*small.nodes, *graph.node]
     del graph.node[:], graph.initializer[:]
-    graph.initializer.extend([*kept, *small.tensors])
+    graph.initializer.extend([*kept, *small.tensors.values()])
     graph.node.extend(nodes)
+
+
+def _forms(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The forms of a weight that `_Constants.add_weight` makes of it."""
+    yield "as stored", values
+    if values.ndim == 2:
+        yield "transposed", values.T
+        if len(values) % 3 == 0:
+            yield "gates", _reordered(values)
+
+
+def _reordered(rows: np.ndarray) -> np.ndarray:
+    """The rows `[3 * hidden, ...]` of a GRU's matrix in torch, as `[1, 3 * hidden, ...]` in ONNX's order of gates."""
+    reset, update, new = np.split(rows, 3)
+    return np.concatenate([update, reset, new])[None]
 
 
 class _Constants:
     """Constants, and the nodes that make the graph's own constants of them."""
 
     def __init__(self) -> None:
-        self.tensors: list[Any] = []
+        self.tensors: dict[str, Any] = {}
         self.nodes: list[Any] = []
+
+    def add_weight(self, name: str, form: str, weight: Weight) -> None:
+        """A tensor of `model.safetensors`, in one of `_forms`."""
+        source = self._external(weight)
+        if form == "transposed":
+            source = self._node("Transpose", [source], f"{name}.transposed", perm=[1, 0])
+        elif form == "gates":
+            order = _reordered(np.arange(weight.shape[0], dtype=np.int32))  # Gather of [1, 3 * hidden] adds the axis
+            source = self._node("Gather", [source, self._tensor(f"gates.{order.size}", order)], f"{name}.gates", axis=0)
+        self._node("Cast", [source], name, to=FLOAT)
 
     def add_half(self, name: str, values: np.ndarray) -> None:
         """Numbers that are float16, as such."""
@@ -145,8 +208,18 @@ class _Constants:
     def _tensor(self, name: str, values: np.ndarray) -> str:
         import onnx
 
-        self.tensors.append(onnx.numpy_helper.from_array(values, name))
+        self.tensors[name] = onnx.numpy_helper.from_array(values, name)
         return name
+
+    def _external(self, weight: Weight) -> str:
+        import onnx
+
+        tensor = onnx.TensorProto(name=weight.name, data_type=weight.kind, dims=weight.shape)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in {"location": WEIGHTS, "offset": weight.offset, "length": weight.length}.items():
+            tensor.external_data.add(key=key, value=str(value))
+        self.tensors[weight.name] = tensor
+        return weight.name
 
     def _node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         import onnx

@@ -5,9 +5,9 @@
 
 A call takes any number of whole frames and any number of rows. `state.tower.1.0` is what `next.tower.1.0` of the call
 before was; zeros begin a stream. The graph is stored as ONNX Runtime has optimised it, with the facts that
-`spectok info` tells as metadata. Released weights are float16 numbers: the file holds them as such, and of the other
-large constants what they are made of; the runtime turns all into float32, in which its arithmetic is, when it loads
-the graph.
+`spectok info` tells as metadata. Large weights are not in it: it refers to those in `model.safetensors`, which must be
+in the same folder, as ONNX's external data. Of other large constants it holds what they are made of. Released weights
+are float16 numbers; the runtime turns all into float32, in which its arithmetic is, when it loads the graph.
 """
 
 import logging
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.export.graph import fix_shapes, optimise, store_small
+from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
 from spectok.model.streaming import State
 
@@ -65,12 +66,13 @@ class _Step(nn.Module):
         return (y, *self.tensors(state).values())
 
 
-def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
+def export(codec: Codec, side: str, weights: bytes, metadata: dict[str, str]) -> bytes:
     """One direction of a codec as the bytes of an ONNX file.
 
     Args:
         codec: what to export.
         side: "encoder" or "decoder".
+        weights: content of the `model.safetensors` that the codec was loaded from.
         metadata: is stored in the file.
     """
     import onnx
@@ -81,7 +83,7 @@ def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
         fix_shapes(traced)
         optimise(traced, optimised)
         model = onnx.load(optimised)
-    store_small(model.graph, codec)
+    store_small(model.graph, codec, weights)
     for node in model.graph.node:  # where in the source it came from, on which machine
         node.ClearField("doc_string")
         del node.metadata_props[:]
@@ -94,8 +96,11 @@ def export(codec: Codec, side: str, metadata: dict[str, str]) -> bytes:
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = f"{length}*frames"
     model.producer_name, model.graph.name = "spectok", side
     onnx.helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model)
     content: bytes = model.SerializeToString(deterministic=True)
+    with tempfile.TemporaryDirectory() as folder:  # the check needs the file that the graph refers to
+        (Path(folder) / WEIGHTS).write_bytes(weights)
+        (Path(folder) / "checked.onnx").write_bytes(content)
+        onnx.checker.check_model(Path(folder) / "checked.onnx")
     return content
 
 

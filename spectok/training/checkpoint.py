@@ -11,7 +11,7 @@ from spectok.config import CodecConfig
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
 from spectok.schema import require
-from spectok.weights import load_tensors
+from spectok.weights import read_weights
 
 
 class Part(NamedTuple):
@@ -65,7 +65,7 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     """
     message = f"the model {model.config.name} has another configuration than the recipe"
     require(_with_allowed_differences(codec.config, model.config) == codec.config, message)
-    weights, own = {name: t.float() for name, t in load_tensors(model.weights)[0].items()}, codec.state_dict()
+    weights, own = {name: t.float() for name, t in read_weights(model).items()}, codec.state_dict()
     for name, kernel in weights.items():
         if kernel.dim() == 4:  # [out, in, time, frequency]
             dropped = kernel.shape[2] - own[name].shape[2]
