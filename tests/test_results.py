@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,9 @@ from recipes.cards import training
 from recipes.quality import RESULTS
 from spectok import pretrained
 from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.provenance import provenance
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +32,88 @@ def test_each_model_beats_codec2_at_about_its_rate(results: dict[str, Any], mode
         assert pair[metric]["n"] == results["coders"][model]["groups"]["clean_*"]["files"] > 100
 
 
-def test_the_results_are_of_the_released_weights(results: dict[str, Any]) -> None:
-    for name in pretrained.models():
-        assert results["coders"][name]["facts"]["weight_hash"] == pretrained.find(name).weight_hash
+# What documents measurements: whatever is in these folders, so that no file is forgotten.
+FOLDERS = ("pretrained/results", "benchmarks", "recipes")
+FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.json"))
+GOOD: dict[str, Any] = {
+    "provenance": {
+        "version": "0.1.0",
+        "commit": "0123abc",
+        "weights": {name: pretrained.find(name).sha256 for name in pretrained.models()},
+        "machine": provenance(None)["machine"],
+    },
+    "rows": [{"model": name} for name in pretrained.models()],
+}
+
+
+def mentioned(value: Any) -> set[str]:
+    """Released models that are named in results, but for those that a run began with."""
+    if isinstance(value, dict):
+        return {key for key in value if key in pretrained.models()}.union(
+            *(mentioned(entry) for key, entry in value.items() if key != "init")
+        )
+    if isinstance(value, list):
+        return set().union(*map(mentioned, value))
+    return {value} & set(pretrained.models()) if isinstance(value, str) else set()
+
+
+def faults(results: Any) -> list[str]:
+    """What is wrong with where results say that they come from."""
+    found = results.get("provenance") if isinstance(results, dict) else None
+    if found is None:
+        return ["there is no provenance"]
+    if found.keys() != GOOD["provenance"].keys() or found["machine"].keys() != GOOD["provenance"]["machine"].keys():
+        return ["the provenance has other fields than spectok.evaluation.provenance writes"]
+    weights = found["weights"] or {}
+    current = GOOD["provenance"]["weights"]
+    wrong = [f"{name} has other weights now" for name, sha256 in weights.items() if current.get(name) != sha256]
+    wrong += [f"the weights of {name} are not told" for name in sorted(mentioned(results) - weights.keys())]
+    return wrong if weights or found["commit"] else [*wrong, "neither weights nor commit are told"]
+
+
+def test_all_results_are_found() -> None:
+    names = {str(path.relative_to(ROOT)) for path in FILES}
+    assert {"pretrained/results/results.json", "benchmarks/install.json", "recipes/search/results.json"} < names
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(ROOT)) for path in FILES])
+def test_results_are_of_the_released_weights(path: Path) -> None:
+    assert faults(json.loads(path.read_text(encoding="utf-8"))) == []
+
+
+def with_provenance(**changes: Any) -> dict[str, Any]:
+    return GOOD | {"provenance": GOOD["provenance"] | changes}
+
+
+@pytest.mark.parametrize(
+    ("results", "fault"),
+    [
+        (GOOD, []),
+        (with_provenance(weights=None) | {"rows": []}, []),
+        ([{"model": "spectok-16k-4k"}], ["there is no provenance"]),
+        ({"rows": []}, ["there is no provenance"]),
+        (with_provenance(more=1), ["the provenance has other fields than spectok.evaluation.provenance writes"]),
+        (with_provenance(machine={}), ["the provenance has other fields than spectok.evaluation.provenance writes"]),
+        (
+            with_provenance(weights=GOOD["provenance"]["weights"] | {"spectok-16k-4k": "0" * 64}),
+            ["spectok-16k-4k has other weights now"],
+        ),
+        (
+            with_provenance(weights=GOOD["provenance"]["weights"] | {"mine": "0" * 64}),
+            ["mine has other weights now"],
+        ),
+        (
+            with_provenance(weights=None) | {"rows": [{"init": "spectok-16k-4k", "model": "spectok-16k-800"}]},
+            ["the weights of spectok-16k-800 are not told"],
+        ),
+        (
+            with_provenance(weights=None, commit=None) | {"rows": {"spectok-16k-4k": 1}},
+            ["the weights of spectok-16k-4k are not told", "neither weights nor commit are told"],
+        ),
+    ],
+)
+def test_results_of_other_weights_or_of_unknown_ones_are_found_out(results: Any, fault: list[str]) -> None:
+    assert faults(results) == fault
 
 
 @pytest.mark.parametrize(

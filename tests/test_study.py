@@ -68,7 +68,9 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
     assert study.main(arguments) == 0
     printed = [line.removeprefix("training: ") for line in capsys.readouterr().out.splitlines() if "training" in line]
     assert printed == ["as-it-is", "a-wider-gru", "as-it-is-seed-1", "a-wider-gru-seed-1"]
-    (group,) = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["provenance"]["weights"], results["provenance"]["machine"]["threads"]) == (None, 1)
+    (group,) = results["groups"]
     assert (group["title"], group["steps"], group["minutes"], group["seeds"]) == ("Widths", 2, 0.0, [0, 1])
     assert [(row["name"], row["seed"], row["step"]) for row in group["probes"]] == [
         ("as it is", 0, 2),
@@ -78,6 +80,7 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
     ]
     first, wider, again, _ = group["probes"]
     assert wider["parameters"] > first["parameters"] == again["parameters"]
+    assert first["init_weights"] is None  # it began with random ones
     assert first["mel"] != again["mel"]  # another seed is another start
     assert {"pesq", "stoi", "level_db", "overshoot_db", "complex", "magnitude", "mel"} < first.keys()
     assert [point["step"] for point in first["curve"]] == [2] and first["curve"][0]["mel"] > 0
@@ -102,7 +105,8 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
 def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path: Path) -> None:
     group = {"title": "T", "recipe": "r.toml", "minutes": 6.0, "steps": 0, "seeds": [0]}
     rows = [{"name": "a", "commit": "c1", "step": 1200, "pesq": 1.5}, {"name": "b", "commit": "c2", "step": 800}]
-    (tmp_path / "results.json").write_text(json.dumps([group | {"probes": rows}, group | {"probes": []}]))
+    groups = [group | {"probes": rows}, group | {"probes": []}]
+    (tmp_path / "results.json").write_text(json.dumps({"groups": groups}))
     assert study.tables(tmp_path).splitlines() == [
         "### T",
         "",
@@ -122,10 +126,10 @@ def test_groups_of_an_earlier_commit_keep_their_results(
     (tmp_path / "plan.toml").write_text(title)
     probe = {"name": "hinge", "seed": 0, "curve": [{"step": 1, "mel": 0.1}]}
     kept = [{"title": "Hinge", "probes": [probe], "seeds": [0]}]
-    (tmp_path / "results.json").write_text(json.dumps(kept))
+    (tmp_path / "results.json").write_text(json.dumps({"groups": kept}))
     assert study.main([str(tmp_path), "--data", str(prepared), "--out", str(tmp_path / "runs")]) == 0
     assert in_process == [] and not (tmp_path / "runs").exists()
-    assert json.loads((tmp_path / "results.json").read_text()) == kept
+    assert study.load_groups(tmp_path) == kept
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=[folder.name for folder in STUDIES])
