@@ -295,7 +295,7 @@ def test_workers_give_the_same_batches_and_end(speech_and_noise: Path) -> None:
     assert list(ahead) == []
 
 
-def test_deleted_batches_end_their_workers(speech_and_noise: Path) -> None:
+def test_deleted_batches_are_freed(speech_and_noise: Path) -> None:
     batches = Batches(Corpus(speech_and_noise, "train"), EVERYTHING, 480, seed=3)
     kept = weakref.ref(batches._batches)
     next(batches)
