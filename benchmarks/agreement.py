@@ -1,11 +1,11 @@
-"""Whether every engine gives the same codes for a corpus, however the streams are cut.
+"""Compares the codes of all engines for a corpus, for several divisions of the streams into chunks.
 
     python benchmarks/agreement.py CORPUS/test      # some minutes for a quarter of an hour of speech
 
-Codes are compared with those of float64 arithmetic, the canonical answer (spectok/export/agreement.py). Of every
-code that differs the margin is told: how far its latent was from another code, in steps of the quantizer's grid, where
-neighbouring codes are 1 apart. The audio of every sixteenth file is compared too. Writes `agreement.json` beside this
-file; recipes/cards.py makes the table.
+Codes are compared with the canonical ones, which are computed in float64 (spectok/export/agreement.py). For every
+code that differs, the margin is recorded: the distance of its latent from another code, in steps of the quantizer's
+grid, where neighbouring codes are 1 apart. The audio of every sixteenth file is compared too. Writes `agreement.json`
+beside this file; recipes/cards.py writes the table.
 """
 
 import argparse
@@ -22,11 +22,11 @@ from spectok.evaluation.provenance import weights_of, write_results
 from spectok.export.agreement import CUTS, Agreement, Difference, Reference, audio_differences
 
 HERE = Path(__file__).parent
-AUDIO_EVERY = 16  # of how many files one is decoded frame by frame in float64, which takes long
+AUDIO_EVERY = 16  # one in so many files is decoded frame by frame in float64, which is slow
 
 
 def compare(name: str, files: list[Path]) -> list[dict[str, Any]]:
-    """A row for each engine and cut of one model."""
+    """The results of one model: a row for each engine and each division into chunks."""
     model = pretrained.find(name)
     reference = Reference(load_codec(model))
     engines = {engine: load_engine(model, engine, threads=1) for engine in ENGINES}
@@ -57,7 +57,7 @@ def compare(name: str, files: list[Path]) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Compare, and write what was found."""
+    """Compare, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="folder of audio files")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""One processor core, and half a minute of real speech."""
+"""Fixtures of the benchmarks: one processor core, 30 s of speech, and the released models."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def _one_core() -> None:
 
 @pytest.fixture(scope="session")
 def speech() -> NDArray[np.float32]:
-    """30 seconds of speech, float32 `[T]` at 16 kHz: the two recordings again and again."""
+    """30 s of speech, float32 `[T]` at 16 kHz: the two recordings, repeated."""
     clips = [read_audio(DATA / name, 16000)[0] for name in CLIPS]
     return np.tile(np.concatenate(clips), 8)[: 30 * 16000]
 

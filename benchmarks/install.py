@@ -1,10 +1,10 @@
-"""How large codecs are, how long they take to install, and to give the first code of five seconds of speech.
+"""Measures the size of codecs on disk, the time to install them, and the time to the first code of 5 s of speech.
 
     python benchmarks/install.py          # needs an index of packages, some gigabytes of disk, and minutes
 
-Each package gets a virtual environment of its own, pip without a cache, and then a new process that encodes, three
-times, of which the fastest counts. The others have random weights, for theirs would be downloaded first; the time is
-that of the same network. Writes `install.json` beside this file; recipes/cards.py makes the table.
+Each package is installed by pip, without a cache, in a virtual environment of its own. Then a new process encodes;
+this is done three times, and the fastest counts. The other codecs have random weights, because their own would have to
+be downloaded; the time is the same. Writes `install.json` beside this file; recipes/cards.py writes the table.
 """
 
 import json
@@ -66,7 +66,7 @@ def size(folder: Path) -> int:
 
 
 def main() -> None:
-    """Measure all, one after another."""
+    """Measure all codecs in turn."""
     with tempfile.TemporaryDirectory() as folder:
         speech = Path(folder) / "speech.wav"
         audio, _ = read_audio(SPEECH, 16000)

@@ -1,10 +1,10 @@
-"""What weights of 8 bits would bring: ONNX Runtime's dynamic quantization of the matrix products, beside float32.
+"""Compares weights of 8 bits with float32, by ONNX Runtime's dynamic quantization of the matrix products.
 
     python benchmarks/precision.py CORPUS/test --every 4
 
-Milliseconds of a chunk of 20 ms, the two in turn on one thread; PESQ-WB file by file and the difference of pairs, from
-codes to audio (the codes being float32's) and for encoder and decoder together; and the share of codes that change.
-Writes `precision.json` beside this file; recipes/cards.py makes the table.
+Measures the milliseconds per chunk of 20 ms, both in turn on one thread; the mean of the differences of PESQ-WB over
+files, for the decoder alone (with the codes of float32) and for encoder and decoder; and the share of codes that
+change. Writes `precision.json` beside this file; recipes/cards.py writes the table.
 """
 
 import argparse
@@ -35,8 +35,8 @@ ROUNDS = 300
 def quantized(model: Model, folder: Path) -> Model:
     """A copy of a model whose matrix products have weights of 8 bits.
 
-    Left as they are: what sums up the digits of a code, and the postfilter's means, some of which are of powers so
-    small that 8 bits would make them 0.
+    Two parts are not quantized: the product that sums the digits of a code, and the postfilter's means, some of which
+    are so small that they would become 0.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -65,7 +65,7 @@ def quantized(model: Model, folder: Path) -> Model:
 
 
 def _in_float32(source: Path, target: Path) -> None:
-    """A graph whose weights are float32 constants, not float16 ones and casts."""
+    """A graph with float32 constants as weights instead of float16 constants and casts."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -75,7 +75,7 @@ def _in_float32(source: Path, target: Path) -> None:
 
 
 def compare(name: str, files: list[Path]) -> dict[str, Any]:
-    """One model in both precisions."""
+    """The results of one model in both precisions."""
     model = pretrained.find(name)
     with tempfile.TemporaryDirectory() as folder:
         small = quantized(model, Path(folder))
@@ -116,7 +116,7 @@ def chunks(tokenizers: tuple[Tokenizer, ...]) -> list[float]:
 
 
 def main() -> int:
-    """Compare, and write what was found."""
+    """Compare, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, help="folder of audio files")
     parser.add_argument("--every", type=int, default=1, help="take one file of so many (default: %(default)s)")

@@ -1,8 +1,8 @@
-"""Run the benchmarks and write what they gave to `results.json` beside this file; recipes/cards.py makes the tables.
+"""Runs the benchmarks and writes the results to `results.json` beside this file; recipes/cards.py writes the tables.
 
     python benchmarks/run.py              # some minutes; leave the machine alone meanwhile
 
-Quantiles of wall-clock seconds on one pinned core, all measured in turn in one run: what runs within a process by
+Quantiles of wall-clock seconds on one pinned core, all measured in turn in one run: within a process by
 pytest-benchmark (`test_speed.py`), cold starts by `spectok.bench.costs`.
 """
 
@@ -30,7 +30,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "
 
 
 def measure() -> list[dict[str, Any]]:
-    """Run everything; returns a row for every benchmark."""
+    """Run all benchmarks; returns a row for each."""
     os.environ.update(ONE_THREAD)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "benchmark.json"
@@ -43,13 +43,13 @@ def measure() -> list[dict[str, Any]]:
 
 
 def row(facts: dict[str, Any], seconds: Sequence[float]) -> dict[str, Any]:
-    """What is kept of a benchmark: its facts, and mean and quantiles of its rounds."""
+    """The row of a benchmark: its facts, and mean and quantiles of its rounds."""
     quantiles = {f"p{q}": float(np.percentile(seconds, q)) for q in (50, 95, 99)}
     return facts | {"rounds": len(seconds), "mean": float(np.mean(seconds)), **quantiles}
 
 
 def cold_starts() -> list[dict[str, Any]]:
-    """New processes that encode five seconds of speech, for each model and engine, after one that does not count."""
+    """New processes that encode 5 s of speech, for each model and engine, after one that does not count."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, pinned():
         source = Path(folder) / "in.wav"

@@ -1,4 +1,4 @@
-"""What the benchmarks found, as Markdown; recipes/cards.py puts it into the pages."""
+"""The results of the benchmarks as Markdown; recipes/cards.py puts them into the documents."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table
 
 HERE = Path(__file__).parent
-BARS = {  # what must hold of each released model in ONNX Runtime
+BARS = {  # limits that each released model must stay within, in ONNX Runtime
     "rtf of a stream": 0.03,
     "p99 of a chunk, ms": 5.0,
     "rtf at once": 0.015,
@@ -18,7 +18,7 @@ BARS = {  # what must hold of each released model in ONNX Runtime
 
 
 def load(file: str) -> Any:
-    """One of the results beside this file."""
+    """The content of a file of results in this folder."""
     return json.loads((HERE / file).read_text(encoding="utf-8"))
 
 
@@ -41,7 +41,7 @@ def rtf(row: dict[str, Any]) -> float:
 
 
 def reached(speed: dict[str, Any], model: str) -> dict[str, float]:
-    """The figures of `BARS` of one model."""
+    """The values of one model that `BARS` limits."""
     rows = speed["rows"]
     chunk = of(rows, model, "onnx", "encoding and decoding a chunk of 20 ms")
     sides = [of(rows, model, "onnx", f"{side} 30 s at once") for side in ("encoding", "decoding")]
@@ -56,25 +56,25 @@ def reached(speed: dict[str, Any], model: str) -> dict[str, float]:
 
 
 def floors(speed: dict[str, Any]) -> dict[str, float]:
-    """The rtf of each model if nothing but its multiply-accumulates took time, at the core's measured peak."""
+    """The rtf of the multiply-accumulates alone for each model, at the core's measured peak."""
     peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
     macs = {row["model"]: row["macs"] for row in speed["rows"] if row["what"] == "arithmetic"}
     return {model: count * peak["p50"] / peak["macs"] for model, count in macs.items()}
 
 
 def bars() -> str:
-    """What was promised and what is reached."""
+    """The limits, and the values of the released models."""
     speed = load("results.json")
     models = list(floors(speed))
     found = {model: reached(speed, model) for model in models}
     rows = [[name, f"{limit:g}", *(f"{found[model][name]:.3g}" for model in models)] for name, limit in BARS.items()]
     floor = [f"{rate:.4f}, x {found[model]['rtf of a stream'] / rate:.1f}" for model, rate in floors(speed).items()]
-    rows.append(["floor of the rtf, and the stream's multiple of it", "", *floor])
-    return markdown_table(["ONNX Runtime, one core", "bar", *models], rows) + "\n"
+    rows.append(["floor of the rtf, and the ratio of a stream's rtf to it", "", *floor])
+    return markdown_table(["ONNX Runtime, one core", "limit", *models], rows) + "\n"
 
 
 def timings(speed: dict[str, Any]) -> str:
-    """Every benchmark."""
+    """The times of all benchmarks."""
     peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
     facts = speed["provenance"]["machine"]
     versions = ", ".join(f"{name} {release}" for name, release in facts["versions"].items())
@@ -99,45 +99,52 @@ def timings(speed: dict[str, Any]) -> str:
 
 
 def agreement(found: dict[str, Any]) -> str:
-    """How many codes differ from the canonical ones."""
+    """The number of codes that differ from the canonical ones, and the difference of the audio."""
     rows = []
     for row in found["rows"]:
         margins = ", ".join(f"{margin:.1e}" for margin in row["margins"]) or "-"
         facts = [row["model"], row["engine"], row["cut"], f"{row['codes']:,}", str(len(row["margins"])), margins]
         rows.append([*facts, f"{row['nearest']:.1e}"])
-    titles = ["model", "engine", "encoded", "codes", "differ", "their margins", "smallest margin of all codes"]
+    titles = ["model", "engine", "encoded", "codes", "differ", "margins of these", "smallest margin of all codes"]
     codes = markdown_table(titles, rows, align="lllrrlr")
     rows = []
     for row in {(row["model"], row["engine"]): row for row in found["rows"]}.values():
         share = f"{100 * row['astray'] / row['frames']:.2f} %"
         rows.append([row["model"], row["engine"], f"{row['frames']:,}", share, f"{row['audio']:.1e}"])
-    titles = ["model", "engine", "frames", "pulses elsewhere", "largest difference in the others, of full scale"]
+    titles = [
+        "model",
+        "engine",
+        "frames",
+        "other pulse positions",
+        "largest difference in the other frames, of full scale",
+    ]
     audio = markdown_table(titles, rows, align="llrrr")
     return (
-        f"### Codes\n\nAgainst float64, {found['files']} files, float32 in both engines.\n\n{codes}\n\n### Audio\n\n"
-        "The same codes decoded frame by frame, against float64. A pitch within rounding of two points of its grid may "
-        "fall to either; until voice begins anew, the pulses are then elsewhere, and the samples cannot be compared."
+        f"### Codes\n\nFloat32 in both engines compared with float64, on {found['files']} files.\n\n{codes}\n\n"
+        "### Audio\n\nThe same codes decoded frame by frame, compared with float64. If rounding moves a pitch to the "
+        "neighbouring value of its grid, the pulses have other positions until the next voiced onset, and the samples "
+        "cannot be compared."
         f"\n\n{audio}\n"
     )
 
 
 def precision(found: list[dict[str, Any]]) -> str:
-    """Float32 beside weights of 8 bits."""
+    """Weights of 8 bits compared with float32."""
     rows = []
     for row in found:
         sizes, times = (" -> ".join(f"{value:.2f}" for value in row[key]) for key in ("megabytes", "chunk_ms"))
         pesq = [f"{row[key]['mean']:+.3f} ± {row[key]['half_width_95']:.3f}" for key in ("pesq_decoder", "pesq_both")]
         rows.append([row["model"], str(row["files"]), sizes, times, f"{100 * row['codes_changed']:.1f} %", *pesq])
     quality = [f"{METRICS['pesq'].title}, {side}" for side in ("decoder", "both")]
-    written = markdown_table(["model", "files", "MB", "ms a chunk", "codes that change", *quality], rows)
+    written = markdown_table(["model", "files", "MB", "ms per chunk", "changed codes", *quality], rows)
     return (
-        "### Weights of 8 bits\n\nfloat32 -> 8 bits in the matrix products; the released graphs are float32."
+        "### Weights of 8 bits\n\nMatrix products with float32 -> 8 bits; the released graphs compute in float32."
         f"\n\n{written}\n"
     )
 
 
 def install(found: list[dict[str, Any]]) -> str:
-    """What the packages take to install and to give their first code."""
+    """The size of the packages, and the times to install them and to the first code."""
     rows = [
         [
             row["name"],

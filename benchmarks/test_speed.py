@@ -1,4 +1,4 @@
-"""How long things take on one core. Every benchmark says in `extra_info` what its seconds are to be divided by."""
+"""Measures times on one core. `extra_info` of a benchmark has the amount of audio, or of work, in its seconds."""
 
 import os
 from collections.abc import Iterator
@@ -21,12 +21,12 @@ STREAMS = 50
 
 
 def facts(benchmark: BenchmarkFixture, tokenizer: Tokenizer, **more: Any) -> None:
-    """Which model ran on what, for the report."""
+    """Record the model and the engine for the report."""
     benchmark.extra_info.update(model=tokenizer.config.name, engine=tokenizer.engine.name.split()[0], **more)
 
 
 def chunks_of(speech: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Chunks of 20 ms, for ever."""
+    """Yield chunks of 20 ms, without end."""
     while True:
         yield from speech[: len(speech) // CHUNK * CHUNK].reshape(-1, CHUNK)
 
@@ -50,7 +50,7 @@ def test_chunk(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArra
 
 @pytest.mark.parametrize("side", ["encoding", "decoding"])
 def test_block(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32], side: str) -> None:
-    """Half a minute at once."""
+    """30 s in one push."""
     facts(benchmark, tokenizer, what=f"{side} 30 s at once", audio_seconds=len(speech) / 16000)
     codes = tokenizer.encode(speech)
     step = {"encoding": lambda: tokenizer.encode(speech), "decoding": lambda: tokenizer.decode(codes)}[side]
@@ -58,7 +58,7 @@ def test_block(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArra
 
 
 def test_streams_in_turn(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
-    """A chunk of each of fifty streams of their own: what one stream left in the caches another has pushed out."""
+    """One chunk of each of fifty separate streams, which evict each other's data from the caches."""
     facts(benchmark, tokenizer, what=f"{STREAMS} streams in turn", audio_seconds=STREAMS * CHUNK / 16000)
     source = chunks_of(speech)
     sessions = [(tokenizer.stream_encoder(), tokenizer.stream_decoder()) for _ in range(STREAMS)]
@@ -72,7 +72,7 @@ def test_streams_in_turn(benchmark: BenchmarkFixture, tokenizer: Tokenizer, spee
 
 
 def test_streams_in_step(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
-    """A chunk of each of sixteen streams that wait for one another and run as a batch."""
+    """One chunk of each of sixteen streams that run as a batch."""
     facts(benchmark, tokenizer, what="16 streams in step", audio_seconds=16 * CHUNK / 16000)
     source = chunks_of(speech)
     encoder, decoder = StreamEncoder(tokenizer.engine, batch=16), StreamDecoder(tokenizer.engine, batch=16)
@@ -80,13 +80,13 @@ def test_streams_in_step(benchmark: BenchmarkFixture, tokenizer: Tokenizer, spee
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_of_a_stream(benchmark: BenchmarkFixture, tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
-    """Five hundred streams, each after three chunks; the seconds are those of making one and pushing."""
+    """Memory of 500 streams, each after three chunks; the seconds are those of creating a stream and pushing."""
     sessions = []
 
     def another() -> None:
@@ -104,7 +104,7 @@ def test_memory_of_a_stream(benchmark: BenchmarkFixture, tokenizer: Tokenizer, s
 
 
 def test_matrix_product(benchmark: BenchmarkFixture) -> None:
-    """The peak: large float32 matrices, as fast as the core multiplies them."""
+    """The core's peak speed: the product of large float32 matrices."""
     size = 768
     a, b = (np.random.default_rng(seed).standard_normal((size, size), dtype=np.float32) for seed in (0, 1))
     benchmark.extra_info.update(what="matrix product", macs=size**3)
@@ -112,7 +112,7 @@ def test_matrix_product(benchmark: BenchmarkFixture) -> None:
 
 
 def test_arithmetic(benchmark: BenchmarkFixture, model: str) -> None:
-    """What a second of audio costs in multiply-accumulates; the seconds are those of asking."""
+    """Multiply-accumulates per second of audio; the measured seconds have no meaning."""
     _, macs = model_size(find(model))
     benchmark.extra_info.update(what="arithmetic", model=model, macs=sum(macs.values()))
     benchmark.pedantic(lambda: None, rounds=1)

@@ -1,9 +1,9 @@
-"""Models beside one another: the rtf of a stream, in turn on one thread, and how many operators a chunk takes.
+"""Compares models: the rtf of a stream, measured in turn on one thread, and the number of operators per chunk.
 
     python benchmarks/turns.py spectok-16k-4k OTHER_RELEASE/spectok-16k-4k
 
-What a change costs is told by the version before it and the one after it, in turn in one run; seconds of different runs
-are those of different days. Prints a Markdown table.
+To find the cost of a change, measure the versions before and after it in turn in one run: the seconds of different runs
+cannot be compared. Prints a Markdown table.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def stream(tokenizer: Tokenizer, audio: NDArray[np.float32]) -> tuple[float, flo
 
 
 def operators(name: str) -> tuple[int, int]:
-    """How many operators ONNX Runtime runs for a chunk, encoder and decoder, after it has folded what is constant."""
+    """The number of operators that ONNX Runtime runs per chunk in encoder and decoder, after constant folding."""
     import onnx
     import onnxruntime
 
