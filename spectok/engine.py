@@ -1,8 +1,7 @@
-"""What runs the network. Above this line everything is numpy; an engine's states are its own business.
+"""Engines run the network. Their interface uses NumPy arrays, and callers treat states as opaque.
 
-`Engine` is the boundary: sessions and tokenizer know nothing else. `OnnxEngine` runs the graphs beside the weights in
-ONNX Runtime, and is what there is without PyTorch; `TorchEngine` runs the codec in PyTorch. Either library is imported
-when its engine is made and not before.
+Sessions and tokenizer use only the protocol `Engine`. `OnnxEngine` runs a model's graphs in ONNX Runtime and does not
+need PyTorch; `TorchEngine` runs the codec in PyTorch. Each library is imported when its engine is created.
 """
 
 import threading
@@ -26,14 +25,14 @@ ENGINES = ("onnx", "torch")
 
 
 class CodecState(NamedTuple):
-    """The zero states of both directions; opaque to all but the engine that made them."""
+    """The zero states of both directions; callers treat them as opaque."""
 
     encoder: Any
     decoder: Any
 
 
 class Engine(Protocol):
-    """Pure steps on whole frames. States are passed in and returned, never kept."""
+    """Encodes and decodes whole frames. States are passed in and returned; an engine stores none."""
 
     @property
     def config(self) -> CodecConfig:
@@ -47,23 +46,24 @@ class Engine(Protocol):
         """Zero states for `batch` rows."""
 
     def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
-        """Audio `[B, T]`, T a multiple of frame_length, to codes `[B, N]`."""
+        """Encode audio `[B, T]`, T a multiple of frame_length; returns codes `[B, N]` and the state after them."""
 
     def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
-        """Codes `[B, N]`, N a multiple of tokens_per_frame, to audio `[B, T]`."""
+        """Decode codes `[B, N]`, N a multiple of tokens_per_frame; returns audio `[B, T]` and the state after it."""
 
 
 def load_engine(model: Model, name: str | None = None, device: str = "cpu", threads: int | None = None) -> Engine:
-    """The engine of a model.
+    """Create an engine for a model.
 
     Args:
         model: configuration and weights on disk.
-        name: "onnx" or "torch"; by default onnx, but torch on another device, or where a folder has no graphs.
+        name: "onnx" or "torch"; by default onnx, but torch on a device other than the CPU, or if the model has no
+            graphs.
         device: "cpu", or for torch also "cuda" or "cuda:1".
-        threads: of the processor; by default 1 for onnx, and for torch what PyTorch thinks right.
+        threads: CPU threads; by default 1 for onnx, and PyTorch's own default for torch.
 
     Raises:
-        InputError: there is no such engine or device, what the engine needs is not installed, or the model is damaged.
+        InputError: there is no such engine or device, a package is not installed, or the model is damaged.
     """
     require(name is None or name in ENGINES, f"there is no engine '{name}'; known are {', '.join(ENGINES)}")
     require(threads is None or threads > 0, f"the number of threads is {threads}, but must be positive")
@@ -74,19 +74,19 @@ def load_engine(model: Model, name: str | None = None, device: str = "cpu", thre
 
 
 class OnnxEngine:
-    """The graphs that `spectok export` made, in ONNX Runtime on the CPU.
+    """Runs the graphs that `spectok export` wrote, in ONNX Runtime on the CPU.
 
-    A graph refers to the weights in `model.safetensors`; one that refers to any other file is refused. A state is a
-    dictionary of arrays by the names of the graph's inputs; an empty one stands for zeros. Each graph is loaded when it
-    is first needed, once however many threads need it: whoever only encodes does not wait for the decoder. A copy, or
-    what comes out of a pickle, loads its own.
+    The graphs refer to the weights in `model.safetensors`; a graph that refers to another file is an error. A state is
+    a dictionary of arrays by the names of the graph's inputs; an empty one stands for zeros. Each graph is loaded at
+    its first step, once for all threads, so that encoding alone does not load the decoder. Copies and unpickled engines
+    load their own graphs.
 
     Args:
         model: a model with graphs.
-        threads: of the processor.
+        threads: number of CPU threads.
 
     Raises:
-        InputError: there are no graphs, or the weights are damaged; the first step says what is wrong with a graph.
+        InputError: there are no graphs, or the weights are damaged. A damaged graph is an error of the first step.
     """
 
     def __init__(self, model: Model, threads: int = 1) -> None:
@@ -119,7 +119,7 @@ class OnnxEngine:
         return self._run("decoder", np.ascontiguousarray(codes, np.int64), state)
 
     def facts(self, side: str) -> dict[str, str]:
-        """What the file of one graph, "encoder" or "decoder", says of itself."""
+        """The metadata in the file of one graph, "encoder" or "decoder"."""
         return self._graph(side).facts
 
     def _run(self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], Any]:
@@ -145,7 +145,7 @@ class OnnxEngine:
         file, path = f"{side}.onnx", self._model.folder / f"{side}.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        # The export has optimised the graph; what is left is to turn the weights into float32, once.
+        # The exported graph is optimised already; this level only converts the weights to float32, once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 3
         content = self._model.read(file)
@@ -161,7 +161,7 @@ class OnnxEngine:
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except InputError:
             raise
-        except Exception as error:  # ONNX Runtime has many, without a common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
         first, *states = session.get_inputs()
         outputs = [item.name for item in session.get_outputs()]
@@ -171,19 +171,19 @@ class OnnxEngine:
 
 
 class _Graph(NamedTuple):
-    """A loaded graph, and what need not be asked of it at every step."""
+    """A loaded graph, and facts about it that every step needs."""
 
     run: Any  # (outputs, inputs by name) to arrays
     outputs: list[str]
-    stream: str  # the input that is no state
+    stream: str  # name of the input that is not a state
     states: dict[str, tuple[tuple[int, ...], type]]  # shapes without the batch and types, in the order of the outputs
     facts: dict[str, str]
 
 
 def model_size(model: Model) -> tuple[int, dict[str, float]]:
-    """Learnable numbers of a model, and multiply-accumulates per second of audio of its "encoder" and "decoder".
+    """Number of a model's parameters, and multiply-accumulates per second of audio of its "encoder" and "decoder".
 
-    The graphs tell; without them the codec is built and counted (`Codec.macs_per_second`).
+    They are read from the metadata of the graphs; without graphs they are counted (`Codec.macs_per_second`).
 
     Raises:
         InputError: there are neither graphs nor PyTorch.
@@ -198,10 +198,10 @@ def model_size(model: Model) -> tuple[int, dict[str, float]]:
 
 
 def load_codec(model: Model | str | Path) -> "Codec":
-    """The codec in PyTorch, with its weights, on the CPU, in evaluation mode.
+    """Load the codec in PyTorch, with its weights, on the CPU, in evaluation mode.
 
     Args:
-        model: what `pretrained.find` gave, or the name or folder that it finds.
+        model: a model from `pretrained.find`, or the name or folder for that function.
 
     Raises:
         InputError: PyTorch is missing, there is no such model, or the weights do not fit the configuration.
@@ -219,12 +219,12 @@ def load_codec(model: Model | str | Path) -> "Codec":
 
 
 class TorchEngine:
-    """The codec in PyTorch.
+    """Runs the codec in PyTorch.
 
     Args:
         model: configuration and weights on disk.
         device: "cpu", "cuda" or "cuda:1".
-        threads: of the processor, for all that PyTorch does; by default they are left as they are.
+        threads: number of CPU threads, set for PyTorch in the whole process; by default it is not changed.
 
     Raises:
         InputError: PyTorch is missing, the weights do not fit the configuration, or the device does not exist here.
@@ -238,7 +238,7 @@ class TorchEngine:
             torch.set_num_threads(threads)
         try:
             self.codec.to(device)
-            torch.zeros(1, device=device).cpu()  # "meta" is a device, but nothing comes back from it
+            torch.zeros(1, device=device).cpu()  # fails on the device "meta", which stores no data
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"the device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
         self.device = torch.device(device)
@@ -273,7 +273,7 @@ class TorchEngine:
         return self._run(self.codec.decode_step, codes, state)
 
     def _precision(self) -> AbstractContextManager[None]:
-        """On a GPU, full float32: the shorter TensorFloat-32 would flip codes between devices."""
+        """On a GPU, compute in full float32: TensorFloat-32 is less precise, and codes would depend on the device."""
         import torch
 
         if self.device.type != "cuda":

@@ -1,9 +1,9 @@
-"""The external data of an ONNX file, found without the package onnx, before ONNX Runtime opens any file.
+"""Finds the external data of an ONNX file, without the package onnx and before ONNX Runtime opens any file.
 
 The graphs of a model refer to large weights as external data: a tensor names a file, an offset and a length in bytes.
-ONNX Runtime would open whatever file a graph names. `read_graph` finds all such tensors, so that the engine can refuse
-other files than `model.safetensors` and can pass on the bytes whose hash it has checked. It decodes protocol
-buffers (https://protobuf.dev/programming-guides/encoding) with the field numbers of onnx.proto.
+ONNX Runtime opens any file that a graph names. `read_graph` finds all such tensors, so that the engine can refuse files
+other than `model.safetensors`, and can pass on the bytes whose hash it has checked. It decodes protocol buffers
+(https://protobuf.dev/programming-guides/encoding) with the field numbers of onnx.proto.
 """
 
 import math
@@ -32,7 +32,7 @@ class ExternalTensor(NamedTuple):
     name: str
     kind: int  # onnx.TensorProto.DataType
     shape: tuple[int, ...]
-    place: dict[str, str]  # "location", "offset" and "length", as the file gives them
+    place: dict[str, str]  # "location", "offset" and "length", as in the file
     is_initializer: bool  # of the model's graph; false for tensors of nodes, functions and inner graphs
 
     def view(self, weights: bytes) -> NDArray[np.generic]:
@@ -82,7 +82,7 @@ def read_graph(content: bytes) -> tuple[dict[str, str], list[ExternalTensor]]:
 
 
 def _external_tensor(fields: memoryview, is_initializer: bool) -> list[ExternalTensor]:
-    """What a TensorProto refers to; nothing if it holds its numbers itself."""
+    """The reference in a TensorProto; an empty list if the numbers are in the TensorProto itself."""
     name, kind, shape, is_external = "", 0, list[int](), False
     place: dict[str, str] = {}
     for field, number, data in _fields(fields):
@@ -125,7 +125,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 
 
 def _numbers(data: memoryview) -> list[int]:
-    """Integers one after another."""
+    """A sequence of integers, stored one after another."""
     numbers, position = [], 0
     while position < len(data):
         number, position = _number(data, position)
@@ -134,7 +134,7 @@ def _numbers(data: memoryview) -> list[int]:
 
 
 def _number(data: memoryview, position: int) -> tuple[int, int]:
-    """The integer of 7 bits a byte that begins at a position, and the position behind it."""
+    """The integer with 7 bits per byte that begins at a position, and the position after it."""
     number = 0
     for shift in range(0, 70, 7):
         if position >= len(data):

@@ -1,8 +1,8 @@
-"""From a name or a folder to a configuration and weights.
+"""Finds models by name or folder.
 
-A model is a folder with `config.json`, the weights `model.safetensors` and, where `spectok export` has made them, the
+A model is a folder with `config.json`, the weights `model.safetensors` and, if `spectok export` has written them, the
 graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. Released models are inside
-the package, listed in `index.toml` with the SHA-256 of these files; nothing is ever downloaded or unpickled.
+the package, listed in `index.toml` with the SHA-256 of these files. Nothing is downloaded or unpickled.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from spectok.schema import require
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
-FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # that the index names
+FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # files in the index
 
 
 @dataclass(frozen=True)
@@ -28,29 +28,29 @@ class Model:
 
     config: CodecConfig
     folder: Path
-    sha256: str  # of model.safetensors, 64 hexadecimal digits: which weights these are; empty while it is not known
+    sha256: str  # of model.safetensors, 64 hexadecimal digits; empty before it is computed
     index: dict[str, str] = field(default_factory=dict)  # SHA-256 of each file; empty if the model is not released
 
     @property
     def weights(self) -> Path:
-        """Where the weights are."""
+        """The path of the weights."""
         return self.folder / WEIGHTS
 
     @property
     def weight_hash(self) -> str:
-        """The first 16 hexadecimal digits of the hash: what a .spt file records."""
+        """The first 16 hexadecimal digits of the hash, which .spt files contain."""
         return self.sha256[:16]
 
     @property
     def has_graphs(self) -> bool:
-        """Whether there are `encoder.onnx` and `decoder.onnx`."""
+        """Whether the folder has `encoder.onnx` and `decoder.onnx`."""
         return all((self.folder / f"{side}.onnx").is_file() for side in ("encoder", "decoder"))
 
     def read(self, file: str) -> bytes:
         """The content of one of `FILES`.
 
         Raises:
-            InputError: it cannot be read, it is not the one that the index names, or the weights have changed.
+            InputError: the file cannot be read, its hash is not the one in the index, or the weights have changed.
         """
         path = self.folder / file
         try:
@@ -80,8 +80,8 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     """Find a released model by name, or any model by its folder.
 
     Raises:
-        InputError: there is no such model, a file is missing, or the configuration is not the one the index names; the
-            weights are compared with it when an engine reads them.
+        InputError: there is no such model, a file is missing, or the hash of the configuration is not the one in the
+            index. The hash of the weights is checked when an engine reads them.
     """
     index = read_index(root())
     released = str(name_or_folder) in index
@@ -92,12 +92,12 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
         )
     config = CodecConfig.load(folder / "config.json")
     model = Model(config, folder, "", index[str(name_or_folder)] if released else {})
-    model.read("config.json")  # compares it with the index
+    model.read("config.json")  # checks its hash
     return replace(model, sha256=model.index.get(WEIGHTS) or hashlib.sha256(model.read(WEIGHTS)).hexdigest())
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The SHA-256 of the files of each released model in a folder; empty where there is no index."""
+    """The SHA-256 of the files of each released model in a folder; empty if there is no index."""
     try:
         index: dict[str, dict[str, str]] = tomllib.loads((folder / "index.toml").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def write_index(folder: Path, name: str) -> None:
-    """Bring one model's line of the index up to date with its files."""
+    """Update the hashes of one model in the index."""
     index = read_index(folder)
     paths = [path for path in (folder / name / file for file in FILES) if path.is_file()]
     index[name] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

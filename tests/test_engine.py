@@ -1,4 +1,4 @@
-"""Which engine runs, and that the package needs no PyTorch."""
+"""Tests of the choice of the engine, and of the package without PyTorch."""
 
 import copy
 import pickle
@@ -33,12 +33,12 @@ def refuses(sentence: str) -> pytest.RaisesExc[InputError]:
     return pytest.raises(InputError, match=sentence)
 
 
-def test_onnx_runs_what_has_graphs_and_torch_the_rest(tmp_path: Path) -> None:
+def test_onnx_runs_models_with_graphs_and_torch_the_others(tmp_path: Path) -> None:
     model, bare = pretrained.find(), write_model(tmp_path / "tiny", QUERY)
     assert isinstance(load_engine(model), OnnxEngine)
     assert isinstance(load_engine(model, "torch"), TorchEngine)
     assert isinstance(load_engine(bare), TorchEngine)
-    with refuses("^the device 'nonsense' cannot be used here: "):  # which only torch can tell
+    with refuses("^the device 'nonsense' cannot be used here: "):  # raised by torch
         load_engine(model, device="nonsense")
 
 
@@ -66,7 +66,7 @@ def test_a_codec_is_loaded_by_name_folder_or_model_in_evaluation_mode(tmp_path: 
         ({"threads": 0}, "^the number of threads is 0, but must be positive$"),
     ],
 )
-def test_engines_that_cannot_be(options: dict[str, Any], sentence: str) -> None:
+def test_engines_that_do_not_exist(options: dict[str, Any], sentence: str) -> None:
     with refuses(sentence):
         load_engine(pretrained.find(), **options)
 
@@ -77,7 +77,7 @@ def test_onnx_needs_graphs(tmp_path: Path) -> None:
         load_engine(bare, "onnx")
 
 
-def test_engines_say_what_they_are() -> None:
+def test_engines_have_names() -> None:
     assert load_engine(pretrained.find()).name == "onnx on 1 thread"
     assert load_engine(pretrained.find(), threads=2).name == "onnx on 2 threads"
     assert load_engine(pretrained.find(), "torch").name == "torch on 1 thread"
@@ -85,18 +85,18 @@ def test_engines_say_what_they_are() -> None:
 
 @pytest.mark.parametrize("name", pretrained.models())
 def test_engines_agree_on_speech(name: str, speech: NDArray[np.float32]) -> None:
-    """No code differs and the audio is within 1e-5 of full scale: the pulses have peaks of several times their rms."""
+    """No code differs, and the audio differs by at most 1e-5 of full scale: pulses have peaks far above their rms."""
     onnx, torch = released(name), released(name, "torch")
     codes = onnx.encode(speech)
     np.testing.assert_array_equal(codes, torch.encode(speech))
     np.testing.assert_allclose(onnx.decode(codes), torch.decode(codes), rtol=0, atol=1e-5)
 
 
-def test_a_tokenizer_that_was_used_can_be_pickled_and_copied(speech: NDArray[np.float32]) -> None:
+def test_a_used_tokenizer_can_be_pickled_and_copied(speech: NDArray[np.float32]) -> None:
     tokenizer = Tokenizer.from_pretrained("spectok-16k-800")
     codes = tokenizer.encode(speech)
     content = pickle.dumps(tokenizer)
-    assert len(content) < 4000  # bytes: no graph
+    assert len(content) < 4000  # bytes, so without graphs
     for other in (pickle.loads(content), copy.deepcopy(tokenizer), copy.copy(tokenizer)):
         assert np.array_equal(other.encode(speech), codes)
 
@@ -120,14 +120,14 @@ def test_threads_that_need_a_graph_at_once_load_it_once(
 
 
 @pytest.mark.parametrize("name", pretrained.models())
-def test_the_graphs_tell_the_size_of_the_codec(name: str) -> None:
+def test_the_graphs_contain_the_size_of_the_codec(name: str) -> None:
     codec = released_codec(name)
     parameters, macs = model_size(pretrained.find(name))
     assert parameters == codec.num_parameters
     assert macs == {side: round(count) for side, count in codec.macs_per_second().items()}
 
 
-def test_an_engine_keeps_nothing_of_a_stream(speech: NDArray[np.float32]) -> None:
+def test_an_engine_stores_no_state(speech: NDArray[np.float32]) -> None:
     engine = Tokenizer.from_pretrained().engine
     audio, zero = speech[None, :6400], engine.init_state(1).encoder
     codes, after = engine.encode_step(audio, zero)
@@ -179,14 +179,14 @@ def released_codes(path: Path) -> NDArray[np.int64]:
     ],
     ids=["torch", "eval", "export"],
 )
-def test_what_needs_more_says_so(arguments: tuple[str | Path, ...], sentence: str, tmp_path: Path) -> None:
+def test_missing_packages_are_named(arguments: tuple[str | Path, ...], sentence: str, tmp_path: Path) -> None:
     done = without(NOT_IN_THE_CORE, *(str(argument).format(tmp_path) for argument in arguments))
     assert done.returncode == 2
     assert re.fullmatch(f"spectok: {sentence}\n", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_core_is_four_packages() -> None:
+def test_the_core_needs_four_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {re.split(r"[^a-z-]", requirement)[0] for requirement in project["dependencies"]}
     assert names == {"numpy", "soundfile", "soxr", "onnxruntime"}

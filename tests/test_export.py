@@ -1,4 +1,4 @@
-"""The graphs are the codec: every member of the family, however the stream is cut, and what is refused."""
+"""Tests that exported graphs equal the codec, for every kind of model and division of a stream, and of errors."""
 
 import dataclasses
 import shutil
@@ -56,7 +56,7 @@ def clip(speech: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def exported(clip: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A random model with its graphs."""
+    """A random model with exported graphs."""
     model = write_model(tmp_path_factory.mktemp("exported") / "tiny", QUERY)
     export_verified(model, clip, model.folder)
     return model
@@ -64,7 +64,7 @@ def exported(clip: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def copied(exported: Model, tmp_path: Path) -> Model:
-    """The same where a test may change it."""
+    """A copy of the exported model that a test may change."""
     shutil.copytree(exported.folder, tmp_path / "tiny")
     return pretrained.find(tmp_path / "tiny")
 
@@ -74,7 +74,7 @@ def reference_of(model: Model) -> Reference:
 
 
 @pytest.mark.parametrize("config", FAMILY.values(), ids=FAMILY.keys())
-def test_the_graphs_are_the_codec(config: CodecConfig, clip: NDArray[np.float32], tmp_path: Path) -> None:
+def test_the_graphs_equal_the_codec(config: CodecConfig, clip: NDArray[np.float32], tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", config)
     export_verified(model, clip, model.folder)
     engine, reference = OnnxEngine(model), reference_of(model)
@@ -106,7 +106,7 @@ def test_both_engines_take_the_same_steps(exported: Model, clip: NDArray[np.floa
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported: Model, side: str) -> None:
+def test_inputs_have_names_and_any_number_of_rows_and_frames(exported: Model, side: str) -> None:
     graph = onnx.load(exported.folder / f"{side}.onnx").graph
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -136,7 +136,7 @@ def test_the_inputs_are_named_and_their_rows_and_frames_are_free(exported: Model
     assert before == expected[side]
 
 
-def test_constants_that_are_stored_in_less_come_out_exactly(tmp_path: Path, clip: NDArray[np.float32]) -> None:
+def test_compact_constants_are_restored_exactly(tmp_path: Path, clip: NDArray[np.float32]) -> None:
     quantizer = dataclasses.replace(QUERY.quantizer, levels=(4, 3, 5), codebook_size=60)
     model = write_model(tmp_path / "tiny", dataclasses.replace(QUERY, quantizer=quantizer))
     export_verified(model, clip, model.folder)
@@ -160,18 +160,20 @@ def test_constants_that_are_stored_in_less_come_out_exactly(tmp_path: Path, clip
 
 
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_a_graph_computes_hardly_any_shapes(exported: Model, side: str) -> None:
+def test_a_graph_computes_few_shapes(exported: Model, side: str) -> None:
     graph = onnx.load(exported.folder / f"{side}.onnx").graph
     counts = Counter(node.op_type for node in graph.node)
     assert (counts["Attention"], counts["Softmax"]) == (1, 0)
-    assert counts["Shape"] == counts["Expand"] + 1 == 2  # for the queries of each frame, and one where two axes open
+    assert (
+        counts["Shape"] == counts["Expand"] + 1 == 2
+    )  # for the queries of each frame, and one where two axes are inferred
     constants = {item.name for item in graph.initializer}
     computed = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] not in constants]
     assert len(computed) == 1
-    assert counts["Unsqueeze"] + counts["Squeeze"] <= 6  # of the GRUs' states and outputs, and of no shapes
+    assert counts["Unsqueeze"] + counts["Squeeze"] <= 6  # of the GRUs' states and outputs, none of shapes
 
 
-def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported: Model) -> None:
+def test_a_graph_has_metadata_and_no_paths(exported: Model) -> None:
     codec = Codec(QUERY)
     for side in ("encoder", "decoder"):
         content = (exported.folder / f"{side}.onnx").read_bytes()
@@ -184,17 +186,19 @@ def test_a_graph_tells_what_it_is_and_nothing_of_where_it_was_made(exported: Mod
         }
 
 
-def test_an_export_that_is_not_the_codec_is_refused_and_leaves_nothing(
+def test_an_export_that_differs_from_the_codec_is_refused(
     clip: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, other = write_model(tmp_path / "a", QUERY), write_model(tmp_path / "b", bottleneck(queries=5))
     monkeypatch.setattr("spectok.export.agreement.Reference", lambda _: reference_of(other))
-    with pytest.raises(InputError, match=r"^the export is not the codec: \d+ of 514 codes differ, encoded at once$"):
+    with pytest.raises(
+        InputError, match=r"^the export differs from the codec: \d+ of 514 codes differ, encoded at once$"
+    ):
         export_verified(model, clip, model.folder)
     assert sorted(path.name for path in model.folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_agreement_keeps_the_margins_of_what_differed() -> None:
+def test_agreement_stores_the_margins_of_codes_that_differ() -> None:
     agreement = Agreement()
     agreement.add(np.array([1, 2, 3]), np.array([1, 5, 3]), np.array([0.1, 0.2, 0.3]))
     agreement.add(np.array([7, 8]), np.array([7, 9]), np.array([0.4, 0.5]))
@@ -235,7 +239,7 @@ def test_graphs_of_other_weights_are_refused(copied: Model) -> None:
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
-def test_the_graphs_hold_no_matrix_of_the_weights_and_refer_to_them(
+def test_the_graphs_refer_to_the_weights_and_contain_no_matrix_of_them(
     half: bool, clip: NDArray[np.float32], tmp_path: Path
 ) -> None:
     model = write_model(tmp_path / "tiny", QUERY)
@@ -265,7 +269,7 @@ def test_the_graphs_hold_no_matrix_of_the_weights_and_refer_to_them(
 
 
 def test_onnx_runtime_reads_the_weights_from_the_file_itself(exported: Model, clip: NDArray[np.float32]) -> None:
-    """As any other runtime of ONNX would: the graph by its path, and the external data from the folder."""
+    """Like any other runtime of ONNX: the graph by its path, and the external data from its folder."""
     chunks: dict[str, NDArray[Any]] = {"encoder": clip[None, :64], "decoder": np.array([[1, 2, 3, 4]])}
     for side, chunk in chunks.items():
         session = onnxruntime.InferenceSession(exported.folder / f"{side}.onnx", providers=["CPUExecutionProvider"])
@@ -281,7 +285,7 @@ Edit = Callable[[Any, Any], None]  # of an onnx.GraphProto and one of its Tensor
 
 
 def edited(copied: Model, edit: Edit) -> OnnxEngine:
-    """An engine whose encoder was changed by `edit`, which gets the graph and its first external tensor."""
+    """An engine whose encoder was changed by `edit`, a function of the graph and its first external tensor."""
     path = copied.folder / "encoder.onnx"
     model = onnx.load(path, load_external_data=False)
     edit(model.graph, next(item for item in model.graph.initializer if item.external_data))
@@ -290,7 +294,7 @@ def edited(copied: Model, edit: Edit) -> OnnxEngine:
 
 
 def put(key: str, value: str) -> Edit:
-    """An edit that gives the external tensor another location, offset or length."""
+    """An edit that changes the location, offset or length of the external tensor."""
 
     def edit(graph: Any, tensor: Any) -> None:
         next(entry for entry in tensor.external_data if entry.key == key).value = value
@@ -324,14 +328,14 @@ def put_into_an_inner_graph(graph: Any, tensor: Any) -> None:
         (lambda graph, tensor: setattr(tensor, "data_type", 11), "its tensor '[a-z_.0-9]+' is not within {}"),
     ],
 )
-def test_a_graph_that_refers_to_anything_else_is_refused(copied: Model, edit: Edit, sentence: str) -> None:
+def test_a_graph_that_refers_to_another_file_is_refused(copied: Model, edit: Edit, sentence: str) -> None:
     engine = edited(copied, edit)
     sentence = sentence.format(r"model\.safetensors")
     with pytest.raises(InputError, match=rf"^cannot read [^\n]*encoder\.onnx: {sentence}$"):
         engine.facts("encoder")
 
 
-def test_a_graph_that_is_cut_off_or_random_is_told(exported: Model) -> None:
+def test_a_graph_that_is_cut_off_or_random_is_refused(exported: Model) -> None:
     content, random = (exported.folder / "encoder.onnx").read_bytes(), np.random.default_rng(0)
     assert len(read_graph(content)[1]) == len({tensor.name for tensor in read_graph(content)[1]}) > 10
     for length in (*range(0, len(content), 97), len(content) - 1):
@@ -345,7 +349,7 @@ def test_a_graph_that_is_cut_off_or_random_is_told(exported: Model) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1])
-def test_a_graph_cut_off_is_refused(copied: Model, keep: int) -> None:
+def test_a_graph_file_that_is_cut_off_is_refused(copied: Model, keep: int) -> None:
     path = copied.folder / "decoder.onnx"
     path.write_bytes(path.read_bytes()[:keep])
     engine = OnnxEngine(copied)

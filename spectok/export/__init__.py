@@ -1,1 +1,1 @@
-"""What leaves PyTorch: the codec as ONNX graphs, and the check that they are the same codec."""
+"""Exports the codec as ONNX graphs, and checks that they compute the same codes and audio."""

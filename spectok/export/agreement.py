@@ -1,8 +1,9 @@
-"""Whether an engine gives the codec's codes, however a stream is cut, and how near a miss those were that differ.
+"""Compares an engine's codes with the canonical ones, for several divisions of a stream into chunks.
 
-The canonical answer is that of float64 arithmetic, which no cut, batch or processor changes (`Reference`). In float32
-the last bits depend on how many frames and rows a step has, and a latent within a millionth of a decision boundary may
-fall to either side.
+Canonical codes are computed in float64, where they do not depend on the chunks, the batch or the processor
+(`Reference`). In float32 the last bits depend on the number of frames and rows in a step, so a latent within a
+millionth of a step from a decision boundary may get the neighbouring code. The margin of a code that differs is the
+distance of its latent from the nearest other code.
 """
 
 import copy
@@ -27,9 +28,9 @@ from spectok.sessions import StreamEncoder
 
 Audio = NDArray[np.float32]
 Codes = NDArray[np.int64]
-MARGIN = 1e-4  # steps of the grid: what an engine may get wrong in float32
-DIFFERENCE = 1e-4  # of full scale: by how much its audio may differ
-ASTRAY = 0.1  # share of the frames in which its pulses may be elsewhere
+MARGIN = 1e-4  # steps of the grid; the largest allowed margin of codes that differ
+DIFFERENCE = 1e-4  # of full scale; the largest allowed difference of the audio
+ASTRAY = 0.1  # the largest allowed share of frames whose pulses have other positions
 
 
 class Reference:
@@ -40,7 +41,7 @@ class Reference:
 
     @torch.inference_mode()
     def encode(self, audio: Audio) -> tuple[Codes, NDArray[np.float64]]:
-        """Audio `[T]` to codes `[N]`, and how far the latent of each is from another code (`quantizer.margin`)."""
+        """Encode audio `[T]`; returns codes `[N]` and their margins (`quantizer.margin`)."""
         config = self.codec.config
         padded = np.zeros(config.num_frames(len(audio)) * config.frame_length)
         padded[: len(audio)] = audio
@@ -55,26 +56,26 @@ class Reference:
 
     @torch.inference_mode()
     def decode_step(self, codes: Codes, state: Any) -> tuple[NDArray[np.float64], Any]:
-        """Codes `[B, N]` to audio `[B, T]`."""
+        """Decode codes `[B, N]` to audio `[B, T]`."""
         audio, state = self.codec.decode_step(torch.from_numpy(codes), state)
         return audio.numpy(), state
 
 
 def at_once(engine: Engine, audio: Audio) -> Codes:
-    """Codes `[N]` of audio `[T]` as `spectok encode` makes them: in blocks of some seconds."""
+    """Encode audio `[T]` with one push, in blocks of some seconds, to codes `[N]`."""
     session = StreamEncoder(engine)
     return np.concatenate([session.push(audio), session.flush()])
 
 
 def frame_by_frame(engine: Engine, audio: Audio) -> Codes:
-    """The same, one frame in each push."""
+    """Encode audio `[T]` with one frame in each push, to codes `[N]`."""
     session, step = StreamEncoder(engine), engine.config.frame_length
     codes = [session.push(audio[start : start + step]) for start in range(0, len(audio), step)]
     return np.concatenate([*codes, session.flush()])
 
 
 def in_a_batch(engine: Engine, audio: Audio) -> Codes:
-    """The same, as the second row of three, the others being other audio."""
+    """Encode audio `[T]` as the second row in a batch of three, to codes `[N]`; the other rows have other audio."""
     rows = np.stack([audio[::-1], audio, 0.5 * np.roll(audio, len(audio) // 2)])
     session = StreamEncoder(engine, batch=len(rows))
     codes: Codes = np.concatenate([session.push(rows), session.flush()], axis=1)[1]
@@ -103,11 +104,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Difference:
-    """How an engine's audio differs from the reference's where both decode the same codes."""
+    """The difference between an engine's audio and the reference's, decoded from the same codes."""
 
-    audio: float  # largest absolute difference, of full scale, over the frames in which the pulses agree
+    audio: float  # largest absolute difference, of full scale, over the frames whose pulses have the same positions
     frames: int
-    astray: int  # frames in which they do not: a pitch fell to another point of its grid, up to the next onset of voice
+    astray: int  # number of other frames: rounding moved a pitch to another value of its grid, up to the next onset
 
 
 def audio_difference(engine: Engine, reference: Reference, codes: Codes) -> Difference:
@@ -116,7 +117,7 @@ def audio_difference(engine: Engine, reference: Reference, codes: Codes) -> Diff
 
 
 def audio_differences(engines: Sequence[Engine], reference: Reference, codes: Codes) -> list[Difference]:
-    """The same for several engines, with one pass of the reference, which takes the most time."""
+    """`audio_difference` for several engines, with one pass of the reference, which takes most of the time."""
     frames = codes.reshape(-1, reference.codec.config.quantizer.tokens_per_frame)
     expected = list(_frame_by_frame(reference, frames))
     return [_difference(list(_frame_by_frame(engine, frames)), expected) for engine in engines]
@@ -140,14 +141,14 @@ def _difference(found: list[Frame], expected: list[Frame]) -> Difference:
             for (_, numbers), (_, others) in zip(found, expected, strict=True)
         ]
     )
-    touched = astray.copy()  # what overlaps with a frame that went astray
+    touched = astray.copy()  # frames that overlap with an astray one
     for late in (1, 2):
         touched[late:] |= astray[:-late]
     return Difference(float(audio[~touched].max(initial=0.0)), len(expected), int(astray.sum()))
 
 
 def _whole_numbers(state: Any) -> list[NDArray[np.int64]]:
-    """What a decoder's state counts: the pulses' phase and pitch, and the place in the noise."""
+    """The integers in a decoder's state: phase and pitch of the pulses, and the position in the noise."""
     if isinstance(state, dict):
         return [value for value in state.values() if value.dtype == np.int64]
     if isinstance(state, torch.Tensor):
@@ -156,17 +157,17 @@ def _whole_numbers(state: Any) -> list[NDArray[np.int64]]:
 
 
 def export_verified(model: Model, speech: Audio, folder: Path) -> None:
-    """Write `encoder.onnx` and `decoder.onnx` into a folder, if they do to speech what the codec does.
+    """Export a model, compare the graphs with the codec, and write `encoder.onnx` and `decoder.onnx` into a folder.
 
     The graphs refer to the weights in `model.safetensors`, which is copied into a folder that is not the model's own.
 
     Args:
-        model: what to export.
-        speech: `[T]` at the codec's sample rate.
-        folder: is there already; it may be the model's own.
+        model: the model to export.
+        speech: audio for the comparison, `[T]` at the codec's sample rate.
+        folder: an existing folder; it may be the model's own.
 
     Raises:
-        InputError: the graphs are not the codec, or cannot be written.
+        InputError: codes or audio of the graphs differ from the codec's, or the graphs cannot be written.
     """
     codec = load_codec(model)
     macs, weights = codec.macs_per_second(), model.read(WEIGHTS)
@@ -191,12 +192,15 @@ def _verify(engine: Engine, reference: Reference, speech: Audio) -> None:
         agreement = Agreement()
         agreement.add(encode(engine, speech), expected, margins)
         wrong = sum(margin > MARGIN for margin in agreement.margins)
-        require(wrong == 0, f"the export is not the codec: {wrong} of {agreement.codes} codes differ, encoded {cut}")
+        require(
+            wrong == 0, f"the export differs from the codec: {wrong} of {agreement.codes} codes differ, encoded {cut}"
+        )
     found = audio_difference(engine, reference, expected)
     require(
-        found.audio < DIFFERENCE, f"the export is not the codec: its audio differs by {found.audio:.1e} of full scale"
+        found.audio < DIFFERENCE,
+        f"the export differs from the codec: its audio differs by {found.audio:.1e} of full scale",
     )
     require(
         found.astray < ASTRAY * found.frames,
-        f"the export is not the codec: its pulses are elsewhere in {found.astray} of {found.frames} frames",
+        f"the export differs from the codec: its pulses have moved in {found.astray} of {found.frames} frames",
     )

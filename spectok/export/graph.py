@@ -1,4 +1,4 @@
-"""What is done to a traced graph: constant shapes, operators that ONNX Runtime fuses, constants in less space."""
+"""Transforms a traced graph: constant shapes, fused operators, and compact forms of constants."""
 
 import json
 import math
@@ -13,16 +13,17 @@ from spectok.graphs import KINDS, WEIGHTS
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, FourierMatrix, InverseSTFT
 
-LEAST_STORED = 64  # numbers: fewer are not worth another form
+LEAST_STORED = 64  # smallest size of a constant that gets a compact form
 FLOAT = 1  # onnx.TensorProto.FLOAT, float32
 DTYPES = {"F32": 1, "F16": 10}  # from the names of safetensors to onnx.TensorProto.DataType
 
 
 def fix_shapes(path: Path) -> None:
-    """Give every Reshape and Expand a constant shape, with 0 for an axis that stays and -1 for one that is left over.
+    """Give every Reshape and Expand a constant shape, with 0 for an unchanged axis and -1 for the inferred one.
 
-    The trace computes them from the inputs' shapes, which is a third of all operators. Where that leaves two axes open,
-    the first is asked of another tensor that begins with it; without one, the shape stays as it is.
+    The traced graph computes shapes from those of its inputs, which is a third of all operators. If two axes would have
+    to be inferred, the length of the first is taken from another tensor that has the same first axis; without such a
+    tensor the shape is not changed.
     """
     import onnx
 
@@ -51,8 +52,8 @@ def fix_shapes(path: Path) -> None:
                 constant = onnx.numpy_helper.from_array(np.array(shape[asked:]), f"{name}.rest" if asked else name)
                 graph.initializer.append(constant)
                 node.input[1] = name
-                del node.attribute[:]  # of which allowzero would take 0 at its word
-                if shape[0] == 0 and 0 not in shape[1:]:  # only the first axis is the same before the squeezing
+                del node.attribute[:]  # with allowzero, 0 would mean an axis of length 0
+                if shape[0] == 0 and 0 not in shape[1:]:  # the input before the Squeeze has the same first axis
                     node.input[0] = squeezed.get(node.input[0], node.input[0])
         if node.op_type == "Reshape" and after:
             first.setdefault(after[0], node.output[0])
@@ -68,12 +69,12 @@ def fix_shapes(path: Path) -> None:
 
 
 def optimise(source: Path, destination: Path) -> None:
-    """Let ONNX Runtime fuse what it can, short of layouts that belong to one kind of processor."""
+    """Let ONNX Runtime fuse operators, but not use layouts for one kind of processor."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.log_severity_level = 3  # it tells of constants that it takes away
+    options.log_severity_level = 3  # no warnings about removed constants
     options.optimized_model_filepath = os.fspath(destination)
     onnxruntime.InferenceSession(os.fspath(source), options, providers=["CPUExecutionProvider"])
 
@@ -89,7 +90,7 @@ class Weight(NamedTuple):
 
 
 def stored_weights(content: bytes) -> Iterator[tuple[Weight, np.ndarray]]:
-    """The floating-point tensors of the content of `model.safetensors`, and their numbers as float32."""
+    """The floating-point tensors in the content of `model.safetensors`, and their numbers as float32."""
     start = 8 + int.from_bytes(content[:8], "little")
     for name, entry in json.loads(content[8:start]).items():
         if entry.get("dtype") in DTYPES:  # "__metadata__" has no such key
@@ -100,15 +101,15 @@ def stored_weights(content: bytes) -> Iterator[tuple[Weight, np.ndarray]]:
 
 
 def store_small(graph: Any, codec: Codec, weights: bytes) -> None:
-    """Store large float32 constants in less, with the operators that give exactly the same numbers again.
+    """Store large float32 constants in compact forms, with operators that compute exactly the same numbers from them.
 
     A tensor of `model.safetensors`, its transpose, or the matrix of a GRU with its gates in ONNX's order becomes a
     reference to the tensor in that file. A Fourier matrix becomes its factors, the codebook of an FSQ the numbers along
-    each of its dimensions, and other numbers that float16 holds exactly become float16.
+    each of its dimensions, and other constants that are exact in float16 become float16.
 
     Args:
-        graph: is changed.
-        codec: what it was traced from.
+        graph: the graph, which is changed in place.
+        codec: the codec that was traced.
         weights: content of the `model.safetensors` that the codec was loaded from.
     """
     import onnx
@@ -144,7 +145,7 @@ def store_small(graph: Any, codec: Codec, weights: bytes) -> None:
 
 
 def _forms(values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The forms of a weight that `_Constants.add_weight` makes of it."""
+    """The forms of a weight that `_Constants.add_weight` can produce."""
     yield "as stored", values
     if values.ndim == 2:
         yield "transposed", values.T
@@ -159,14 +160,14 @@ def _reordered(rows: np.ndarray) -> np.ndarray:
 
 
 class _Constants:
-    """Constants, and the nodes that make the graph's own constants of them."""
+    """Compact constants, and the nodes that compute the graph's constants from them."""
 
     def __init__(self) -> None:
         self.tensors: dict[str, Any] = {}
         self.nodes: list[Any] = []
 
     def add_weight(self, name: str, form: str, weight: Weight) -> None:
-        """A tensor of `model.safetensors`, in one of `_forms`."""
+        """Add a tensor of `model.safetensors`, in one of `_forms`."""
         source = self._external(weight)
         if form == "transposed":
             source = self._node("Transpose", [source], f"{name}.transposed", perm=[1, 0])
@@ -176,11 +177,11 @@ class _Constants:
         self._node("Cast", [source], name, to=FLOAT)
 
     def add_half(self, name: str, values: np.ndarray) -> None:
-        """Numbers that are float16, as such."""
+        """Add numbers that are exact in float16."""
         self._node("Cast", [self._tensor(f"{name}.half", values.astype(np.float16))], name, to=FLOAT)
 
     def add_fourier(self, name: str, matrix: FourierMatrix) -> None:
-        """What `FourierMatrix.product` computes."""
+        """Add a Fourier matrix, computed as by `FourierMatrix.product`."""
         part = {key: self._tensor(f"{name}.{key}", value.numpy()) for key, value in matrix._asdict().items()}
         period = self._tensor(f"{name}.period", np.array(len(matrix.waves) // 2))
         place = self._node("Mul", [part["rows"], part["columns"]], f"{name}.turned")
@@ -192,8 +193,8 @@ class _Constants:
         self._node("Cast", [wave], name, to=FLOAT)
 
     def add_codebook(self, name: str, values: np.ndarray, levels: np.ndarray) -> None:
-        """The entries `[size, D]` of an FSQ: in each dimension, the number that stands for that digit of the code."""
-        steps = np.cumprod([1, *levels[:-1]])  # from a code to the one whose digit is 1 higher
+        """Add the entries `[size, D]` of an FSQ: in each dimension, the number that the code's digit stands for."""
+        steps = np.cumprod([1, *levels[:-1]])  # difference of two codes of which one digit differs by 1
         numbers = np.concatenate([values[steps[i] * np.arange(levels[i]), i] for i in range(len(levels))])
         columns = {"steps": steps, "levels": levels, "firsts": np.cumsum(levels) - levels}
         part = {key: self._tensor(f"{name}.{key}", column[:, None]) for key, column in columns.items()}
@@ -229,6 +230,6 @@ class _Constants:
 
 
 def _is_half(values: np.ndarray) -> bool:
-    """Whether float16 holds all of these numbers exactly."""
+    """Whether all of these numbers are exact in float16."""
     with np.errstate(over="ignore"):
         return bool(np.array_equal(values.astype(np.float16).astype(np.float32), values))

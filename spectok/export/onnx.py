@@ -1,13 +1,14 @@
-"""The codec as ONNX: `encoder.onnx` and `decoder.onnx` are `Codec.encode_step` and `decode_step`, nothing else.
+"""Exports `Codec.encode_step` and `Codec.decode_step` as the ONNX files `encoder.onnx` and `decoder.onnx`.
 
     encoder.onnx    audio [batch, samples], state.*  ->  codes [batch, tokens], next.*
     decoder.onnx    codes [batch, tokens],  state.*  ->  audio [batch, samples], next.*
 
-A call takes any number of whole frames and any number of rows. `state.tower.1.0` is what `next.tower.1.0` of the call
-before was; zeros begin a stream. The graph is stored as ONNX Runtime has optimised it, with the facts that
-`spectok info` tells as metadata. Large weights are not in it: it refers to those in `model.safetensors`, which must be
-in the same folder, as ONNX's external data. Of other large constants it holds what they are made of. Released weights
-are float16 numbers; the runtime turns all into float32, in which its arithmetic is, when it loads the graph.
+A call accepts any number of whole frames and any number of rows. `state.tower.1.0` is the value of `next.tower.1.0`
+from the previous call, and zeros at the start of a stream. The graph is stored as optimised by ONNX Runtime, with the
+facts that `spectok info` prints as metadata. Large weights are not in the graph, which refers to the tensors in
+`model.safetensors` as external data of ONNX; that file must be in the same folder. Other large constants are stored in
+compact forms. Released weights are float16 numbers; the runtime converts all weights to float32 when it loads the
+graph, and computes in float32.
 """
 
 import logging
@@ -24,7 +25,7 @@ from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
 from spectok.model.streaming import State
 
-PARTS = {  # of the states
+PARTS = {  # names of the parts of a state
     "encoder": ("stft", "tower", "context"),
     "decoder": ("context", "tower", "excitation", "inverse_stft"),
 }
@@ -33,7 +34,7 @@ FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
 
 
 def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a nested state, each under the name of its place: `name.1.0`."""
+    """The tensors of a nested state, each with a name that has its indices: `name.1.0`."""
     for index, item in enumerate(state):
         if isinstance(item, Tensor):
             yield f"{name}.{index}", item
@@ -42,12 +43,12 @@ def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def rebuilt(state: State, leaves: Iterator[Tensor]) -> State:
-    """A state of the same nesting out of other tensors."""
+    """A state with the same nesting that contains the tensors `leaves`."""
     return tuple(next(leaves) if isinstance(item, Tensor) else rebuilt(item, leaves) for item in state)
 
 
 class _Step(nn.Module):
-    """One direction of the codec with its state laid flat: `(x, *tensors)` to `(y, *tensors)`."""
+    """One direction of the codec with a flat state: `(x, *tensors)` to `(y, *tensors)`."""
 
     def __init__(self, codec: Codec, side: str) -> None:
         super().__init__()
@@ -55,7 +56,7 @@ class _Step(nn.Module):
         self.state = codec.init_state(ROWS)[0 if side == "encoder" else 1]
 
     def tensors(self, state: State) -> dict[str, Tensor]:
-        """Tensors by name."""
+        """The tensors of a state, by name."""
         parts = zip(PARTS[self.side], state, strict=True)
         return {name: tensor for part, inner in parts for name, tensor in named(inner, part)}
 
@@ -67,13 +68,13 @@ class _Step(nn.Module):
 
 
 def export(codec: Codec, side: str, weights: bytes, metadata: dict[str, str]) -> bytes:
-    """One direction of a codec as the bytes of an ONNX file.
+    """Export one direction of a codec as the bytes of an ONNX file.
 
     Args:
-        codec: what to export.
+        codec: the codec.
         side: "encoder" or "decoder".
         weights: content of the `model.safetensors` that the codec was loaded from.
-        metadata: is stored in the file.
+        metadata: entries that are stored in the file.
     """
     import onnx
 
@@ -84,7 +85,7 @@ def export(codec: Codec, side: str, weights: bytes, metadata: dict[str, str]) ->
         optimise(traced, optimised)
         model = onnx.load(optimised)
     store_small(model.graph, codec, weights)
-    for node in model.graph.node:  # where in the source it came from, on which machine
+    for node in model.graph.node:  # they contain source lines and paths
         node.ClearField("doc_string")
         del node.metadata_props[:]
     del model.graph.metadata_props[:], model.graph.value_info[:], model.metadata_props[:]
@@ -105,7 +106,7 @@ def export(codec: Codec, side: str, weights: bytes, metadata: dict[str, str]) ->
 
 
 def _trace(step: _Step, path: Path) -> None:
-    for name in ("torch.onnx", "onnxscript"):  # they tell of their own doings
+    for name in ("torch.onnx", "onnxscript"):  # no progress messages
         logging.getLogger(name).setLevel(logging.ERROR)
     config, state = step.codec.config, step.tensors(step.state)
     length = config.frame_length if step.side == "encoder" else config.quantizer.tokens_per_frame
@@ -113,7 +114,7 @@ def _trace(step: _Step, path: Path) -> None:
     batch, frames = torch.export.Dim("batch", min=1, max=1 << 16), torch.export.Dim("frames", min=1, max=1 << 20)
     names = ("audio", "codes") if step.side == "encoder" else ("codes", "audio")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what the exporter will do itself in later releases
+        warnings.simplefilter("ignore")  # about changes in later releases of the exporter
         program = torch.onnx.export(
             step.eval(),
             (x, *state.values()),
