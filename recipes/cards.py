@@ -3,11 +3,10 @@
     spectok bench CORPUS/test --out REPORT
     python recipes/cards.py --report REPORT
 
-Every measured figure comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it
-from there), from each model's `training.json` (made by
-`recipes/release.py`), from the studies' `results.json` (by `recipes/study.py`), from `recipes/speed.json` (by the
-script of that name), from `pretrained/results/drift.json` (by `recipes/drift.py`) and from what the scripts in
-`benchmarks/` left there. The pictures beside the results hold the
+Every measured number comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it from
+there), from each model's `training.json` (made by `recipes/release.py`), from the studies' `results.json` (by
+`recipes/study.py`), from `recipes/speed.json` (by the script of that name), from `pretrained/results/drift.json` (by
+`recipes/drift.py`) and from the results of the scripts in `benchmarks/`. The figures beside the results contain the
 SHA-256 of the results that they show. The options in docs/cli.md come from the parser of the command line. `--check`
 writes nothing and fails if a file is stale.
 """
@@ -23,7 +22,7 @@ from benchmarks.tables import bars
 from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
-from recipes.quality import RESULTS, draw, extent, pictures_stale, table, worst_level
+from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
 from recipes.study import RUN_DIGITS, tables
 from spectok import pretrained
 from spectok.bench.figures import CAPTIONS
@@ -264,14 +263,14 @@ def summary_table(results: dict[str, Any]) -> str:
 
 
 def benchmark_page(results: dict[str, Any]) -> str:
-    """The tables and pictures of docs/benchmark.md."""
-    pictures = "../pretrained/results"
+    """The tables and figures of docs/benchmark.md."""
+    figures = "../pretrained/results"
     return (
         f"## Clean speech\n\n{extent(results, 'clean_*')}:\n\n{table(results, 'clean_*')}\n"
-        f"![{CAPTIONS['rate_quality']}]({pictures}/rate_quality.png)\n\n"
+        f"![{CAPTIONS['rate_quality']}]({figures}/rate_quality.png)\n\n"
         "## Hard cases\n\nTwo talkers, noise, reverberation, music, singing, clipped and very quiet recordings; "
         f"{extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"
-        f"## Cost\n\n![{CAPTIONS['quality_cost']}]({pictures}/quality_cost.png)\n\n{facts_table()}\n"
+        f"## Cost\n\n![{CAPTIONS['quality_cost']}]({figures}/quality_cost.png)\n\n{facts_table()}\n"
         "Speed, and the limit that a release must stay within ([how it is measured](../benchmarks/README.md)):\n\n"
         f"{bars()}"
     )
@@ -308,7 +307,7 @@ def main() -> int:
     if args.report:
         shutil.copy(args.report / RESULTS.name, RESULTS)
     content = RESULTS.read_bytes()
-    stale = [RESULTS.with_name(f"{name}.png") for name in pictures_stale(content)]
+    stale = [RESULTS.with_name(f"{name}.png") for name in stale_figures(content)]
     if not args.check:
         draw(content, [path.stem for path in stale])
     for path, text in documents(json.loads(content)).items():

@@ -1,4 +1,4 @@
-"""How good the released models are and what stands beside them: tables and pictures of `pretrained/results`."""
+"""Tables and figures of `pretrained/results`, the quality of the released models and their rivals."""
 
 import hashlib
 import io
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.json"
-PICTURES = (*CAPTIONS, "harmonics")
-SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # what "harmonics" shows
-COLOURS = 32  # of a picture
+FIGURES = (*CAPTIONS, "harmonics")
+SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # shown in "harmonics"
+COLOURS = 32  # of a figure
 QUALITY = ("pesq", "stoi", "si_sdr", "level_db", "dnsmos", "distillmos", "speaker", "pitch_cents", "wer")  # of tables
 
 
@@ -56,8 +56,8 @@ def worst_level(results: dict[str, Any], name: str, group: str) -> float:
     return max(levels, key=abs)
 
 
-def pictures_stale(content: bytes) -> list[str]:
-    """The names of the pictures that do not show these results."""
+def stale_figures(content: bytes) -> list[str]:
+    """The names of the figures that do not show these results."""
     from PIL import Image
 
     digest = hashlib.sha256(content).hexdigest()
@@ -66,12 +66,12 @@ def pictures_stale(content: bytes) -> list[str]:
         with Image.open(path) as image:
             return image.info.get("Results")
 
-    paths = {name: RESULTS.with_name(f"{name}.png") for name in PICTURES}
+    paths = {name: RESULTS.with_name(f"{name}.png") for name in FIGURES}
     return [name for name, path in paths.items() if not path.exists() or shown(path) != digest]
 
 
 def draw(content: bytes, names: list[str]) -> None:
-    """Draw pictures of the results in few colours, which is a third of the bytes, each with their SHA-256."""
+    """Draw figures of the results, with the SHA-256 of the results in each; few colours save space."""
     from PIL import Image, PngImagePlugin
 
     figures = draw_figures(json.loads(content))
@@ -89,7 +89,7 @@ def draw(content: bytes, names: list[str]) -> None:
 
 
 def _harmonics() -> "Figure":
-    """A sentence before and after the default model."""
+    """A sentence, and the same sentence decoded by the default model."""
     tokenizer = Tokenizer.from_pretrained(pretrained.DEFAULT)
     original, sample_rate = read_audio(SPEECH, tokenizer.sample_rate)
     codes = tokenizer.encode(original)

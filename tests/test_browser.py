@@ -32,9 +32,9 @@ const metadata = (player) => new Promise((resolve) => {
   player.load();
 });
 const players = await Promise.all([...document.querySelectorAll("audio")].map(metadata));
-const pictures = [...document.images].map((picture) => picture.complete && picture.naturalWidth > 0);
+const figures = [...document.images].map((image) => image.complete && image.naturalWidth > 0);
 const rows = [...document.querySelectorAll("table")].map((table) => [table.id, table.tBodies[0].rows.length]);
-return { players, pictures, rows: Object.fromEntries(rows) };
+return { players, figures, rows: Object.fromEntries(rows) };
 """
 LISTENING = """
 const buttons = () => [...document.querySelectorAll("button")];
@@ -109,7 +109,7 @@ def browse(page: Path, script: str) -> Any:
 def test_the_report_shows_every_row_figure_and_player(pages: Path) -> None:
     found = browse(pages / "report.html", REPORT)
     assert found["rows"] == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
-    assert found["pictures"] == [True] * (3 + 2 * 3)
+    assert found["figures"] == [True] * (3 + 2 * 3)
     assert found["players"] == [pytest.approx(1.0, abs=0.01)] * 6
 
 

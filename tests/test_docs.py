@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 import spectok
 from recipes.cards import documents
 from recipes.commands import command_tables
-from recipes.quality import RESULTS, pictures_stale
+from recipes.quality import RESULTS, stale_figures
 from spectok import pretrained
 from spectok.model.codec import Codec
 
@@ -103,11 +103,11 @@ def test_what_quotes_the_results_is_up_to_date() -> None:
         for path, text in documents(json.loads(RESULTS.read_text(encoding="utf-8"))).items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
-    assert stale + pictures_stale(RESULTS.read_bytes()) == [], "run recipes/cards.py"
+    assert stale + stale_figures(RESULTS.read_bytes()) == [], "run recipes/cards.py"
 
 
-def test_a_picture_of_other_results_is_stale() -> None:
-    assert pictures_stale(RESULTS.read_bytes() + b" ") == ["rate_quality", "quality_cost", "categories", "harmonics"]
+def test_a_figure_of_other_results_is_stale() -> None:
+    assert stale_figures(RESULTS.read_bytes() + b" ") == ["rate_quality", "quality_cost", "categories", "harmonics"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
