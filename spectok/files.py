@@ -1,5 +1,6 @@
 """Helpers for all file formats: names for messages, the allowed sample rates, and atomic writes."""
 
+import functools
 import os
 import secrets
 import shutil
@@ -10,8 +11,14 @@ from typing import Any, BinaryIO, cast
 
 from spectok.errors import InputError
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 MIN_SAMPLE_RATE = 1_000  # Hz
 MAX_SAMPLE_RATE = 768_000  # Hz; limits the memory that a hostile header can make a resampler allocate
+_PREFIX, _SUFFIX = ".spectok-", ".tmp"  # of temporary files
 
 
 def file_name(source: str | Path | BinaryIO) -> str:
@@ -61,44 +68,117 @@ def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
     return whole
 
 
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary file beside `path`. It replaces `path` when the block ends; if it fails, it is removed.
+class Replacement:
+    """An empty temporary file beside a path. `commit` makes it the file at the path, `discard` removes it.
 
     Other processes see either the old file or the whole new one. Links are followed, and the mode of an existing file
-    is kept.
+    is kept. The first temporary file that a process makes in a folder removes those there that dead processes have
+    left; a lock tells the living ones.
+
+    Args:
+        path: where the file will be.
 
     Raises:
         InputError: the folder is missing or cannot be written, or `path` exists and is not a regular file.
     """
-    try:
-        target = Path(os.path.realpath(path))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path}: {why(error)}") from error
-    if target.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder")
-    if target.exists() and not target.is_file():
-        raise InputError(f"cannot write {path}: it is not a regular file")
-    temporary = target.parent / f".spectok-{secrets.token_hex(6)}"
-    try:
-        with open(temporary, "xb"):  # unlike tempfile, this honours the umask
-            pass
-        if target.exists():
-            shutil.copymode(target, temporary)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise InputError(f"cannot write {path}: {why(error)}") from error
-    try:
-        yield temporary
+
+    def __init__(self, path: str | Path) -> None:
+        self._name = path
         try:
-            os.replace(temporary, target)
-        except OSError as error:
+            self._target = Path(os.path.realpath(path))
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot write {path}: {why(error)}") from error
-    except BaseException:  # also after an interrupt
+        if self._target.is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
+        if self._target.exists() and not self._target.is_file():
+            raise InputError(f"cannot write {path}: it is not a regular file")
+        self.path = self._target.parent / f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}"
+        self._lock: int | None = None
+        try:
+            _remove_leftovers(self._target.parent)
+            self._lock = _locked(self.path)
+            if self._target.exists():
+                shutil.copymode(self._target, self.path)
+        except OSError as error:
+            self.discard()
+            raise InputError(f"cannot write {path}: {why(error)}") from error
+        except BaseException:
+            self.discard()
+            raise
+
+    def commit(self) -> None:
+        """Put the file, with all its bytes on the disk, in its place.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            with open(self.path, "r+b") as written:
+                os.fsync(written.fileno())
+            if os.name == "nt":  # an open file cannot be renamed there
+                self._unlock()
+            os.replace(self.path, self._target)
+        except OSError as error:
+            raise InputError(f"cannot write {self._name}: {why(error)}") from error
+        if os.name == "posix":
+            with suppress(OSError):  # not every file system can
+                folder = os.open(self._target.parent, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
+
+    def discard(self) -> None:
+        """Remove the file if it is still there."""
+        self._unlock()
         with suppress(OSError):
-            temporary.unlink()
-        raise
+            self.path.unlink()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(path: Path) -> int:
+    """Create a file and lock it until its descriptor is closed: the mark of a living process, which dies with it."""
+    while True:
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags, 0o666)  # unlike tempfile, this honours the umask
+        if fcntl is not None:
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if path.exists():
+            return descriptor
+        os.close(descriptor)  # another process took it for a leftover before it was locked
+
+
+@functools.cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder that no living process has locked."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError), open(path, "r+b") as handle:
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError if it is locked
+                path.unlink()
+        if fcntl is None:
+            with suppress(OSError):  # Windows: an open file cannot be removed
+                path.unlink()
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary file beside `path`. It replaces `path` when the block ends; if it fails, it is removed.
+
+    Raises:
+        InputError: as for `Replacement`.
+    """
+    replacement = Replacement(path)
+    try:
+        yield replacement.path
+        replacement.commit()
+    finally:  # also after an interrupt
+        replacement.discard()
 
 
 def write_text(path: str | Path, text: str) -> None:

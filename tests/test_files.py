@@ -1,6 +1,8 @@
 import io
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,3 +68,51 @@ def test_paths_that_are_invalid_on_every_system() -> None:
     for call in (read_audio, lambda path: write_audio(path, [0.0], 16000), read_spt):
         with pytest.raises(InputError, match="null"):
             call("a\0.wav")
+
+
+def test_a_file_is_on_the_disk_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    sync, replace = os.fsync, os.replace
+
+    def note_sync(descriptor: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def note_replace(source: Path, target: Path) -> None:
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    write_text(tmp_path / "a", "text")
+    assert calls == ["file", "replace", "folder"]
+
+
+HOLDER = """
+import sys
+from spectok.files import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_dead_processes_have_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Two processes are writing; one is killed. A third one, which begins then, removes the file of the dead one."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "a")]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as living,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as dead,
+    ):
+        assert living.stdout is not None and dead.stdout is not None
+        alive, left = Path(living.stdout.readline().strip()), Path(dead.stdout.readline().strip())
+        (tmp_path / ".spectok-of-somebody").touch()
+        dead.kill()
+        dead.wait()
+        assert sorted(tmp_path.glob(".spectok-*.tmp")) == sorted([alive, left])
+        write_text(tmp_path / "b", "text")
+        assert list(tmp_path.glob(".spectok-*.tmp")) == [alive]
+        living.communicate("")
+    assert sorted(os.listdir(tmp_path)) == [".spectok-of-somebody", "a", "b"]
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "half"
