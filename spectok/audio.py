@@ -12,8 +12,10 @@ import functools
 import io
 import logging
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 import soundfile
@@ -21,13 +23,15 @@ import soxr
 from numpy.typing import NDArray
 
 from spectok.errors import InputError
-from spectok.files import atomic_write, check_sample_rate, file_name, why
+from spectok.files import atomic_write, check_sample_rate, file_name, open_binary, why
+from spectok.wav import PcmFormat, read_wav_header, wav_header
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 WRITE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 MAX_PEAK = 16.0  # +24 dB: above any recording, and below integers that were cast to float without scaling
 MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C means that the array is [C, T]
-BLOCK_LENGTH = 1 << 20  # samples read at a time; an allocation never has the size that a header claims
+BLOCK_LENGTH = 1 << 17  # samples read from a file at a time; an allocation never has the size that a header claims
+BLOCK_BYTES = 1 << 16  # the most that is read from a stream at a time
 
 logger = logging.getLogger(__name__)
 _mixed_notice_given = False
@@ -118,34 +122,121 @@ def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
     return mono
 
 
-def _mend_wav(content: bytes) -> bytes:
-    """Correct the header of a WAV whose writer left the data length 0: let the data extend to the end of the file."""
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return content
-    start = 12
-    while start + 8 <= len(content):
-        length = int.from_bytes(content[start + 4 : start + 8], "little")
-        if content[start : start + 4] == b"data":
-            riff_end = int.from_bytes(content[4:8], "little") + 8
-            unfilled = riff_end in (8, 0xFFFFFFFF + 8) or riff_end <= start + 8
-            if length == 0 and unfilled:
-                return content[: start + 4] + b"\xff\xff\xff\xff" + content[start + 8 :]
-            break
-        start += 8 + length + length % 2
-    return content
+class AudioReader:
+    """Reads a file, or a stream as it arrives, as mono, block by block. Memory does not depend on the length.
 
+    A stream that is a WAV of PCM samples, or raw, is read as it arrives, whatever length its header claims. Any other
+    stream is first read into memory.
 
-def _content(source: str | Path | BinaryIO, name: str) -> bytes:
-    """All the bytes of a file or stream."""
-    try:
-        content = Path(source).read_bytes() if isinstance(source, str | os.PathLike) else source.read()
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {name}: {why(error)}") from error
-    if not isinstance(content, bytes):
-        raise InputError(f"cannot read {name}: it is a stream of text, not of bytes")
-    if not content:
-        raise InputError(f"{name} is empty")
-    return content
+    Args:
+        source: a path, or a binary stream (it need not seek), which stays open.
+        raw_rate: None, or the sample rate in Hz of a source without a header: 16-bit little-endian mono samples.
+
+    Raises:
+        InputError: the file is missing, a folder, empty, or not audio.
+    """
+
+    def __init__(self, source: str | Path | BinaryIO, raw_rate: int | None = None) -> None:
+        self.name = file_name(source)
+        self.num_samples = 0  # read so far
+        self._file: soundfile.SoundFile | None = None
+        self._stream, self._owned = open_binary(source, "rb")
+        self._format = PcmFormat(raw_rate or 0, 1, "PCM_16", None)
+        try:
+            if raw_rate is None:
+                self._open(source)
+            self.sample_rate = check_sample_rate(
+                self._file.samplerate if self._file else self._format.sample_rate, self.name
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, source: str | Path | BinaryIO) -> None:
+        """Find out what the source is: a file for libsndfile, or PCM samples that arrive."""
+        if self._owned and os.path.isfile(os.fspath(cast(str, source))):
+            if not self._read(1):
+                raise InputError(f"{self.name} is empty")
+            file = _sound_file(os.fspath(cast(str, source)), self.name)
+            if file.frames:
+                self._file = file
+                return
+            file.close()
+            self._stream.seek(0)
+        format, head = read_wav_header(self._read)
+        if not head:
+            raise InputError(f"{self.name} is empty")
+        if format is None:
+            pieces = [head]
+            while piece := self._read(BLOCK_BYTES):
+                pieces.append(piece)
+            self._file = _sound_file(io.BytesIO(b"".join(pieces)), self.name)
+        else:
+            self._format = format
+
+    def _read(self, count: int) -> bytes:
+        """At most `count` bytes, those that are there; none at the end."""
+        try:
+            data = getattr(self._stream, "read1", self._stream.read)(count)
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {self.name}: {why(error)}") from error
+        if not isinstance(data, bytes):
+            raise InputError(f"cannot read {self.name}: it is a stream of text, not of bytes")
+        return data
+
+    @property
+    def claimed_samples(self) -> int | None:
+        """The number of samples that the header claims; None if it does not."""
+        return self._file.frames if self._file else None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the blocks, float32 `[T]`, T > 0.
+
+        Raises:
+            InputError: the file is damaged or cut off, or has no samples or some that are not finite.
+        """
+        for block in self._file_blocks() if self._file else self._stream_blocks():
+            mono = to_mono(block, self.name)
+            self.num_samples += len(mono)
+            yield mono
+        if not self.num_samples:
+            raise InputError(f"{self.name} holds no samples")
+
+    def _file_blocks(self) -> Iterator[np.ndarray]:
+        assert self._file is not None
+        try:
+            while len(block := self._file.read(BLOCK_LENGTH, dtype="float32", always_2d=True)):
+                yield block
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{self.name} is damaged or cut off") from error
+
+    def _stream_blocks(self) -> Iterator[np.ndarray]:
+        rate, channels, subtype, left = self._format
+        size, rest = self._format.frame_bytes, b""
+        while left != 0 and (data := self._read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))):
+            left = None if left is None else left - len(data)
+            rest += data
+            whole = len(rest) // size * size
+            if whole:
+                yield soundfile.read(
+                    io.BytesIO(rest[:whole]), -1, 0, None, "float32", True, None, None, rate, channels, "RAW", subtype
+                )[0]
+                rest = rest[whole:]
+        while left == 0 and self._read(BLOCK_BYTES):  # chunks after the samples
+            pass
+
+    def close(self) -> None:
+        """Close the file; a stream that was passed in stays open."""
+        if self._file is not None:
+            self._file.close()
+        if self._owned:
+            self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _sound_file(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
@@ -153,23 +244,6 @@ def _sound_file(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
         return soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise InputError(f"{name} is not an audio file of a known format") from error
-
-
-def _open(source: str | Path | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Open a regular file by its path, and anything else (a stream, a pipe, a WAV with length 0) from memory."""
-    if isinstance(source, str | os.PathLike) and os.path.isfile(source):
-        try:
-            with open(source, "rb") as stream:
-                empty = not stream.read(1)
-        except OSError as error:
-            raise InputError(f"cannot read {name}: {why(error)}") from error
-        if empty:
-            raise InputError(f"{name} is empty")
-        file = _sound_file(os.fspath(source), name)
-        if file.frames:
-            return file
-        file.close()
-    return _sound_file(io.BytesIO(_mend_wav(_content(source, name))), name)
 
 
 def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
@@ -186,18 +260,8 @@ def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) ->
         InputError: the file is missing, a folder, empty, not audio, cut off, or has no samples or some that are not
             finite.
     """
-    name = file_name(source)
-    blocks = []
-    with _open(source, name) as file:
-        rate = check_sample_rate(file.samplerate, name)
-        try:
-            while len(block := file.read(BLOCK_LENGTH, dtype="float32", always_2d=True)):
-                blocks.append(to_mono(block, name))
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{name} is damaged or cut off") from error
-    if not blocks:
-        raise InputError(f"{name} holds no samples")
-    audio = np.concatenate(blocks)
+    with AudioReader(source) as reader:
+        audio, rate = np.concatenate(list(reader)), reader.sample_rate
     if sample_rate is None:
         return audio, rate
     return resample(audio, rate, sample_rate), sample_rate
@@ -303,6 +367,98 @@ def restore(audio: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.
     return fit_length(audio, length)
 
 
+class StreamRestorer:
+    """Gives decoded audio that arrives in blocks the sample rate and length of the original, as `restore` does.
+
+    The length need not be known before the end. The last `held` samples are therefore held back: samples after the
+    original's end must not reach the resampler.
+
+    Args:
+        from_rate: sample rate of the decoded audio in Hz.
+        to_rate: the original's sample rate in Hz.
+        held: more samples than follow the original's end, at `from_rate`.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, held: int) -> None:
+        self.from_rate, self.to_rate = from_rate, to_rate
+        self._held = held
+        self._waiting = np.zeros(0, np.float32)
+        self._pushed = self._returned = 0
+        self._resampler = None if from_rate == to_rate else StreamResampler(from_rate, to_rate, 1)
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Add decoded audio, float32 `[T]`; returns audio at the original's rate, `[T']`, T' often 0."""
+        self._waiting = np.concatenate([self._waiting, audio])
+        return self._step(max(0, len(self._waiting) - self._held))
+
+    def flush(self, length: int) -> np.ndarray:
+        """The rest of the audio, so that all of it has `length` samples; zeros if the decoded audio ended before."""
+        before = self._returned
+        end = self._step(max(0, -(-length * self.from_rate // self.to_rate) - self._pushed))
+        if self._resampler is not None:
+            end = np.concatenate([end, self._resampler.flush()[0]])
+        return fit_length(end, max(0, length - before))
+
+    def _step(self, count: int) -> np.ndarray:
+        audio, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._pushed += len(audio)
+        if self._resampler is not None:
+            audio = self._resampler.push(audio[None])[0]
+        self._returned += len(audio)
+        return audio
+
+
+@contextmanager
+def writing_audio(
+    destination: str | Path | BinaryIO, sample_rate: int, num_samples: int | None = None, *, raw: bool = False
+) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that writes the next block of 16-bit mono audio.
+
+    The format is WAV or FLAC by the path's suffix, and WAV for a stream, to which each block is flushed. A path keeps
+    its earlier content until the block of the `with` statement ends, and for good if that fails.
+
+    Args:
+        destination: a path that ends in .wav or .flac, or a binary stream (it need not seek).
+        sample_rate: in Hz.
+        num_samples: of the whole audio, for the header of a stream; None if it is not known.
+        raw: write 16-bit little-endian samples without a header, to a path of any suffix or a stream.
+
+    Raises:
+        InputError: the suffix is another one, the destination cannot be written, or the audio or the sample rate cannot
+            be stored.
+    """
+    name, rate = file_name(destination), check_sample_rate(sample_rate)
+    if not isinstance(destination, str | os.PathLike):
+        if not raw:
+            destination.write(wav_header(rate, num_samples))
+            destination.flush()
+
+        def write_to_stream(audio: Any) -> None:
+            destination.write(_to_int16(audio).astype("<i2").tobytes())
+            destination.flush()
+
+        yield write_to_stream
+        return
+    suffix = Path(destination).suffix.lower()
+    if not raw and suffix not in WRITE_FORMATS:
+        raise InputError(f"cannot write {name}: its name must end in {' or '.join(WRITE_FORMATS)}")
+    format = "RAW" if raw else WRITE_FORMATS[suffix]
+    endian = "LITTLE" if raw else None
+    try:
+        with (
+            atomic_write(destination) as temporary,
+            soundfile.SoundFile(os.fspath(temporary), "w", rate, 1, "PCM_16", endian, format) as file,
+        ):
+            yield lambda audio: file.write(_to_int16(audio))
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"cannot write {name}: {error.error_string}") from error
+
+
+def _to_int16(audio: Any) -> NDArray[np.int16]:
+    array = check_audio(audio, allow_empty=True)
+    return np.clip(np.rint(array * np.float32(32768)), -32768, 32767).astype(np.int16)
+
+
 def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int) -> None:
     """Write 16-bit audio: WAV or FLAC by the path's suffix, WAV to a stream.
 
@@ -317,23 +473,9 @@ def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int
         InputError: the suffix is another one, the destination cannot be written, or the audio or the sample rate cannot
             be stored.
     """
-    name = file_name(destination)
     array = check_audio(audio, allow_empty=True)
-    rate = check_sample_rate(sample_rate)
-    samples = np.clip(np.rint(array * np.float32(32768)), -32768, 32767).astype(np.int16)
-    try:
-        if not isinstance(destination, str | os.PathLike):
-            buffer = io.BytesIO()
-            soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
-            destination.write(buffer.getbuffer())
-            return
-        suffix = Path(destination).suffix.lower()
-        if suffix not in WRITE_FORMATS:
-            raise InputError(f"cannot write {name}: its name must end in {' or '.join(WRITE_FORMATS)}")
-        with atomic_write(destination) as temporary:
-            soundfile.write(os.fspath(temporary), samples, rate, format=WRITE_FORMATS[suffix], subtype="PCM_16")
-    except soundfile.LibsndfileError as error:
-        raise InputError(f"cannot write {name}: {error.error_string}") from error
+    with writing_audio(destination, sample_rate, len(array)) as write:
+        write(array)
 
 
 def list_audio(folder: str | Path) -> list[Path]:

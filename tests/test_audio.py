@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
-from spectok.audio import check_audio, fit_length, list_audio, read_audio, resample, to_mono, write_audio
+from spectok.audio import (
+    AudioReader,
+    StreamRestorer,
+    check_audio,
+    fit_length,
+    list_audio,
+    read_audio,
+    resample,
+    restore,
+    to_mono,
+    write_audio,
+    writing_audio,
+)
 from spectok.errors import InputError
 
 DATA = Path(__file__).parent / "data"
@@ -199,11 +211,102 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise soundfile.LibsndfileError(2)
 
-    monkeypatch.setattr(soundfile, "write", fail)
+    monkeypatch.setattr(soundfile.SoundFile, "write", fail)
     with pytest.raises(InputError, match=r"cannot write .*there\.wav: "):
         write_audio(tmp_path / "there.wav", audio, 16000)
     assert os.listdir(tmp_path) == ["there.wav"]
     assert (tmp_path / "there.wav").read_bytes() == b"before"
+
+
+# Blocks.
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "ULAW"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_wav_is_read_as_it_arrives(subtype: str, channels: int) -> None:
+    """The same samples as libsndfile reads from the whole file, from pieces that end anywhere."""
+    content = wav_bytes(np.stack([sine(5000, 16000, 300 + 50 * n) for n in range(channels)], 1), subtype=subtype)
+    whole = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0].mean(1, dtype=np.float32)
+    stream = Dripping(content + b"LIST\4\0\0\0INFO")
+    with AudioReader(stream) as reader:
+        assert (reader.sample_rate, reader.claimed_samples) == (16000, None)
+        first = next(iter(reader))
+        assert stream.position < len(content) // 2
+    np.testing.assert_array_equal(first, whole[: len(first)])
+    with AudioReader(Dripping(content + b"LIST\4\0\0\0INFO")) as reader:
+        np.testing.assert_array_equal(np.concatenate(list(reader)), whole)
+        assert reader.num_samples == 5000
+
+
+class Dripping(io.RawIOBase):
+    """A pipe that gives 1,001 bytes at a time."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.position = content, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self.content[self.position : self.position + min(1001, len(buffer))]
+        buffer[: len(piece)] = piece
+        self.position += len(piece)
+        return len(piece)
+
+
+def test_other_formats_are_read_from_pipes_too(tmp_path: Path) -> None:
+    for name, subtype in (("a.flac", "PCM_16"), ("a.wav", "MS_ADPCM"), ("a.aiff", "PCM_16")):
+        soundfile.write(tmp_path / name, sine(5000, 16000), 16000, subtype=subtype)
+        expected = soundfile.read(tmp_path / name, dtype="float32")[0]
+        np.testing.assert_array_equal(read_audio(Dripping((tmp_path / name).read_bytes()))[0], expected)
+
+
+def test_raw_samples() -> None:
+    samples = np.arange(-300, 300, dtype="<i2")
+    with AudioReader(Dripping(samples.tobytes() + b"\1"), raw_rate=8000) as reader:
+        np.testing.assert_array_equal(np.concatenate(list(reader)), samples.astype(np.float32) / 32768)
+        assert reader.sample_rate == 8000
+    with AudioReader(io.BytesIO(b""), raw_rate=8000) as reader, pytest.raises(InputError, match="holds no samples"):
+        list(reader)
+    with pytest.raises(InputError, match="sample rate of 10 Hz"):
+        AudioReader(io.BytesIO(b""), raw_rate=10)
+
+
+@pytest.mark.parametrize(("from_rate", "to_rate"), [(16000, 16000), (16000, 44100), (16000, 8000), (16000, 11025)])
+@pytest.mark.parametrize("length", [0, 1, 999, 4000, 4100, 9000])
+def test_restoring_block_by_block_equals_restoring_at_once(from_rate: int, to_rate: int, length: int) -> None:
+    """The original ends up to 320 samples before the decoded audio does; where it is longer, zeros follow."""
+    wanted = length * to_rate // 16000
+    audio = sine(min(length, 8000) + 200, from_rate)
+    restorer = StreamRestorer(from_rate, to_rate, 320)
+    pieces = [restorer.push(piece) for piece in np.split(audio, [0, 100, 101, 700, 4000][: 1 + len(audio) // 1000])]
+    joined = np.concatenate([*pieces, restorer.flush(wanted)])
+    np.testing.assert_array_equal(joined, restore(audio, from_rate, to_rate, wanted))
+
+
+def test_writing_block_by_block(tmp_path: Path) -> None:
+    audio = sine(3000, 16000)
+    write_audio(tmp_path / "whole.wav", audio, 16000)
+    write_audio(tmp_path / "whole.flac", audio, 16000)
+    for name in ("blocks.wav", "blocks.flac"):
+        with writing_audio(tmp_path / name, 16000) as write:
+            for piece in np.split(audio, [1, 500, 500, 2999]):
+                write(piece)
+        assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("blocks", "whole")).read_bytes()
+    sinks = {length: Pipe() for length in (None, 3000)}
+    for length, sink in sinks.items():
+        with writing_audio(sink, 16000, length) as write:
+            write(audio[:1000])
+            assert len(sink.written) == 44 + 2000
+            write(audio[1000:])
+    known, unknown = bytes(sinks[3000].written), bytes(sinks[None].written)
+    assert known == (tmp_path / "whole.wav").read_bytes()
+    assert unknown == known[:4] + b"\xff" * 4 + known[8:40] + b"\xff" * 4 + known[44:]
+    for source in (io.BytesIO(unknown), Pipe(unknown)):
+        np.testing.assert_array_equal(read_audio(source)[0], read_audio(tmp_path / "whole.wav")[0])
+    with writing_audio(tmp_path / "samples.any", 16000, raw=True) as write:
+        write(audio)
+    assert (tmp_path / "samples.any").read_bytes() == known[44:]
 
 
 # Folders and the import.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ORDER = """
-errors files
+errors files wav
 schema
 config
 audio container graphs plotting pretrained
