@@ -16,6 +16,7 @@ from spectok.errors import InputError
 from spectok.schema import from_dict, require
 
 FORMAT = 2  # version of config.json; files without a version have format 1
+EXCITATION_PERIOD = 3200  # hops after which every fixed sequence of excitation.py begins again
 
 
 @dataclass(frozen=True)
@@ -242,6 +243,10 @@ class CodecConfig:
     def num_frames(self, num_samples: int) -> int:
         """The number of code frames for `num_samples` samples and the synthesis delay after them; 0 for 0."""
         return -(-(num_samples + self.synthesis_delay) // self.frame_length) if num_samples else 0
+
+    def num_samples(self, num_frames: int) -> int:
+        """The largest number of samples that `num_frames` code frames hold."""
+        return max(0, num_frames * self.frame_length - self.synthesis_delay)
 
     def to_json(self) -> str:
         """All fields and the format version, as JSON text."""

@@ -76,6 +76,14 @@ def models() -> list[str]:
     return sorted(read_index(root()))
 
 
+def named(weight_hash: str) -> str | None:
+    """The name of the released model whose weights have this hash, 16 hexadecimal digits; None if there is none."""
+    for name, hashes in read_index(root()).items():
+        if hashes.get("model.safetensors", "").startswith(weight_hash):
+            return name
+    return None
+
+
 def find(name_or_folder: str | Path = DEFAULT) -> Model:
     """Find a released model by name, or any model by its folder.
 

@@ -298,7 +298,7 @@ class Tokenizer:
         rate = self.sample_rate if sample_rate is None else check_sample_rate(sample_rate)
         frames, left = divmod(array.size, self.tokens_per_frame)
         require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {self.tokens_per_frame}")
-        held = max(0, frames * self.frame_length - self.config.synthesis_delay)
+        held = self.config.num_samples(frames)
         header = self.header(rate, held * rate // self.sample_rate if length is None else _length(length))
         self.check_header(header, frames)
         write_spt(path, header, array.reshape(-1))
@@ -318,44 +318,55 @@ class Tokenizer:
         return Recording(codes, header.num_samples, header.sample_rate)
 
     def header(self, sample_rate: int, num_samples: int | None) -> Header:
-        """The header for a .spt file with codes of this codec.
+        """The header for a .spt file with codes of this codec. It names the model only if it is not a released one.
 
         Args:
             sample_rate: of the original audio, in Hz.
             num_samples: of the original audio; None while it is not known.
         """
         return Header(
-            model=self.config.name,
+            model="" if pretrained.named(self.weight_hash) else self.config.name,
             weight_hash=self.weight_hash,
             sample_rate=sample_rate,
             num_samples=num_samples,
             codebook_size=self.codebook_size,
             tokens_per_frame=self.tokens_per_frame,
-            frames_per_packet=max(1, round(self.frame_rate)),
         )
+
+    def check_codes(self, header: Header) -> None:
+        """Check that a file's codes were made by this codec.
+
+        Args:
+            header: of the file.
+
+        Raises:
+            InputError: the codes were made by another model or other weights, or have another size.
+        """
+        ours = self.config.name
+        theirs = header.model or pretrained.named(header.weight_hash) or "a model"
+        if header.weight_hash != self.weight_hash or header.model not in ("", ours):
+            raise InputError(
+                f"the codes were made by {theirs} with weights {header.weight_hash}, "
+                f"not by {ours} with weights {self.weight_hash}"
+            )
+        if (header.codebook_size, header.tokens_per_frame) != (self.codebook_size, self.tokens_per_frame):
+            raise InputError(
+                f"the codes are {header.tokens_per_frame} a frame from a codebook of {header.codebook_size}, "
+                f"but those of {ours} are {self.tokens_per_frame} from one of {self.codebook_size}"
+            )
 
     def check_header(self, header: Header, num_frames: int, what: str = "the recording") -> None:
         """Check that a file's codes were made by this codec, and that their number fits the number of samples.
 
         Args:
-            header: of the file.
+            header: of the file, with its num_samples.
             num_frames: number of frames in the file.
             what: what to call the file in a message about the number of frames.
 
         Raises:
-            InputError: the codes were made by another model or other weights, or their number or size is wrong.
+            InputError: as for `check_codes`, or the number of frames is wrong.
         """
-        ours = self.header(header.sample_rate, header.num_samples)
-        if (header.model, header.weight_hash) != (ours.model, ours.weight_hash):
-            raise InputError(
-                f"the codes were made by {header.model} with weights {header.weight_hash}, "
-                f"not by {ours.model} with weights {ours.weight_hash}"
-            )
-        if (header.codebook_size, header.tokens_per_frame) != (ours.codebook_size, ours.tokens_per_frame):
-            raise InputError(
-                f"the codes are {header.tokens_per_frame} a frame from a codebook of {header.codebook_size}, "
-                f"but those of {ours.model} are {ours.tokens_per_frame} from one of {ours.codebook_size}"
-            )
+        self.check_codes(header)
         samples = header.num_samples or 0
         expected = self.config.num_frames(-(-samples * self.sample_rate // header.sample_rate))
         require(num_frames == expected, f"{what} holds {num_frames} frames, but its {samples} samples need {expected}")

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from spectok import pretrained
 from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
 from spectok.container import read_spt, write_spt
-from spectok.container.packets import pack_header
 from spectok.engine import CodecState, TorchEngine
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
@@ -170,21 +169,21 @@ def write_inputs(folder: Path) -> None:
     (folder / "text.wav").write_text("This is no audio.\n" * 100, encoding="utf-8")
     for name in ("query", "flat"):
         tokenizer = Tokenizer.from_pretrained(f"tiny-{name}")
-        codes, header = tokenizer.encode(folder / "good.wav"), tokenizer.header(16000, 500)
-        write_spt(folder / f"{name}.spt", header, codes)
+        codes, header = tokenizer.encode(folder / "good.wav"), replace(tokenizer.header(16000, 500), stream_id="0" * 8)
+        write_spt(folder / f"{name}.spt", replace(header, frames_per_packet=10), codes)
     content, (header, codes) = (folder / "query.spt").read_bytes(), read_spt(folder / "query.spt")
     for name, damaged in {
         "empty": b"",
         "head": content[:20],
         "cut": content[:-9],
         "more": content + b"\0",
-        "flipped": content[:-9] + bytes([content[-9] ^ 4]) + content[-8:],
+        "flipped": content[:40] + bytes([content[40] ^ 4]) + content[41:],
         "random": random.bytes(len(content)),
         "version": content[:4] + b"\x09" + content[5:],
-        "unfinished": pack_header(replace(header, num_samples=None)) + content[len(pack_header(header)) :],
+        "digest": content[:-1] + bytes([content[-1] ^ 4]),
     }.items():
         (folder / f"{name}.spt").write_bytes(damaged)
-    write_spt(folder / "unknown.spt", replace(header, model="nobody"), codes)
-    write_spt(folder / "other weights.spt", replace(header, weight_hash="0" * 16), codes)
+    write_spt(folder / "unknown.spt", replace(header, model="nobody", weight_hash="f" * 16), codes)
+    write_spt(folder / "other weights.spt", replace(header, model="tiny-query", weight_hash="0" * 16), codes)
     write_spt(folder / "few.spt", header, codes[:-2])
     write_spt(folder / "larger codes.spt", replace(header, codebook_size=1024), codes + 64)

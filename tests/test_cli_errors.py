@@ -16,6 +16,7 @@ from models import listing, use_root, write_inputs, write_root
 
 from spectok import pretrained
 from spectok.cli.main import main
+from spectok.container import read_spt
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +87,12 @@ BAD_CODES = {
     "empty.spt": "cannot read empty.spt: it is empty",
     "good.wav": "cannot read good.wav: it is not a .spt file",
     "random.spt": "cannot read random.spt: it is not a .spt file",
-    "version.spt": "cannot read version.spt: it has format version 9, and this program reads version 1",
-    "head.spt": "cannot read head.spt: it is cut off in its header",
-    "cut.spt": "cannot read cut.spt: its packet 0 is damaged or cut off",
+    "version.spt": "cannot read version.spt: it has format version 9, and this program reads versions 1 and 2",
+    "head.spt": "cannot read head.spt: its header is damaged or cut off",
+    "cut.spt": "cannot read cut.spt: it is cut off, or was never finished, or its end is damaged",
     "flipped.spt": "cannot read flipped.spt: its packet 0 is damaged or cut off",
-    "more.spt": "cannot read more.spt: it is cut off, or other bytes follow its end",
-    "unfinished.spt": "cannot read unfinished.spt: it was never finished; its packets can be recovered",
+    "more.spt": "cannot read more.spt: it is cut off, or was never finished, or its end is damaged",
+    "digest.spt": "cannot read digest.spt: the digest at its end is not that of the file",
 }
 
 
@@ -115,7 +116,12 @@ def test_bad_codes(fails: Fails, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("unknown.spt", [], "there is no model 'nobody'; known are tiny-flat, tiny-query, or give a folder"),
+        (
+            "unknown.spt",
+            [],
+            "the codes were made by the model 'nobody' with weights f{16}, which is none of the released ones "
+            "tiny-flat, tiny-query; --model names its folder",
+        ),
         (
             "flat.spt",
             ["--model", "tiny-query"],
@@ -181,6 +187,14 @@ def test_existing_outputs_are_kept(fails: Fails, command: str) -> None:
     assert fails(command, source, "old.wav") == "old.wav exists already; --force overwrites it"
 
 
+@pytest.mark.parametrize("command", ["encode", "decode", "stream", "repair"])
+def test_the_input_is_not_overwritten(fails: Fails, command: str) -> None:
+    name = "query.spt" if command in ("decode", "repair") else "good.wav"
+    Path("link").symlink_to(name)
+    for output in (name, f"./{name}", "link"):
+        assert fails(command, name, output, "--force") == f"{output} is both the input and the output"
+
+
 @pytest.mark.parametrize("arguments", [["encode", "nan.wav"], ["decode", "cut.spt"], ["stream", "text.wav"]])
 def test_force_keeps_an_output_whose_conversion_fails(fails: Fails, arguments: list[str]) -> None:
     Path("old.wav").write_bytes(b"old")
@@ -191,7 +205,7 @@ def test_force_keeps_an_output_whose_conversion_fails(fails: Fails, arguments: l
 def test_valid_inputs_are_converted_beside_invalid_ones(fails: Fails) -> None:
     sentence = fails("encode", "nan.wav", "good.wav", "out", leaves=["out/good.spt"])
     assert sentence == BAD_AUDIO["nan.wav"]
-    assert Path("out/good.spt").read_bytes() == Path("query.spt").read_bytes()
+    np.testing.assert_array_equal(read_spt("out/good.spt")[1], read_spt("query.spt")[1])
     assert fails("decode", "query.spt", "cut.spt", "back", leaves=["back/query.wav"]) == BAD_CODES["cut.spt"]
     assert len(soundfile.read("back/query.wav")[0]) == 500
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import soundfile
 from models import listing, use_root, write_root
 
 from spectok import Tokenizer, pretrained
-from spectok.cli.files import PROGRESS_FILES, blocks
+from spectok.cli.files import PROGRESS_FILES, blocks, counted
 from spectok.cli.main import EXAMPLES, main, parser
 from spectok.container import read_spt
 
@@ -80,22 +81,31 @@ def test_progress_of_few_short_files_is_hidden(
 
 
 @pytest.mark.parametrize("extra", [0, 7])
-def test_progress_counts_the_seconds_of_long_audio(
-    terminal: None, capsys: pytest.CaptureFixture[str], extra: int
-) -> None:
-    values = np.arange(3500 + extra)
-    np.testing.assert_array_equal(np.concatenate(list(blocks(values, 100, "speech.wav"))), values)
+def test_the_seconds_of_long_audio_are_counted(terminal: None, capsys: pytest.CaptureFixture[str], extra: int) -> None:
+    pieces = [np.arange(start, min(start + 1000, 3500 + extra)) for start in range(0, 3500 + extra, 1000)]
+    np.testing.assert_array_equal(np.concatenate(list(counted(pieces, 100, 35, "speech.wav"))), np.arange(3500 + extra))
     assert shown(capsys.readouterr().err) == [*(f"speech.wav: {i}/35 s" for i in (0, 10, 20, 30)), ""]
 
 
-def test_progress_is_shown_on_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
-    assert sum(len(block) for block in blocks(np.zeros(3500), 100, "speech.wav")) == 3500
+def test_where_nobody_looks_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sum(len(block) for block in counted([np.zeros(3500)], 100, 35, "speech.wav")) == 3500
     assert capsys.readouterr().err == ""
 
 
-def test_progress_of_short_audio_is_hidden(terminal: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [len(block) for block in blocks(np.zeros(2999), 100, "speech.wav")] == [1000, 1000, 999]
+@pytest.mark.parametrize("seconds", [29, None])
+def test_the_seconds_of_short_audio_and_of_pipes_are_not_counted(
+    terminal: None, capsys: pytest.CaptureFixture[str], seconds: int | None
+) -> None:
+    assert sum(len(block) for block in counted([np.zeros(2999)], 100, seconds, "speech.wav")) == 2999
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("lengths", [[0], [3], [4], [1, 0, 2, 9, 1], [25]])
+def test_blocks_are_equally_long_up_to_the_last(lengths: list[int]) -> None:
+    values = np.arange(sum(lengths))
+    found = list(blocks(np.split(values, np.cumsum(lengths)[:-1]), 4))
+    np.testing.assert_array_equal(np.concatenate([values[:0], *found]), values)
+    assert [len(block) for block in found] == [4] * (len(values) // 4) + [len(values) % 4] * (len(values) % 4 > 0)
 
 
 @pytest.mark.parametrize("command", ["encode", "decode"])
@@ -216,7 +226,7 @@ def test_every_command_has_examples_that_parse() -> None:
     assert list(commands.choices) == list(EXAMPLES)
     for name, text in EXAMPLES.items():
         for line in text.splitlines():
-            command = line[line.index("spectok ") :].partition(" > ")[0].split()
+            command = re.split(r" [>|] ", line[line.index("spectok ") :])[0].split()
             args = parser().parse_args(command[1:])
             assert command[1] == name and args.function.__name__ in (name, "evaluate")
 

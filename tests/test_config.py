@@ -236,6 +236,8 @@ def test_num_frames_covers_every_sample_and_the_synthesis_delay(
     query_config: CodecConfig, samples: int, frames: int
 ) -> None:
     assert query_config.num_frames(samples) == frames
+    if frames:  # no more samples than these frames hold, and more than one frame less does
+        assert query_config.num_samples(frames - 1) < samples <= query_config.num_samples(frames)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

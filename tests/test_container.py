@@ -1,4 +1,7 @@
+import hashlib
 import io
+import json
+import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -6,12 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from container_cases import TINY, TINY_CODES, TINY_HEX, from_bytes, headers, make_codes, quick, to_bytes
+from container_cases import (
+    FORMAT,
+    TINY,
+    TINY1_HEX,
+    TINY_CODES,
+    TINY_HEAD,
+    TINY_HEX,
+    from_bytes,
+    headers,
+    make_codes,
+    quick,
+    to_bytes,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from streams import Pipe
 
-from spectok.container import Header, Reader, Writer, read_spt, write_spt
+from spectok.container import Header, Reader, Writer, read_spt, read_stream, write_spt
 from spectok.errors import InputError
 
 # The bytes.
@@ -26,27 +41,146 @@ def test_golden_bytes() -> None:
     assert codes.tolist() == TINY_CODES
 
 
-def test_codes_are_packed_as_specified() -> None:
-    content = to_bytes(TINY, TINY_CODES)
-    word = sum(code << (10 * place) for place, code in enumerate(TINY_CODES[:4]))
-    start = 37 + len(TINY.model)
-    assert content[start + 6 : start + 11] == word.to_bytes(5, "little")
-    assert content[start : start + 4] == zlib.crc32(bytes(4) + content[start + 4 : start + 11]).to_bytes(4, "little")
-    sixteen = Header("tiny", "00" * 8, 16000, 65536, 1, 3, 1)
-    assert to_bytes(sixteen, [1, 65535, 0x1234])[41 + 6 : 41 + 12] == bytes.fromhex("0100ffff3412")
+def strangers_reader(content: bytes) -> dict[str, Any]:
+    """A reader of version 2 that shares nothing with the package, written from its documentation."""
+    place = 0
+
+    def take(count: int) -> bytes:
+        nonlocal place
+        place += count
+        assert place <= len(content)
+        return content[place - count : place]
+
+    def number(count: int) -> int:
+        return int.from_bytes(take(count), "little")
+
+    def varint() -> int:
+        value, shift = 0, 0
+        while True:
+            byte = number(1)
+            value += (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    rates = [0, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 88200, 96000, 176400, 192000]
+    assert take(5) == bytes.fromhex("a553505402")
+    found: dict[str, Any] = {"weight_hash": take(8).hex(), "stream_id": take(4).hex(), "tokens": number(1)}
+    power = number(1)
+    size = 2**power if power else number(3)
+    which = number(1)
+    found |= {"size": size, "rate": rates[which] or number(3), "per_packet": varint()}
+    found["name"] = take(number(1)).decode()
+    assert zlib.crc32(content[:place]) == number(4)
+    bits, codes, last, index = (size - 1).bit_length(), [], False, 0
+    while not last:
+        checksum = number(4)
+        start = place
+        frames = varint()
+        last = frames < found["per_packet"]
+        if last:
+            found["num_samples"] = varint()
+        word = number(-(-frames * found["tokens"] * bits // 8))
+        codes += [word >> (bits * n) & (2**bits - 1) for n in range(frames * found["tokens"])]
+        seed = bytes.fromhex(found["stream_id"]) + index.to_bytes(4, "little")
+        assert zlib.crc32(seed + content[start:place]) == checksum
+        index += 1
+    assert hashlib.sha256(content[:place]).digest()[:4] == take(4)
+    assert place == len(content)
+    return found | {"codes": codes}
+
+
+@quick
+@given(headers(), st.integers(0, 40))
+def test_a_reader_written_from_the_specification_agrees(header: Header, num_frames: int) -> None:
+    codes = make_codes(header, num_frames)
+    assert strangers_reader(to_bytes(replace(header, num_samples=num_frames * 321), codes)) == {
+        "weight_hash": header.weight_hash,
+        "stream_id": header.stream_id,
+        "tokens": header.tokens_per_frame,
+        "size": header.codebook_size,
+        "rate": header.sample_rate,
+        "per_packet": header.frames_per_packet,
+        "name": header.model,
+        "num_samples": num_frames * 321,
+        "codes": codes.tolist(),
+    }
 
 
 @pytest.mark.parametrize(("size", "bits"), [(2, 1), (3, 2), (1000, 10), (1024, 10), (1025, 11), (65536, 16)])
 def test_bits_per_code_is_ceil_log2_of_the_codebook_size(size: int, bits: int) -> None:
     header = replace(TINY, codebook_size=size, tokens_per_frame=1, frames_per_packet=80)
     assert header.bits_per_code == bits
-    full, last = 6 + 80 * bits // 8, 6
-    assert len(to_bytes(header, np.full(240, size - 1))) == 37 + 4 + 3 * full + last
+    head, full, last = TINY_HEAD + 3 * (size & size - 1 != 0), 5 + 80 * bits // 8, 11
+    assert len(to_bytes(header, np.full(240, size - 1))) == head + 3 * full + last
 
 
-def test_a_packet_has_six_bytes_more_than_its_codes() -> None:
-    header = Header("spectok-16k-800x", "ab" * 8, 16000, 65536, 1, 50, 160_000)
-    assert len(to_bytes(header, make_codes(header, 500))) == 53 + 10 * (100 + 6) + 6
+@pytest.mark.parametrize(
+    ("rate", "tokens", "size", "seconds", "percent", "num_bytes"),
+    [
+        (16000, 1, 65536, 10, 4.0, 40),
+        (48000, 1, 65536, 10, 4.0, 40),
+        (16000, 1, 65536, 60, 2.0, 69),
+        (16000, 8, 1024, 10, 4.0, 58),
+        (16000, 8, 1024, 60, 2.0, 163),
+    ],
+)
+def test_what_a_file_of_a_released_model_has_besides_its_codes(
+    rate: int, tokens: int, size: int, seconds: int, percent: float, num_bytes: int
+) -> None:
+    header = Header("", "ab" * 8, rate, size, tokens, num_samples=rate * seconds)
+    codes = make_codes(header, 50 * seconds + 1)
+    code_bytes = len(codes) * header.bits_per_code // 8
+    assert len(to_bytes(header, codes)) - code_bytes == num_bytes <= percent / 100 * code_bytes
+
+
+def test_a_packet_has_1200_bytes_of_codes_unless_told_otherwise() -> None:
+    assert Header("", "ab" * 8, 16000, 65536, 1).frames_per_packet == 600
+    assert Header("", "ab" * 8, 16000, 1024, 8).frames_per_packet == 120
+    assert Header("", "ab" * 8, 16000, 1 << 24, 255).frames_per_packet == 1  # 765 bytes; two would be too many
+    assert Header("", "ab" * 8, 16000, 2, 1).frames_per_packet == 9600
+
+
+def test_streams_draw_their_ids() -> None:
+    header = replace(TINY, stream_id=None)
+    ids = {from_bytes(to_bytes(header, TINY_CODES))[0].stream_id for _ in range(20)}
+    assert len(ids) == 20
+
+
+# Golden files: what was written once is read by every later version, and version 2 is written the same.
+
+GOLDEN = json.loads((FORMAT / "content.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_files_are_read(name: str, version: int) -> None:
+    golden = dict(GOLDEN[name])
+    codes = golden.pop("codes")
+    header, read = read_spt(FORMAT / f"{name}-version{version}.spt")
+    assert read.tolist() == codes
+    assert {field: getattr(header, field) for field in golden} == golden
+    assert (header.version, header.model) == (version, name if version == 1 else "")
+    assert (header.frames_per_packet, header.stream_id) == ((50, None) if version == 1 else (40, "00c0ffee"))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_files_are_written(name: str) -> None:
+    golden = dict(GOLDEN[name])
+    codes = golden.pop("codes")
+    header = Header("", **golden, frames_per_packet=40, stream_id="00c0ffee")
+    assert to_bytes(header, codes) == (FORMAT / f"{name}-version2.spt").read_bytes()
+
+
+def test_a_file_of_version_1_is_read_from_any_frame_and_written_in_version_2() -> None:
+    content = bytes.fromhex(TINY1_HEX)
+    header, codes = from_bytes(content)
+    assert header == replace(TINY, stream_id=None, version=1)
+    with Reader(io.BytesIO(content)) as reader:
+        assert reader.read(1, 2).tolist() == TINY_CODES[2:]
+        assert [packet.start_frame for packet in reader] == [0, 2]
+        assert (reader.num_frames, reader.num_bytes, reader.header) == (3, len(content), header)
+    assert to_bytes(replace(header, stream_id=TINY.stream_id), codes) == bytes.fromhex(TINY_HEX)
 
 
 # Round trips.
@@ -89,7 +223,7 @@ def test_a_seek_reads_no_other_packets() -> None:
     header = replace(TINY, frames_per_packet=10)
     codes = make_codes(header, 100)
     content = bytearray(to_bytes(header, codes))
-    content[60] ^= 1  # in packet 0
+    content[40] ^= 1  # in packet 0
     with Reader(io.BytesIO(bytes(content))) as reader:
         np.testing.assert_array_equal(reader.read(10, 90), codes[20:])
         with pytest.raises(InputError, match="its packet 0 is damaged"):
@@ -129,16 +263,48 @@ def test_streams_are_used_from_their_position_and_stay_open() -> None:
 
 def test_pipes() -> None:
     sink = Pipe()
-    write_spt(sink, TINY, TINY_CODES)
+    with Writer(sink, replace(TINY, num_samples=None)) as writer:
+        writer.write(TINY_CODES)
+        writer.close(900)
     assert bytes(sink.written) == to_bytes(TINY, TINY_CODES)
     header, codes = read_spt(Pipe(bytes(sink.written)))
     assert (header, codes.tolist()) == (TINY, TINY_CODES)
-    with pytest.raises(InputError, match="must be known at the start"):
-        Writer(Pipe(), replace(TINY, num_samples=None))
-    writer = Writer(Pipe(), TINY)
-    writer.write(TINY_CODES)
-    with pytest.raises(InputError, match="header says that num_samples is 900"):
-        writer.close(901)
+    with Reader(Pipe(bytes(sink.written))) as reader:
+        assert reader.read(2).tolist() == TINY_CODES[4:]
+
+
+@pytest.mark.parametrize("content", [TINY_HEX, TINY1_HEX], ids=["version 2", "version 1"])
+def test_packets_are_read_as_they_arrive(content: str) -> None:
+    """Through a pipe into which a packet is written only when the one before has been read."""
+    data = bytes.fromhex(content)
+    head, size = (TINY_HEAD, 10) if content == TINY_HEX else (41, 11)
+    read, write = os.pipe()
+    with os.fdopen(read, "rb") as source, os.fdopen(write, "wb", buffering=0) as sink:
+        sink.write(data[:head])
+        header, packets = read_stream(source)
+        assert header.num_samples == (None if header.version == 2 else 900)
+        sink.write(data[head : head + size])
+        packet = next(packets)
+        assert (packet.start_frame, packet.codes.tolist(), packet.last) == (0, TINY_CODES[:4], False)
+        sink.write(data[head + size :])
+        packet = next(packets)
+        assert (packet.codes.tolist(), packet.last, packet.num_samples) == (TINY_CODES[4:], True, 900)
+        sink.close()
+        assert list(packets) == []
+
+
+def test_packets_are_written_when_they_are_full() -> None:
+    sink = Pipe()
+    with Writer(sink, replace(TINY, num_samples=None)) as writer:
+        assert len(sink.written) == TINY_HEAD
+        for code in (1, 1023, 512):
+            writer.write([code])
+        assert len(sink.written) == TINY_HEAD
+        writer.write([5])
+        assert len(sink.written) == TINY_HEAD + 10
+        writer.write([7, 700])
+        writer.close(900)
+    assert sink.written.hex() == TINY_HEX.replace(" ", "")
 
 
 # Append.
@@ -161,22 +327,37 @@ def test_append_equals_one_write(
     assert path.read_bytes() == to_bytes(replace(header, num_samples=(first + second) * 100), codes)
 
 
-def test_an_append_that_fails_is_detected(tmp_path: Path) -> None:
+def test_an_append_that_fails_leaves_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.spt"
     write_spt(path, TINY, TINY_CODES)
     before = path.read_bytes()
     with pytest.raises(InputError, match="one is 1024"), Writer.append(path) as writer:
         writer.write([1024])
-    assert path.read_bytes() == before  # nothing was written yet
     with pytest.raises(RuntimeError), Writer.append(path) as writer:
-        writer.write([3, 4, 5])
+        writer.write([3, 4, 5, 6, 7, 8])
         raise RuntimeError
-    with pytest.raises(InputError, match="never finished"):
-        read_spt(path)
-    with Reader(path, recover=True) as reader:
-        assert np.concatenate([packet.codes for packet in reader]).tolist() == [*TINY_CODES, 3, 4]
-    with pytest.raises(InputError, match="never finished"):
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["a.spt"]
+    writer = Writer.append(path)
+    writer.write([3, 4])
+    assert path.read_bytes() == before
+    writer.close(1000)
+    assert read_spt(path)[1].tolist() == [*TINY_CODES, 3, 4]
+    path.write_bytes(before[:-1])
+    with pytest.raises(InputError, match="cut off, or was never finished"):
         Writer.append(path)
+    assert os.listdir(tmp_path) == ["a.spt"]
+
+
+def test_appending_to_version_1_makes_version_2(tmp_path: Path) -> None:
+    path = tmp_path / "a.spt"
+    path.write_bytes(bytes.fromhex(TINY1_HEX))
+    with Writer.append(path) as writer:
+        writer.write([3, 4])
+        writer.close(1000)
+    header, codes = read_spt(path)
+    assert header == replace(TINY, num_samples=1000, stream_id=header.stream_id)
+    assert codes.tolist() == [*TINY_CODES, 3, 4]
 
 
 # Arguments.
@@ -185,9 +366,8 @@ def test_an_append_that_fails_is_detected(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("model", "", "model is ''"),
         ("model", "../../etc", "model is"),
-        ("model", "a" * 65, "1 to 64 letters"),
+        ("model", "a" * 65, "up to 64 letters"),
         ("model", "a\n", "model is"),
         ("model", None, "model is None"),
         ("weight_hash", "0123456789ABCDEF", "16 hexadecimal digits"),
@@ -198,9 +378,12 @@ def test_an_append_that_fails_is_detected(tmp_path: Path) -> None:
         ("codebook_size", (1 << 24) + 1, "expected 2 to 16777216"),
         ("tokens_per_frame", 0, "expected 1 to 255"),
         ("tokens_per_frame", 256, "expected 1 to 255"),
-        ("frames_per_packet", 0, "expected 1 to 32767"),
+        ("frames_per_packet", -1, "expected 1 to 32767"),
         ("frames_per_packet", 32768, "expected 1 to 32767"),
         ("num_samples", -1, "num_samples is -1"),
+        ("stream_id", "a1b2c3", "8 hexadecimal digits"),
+        ("stream_id", "A1B2C3D4", "8 hexadecimal digits"),
+        ("version", 3, "expected 1 to 2"),
     ],
 )
 def test_header_fields_are_checked(field: str, value: Any, message: str) -> None:
@@ -208,9 +391,11 @@ def test_header_fields_are_checked(field: str, value: Any, message: str) -> None
         replace(TINY, **{field: value})
 
 
-def test_header_limits_the_packet_size_and_accepts_numpy_integers() -> None:
-    with pytest.raises(InputError, match="packets would be over 1048576 bytes"):
+def test_header_bounds_the_packet_and_takes_numpy_integers() -> None:
+    with pytest.raises(InputError, match="packets would be over 65536 bytes"):
         replace(TINY, frames_per_packet=32767, tokens_per_frame=255)
+    with pytest.raises(InputError, match="packets would be over 1048576 bytes"):
+        replace(TINY, frames_per_packet=32767, tokens_per_frame=255, version=1)
     header = replace(TINY, num_samples=np.int64(900))
     assert header == TINY
     assert type(header.num_samples) is int

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spectok.config import ExcitationConfig, SpectrumConfig
+from spectok.config import EXCITATION_PERIOD, ExcitationConfig, SpectrumConfig
 from spectok.model.contract import verify_streaming
 from spectok.model.excitation import CYCLE, NOISE_FRAMES, PITCH_STEPS, Estimate, Excitation, PitchGrid, PulseTrain
 from spectok.model.excitation import RandomSigns as Signs
@@ -270,3 +270,7 @@ def test_random_signs_remove_the_buzz_of_repeated_frames() -> None:
     assert share(frame) == pytest.approx(1, abs=1e-6)
     signed = excited(Signs(1, 160), Estimate(frame[..., :160]))
     assert share(torch.nn.functional.pad(signed, (0, 1))) < 0.05
+
+
+def test_both_fixed_sequences_begin_again_after_the_common_period() -> None:
+    assert math.lcm(NOISE_FRAMES, Signs.PERIOD) == EXCITATION_PERIOD

@@ -328,3 +328,9 @@ def test_the_releases_take_at_most_9_megabytes() -> None:
     for folder in folders:
         assert (folder / "encoder.onnx").stat().st_size <= 50e3
         assert (folder / "decoder.onnx").stat().st_size <= 300e3
+
+
+def test_a_released_model_is_found_by_the_hash_of_its_weights() -> None:
+    for name in pretrained.models():
+        assert pretrained.named(pretrained.find(name).weight_hash) == name
+    assert pretrained.named("0123456789abcdef") is None

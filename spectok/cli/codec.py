@@ -1,62 +1,180 @@
 """The commands that run the codec: encode, decode, stream and live, one function each."""
 
 import argparse
+import logging
 import math
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectok import audio as audio_files
 from spectok import container
-from spectok.cli.files import PathOrStream, Write, blocks, check_output, for_each, standard
+from spectok.cli.decoding import (
+    BLOCK_FRAMES,
+    Stretch,
+    decode_packets,
+    kept_frames,
+    model_of,
+    recovered_header,
+    restored,
+    stretch,
+    window,
+)
+from spectok.cli.files import Output, PathOrStream, blocks, check_output, counted, for_each, standard
 from spectok.errors import InputError
 from spectok.files import file_name
 from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
+logger = logging.getLogger(__name__)
+
 
 def encode(args: argparse.Namespace) -> None:
     """Encode audio files as .spt files."""
+    require(args.raw or args.rate is None, "--rate tells the sample rate of --raw input, which is not given")
+    require(
+        args.packet_ms is None or 0 < args.packet_ms < math.inf,
+        f"--packet-ms is {args.packet_ms}, but must be positive and finite",
+    )
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine)
+    raw_rate = (args.rate or tokenizer.sample_rate) if args.raw else None
 
-    def encode_one(source: PathOrStream) -> Write:
-        audio, sample_rate = audio_files.read_audio(source)
-        session = tokenizer.stream_encoder()
-        resampled = audio_files.resample(audio, sample_rate, tokenizer.sample_rate)
-        codes = [session.push(block) for block in blocks(resampled, tokenizer.sample_rate, file_name(source))]
-        codes.append(session.flush())
-        joined = np.concatenate(codes)
-        return lambda destination: tokenizer.save(destination, joined, len(audio), sample_rate)
+    def encode_one(source: PathOrStream, output: Output) -> None:
+        with audio_files.AudioReader(source, raw_rate) as reader:
+            header = tokenizer.header(reader.sample_rate, None)
+            if args.packet_ms is not None:
+                frames = max(1, round(args.packet_ms * tokenizer.frame_rate / 1000))
+                header = replace(header, frames_per_packet=frames)
+            frames = BLOCK_FRAMES if isinstance(source, str) else _block_frames(header.frames_per_packet)
+            total = None if reader.claimed_samples is None else reader.claimed_samples // reader.sample_rate
+            audio = counted(reader, reader.sample_rate, total, reader.name)
+            pieces = _encoded(tokenizer, audio, reader.sample_rate, frames)
+            first = next(pieces)  # a bad input shows before there is an output
+            with container.writing_spt(output.open(), header) as writer:
+                for codes in chain([first], pieces):
+                    writer.write(codes)
+                writer.close(reader.num_samples)
 
-    for_each(".spt", audio_files.list_audio, encode_one, args)
+    for_each(".spt", _list_raw if args.raw else audio_files.list_audio, encode_one, args)
+
+
+def _encoded(
+    tokenizer: Tokenizer, audio: Iterable[NDArray[np.float32]], sample_rate: int, frames: int
+) -> Iterator[NDArray[np.int64]]:
+    """The codes of audio that arrives in pieces, computed `frames` frames at a time wherever the pieces end."""
+    session = tokenizer.stream_encoder()
+    for block in blocks(_resampled(audio, sample_rate, tokenizer.sample_rate), frames * tokenizer.frame_length):
+        yield session.push(block)
+    yield session.flush()
+
+
+def _resampled(audio: Iterable[NDArray[np.float32]], from_rate: int, to_rate: int) -> Iterator[NDArray[np.float32]]:
+    if from_rate == to_rate:
+        yield from audio
+        return
+    resampler = audio_files.StreamResampler(from_rate, to_rate, 1)
+    for piece in audio:
+        yield resampler.push(piece[None])[0]
+    yield resampler.flush()[0]
+
+
+def _block_frames(frames_per_packet: int) -> int:
+    """The longest block, in frames, whose multiples end where packets end: so each packet is out when it is full."""
+    return max(frames for frames in range(1, BLOCK_FRAMES + 1) if frames_per_packet % frames == 0)
 
 
 def decode(args: argparse.Namespace) -> None:
     """Decode .spt files to audio files with the lengths and sample rates of the originals."""
     tokenizers: dict[str, Tokenizer] = {}
+    in_part = args.start is not None or args.end is not None
 
-    def decode_one(source: PathOrStream) -> Write:
-        header, codes = container.read_spt(source)
-        model = args.model or header.model
+    def load(header: container.Header) -> Tokenizer:
+        model = model_of(header, args.model)
         if model not in tokenizers:
             tokenizers[model] = Tokenizer.from_pretrained(model, args.device, args.engine)
-        tokenizer = tokenizers[model]
-        tokenizer.check_header(header, len(codes) // header.tokens_per_frame, file_name(source))
-        num_samples, sample_rate = header.num_samples, header.sample_rate
-        assert num_samples is not None
-        session = tokenizer.stream_decoder()
-        token_rate = round(tokenizer.token_rate)
-        pieces = [session.push(block) for block in blocks(codes, token_rate, file_name(source))]
-        pieces.append(session.flush())
-        audio = audio_files.restore(np.concatenate(pieces), tokenizer.sample_rate, sample_rate, num_samples)
-        return lambda destination: audio_files.write_audio(destination, audio, sample_rate)
+        tokenizers[model].check_codes(header)
+        return tokenizers[model]
 
-    for_each(".wav", _list_codes, decode_one, args)
+    def decode_one(source: PathOrStream, output: Output) -> None:
+        if not (isinstance(source, str) or source.seekable() or args.recover or in_part):
+            decode_arriving(source, output)
+            return
+        with container.Reader(source, recover=args.recover) as reader:
+            tokenizer = load(reader.header)
+            header, frames = reader.header, reader.num_frames
+            if args.recover:
+                header, frames = recovered_header(tokenizer.config, reader), kept_frames(reader)
+                _warn_of_loss(reader, tokenizer, file_name(source))
+            else:
+                tokenizer.check_header(header, frames, file_name(source))
+            assert header.num_samples is not None
+            if in_part:
+                part = stretch(tokenizer.config, header, frames, args.start or 0.0, args.end)
+                packets = reader.packets(part.first_frame, part.stop_frame)
+            else:
+                part = Stretch(0, frames, header.num_samples, 0, header.num_samples)
+                packets = iter(reader)
+            size = BLOCK_FRAMES * tokenizer.tokens_per_frame
+            pieces = decode_packets(tokenizer, packets, size, part.first_frame, part.stop_frame)
+            seconds = part.decoded // header.sample_rate
+            shown = counted(pieces, tokenizer.sample_rate, seconds, file_name(source))
+            restorer = _restorer(tokenizer, header)
+            audio = window(restored(shown, restorer, lambda: part.decoded), part.skip, part.length)
+            write(audio, output, header.sample_rate, part.length)
+
+    def decode_arriving(source: BinaryIO, output: Output) -> None:
+        header, packets = container.read_stream(source)
+        tokenizer = load(header)
+        last: list[container.Packet] = []
+
+        def noted() -> Iterator[container.Packet]:
+            for packet in packets:
+                last[:] = [packet]
+                yield packet
+
+        def length() -> int:
+            frames = last[0].start_frame + len(last[0].codes) // header.tokens_per_frame
+            tokenizer.check_header(replace(header, num_samples=last[0].num_samples), frames, file_name(source))
+            assert last[0].num_samples is not None
+            return last[0].num_samples
+
+        size = _block_frames(header.frames_per_packet) * tokenizer.tokens_per_frame
+        pieces = decode_packets(tokenizer, noted(), size)
+        write(restored(pieces, _restorer(tokenizer, header), length), output, header.sample_rate, None)
+
+    def write(audio: Iterator[NDArray[np.float32]], output: Output, sample_rate: int, length: int | None) -> None:
+        first = next(audio)  # a bad input shows before there is an output
+        with audio_files.writing_audio(output.open(), sample_rate, length, raw=args.raw) as write_block:
+            for piece in chain([first], audio):
+                write_block(piece)
+
+    for_each(".raw" if args.raw else ".wav", _list_codes, decode_one, args)
+
+
+def _restorer(tokenizer: Tokenizer, header: container.Header) -> audio_files.StreamRestorer:
+    return audio_files.StreamRestorer(tokenizer.sample_rate, header.sample_rate, tokenizer.frame_length)
+
+
+def _warn_of_loss(reader: container.Reader, tokenizer: Tokenizer, name: str) -> None:
+    for frames in reader.lost:
+        seconds = f"{frames.start / tokenizer.frame_rate:.3f} to {frames.stop / tokenizer.frame_rate:.3f} s"
+        logger.warning("%s: %d frames are lost, %s", name, len(frames), seconds)
+    for fault in reader.faults:
+        logger.warning("%s: %s", name, fault)
 
 
 def _list_codes(folder: str) -> list[Path]:
     return sorted(Path(folder).rglob("*.spt"))
+
+
+def _list_raw(folder: str) -> list[Path]:
+    return sorted(Path(folder).rglob("*.raw"))
 
 
 def stream(args: argparse.Namespace) -> None:
@@ -64,7 +182,7 @@ def stream(args: argparse.Namespace) -> None:
     from spectok.evaluation.realtime import measure_stream
 
     require(0 < args.chunk_ms < math.inf, f"--chunk-ms is {args.chunk_ms:g}, but must be positive and finite")
-    check_output(args.output, args.force)
+    check_output(args.output, args.force, args.input)
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, args.threads)
     audio, sample_rate = audio_files.read_audio(standard(args.input, "rb"))
     chunk_length = max(1, round(args.chunk_ms * tokenizer.sample_rate / 1000))

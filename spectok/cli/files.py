@@ -6,11 +6,14 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spectok.errors import InputError
 from spectok.files import why
@@ -22,14 +25,39 @@ PROGRESS_FILES = 8  # the smallest number of files whose progress is shown
 logger = logging.getLogger(__name__)
 
 PathOrStream = str | BinaryIO
-Write = Callable[[PathOrStream], None]  # writes a result to the given destination
+
+
+class Stopped(BaseException):
+    """The process was told to end by a signal. As for a KeyboardInterrupt, temporary files are removed on the way."""
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
 
 
 def standard(path: str, mode: str) -> PathOrStream:
-    """The path itself, or for `-` the stream of standard input (mode "rb") or standard output (mode "wb")."""
+    """The path itself, or for `-` the stream of standard input (mode "rb") or standard output (mode "wb").
+
+    Raises:
+        InputError: the stream was closed before the program began.
+    """
     if path != "-":
         return path
-    return sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
+    stream, name = (sys.stdin, "input") if mode == "rb" else (sys.stdout, "output")
+    require(stream is not None, f"the standard {name} is closed")
+    return stream.buffer
+
+
+class Output(NamedTuple):
+    """Where a result goes."""
+
+    path: str  # or `-`
+    in_folder: bool = False  # whether its folder is made, if it does not exist
+
+    def open(self) -> PathOrStream:
+        """The path, whose folder exists now, or the stream of standard output."""
+        if self.in_folder:
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        return standard(self.path, "wb")
 
 
 @contextmanager
@@ -48,25 +76,51 @@ def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[i
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def blocks(values: Any, per_second: int, name: str, seconds: int = 10) -> Iterator[Any]:
-    """Split values, of which there are `per_second`, into blocks; show the progress if they last 30 s or more."""
-    total = len(values) // per_second
+def blocks(pieces: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """Join pieces `[n]` of any length and split them into blocks of `size` values; the last one may be shorter."""
+    waiting: list[NDArray[Any]] = []
+    length = 0
+    for piece in pieces:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= size:
+            joined = np.concatenate(waiting)
+            whole = length // size * size
+            yield from (joined[start : start + size] for start in range(0, whole, size))
+            waiting, length = [joined[whole:]], length - whole
+    if length:
+        yield np.concatenate(waiting)
+
+
+def counted(pieces: Iterable[NDArray[Any]], per_second: float, total: int | None, name: str) -> Iterator[NDArray[Any]]:
+    """Pass pieces on, and show how many of `total` seconds are done if these are 30 or more. None: not known."""
     is_alone = threading.current_thread() is threading.main_thread()
-    with progress(name, "s", hidden=total < PROGRESS_SECONDS or not is_alone) as show:
-        for start in range(0, len(values), seconds * per_second):
-            show(start // per_second, total)
-            yield values[start : start + seconds * per_second]
+    seconds, done = 0 if total is None else total, 0
+    with progress(name, "s", hidden=seconds < PROGRESS_SECONDS or not is_alone) as show:
+        for piece in pieces:
+            if _stopping.is_set():
+                raise KeyboardInterrupt
+            show(int(done / per_second), seconds)
+            yield piece
+            done += len(piece)
 
 
-def check_output(path: str, force: bool) -> None:
-    """Raise InputError if the path exists, unless `force` allows to overwrite it."""
+def check_output(path: str, force: bool, source: str = "-") -> None:
+    """Raise InputError if the path is the input's, or if it exists and `force` does not allow to overwrite it."""
+    same = False
+    with suppress(OSError, ValueError):  # there is no such file
+        same = "-" not in (path, source) and os.path.samefile(path, source)
+    require(not same, f"{path} is both the input and the output")
     require(force or path == "-" or not os.path.exists(path), f"{path} exists already; --force overwrites it")
+
+
+_stopping = threading.Event()  # whether the threads of `for_each` shall end
 
 
 def for_each(
     suffix: str,
     find: Callable[[str], list[Path]],
-    convert: Callable[[PathOrStream], Write],
+    convert: Callable[[PathOrStream, Output], None],
     args: argparse.Namespace,
 ) -> None:
     """Convert every input. An input that fails does not stop the others.
@@ -74,7 +128,7 @@ def for_each(
     Args:
         suffix: ending of the outputs' names, such as ".spt".
         find: lists the inputs in a folder.
-        convert: reads one input, and returns a function that writes its output.
+        convert: reads one input and writes its output, which it opens when the input has turned out to be good.
         args: the parsed command line:
             `inputs`: paths of files and folders, or `-`.
             `output`: a file if the input is one file; otherwise, or if it ends in a slash, a folder, which is created
@@ -97,11 +151,8 @@ def for_each(
             if args.skip_existing and destination != "-" and os.path.exists(destination):
                 logger.info("%s exists already", destination)
                 return None
-            check_output(destination, args.force)
-            write = convert(standard(source, "rb"))
-            if several:
-                Path(destination).parent.mkdir(parents=True, exist_ok=True)
-            write(standard(destination, "wb"))
+            check_output(destination, args.force, source)
+            convert(standard(source, "rb"), Output(destination, several))
             logger.info("%s -> %s", source, destination)
         except InputError as error:
             return str(error)
@@ -112,11 +163,17 @@ def for_each(
         return None
 
     failures = []
+    _stopping.clear()
     with progress("files", "done", hidden=len(found) < PROGRESS_FILES) as show, ThreadPoolExecutor(jobs) as pool:
-        show(0, len(found))
-        for number, failure in enumerate((map if jobs == 1 else pool.map)(failure_of, found), 1):
-            show(number, len(found))
-            failures += [failure] if failure else []
+        try:
+            show(0, len(found))
+            for number, failure in enumerate((map if jobs == 1 else pool.map)(failure_of, found), 1):
+                show(number, len(found))
+                failures += [failure] if failure else []
+        except BaseException:  # an interrupt, or a closed pipe
+            _stopping.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if failures:
         raise InputError("\nspectok: ".join(failures))
 

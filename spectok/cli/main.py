@@ -6,14 +6,19 @@ Invalid input prints one sentence on standard error and exits with code 2. An ou
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
 from spectok import pretrained
+from spectok.cli.checks import repair, verify
 from spectok.cli.codec import decode, encode, live, stream
+from spectok.cli.files import Stopped
 from spectok.cli.models import bench, evaluate, export, info, inspect
 from spectok.engine import ENGINES
 from spectok.errors import InputError
@@ -22,9 +27,16 @@ from spectok.files import why
 EXAMPLES = {  # at the end of each command's help
     "encode": """  spectok encode speech.wav speech.spt
   spectok encode recordings/ codes/ --jobs 4 --skip-existing
-  cat speech.wav | spectok encode - - --model spectok-16k-800 > speech.spt""",
+  cat speech.wav | spectok encode - - --model spectok-16k-800 > speech.spt
+  arecord -t raw -f S16_LE -r 16000 | spectok encode - - --raw --packet-ms 100 > live.spt""",
     "decode": """  spectok decode speech.spt speech.wav
-  spectok decode codes/ decoded/ --jobs 4""",
+  spectok decode codes/ decoded/ --jobs 4
+  spectok decode speech.spt part.wav --start 0.5 --end 1.5
+  spectok decode damaged.spt rest.wav --recover
+  cat speech.spt | spectok decode - - --raw | aplay -t raw -f S16_LE -r 16000""",
+    "verify": """  spectok verify speech.spt
+  spectok verify codes/*.spt --quiet""",
+    "repair": """  spectok repair damaged.spt repaired.spt""",
     "stream": """  spectok stream speech.wav decoded.wav --chunk-ms 20""",
     "live": """  spectok live --model spectok-16k-800 --seconds 30""",
     "info": """  spectok info
@@ -80,6 +92,24 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
         sub.add_argument("--skip-existing", action="store_true", help="skip inputs whose outputs exist")
         sub.add_argument("--jobs", type=int, default=1, help="number of files at a time (default: %(default)s)")
+        if name == "encode":
+            sub.add_argument("--raw", action="store_true", help="inputs are 16-bit little-endian mono samples")
+            sub.add_argument("--rate", type=int, help="sample rate of --raw input, Hz (default: the model's)")
+            sub.add_argument("--packet-ms", type=float, help="length of a packet (default: 1200 bytes of codes)")
+        else:
+            sub.add_argument("--raw", action="store_true", help="outputs are 16-bit little-endian mono samples")
+            sub.add_argument("--start", type=float, help="decode from here on, seconds (default: 0)")
+            sub.add_argument("--end", type=float, help="decode up to here, seconds (default: the end)")
+            sub.add_argument("--recover", action="store_true", help="accept damaged files; what is lost is silent")
+
+    sub = command("verify", verify, "read .spt files whole and name each damaged packet")
+    sub.add_argument("inputs", nargs="+", metavar="FILE", help=".spt files; - is standard input")
+
+    sub = command("repair", repair, "write a valid .spt file with what is intact in a damaged one")
+    sub.add_argument("input", metavar="IN", help="a .spt file; - is standard input")
+    sub.add_argument("output", metavar="OUT", help="a file, which has the length of the original; - is standard output")
+    sub.add_argument("--model", help="released name or folder, if the file's end is lost (default: by its weights)")
+    sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
 
     sub = command("stream", stream, "encode and decode a file in chunks, like a live stream, and report the timing")
     sub.add_argument("input", metavar="IN", help="an audio file")
@@ -165,12 +195,34 @@ def _messages(args: argparse.Namespace) -> Iterator[None]:
         logger.setLevel(before)
 
 
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn the first SIGTERM or SIGHUP into a `Stopped`, so that temporary files are removed on the way out."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once is enough: the second must not interrupt the cleaning
+        raise Stopped(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores SIGHUP
+                before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = parser().parse_args(arguments)
     code = 0
     try:
-        with _messages(args):
+        with _messages(args), _signals():
             args.function(args)
         sys.stdout.flush()
     except InputError as error:
@@ -182,7 +234,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"spectok: cannot write the standard output: {why(error)}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except Stopped as stopped:
+        return 128 + stopped.signal
     try:
         sys.stdout.flush()
     except OSError:  # without this, the interpreter would report the unwritten output again at its exit

@@ -41,27 +41,38 @@ Facts = dict[str, Any]  # the keys and values that `info --json` prints
 
 
 def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
-    """The facts about a .spt file, and the lines that `info` prints."""
-    header, codes = container.read_spt(shown)
+    """The facts about a .spt file, all of whose checksums are verified, and the lines that `info` prints."""
+    with container.Reader(shown) as reader:
+        for _ in reader:  # every packet is checked
+            pass
+        header, size, num_codes = reader.header, reader.num_bytes, reader.num_codes
     assert header.num_samples is not None
-    seconds, size = header.num_samples / header.sample_rate, path.stat().st_size
+    model = header.model or pretrained.named(header.weight_hash) or ""
+    seconds, code_bytes = header.num_samples / header.sample_rate, -(-num_codes * header.bits_per_code // 8)
+    overhead = 100 * (size - code_bytes) / code_bytes if code_bytes else None
     facts = {
-        "model": header.model,
+        "format": header.version,
+        "model": model,
         "weight_hash": header.weight_hash,
         "sample_rate": header.sample_rate,
         "num_samples": header.num_samples,
         "seconds": seconds,
-        "num_codes": len(codes),
+        "num_codes": num_codes,
         "bits_per_code": header.bits_per_code,
         "tokens_per_frame": header.tokens_per_frame,
+        "frames_per_packet": header.frames_per_packet,
         "num_bytes": size,
         "bits_per_second": 8 * size / seconds if seconds else None,
+        "overhead_percent": overhead,
     }
+    more = "" if overhead is None else f" = {overhead:.1f} % more than the codes"
     return facts, {
-        "model": f"{header.model}, weights {header.weight_hash}",
+        "format": f"version {header.version}, {header.frames_per_packet} frames in a packet",
+        "model": f"{model or 'not a released one'}, weights {header.weight_hash}",
         "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
-        "codes": f"{len(codes)} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
+        "codes": f"{num_codes} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
         "size": f"{size} bytes" + (f", {8 * size / seconds:.0f} bits/s" if seconds else ""),
+        "overhead": f"{size - code_bytes} bytes{more}",
     }
 
 

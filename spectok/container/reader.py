@@ -1,28 +1,145 @@
-"""Reads a `.spt` file: all of it, any frames, or the intact part of a damaged file. `writer.py` specifies it."""
+"""Reads `.spt` files: in order as they arrive, or any frames of them, or the intact part of a damaged one."""
 
+import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, Self
 
 import numpy as np
 
-from spectok.container.packets import Packet, read_header, unpack_packet
+from spectok.container import version1, version2
+from spectok.container.header import Header, Packet
+from spectok.container.parts import UNFINISHED, Taken
 from spectok.errors import InputError
 from spectok.files import file_name, open_binary, why
+
+_VERSIONS: dict[int, ModuleType] = {1: version1, 2: version2}
+MORE = "other bytes follow its end"
+OTHER_DIGEST = "the digest at its end is not that of the file"
+
+
+def _read_header(stream: BinaryIO) -> tuple[Header, bytes]:
+    """The header and its bytes; InputError if the bytes are not a valid header."""
+    source = Taken(stream, "its header")
+    magic = b""
+    while len(magic) < 5 and (piece := stream.read(5 - len(magic))):
+        magic += piece
+    if not magic:
+        raise InputError("it is empty")
+    if magic[:4] != version2.MAGIC:
+        raise InputError("it is not a .spt file")
+    if len(magic) == 5 and magic[4] not in _VERSIONS:
+        raise InputError(f"it has format version {magic[4]}, and this program reads versions 1 and 2")
+    source.raw = magic
+    if len(magic) < 5:
+        raise InputError("its header is damaged or cut off")
+    header: Header = _VERSIONS[magic[4]].read_header(source)
+    return header, source.raw
+
+
+@contextmanager
+def _errors(name: str) -> Iterator[None]:
+    """Give every error the name of the file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"cannot read {name}: {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {why(error)}") from error
+
+
+def _check_end(version: ModuleType, packet: Packet, hashed: "hashlib._Hash") -> None:
+    """Raise InputError if the digest in the last packet is not that of the bytes before it."""
+    if version.HAS_DIGEST:
+        hashed.update(packet.raw[: -version.DIGEST_BYTES])
+        if packet.raw[-version.DIGEST_BYTES :] != version.digest_of(hashed):
+            raise InputError(OTHER_DIGEST)
+
+
+def _in_order(stream: BinaryIO, header: Header, head: bytes) -> Iterator[Packet]:
+    """The packets from where the stream stands, which is after the header `head`; the whole file is verified."""
+    version, hashed, index = _VERSIONS[header.version], hashlib.sha256(head), 0
+    while True:
+        packet: Packet = version.read_packet(stream, header, index)
+        if packet.last:
+            break
+        hashed.update(packet.raw)
+        yield packet
+        index += 1
+    if packet.num_samples is None:
+        raise InputError(UNFINISHED)
+    header.check_length(packet.num_samples, packet.start_frame + len(packet.codes) // header.tokens_per_frame)
+    _check_end(version, packet, hashed)
+    yield packet
+    if stream.read(1):
+        raise InputError(MORE)
+
+
+def read_stream(stream: BinaryIO) -> tuple[Header, Iterator[Packet]]:
+    """Read a file in order, for example from a pipe, as its packets arrive.
+
+    Args:
+        stream: it need not seek, and stays open.
+
+    Returns:
+        The header, and an iterator over all packets. The last one, which may have no codes, has `num_samples`; if the
+        iterator ends, the whole file was valid.
+
+    Raises:
+        InputError: the header is not valid; or, from the iterator, a packet is damaged or the file is cut off.
+    """
+    name = file_name(stream)
+    with _errors(name):
+        header, head = _read_header(stream)
+
+    def packets() -> Iterator[Packet]:
+        with _errors(name):
+            yield from _in_order(stream, header, head)
+
+    return header, packets()
+
+
+def read_spt(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
+    """Read a whole file and verify all of its checksums.
+
+    Args:
+        source: a path or a binary stream.
+
+    Returns:
+        The header, and the codes, int64 `[num_frames * tokens_per_frame]`.
+
+    Raises:
+        InputError: the file cannot be read, is not a .spt file, has another version, or is damaged or unfinished.
+    """
+    stream, owned = open_binary(source, "rb")
+    try:
+        header, packets = read_stream(stream)
+        codes = [np.zeros(0, np.int64)]
+        num_samples = None
+        for packet in packets:
+            codes.append(packet.codes)
+            num_samples = packet.num_samples
+        return replace(header, num_samples=num_samples), np.concatenate(codes)
+    finally:
+        if owned:
+            stream.close()
 
 
 class Reader:
     """Reads a `.spt` file from any frame on. A damaged file is an error, unless `recover` is set.
 
-    Opening checks the header and the last packet; reading checks the packets that it reads.
+    Opening checks the header and the last packet; reading checks the packets that it reads, and iteration over all
+    packets also the digest of the file.
 
-    With `recover`, opening scans the whole file. `complete` is True if the file is finished and undamaged, `lost` lists
-    the damaged frames, and iteration yields the intact packets. If the end was cut off, `lost` includes as many frames
-    as the remaining bytes of the cut packet can hold; the number of frames after them is unknown. If the header claims
-    more samples than the frames can hold, its num_samples becomes None.
+    With `recover`, opening scans the whole file. `damaged` lists the numbers of the damaged packets, `lost` their
+    frames, and `faults` what else is wrong, one sentence each; `complete` is True if all three are empty. Iteration
+    yields the intact packets. If the end was cut off, `lost` includes as many frames as the remaining bytes of the cut
+    packet can hold; the number of frames after them is unknown, and so is num_samples in version 2.
 
     A stream is read from its current position to its end; one that cannot seek is read into memory.
 
@@ -38,31 +155,50 @@ class Reader:
         self._name = file_name(source)
         self._stream, self._owned = open_binary(source, "rb")
         self.recover = recover
+        self.damaged: list[int] = []  # numbers of packets, in order
         self.lost: list[range] = []  # frames, in order
+        self.faults: list[str] = []
         try:
-            with self._errors():
+            with _errors(self._name):
                 if not self._stream.seekable():
                     self._stream, self._owned = io.BytesIO(self._stream.read()), True
-                self.header = read_header(self._stream)
+                self.header, self._head = _read_header(self._stream)
+                self._version = _VERSIONS[self.header.version]
+                self._size = self._version.packet_bytes(self.header)
                 self._body = self._stream.tell()
-                self._length = self._stream.seek(0, io.SEEK_END) - self._body
-                self.complete = self._scan() if recover else self._check()
+                self._length = self._stream.seek(0, os.SEEK_END) - self._body
+                if recover:
+                    self._scan()
+                else:
+                    self._find_end()
         except BaseException:
             self.close()
             raise
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            raise InputError(f"cannot read {self._name}: {error}") from error
-        except OSError as error:
-            raise InputError(f"cannot read {self._name}: {why(error)}") from error
+    @property
+    def complete(self) -> bool:
+        """Whether the file is finished and undamaged; without `recover`, as far as it was read."""
+        return not (self.damaged or self.faults)
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the last packet is intact, so that the length of the recording is known."""
+        return UNFINISHED not in self.faults and self.header.num_samples is not None
+
+    @property
+    def num_codes(self) -> int:
+        """Number of codes in the file, including lost ones."""
+        return self.num_frames * self.header.tokens_per_frame
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the file."""
+        return len(self._head) + self._length
 
     def _packet(self, index: int) -> Packet:
-        self._stream.seek(self._body + index * self.header.packet_bytes)
-        return unpack_packet(self.header, index, self._stream.read(self.header.packet_bytes))
+        self._stream.seek(self._body + index * self._size)
+        packet: Packet = self._version.read_packet(self._stream, self.header, index)
+        return packet
 
     def _whole(self, index: int) -> Packet:
         packet = self._packet(index)
@@ -70,47 +206,66 @@ class Reader:
             raise InputError(f"its packet {index} claims to be the last one")
         return packet
 
-    def _check(self) -> bool:
-        if self.header.num_samples is None:
-            raise InputError("it was never finished; its packets can be recovered")
-        # There is always a last packet. It may have as many bytes as a full one, because its bits are padded.
-        self._num_packets = max(0, self._length - 1) // self.header.packet_bytes + 1
-        packet = self._packet(self._num_packets - 1)
-        if not packet.last or (self._num_packets - 1) * self.header.packet_bytes + packet.size != self._length:
-            raise InputError("it is cut off, or other bytes follow its end")
-        self.num_frames = packet.start_frame + len(packet.codes) // self.header.tokens_per_frame
-        self.header.check_length(self.num_frames)
-        return True
-
-    def _scan(self) -> bool:
-        ended, index, self.num_frames, size = False, 0, 0, self.header.packet_bytes
-        while not ended and index * size < self._length:
+    def _find_end(self) -> None:
+        """Find the last packet: at one of the places from which a last packet can reach the end of the file."""
+        first = -(-(self._length - self._version.max_end(self.header)) // self._size)
+        last = (self._length - self._version.MIN_END) // self._size
+        for index in range(max(0, first), last + 1):
             try:
                 packet = self._packet(index)
-                ended, frames = packet.last, len(packet.codes) // self.header.tokens_per_frame
             except InputError:
-                frames = self.header.frames_that_fit(self._length - index * size)
+                continue
+            if packet.last and index * self._size + len(packet.raw) == self._length:
+                break
+        else:
+            raise InputError(f"{UNFINISHED}, or its end is damaged")
+        if packet.num_samples is None:
+            raise InputError(UNFINISHED)
+        self._num_packets = index + 1
+        self.num_frames = packet.start_frame + len(packet.codes) // self.header.tokens_per_frame
+        self.header.check_length(packet.num_samples, self.num_frames)
+        self.header = replace(self.header, num_samples=packet.num_samples)
+
+    def _scan(self) -> None:
+        """Read every packet, and note what is damaged or missing."""
+        hashed, end, index, self.num_frames = hashlib.sha256(self._head), None, 0, 0
+        num_samples = self.header.num_samples
+        while end is None and index * self._size < self._length:
+            try:
+                packet = self._packet(index)
+                frames = len(packet.codes) // self.header.tokens_per_frame
+                end = packet if packet.last else None
+                if end is None:
+                    hashed.update(packet.raw)
+            except InputError:
+                overhead = self._size - self.header.payload_bytes(self.header.frames_per_packet)
+                frames = self.header.frames_that_fit(self._length - index * self._size - overhead)
+                self.damaged.append(index)
                 self._lose(range(self.num_frames, self.num_frames + frames))
             self.num_frames += frames
             index += 1
         self._num_packets = index
-        finished = ended and self.header.num_samples is not None
+        if end is not None:
+            num_samples = end.num_samples
+            if (index - 1) * self._size + len(end.raw) < self._length:
+                self.faults.append(MORE)
+        if end is None or num_samples is None:
+            self.faults.append(UNFINISHED)
         try:
-            self.header.check_length(self.num_frames)
-        except InputError:
-            self.header = replace(self.header, num_samples=None)
-        return finished and not self.lost
+            if end is not None and not self.damaged:
+                _check_end(self._version, end, hashed)
+            if num_samples is not None and end is not None:
+                self.header.check_length(num_samples, self.num_frames)
+        except InputError as error:
+            self.faults.append(str(error))
+            num_samples = num_samples if str(error) == OTHER_DIGEST else None
+        self.header = replace(self.header, num_samples=num_samples)
 
     def _lose(self, frames: range) -> None:
         if self.lost and self.lost[-1].stop == frames.start:
             frames = range(self.lost.pop().start, frames.stop)
         if frames:
             self.lost.append(frames)
-
-    @property
-    def num_codes(self) -> int:
-        """Number of codes in the file, including lost ones."""
-        return self.num_frames * self.header.tokens_per_frame
 
     def read(self, start_frame: int = 0, num_frames: int | None = None) -> np.ndarray:
         """Read the codes of successive frames.
@@ -130,16 +285,21 @@ class Reader:
             raise InputError(f"{self._name} has frames 0 to {self.num_frames}, not {start_frame} to {stop}")
         per_packet, tokens = self.header.frames_per_packet, self.header.tokens_per_frame
         first = start_frame // per_packet
-        with self._errors():
+        with _errors(self._name):
             pieces = [self._whole(index).codes for index in range(first, -(-stop // per_packet))]
         codes = np.concatenate([np.zeros(0, np.int64), *pieces])
         return codes[(start_frame - first * per_packet) * tokens :][: (stop - start_frame) * tokens]
 
-    def __iter__(self) -> Iterator[Packet]:
-        """Yield the packets in order. A damaged packet is skipped with `recover`, and raises InputError without."""
-        for index in range(self._num_packets):
+    def packets(self, start_frame: int, stop_frame: int) -> Iterator[Packet]:
+        """Yield the packets that hold the frames from `start_frame` to before `stop_frame`, in order.
+
+        Raises:
+            InputError: a packet is damaged; with `recover`, it is skipped.
+        """
+        per_packet = self.header.frames_per_packet
+        for index in range(start_frame // per_packet, min(-(-stop_frame // per_packet), self._num_packets)):
             try:
-                with self._errors():
+                with _errors(self._name):
                     packet = self._whole(index)
             except InputError:
                 if not self.recover:
@@ -147,6 +307,21 @@ class Reader:
                 continue
             if len(packet.codes):
                 yield packet
+
+    def __iter__(self) -> Iterator[Packet]:
+        """Yield all packets that hold codes, in order, and verify the digest of the file.
+
+        Raises:
+            InputError: a packet is damaged, or the digest is another one; with `recover`, damaged packets are skipped.
+        """
+        if self.recover:
+            yield from self.packets(0, self.num_frames)
+            return
+        with _errors(self._name):
+            self._stream.seek(self._body)
+            for packet in _in_order(self._stream, self.header, self._head):
+                if len(packet.codes):
+                    yield packet
 
     def close(self) -> None:
         """Close the file; a stream that was passed in stays open."""

@@ -1,49 +1,8 @@
-r"""Writes the `.spt` file, whose format is specified here.
+"""Writes `.spt` files, whole or packet by packet."""
 
-A file is a header and packets of codes. Each packet has its own CRC, and all packets but the last have the same size,
-so that the place of a frame is computed and not searched for.
-
-    +--------+----------+----------+-----+-------------+
-    | header | packet 0 | packet 1 | ... | last packet |
-    +--------+----------+----------+-----+-------------+
-      37 + L     P          P               6 to P bytes
-
-Integers are unsigned and little endian. `tokens_per_frame` codes make a frame; codes are stored frame after frame.
-
-**Header**, 37 + L bytes:
-
-| offset | bytes | content |
-|---:|---:|---|
-| 0 | 4 | the magic number A5 53 50 54, which is "\xa5SPT" |
-| 4 | 1 | version of the format: 1 |
-| 5 | 1 | `tokens_per_frame`, 1 to 255 |
-| 6 | 2 | `frames_per_packet`, 1 to 32767 |
-| 8 | 4 | `codebook_size`, 2 to 2^24 |
-| 12 | 4 | sample rate of the original audio in Hz, 1000 to 768000 |
-| 16 | 8 | number of samples of the original audio; 2^64 - 1 while the file is being written |
-| 24 | 8 | the first 8 bytes of the SHA-256 of the model's weights, the file `model.safetensors` |
-| 32 | 1 | L, the length of the model's name, 1 to 64 |
-| 33 | L | the model's name in ASCII: letters, digits, and after the first character also `.`, `_` and `-` |
-| 33 + L | 4 | CRC-32 (as zlib computes it) of all bytes before |
-
-**Packet**, 6 bytes and the codes:
-
-| offset | bytes | content |
-|---:|---:|---|
-| 0 | 4 | CRC-32 of the packet's number (4 bytes, modulo 2^32) followed by all bytes of the packet after this field |
-| 4 | 2 | bits 0 to 14: number of frames; bit 15: 1 in the last packet, else 0 |
-| 6 | | the codes of these frames as one string of bits |
-
-A code has b = ceil(log2(`codebook_size`)) bits, lowest first. Bit i of the string is bit i % 8 of byte i // 8. Bits
-after the last code are 0. Codes of 16 bits are therefore little-endian words, and four codes of 10 bits take 5 bytes.
-
-Every packet holds `frames_per_packet` frames, except the last one, which holds fewer, possibly none. There always is a
-last packet, and the file ends with it. A full packet has P = 6 + ceil(`frames_per_packet` * `tokens_per_frame` * b / 8)
-bytes, so frame f is in the packet that begins at byte 37 + L + f // `frames_per_packet` * P. P is at most 6 + 2^20. The
-number of samples is at most the number of frames times the sample rate.
-"""
-
+import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -53,103 +12,65 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from spectok.container.packets import Header, pack_header, pack_packet
+from spectok.container import version2
+from spectok.container.header import VERSION, Header
 from spectok.container.reader import Reader
 from spectok.errors import InputError
-from spectok.files import atomic_write, file_name, open_binary, why
-
-
-def write_spt(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
-    """Write a whole file. If writing fails, a path keeps its earlier content.
-
-    Args:
-        destination: a path or a binary stream (it need not seek).
-        header: its num_samples must not be None.
-        codes: integers `[num_frames * tokens_per_frame]`, from 0 to codebook_size - 1.
-
-    Raises:
-        InputError: the codes do not fit the header, or the destination cannot be written.
-    """
-    if isinstance(destination, str | os.PathLike):
-        with atomic_write(destination) as temporary, Writer(temporary, header, name=str(destination)) as writer:
-            writer.write(codes)
-    else:
-        with Writer(destination, header) as writer:
-            writer.write(codes)
-
-
-def read_spt(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
-    """Read a whole file and verify all of its checksums.
-
-    Args:
-        source: a path or a binary stream.
-
-    Returns:
-        The header, and the codes, int64 `[num_frames * tokens_per_frame]`.
-
-    Raises:
-        InputError: the file cannot be read, is not a .spt file, has another version, or is damaged or unfinished.
-    """
-    with Reader(source) as reader:
-        return reader.header, reader.read()
+from spectok.files import Replacement, atomic_write, file_name, open_binary, why
 
 
 class Writer:
-    """Writes a `.spt` file in pieces. A packet is written as soon as it is full, and `close` ends the file.
+    """Writes a `.spt` file in pieces. A packet is written and flushed as soon as it is full, and `close` ends the file.
 
-    A file that was not closed, because the `with` block failed or the process died, is unfinished: only
-    `Reader(..., recover=True)` reads it. For a stream that cannot seek, the header must have num_samples at the start.
+    A file that was not closed, because the `with` block failed or the process died, lacks the packet that was not yet
+    full and the last one; `Reader(..., recover=True)` reads the others. The destination need not seek.
 
     Args:
         destination: a path, whose file is replaced, or a binary stream, which stays open.
-        header: its num_samples may be None if it is passed to `close`.
+        header: its num_samples may be None if it is passed to `close`; its stream_id is drawn if it is None.
         name: the file's name in messages; by default that of the destination.
 
     Raises:
-        InputError: the destination cannot be written, or cannot seek and num_samples is None.
+        InputError: the destination cannot be written.
     """
 
     def __init__(self, destination: str | Path | BinaryIO, header: Header, *, name: str | None = None) -> None:
-        sink, owned = open_binary(destination, "wb")
-        self._begin(sink, owned, name or file_name(destination), header)
+        self.header = replace(header, stream_id=header.stream_id or secrets.token_hex(4), version=VERSION)
+        self._sink, self._owned = open_binary(destination, "wb")
+        self._name = name or file_name(destination)
+        self._replacement: Replacement | None = None
+        self._num_packets = 0
+        self._pending = np.zeros(0, np.int64)
+        self._hashed = hashlib.sha256()
+        self._closed = self._released = False
         try:
-            if header.num_samples is None and not self._seekable:
-                raise InputError(
-                    f"cannot write {self._name}: it cannot seek, so num_samples must be known at the start"
-                )
-            self._put(pack_header(header))
+            self._put(version2.pack_header(self.header))
+            self._flush()
         except BaseException:
             self._release()
             raise
-
-    def _begin(self, sink: BinaryIO, owned: bool, name: str, header: Header) -> None:
-        self.header = header
-        self._sink, self._owned, self._name = sink, owned, name
-        self._seekable = sink.seekable()
-        self._start = sink.tell() if self._seekable else 0
-        self._num_packets = 0
-        self._pending = np.zeros(0, np.int64)
-        self._stale = False  # True while the file's header still marks the file as finished
-        self._closed = self._released = False
 
     @classmethod
     def append(cls, path: str | Path) -> Self:
         """Continue a finished file. The result equals, byte for byte, a file written by one writer.
 
         The codes must fit the writer's `header`, which is that of the file with num_samples None: pass the new total to
-        `close`. The file is changed in place, first by the first full packet or by `close`.
+        `close`. The file is copied first, and the copy replaces it when it is closed: until then, and if the process
+        dies, the file stays as it was. A file of version 1 becomes one of version 2.
 
         Raises:
             InputError: as for `Reader`, or the file cannot be written.
         """
-        with Reader(path) as reader:  # checks the file before it is opened for writing
-            packets, header = reader.num_frames // reader.header.frames_per_packet, reader.header
-            body, tail = reader._body, reader.read(packets * header.frames_per_packet)
-        writer = cls.__new__(cls)
-        sink, owned = open_binary(path, "r+b")
-        writer._begin(sink, owned, file_name(path), replace(header, num_samples=None))
-        writer._num_packets, writer._pending, writer._stale = packets, tail, True
-        sink.seek(body + packets * header.packet_bytes)
+        with Reader(path) as reader:
+            replacement = Replacement(path)
+            try:
+                writer = cls(replacement.path, replace(reader.header, num_samples=None), name=file_name(path))
+                writer._replacement = replacement
+                for packet in reader:
+                    writer.write(packet.codes)
+            except BaseException:
+                replacement.discard()
+                raise
         return writer
 
     @property
@@ -169,17 +90,19 @@ class Writer:
         full = self.header.frames_per_packet * self.header.tokens_per_frame
         position = 0
         while len(self._pending) - position >= full:
-            self._emit(self._pending[position : position + full], last=False)
+            packet = self._pending[position : position + full]
+            self._put(version2.pack_packet(self.header, self._num_packets, packet))
+            self._num_packets += 1
             position += full
         if position:
             self._pending = self._pending[position:]
             self._flush()
 
     def close(self, num_samples: int | None = None) -> None:
-        """End the file: write the last packet, and num_samples into the header. Closing again does nothing.
+        """End the file with the last packet. Closing again does nothing.
 
         Args:
-            num_samples: length of the original audio; None keeps the header's num_samples.
+            num_samples: length of the original audio; None takes the header's num_samples.
 
         Raises:
             InputError: num_samples is unknown or more than the frames can hold, or the codes end within a frame.
@@ -187,22 +110,19 @@ class Writer:
         if self._closed:
             return
         self._check_open()
-        header = self.header if num_samples is None else replace(self.header, num_samples=num_samples)
-        frames, rest = divmod(self.num_codes, header.tokens_per_frame)
+        frames, rest = divmod(self.num_codes, self.header.tokens_per_frame)
         try:
+            header = self.header if num_samples is None else replace(self.header, num_samples=num_samples)
             if header.num_samples is None:
                 raise InputError("close needs num_samples")
-            if header != self.header and not self._seekable:
-                raise InputError(f"it cannot seek, and its header says that num_samples is {self.header.num_samples}")
             if rest:
                 raise InputError(f"{self.num_codes} codes are not whole frames of {header.tokens_per_frame}")
-            header.check_length(frames)
+            header.check_length(header.num_samples, frames)
         except InputError as error:
             raise InputError(f"cannot finish {self._name}: {error}") from error
-        self._emit(self._pending, last=True)
-        if header != self.header:
-            self.header = header
-            self._put_header()
+        self.header = header
+        self._put(version2.pack_packet(header, self._num_packets, self._pending, header.num_samples))
+        self._put(version2.digest_of(self._hashed))
         self._flush()
         self._closed = True
         self._release()
@@ -220,22 +140,10 @@ class Writer:
             raise InputError(f"codes must be from 0 to {self.header.codebook_size - 1}, and one is {wrong}")
         return array.astype(np.int64)
 
-    def _emit(self, codes: np.ndarray, last: bool) -> None:
-        if self._stale:
-            self._put_header()
-            self._stale = False
-        self._put(pack_packet(self.header, self._num_packets, codes, last))
-        self._num_packets += not last
-
-    def _put_header(self) -> None:
-        position = self._sink.tell()
-        self._sink.seek(self._start)
-        self._put(pack_header(self.header))
-        self._sink.seek(position)
-
     def _put(self, data: bytes) -> None:
         with self._errors():
             self._sink.write(data)
+        self._hashed.update(data)
 
     def _flush(self) -> None:
         with self._errors():
@@ -254,6 +162,13 @@ class Writer:
         self._released = True
         if self._owned:
             self._sink.close()
+        replacement, self._replacement = self._replacement, None
+        if replacement is not None:
+            try:
+                if self._closed:
+                    replacement.commit()
+            finally:
+                replacement.discard()
 
     def __enter__(self) -> Self:
         return self
@@ -264,3 +179,39 @@ class Writer:
                 self.close()
         finally:
             self._release()
+
+
+@contextmanager
+def writing_spt(destination: str | Path | BinaryIO, header: Header) -> Iterator[Writer]:
+    """Yield a `Writer`, and close it when the block ends.
+
+    A path keeps its earlier content until then, and for good if the block fails. Packets reach a stream as they fill.
+
+    Args:
+        destination: a path or a binary stream (it need not seek).
+        header: as for `Writer`.
+
+    Raises:
+        InputError: as for `Writer`.
+    """
+    if isinstance(destination, str | os.PathLike):
+        with atomic_write(destination) as temporary, Writer(temporary, header, name=str(destination)) as writer:
+            yield writer
+    else:
+        with Writer(destination, header) as writer:
+            yield writer
+
+
+def write_spt(destination: str | Path | BinaryIO, header: Header, codes: Any) -> None:
+    """Write a whole file. If writing fails, a path keeps its earlier content.
+
+    Args:
+        destination: a path or a binary stream (it need not seek).
+        header: its num_samples must not be None.
+        codes: integers `[num_frames * tokens_per_frame]`, from 0 to codebook_size - 1.
+
+    Raises:
+        InputError: the codes do not fit the header, or the destination cannot be written.
+    """
+    with writing_spt(destination, header) as writer:
+        writer.write(codes)

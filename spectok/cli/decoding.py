@@ -1,0 +1,151 @@
+"""Decodes a `.spt` file packet by packet: all of it, its intact part, or a stretch of it."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectok import pretrained
+from spectok.audio import StreamRestorer
+from spectok.config import EXCITATION_PERIOD, CodecConfig
+from spectok.container import Header, Packet, Reader
+from spectok.errors import InputError
+from spectok.schema import require
+from spectok.tokenizer import Tokenizer
+
+CONTEXT = 3000  # frames that are decoded before a stretch, at least, so that the decoder's state settles
+MARGIN = 0.1  # seconds that are decoded after a stretch, for the resampler
+BLOCK_FRAMES = 100  # the longest block that a session computes at once
+
+
+class Stretch(NamedTuple):
+    """Which frames are decoded, and which samples of their audio are kept. Samples are at the original's rate."""
+
+    first_frame: int
+    stop_frame: int
+    decoded: int  # samples that the frames give
+    skip: int  # samples before those that are kept
+    length: int  # samples that are kept
+
+
+def model_of(header: Header, chosen: str | None) -> str:
+    """The model that decodes a file: the chosen one, or the released one that the file names or whose weights it has.
+
+    Raises:
+        InputError: there is none.
+    """
+    released = pretrained.models()
+    name = chosen or (header.model if header.model in released else pretrained.named(header.weight_hash))
+    if name is None:
+        what = f"the model '{header.model}'" if header.model else "a model"
+        raise InputError(
+            f"the codes were made by {what} with weights {header.weight_hash}, which is none of the released ones "
+            f"{', '.join(released)}; --model names its folder"
+        )
+    return name
+
+
+def stretch(config: CodecConfig, header: Header, num_frames: int, start: float, end: float | None) -> Stretch:
+    """The frames of a part of a file, with those before it that the decoder needs as context.
+
+    Decoding begins at a frame where the fixed sequences of the excitation begin again, and where a sample of the codec
+    falls on a sample of the original.
+
+    Args:
+        config: of the model.
+        header: of the file; its num_samples is known.
+        num_frames: of the file.
+        start: seconds.
+        end: seconds; None is the end of the file.
+
+    Raises:
+        InputError: the part has no samples.
+    """
+    assert header.num_samples is not None
+    rate, seconds = header.sample_rate, header.num_samples / header.sample_rate
+    require(0 <= start < seconds, f"--start is {start:g}, but the recording has {seconds:.3f} s")
+    require(end is None or end > start, f"--end is {end}, but must be later than --start {start:g}")
+    begin = round(start * rate)
+    stop = header.num_samples if end is None else min(header.num_samples, round(min(end, seconds) * rate))
+    require(begin < stop, f"between --start {start:g} and --end {end} there is no sample")
+    hops = config.frame_length // config.spectrum.hop_length
+    period = math.lcm(
+        EXCITATION_PERIOD // math.gcd(EXCITATION_PERIOD, hops),
+        config.sample_rate // math.gcd(config.sample_rate, config.frame_length * rate),
+    )
+    inside = begin * config.sample_rate // rate // config.frame_length
+    first = max(0, inside - CONTEXT) // period * period
+    last = min(header.num_samples, stop + round(MARGIN * rate))
+    frames = config.num_frames(-(-last * config.sample_rate // rate))
+    offset = first * config.frame_length * rate // config.sample_rate
+    return Stretch(first, min(frames, num_frames), last - offset, begin - offset, stop - begin)
+
+
+def recovered_header(config: CodecConfig, reader: Reader) -> Header:
+    """The header of a damaged file; if its end is lost, with as many samples as `kept_frames` hold."""
+    header = reader.header
+    if reader.has_end:
+        return header
+    inside = config.num_samples(kept_frames(reader))
+    return replace(header, num_samples=inside * header.sample_rate // config.sample_rate)
+
+
+def kept_frames(reader: Reader) -> int:
+    """The number of frames of a damaged file; if its end is lost, those up to its last intact packet."""
+    if not reader.has_end and reader.lost and reader.lost[-1].stop == reader.num_frames:
+        return reader.lost[-1].start
+    return reader.num_frames
+
+
+def decode_packets(
+    tokenizer: Tokenizer, packets: Iterable[Packet], size: int, first_frame: int = 0, stop_frame: int | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """The audio of packets at the codec's rate; silence where packets are missing between them.
+
+    Args:
+        tokenizer: the codec.
+        packets: in order.
+        size: number of codes that are decoded at a time.
+        first_frame: the first frame that is decoded.
+        stop_frame: the frame before which decoding ends; None decodes all.
+    """
+    tokens, session = tokenizer.tokens_per_frame, tokenizer.stream_decoder()
+    waiting, position = np.zeros(0, np.int64), first_frame
+    for packet in packets:
+        start, codes = max(packet.start_frame, first_frame), packet.codes
+        if stop_frame is not None:
+            codes = codes[: (stop_frame - packet.start_frame) * tokens]
+        codes = codes[(start - packet.start_frame) * tokens :]
+        if start > position:  # packets were lost
+            yield session.push(waiting)
+            yield np.zeros((start - position) * tokenizer.frame_length, np.float32)
+            waiting = waiting[:0]
+        position = start + len(codes) // tokens
+        waiting = np.concatenate([waiting, codes])
+        ready = len(waiting) // size * size
+        for place in range(0, ready, size):
+            yield session.push(waiting[place : place + size])
+        waiting = waiting[ready:]
+    yield session.push(waiting)
+    session.flush()
+
+
+def restored(
+    pieces: Iterable[NDArray[np.float32]], restorer: StreamRestorer, length: Callable[[], int]
+) -> Iterator[NDArray[np.float32]]:
+    """Decoded audio at the rate of the original; `length` tells its number of samples when all of it has come."""
+    for piece in pieces:
+        yield restorer.push(piece)
+    yield restorer.flush(length())
+
+
+def window(pieces: Iterable[NDArray[np.float32]], skip: int, length: int) -> Iterator[NDArray[np.float32]]:
+    """The audio without its first `skip` samples and without what follows the next `length`."""
+    for piece in pieces:
+        kept = piece[skip : skip + length]
+        skip -= min(skip, len(piece))
+        length -= len(kept)
+        yield kept
