@@ -1,6 +1,7 @@
 """The results of the benchmarks as Markdown; recipes/cards.py puts them into the documents."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ def page() -> str:
     """All tables."""
     speed = load("results.json")
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
-    return "\n".join([*parts, precision(load("precision.json")["rows"]), install(load("install.json")["rows"])])
+    parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
+    parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
+    return "\n".join(parts)
 
 
 def of(rows: list[dict[str, Any]], model: str, engine: str, what: str) -> dict[str, Any]:
@@ -157,3 +160,42 @@ def install(found: list[dict[str, Any]]) -> str:
     ]
     titles = ["package", "packages", "MB on disk", "s to install", "s to the first code, cold"]
     return f"### Install and cold start\n\n{markdown_table(titles, rows)}\n"
+
+
+def memory(found: dict[str, Any]) -> str:
+    """The peak memory of encoding and decoding long recordings."""
+    rows = [
+        [f"{row['minutes']:g}", row["command"], f"{row['megabytes']:.0f}", f"{row['seconds']:.0f}"]
+        for row in found["rows"]
+    ]
+    text = f"Resident memory at its peak, {found['model']}, from FLAC and to WAV at 16 kHz.\n"
+    return f"### Memory\n\n{text}\n{markdown_table(['minutes', 'command', 'MB', 's'], rows)}\n"
+
+
+def kills(found: dict[str, Any]) -> str:
+    """What live encodings lose when they are killed."""
+    packets = found["packets"]
+    return (
+        f"### Kills\n\n{found['kills']} live encodings were killed after {min(packets)} to {max(packets)} packets of "
+        f"20 ms. Of the {sum(packets):,} packets that were full none was lost.\n"
+    )
+
+
+def context(found: dict[str, Any]) -> str:
+    """How close a part that is decoded alone is to the same part of the whole."""
+    rows = [
+        [
+            row["model"],
+            f"{row['context'] / 50:g}",
+            str(len(row["decibels"])),
+            f"{min(row['decibels']):.1f}",
+            f"{statistics.median(row['decibels']):.1f}",
+        ]
+        for row in found["rows"]
+    ]
+    text = (
+        f"A second out of {found['minutes']:g} minutes of speech, decoded after some context by a fresh decoder: power "
+        "of the audio above that of its difference from the decoded whole.\n"
+    )
+    titles = ["model", "context, s", "places", "least, dB", "median, dB"]
+    return f"### Parts of a recording\n\n{text}\n{markdown_table(titles, rows)}\n"
