@@ -80,7 +80,8 @@ def test_shell_snippets_run(desk: Path, document: str) -> None:
         # 101 frames of 8 for 2 s and the synthesis delay; in float32 rounding may flip a code.
         assert re.search(r"^difference  [012] of 808 codes from offline", done.stdout, re.MULTILINE)
     if "piped.wav" in sizes:
-        assert (desk / "decoded.wav").read_bytes() == (desk / "piped.wav").read_bytes()
+        whole, piped = ((desk / name).read_bytes() for name in ("decoded.wav", "piped.wav"))
+        assert whole[44:] == piped[44:]  # the header of a pipe's WAV does not know the length
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if python_snippets(document)])
