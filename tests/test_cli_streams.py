@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks import kills, memory
 from spectok.audio import write_audio
-from spectok.cli.codec import _block_frames
+from spectok.cli.decoding import block_frames
 from spectok.cli.main import main
 from spectok.container import read_spt
 
@@ -121,7 +121,10 @@ def test_packets_have_the_length_that_is_asked_for(speech: NDArray[np.float32]) 
 
 
 def test_blocks_end_where_packets_end() -> None:
-    assert [_block_frames(frames) for frames in (1, 2, 97, 100, 101, 120, 600)] == [1, 2, 97, 100, 1, 60, 100]
+    config = released(NAMES[0]).config
+    found = [block_frames(config, frames) for frames in (1, 2, 97, 100, 101, 120, 600)]
+    assert found == [1, 2, 97, 100, 1, 60, 100]
+    assert block_frames(config) == 100
 
 
 # Signals and kills.

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,14 @@ from numpy.typing import NDArray
 from spectok import audio as audio_files
 from spectok import container
 from spectok.cli.decoding import (
-    BLOCK_FRAMES,
     Stretch,
-    decode_packets,
+    arriving_audio,
+    block_frames,
     kept_frames,
     model_of,
+    part_audio,
     recovered_header,
-    restored,
     stretch,
-    window,
 )
 from spectok.cli.files import Output, PathOrStream, blocks, check_output, counted, for_each, standard
 from spectok.errors import InputError
@@ -51,7 +49,8 @@ def encode(args: argparse.Namespace) -> None:
             if args.packet_ms is not None:
                 frames = max(1, round(args.packet_ms * tokenizer.frame_rate / 1000))
                 header = replace(header, frames_per_packet=frames)
-            frames = BLOCK_FRAMES if isinstance(source, str) else _block_frames(header.frames_per_packet)
+            arrives = not isinstance(source, str)
+            frames = block_frames(tokenizer.config, header.frames_per_packet if arrives else None)
             total = None if reader.claimed_samples is None else reader.claimed_samples // reader.sample_rate
             audio = counted(reader, reader.sample_rate, total, reader.name)
             pieces = _encoded(tokenizer, audio, reader.sample_rate, frames)
@@ -84,11 +83,6 @@ def _resampled(audio: Iterable[NDArray[np.float32]], from_rate: int, to_rate: in
     yield resampler.flush()[0]
 
 
-def _block_frames(frames_per_packet: int) -> int:
-    """The longest block, in frames, whose multiples end where packets end: so each packet is out when it is full."""
-    return max(frames for frames in range(1, BLOCK_FRAMES + 1) if frames_per_packet % frames == 0)
-
-
 def decode(args: argparse.Namespace) -> None:
     """Decode .spt files to audio files with the lengths and sample rates of the originals."""
     tokenizers: dict[str, Tokenizer] = {}
@@ -103,14 +97,15 @@ def decode(args: argparse.Namespace) -> None:
 
     def decode_one(source: PathOrStream, output: Output) -> None:
         if not (isinstance(source, str) or source.seekable() or args.recover or in_part):
-            decode_arriving(source, output)
+            header, packets = container.read_stream(source)
+            write(arriving_audio(load(header), header, packets, file_name(source)), output, header.sample_rate, None)
             return
         with container.Reader(source, recover=args.recover) as reader:
             tokenizer = load(reader.header)
             header, frames = reader.header, reader.num_frames
             if args.recover:
                 header, frames = recovered_header(tokenizer.config, reader), kept_frames(reader)
-                _warn_of_loss(reader, tokenizer, file_name(source))
+                _warn_of_loss(reader, tokenizer.frame_rate, file_name(source))
             else:
                 tokenizer.check_header(header, frames, file_name(source))
             assert header.num_samples is not None
@@ -120,33 +115,8 @@ def decode(args: argparse.Namespace) -> None:
             else:
                 part = Stretch(0, frames, header.num_samples, 0, header.num_samples)
                 packets = iter(reader)
-            size = BLOCK_FRAMES * tokenizer.tokens_per_frame
-            pieces = decode_packets(tokenizer, packets, size, part.first_frame, part.stop_frame)
-            seconds = part.decoded // header.sample_rate
-            shown = counted(pieces, tokenizer.sample_rate, seconds, file_name(source))
-            restorer = _restorer(tokenizer, header)
-            audio = window(restored(shown, restorer, lambda: part.decoded), part.skip, part.length)
+            audio = part_audio(tokenizer, header, packets, part, file_name(source))
             write(audio, output, header.sample_rate, part.length)
-
-    def decode_arriving(source: BinaryIO, output: Output) -> None:
-        header, packets = container.read_stream(source)
-        tokenizer = load(header)
-        last: list[container.Packet] = []
-
-        def noted() -> Iterator[container.Packet]:
-            for packet in packets:
-                last[:] = [packet]
-                yield packet
-
-        def length() -> int:
-            frames = last[0].start_frame + len(last[0].codes) // header.tokens_per_frame
-            tokenizer.check_header(replace(header, num_samples=last[0].num_samples), frames, file_name(source))
-            assert last[0].num_samples is not None
-            return last[0].num_samples
-
-        size = _block_frames(header.frames_per_packet) * tokenizer.tokens_per_frame
-        pieces = decode_packets(tokenizer, noted(), size)
-        write(restored(pieces, _restorer(tokenizer, header), length), output, header.sample_rate, None)
 
     def write(audio: Iterator[NDArray[np.float32]], output: Output, sample_rate: int, length: int | None) -> None:
         first = next(audio)  # a bad input shows before there is an output
@@ -157,13 +127,9 @@ def decode(args: argparse.Namespace) -> None:
     for_each(".raw" if args.raw else ".wav", _list_codes, decode_one, args)
 
 
-def _restorer(tokenizer: Tokenizer, header: container.Header) -> audio_files.StreamRestorer:
-    return audio_files.StreamRestorer(tokenizer.sample_rate, header.sample_rate, tokenizer.frame_length)
-
-
-def _warn_of_loss(reader: container.Reader, tokenizer: Tokenizer, name: str) -> None:
+def _warn_of_loss(reader: container.Reader, frame_rate: float, name: str) -> None:
     for frames in reader.lost:
-        seconds = f"{frames.start / tokenizer.frame_rate:.3f} to {frames.stop / tokenizer.frame_rate:.3f} s"
+        seconds = f"{frames.start / frame_rate:.3f} to {frames.stop / frame_rate:.3f} s"
         logger.warning("%s: %d frames are lost, %s", name, len(frames), seconds)
     for fault in reader.faults:
         logger.warning("%s: %s", name, fault)

@@ -1,8 +1,9 @@
 """Decodes a `.spt` file packet by packet: all of it, its intact part, or a stretch of it."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 
 from spectok import pretrained
 from spectok.audio import StreamRestorer
+from spectok.cli.files import counted
 from spectok.config import EXCITATION_PERIOD, CodecConfig
 from spectok.container import Header, Packet, Reader
 from spectok.errors import InputError
 from spectok.schema import require
+from spectok.sessions import BLOCK_SECONDS
 from spectok.tokenizer import Tokenizer
 
 CONTEXT = 3000  # frames that are decoded before a stretch, at least, so that the decoder's state settles
 MARGIN = 0.1  # seconds that are decoded after a stretch, for the resampler
-BLOCK_FRAMES = 100  # the longest block that a session computes at once
 
 
 class Stretch(NamedTuple):
@@ -100,10 +102,76 @@ def kept_frames(reader: Reader) -> int:
     return reader.num_frames
 
 
-def decode_packets(
+def block_frames(config: CodecConfig, frames_per_packet: int | None = None) -> int:
+    """The number of frames that are computed at a time.
+
+    It is that of a session, so that the codes and the audio are those of the Python interface. For a stream that
+    arrives in packets, it is the largest such number that divides a packet: each packet is computed when it is full.
+    """
+    most = max(1, round(BLOCK_SECONDS * config.frame_rate))
+    if frames_per_packet is None:
+        return most
+    return max(frames for frames in range(1, most + 1) if frames_per_packet % frames == 0)
+
+
+def part_audio(
+    tokenizer: Tokenizer, header: Header, packets: Iterable[Packet], part: Stretch, name: str
+) -> Iterator[NDArray[np.float32]]:
+    """The audio of a part of a file at the original's rate, block by block; a terminal shows the progress.
+
+    Args:
+        tokenizer: the codec.
+        header: of the file.
+        packets: those with the part's frames, in order; silence stands for those that are missing.
+        part: which frames are decoded and which samples are kept.
+        name: of the file, for the progress.
+    """
+    size = block_frames(tokenizer.config) * tokenizer.tokens_per_frame
+    pieces = _decoded(tokenizer, packets, size, part.first_frame, part.stop_frame)
+    shown = counted(pieces, tokenizer.sample_rate, part.decoded // header.sample_rate, name)
+    restorer = _restorer(tokenizer, header)
+    skip, left = part.skip, part.length
+    for piece in chain(map(restorer.push, shown), map(restorer.flush, [part.decoded])):
+        kept = piece[skip : skip + left]
+        skip -= min(skip, len(piece))
+        left -= len(kept)
+        yield kept
+
+
+def arriving_audio(
+    tokenizer: Tokenizer, header: Header, packets: Iterable[Packet], name: str
+) -> Iterator[NDArray[np.float32]]:
+    """The audio of packets that arrive, at the original's rate. Its length is known when the last packet is there.
+
+    Raises:
+        InputError: the number of frames does not fit the number of samples.
+    """
+    last: list[Packet] = []
+
+    def noted() -> Iterator[Packet]:
+        for packet in packets:
+            last[:] = [packet]
+            yield packet
+
+    size = block_frames(tokenizer.config, header.frames_per_packet) * tokenizer.tokens_per_frame
+    restorer = _restorer(tokenizer, header)
+    for piece in _decoded(tokenizer, noted(), size):
+        yield restorer.push(piece)
+    (end,) = last
+    frames = end.start_frame + len(end.codes) // header.tokens_per_frame
+    tokenizer.check_header(replace(header, num_samples=end.num_samples), frames, name)
+    yield restorer.flush(end.num_samples or 0)
+
+
+def _restorer(tokenizer: Tokenizer, header: Header) -> StreamRestorer:
+    """Holds back a frame: the original's end is in the last one."""
+    return StreamRestorer(tokenizer.sample_rate, header.sample_rate, tokenizer.frame_length)
+
+
+def _decoded(
     tokenizer: Tokenizer, packets: Iterable[Packet], size: int, first_frame: int = 0, stop_frame: int | None = None
 ) -> Iterator[NDArray[np.float32]]:
-    """The audio of packets at the codec's rate; silence where packets are missing between them.
+    """The audio of packets at the codec's rate, block by block; silence where packets are missing between them.
 
     Args:
         tokenizer: the codec.
@@ -131,21 +199,3 @@ def decode_packets(
         waiting = waiting[ready:]
     yield session.push(waiting)
     session.flush()
-
-
-def restored(
-    pieces: Iterable[NDArray[np.float32]], restorer: StreamRestorer, length: Callable[[], int]
-) -> Iterator[NDArray[np.float32]]:
-    """Decoded audio at the rate of the original; `length` tells its number of samples when all of it has come."""
-    for piece in pieces:
-        yield restorer.push(piece)
-    yield restorer.flush(length())
-
-
-def window(pieces: Iterable[NDArray[np.float32]], skip: int, length: int) -> Iterator[NDArray[np.float32]]:
-    """The audio without its first `skip` samples and without what follows the next `length`."""
-    for piece in pieces:
-        kept = piece[skip : skip + length]
-        skip -= min(skip, len(piece))
-        length -= len(kept)
-        yield kept
