@@ -10,10 +10,11 @@ from conftest import QUERY
 from models import write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, run, tables, turns
+from benchmarks import agreement, context, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
+from spectok.cli import decoding
 from spectok.export.agreement import export_verified
 
 SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(encoding="utf-8"))
@@ -112,3 +113,42 @@ def test_models_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert counts == [pytest.approx([88, 249], rel=0.05), pytest.approx([98, 132], rel=0.05)]  # a runtime may fold some
     assert turns.main(["spectok-16k-5k"]) == 2
     assert "spectok-16k-5k" in capsys.readouterr().err
+
+
+def test_the_committed_memory_does_not_depend_on_the_length() -> None:
+    """Three hours take at most 200 MB, and at most 10 MB more than half an hour."""
+    found = {(row["command"], row["minutes"]): row["megabytes"] for row in tables.load("memory.json")["rows"]}
+    for command in ("encode", "decode"):
+        assert found[command, 180] < min(200, found[command, 30] + 10)
+
+
+def test_the_committed_kills_are_many_and_at_different_moments() -> None:
+    packets = tables.load("kills.json")["packets"]
+    assert len(packets) >= 200 and len(set(packets)) > 50
+
+
+def test_the_committed_parts_are_close_to_the_whole() -> None:
+    """With the context that `spectok decode --start` decodes: what docs/format.md says of each model."""
+    least = {
+        row["model"]: min(row["decibels"])
+        for row in tables.load("context.json")["rows"]
+        if row["context"] == decoding.CONTEXT
+    }
+    assert least["spectok-16k-4k"] >= 35 and least["spectok-16k-800"] >= 20
+
+
+def test_tables_of_files_by_hand() -> None:
+    rows = [{"minutes": 30.0, "command": "encode", "megabytes": 99.6, "seconds": 12.4}]
+    assert "| 30 | encode | 100 | 12 |" in tables.memory({"model": "m", "rows": rows})
+    assert "3 live encodings were killed after 1 to 1000 packets of 20 ms. Of the 1,006 packets" in tables.kills(
+        {"kills": 3, "packets": [1000, 1, 5]}
+    )
+    parts = [{"model": "m", "context": 3000, "decibels": [31.0, 20.04, 25.0]}]
+    assert "| m | 60 | 3 | 20.0 | 25.0 |" in tables.context({"minutes": 10.0, "rows": parts})
+
+
+def test_context_is_measured_in_several_places() -> None:
+    ((short, few), (longer, more)) = context.ratios("spectok-16k-800", 1.2, [50, 200])
+    assert (short, longer) == (50, 200)
+    assert len(few) == len(more) == 2
+    assert 10 < min(few) < max(more) < 60

@@ -124,6 +124,16 @@ def test_messages_name_the_error(tmp_path: Path, content: bytes, message: str) -
         Reader(path)
 
 
+def test_a_header_with_a_long_name_or_none_is_refused_in_one_short_sentence() -> None:
+    content = bytes.fromhex(TINY_HEX)
+    long = with_true_crc(content[:21] + b"\xff" + bytes(255) + bytes(4) + content[30:], 22 + 255)
+    with pytest.raises(InputError, match=r"model is '.{60,80}; a name is up to 64 letters"):
+        from_bytes(long)
+    old = bytes.fromhex(TINY1_HEX)
+    with pytest.raises(InputError, match="its header names no model"):
+        from_bytes(with_true_crc(old[:32] + bytes(1) + bytes(4) + old[41:], 33))
+
+
 def test_an_unfinished_file_of_version_1_is_refused() -> None:
     content = bytes.fromhex(TINY1_HEX)
     marked = with_true_crc(content[:16] + b"\xff" * 8 + content[24:], 37)

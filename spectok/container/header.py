@@ -43,13 +43,13 @@ class Header:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?", self.model):
-            raise InputError(f"model is {self.model!r}; a name is up to 64 letters, digits, '.', '_' or '-'")
+            raise InputError(f"model is {self.model!r:.80}; a name is up to 64 letters, digits, '.', '_' or '-'")
         for name, digits in (("weight_hash", 16), ("stream_id", 8)):
             value = getattr(self, name)
             if value is None and name == "stream_id":
                 continue
             if not isinstance(value, str) or not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
-                raise InputError(f"{name} is {value!r}; expected {digits} hexadecimal digits in lower case")
+                raise InputError(f"{name} is {value!r:.80}; expected {digits} hexadecimal digits in lower case")
         for name, (low, high) in _LIMITS.items():
             value = getattr(self, name)
             if value is None and name == "num_samples":

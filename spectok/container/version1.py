@@ -21,6 +21,8 @@ def read_header(source: Taken) -> Header:
     checksum = zlib.crc32(source.raw)
     if source.number(4) != checksum:
         raise InputError("its header is damaged")
+    if not name:
+        raise InputError("its header names no model")
     known = None if num_samples == _UNFINISHED else num_samples
     return Header(name.decode("latin-1"), weight_hash.hex(), rate, size, tokens, frames, known, version=1)
 
