@@ -1,5 +1,6 @@
 """Damaged files on the command line: verify, repair, decode --recover; and parts of whole ones: --start, --end."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ def heard(path: str) -> NDArray[np.int16]:
 def test_verify_names_each_damaged_packet(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "whole.spt"]) == 0
     assert capsys.readouterr() == ("whole.spt: 101 frames, 2.020 s, undamaged\n", "")
+    assert main(["verify", "whole.spt", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     damage(2, 3, 7)
     assert main(["verify", "bad.spt", "whole.spt"]) == 2
     assert capsys.readouterr() == (
@@ -57,23 +60,25 @@ def test_verify_names_each_damaged_packet(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("content", "sentences"),
     [
-        (lambda whole: whole + b"\0", ["other bytes follow its end"]),
-        (lambda whole: whole[:-1] + b"\0", ["the digest at its end is not that of the file"]),
-        (lambda whole: whole[: HEADER + 4 * PACKET], ["it is cut off, or was never finished"]),
+        (lambda whole: whole + b"\0", ["bad.spt: other bytes follow its end"]),
+        (lambda whole: whole[:-1] + b"\0", ["bad.spt: the digest at its end is not that of the file"]),
+        (lambda whole: whole[: HEADER + 4 * PACKET], ["bad.spt: it is cut off, or was never finished"]),
         (
             lambda whole: whole[: HEADER + 4 * PACKET + 13],
-            ["packet 4 is damaged: 0.800 to 0.880 s", "it is cut off, or was never finished"],
+            ["bad.spt: packet 4 is damaged: 0.800 to 0.880 s", "bad.spt: it is cut off, or was never finished"],
         ),
-        (lambda whole: whole[:10], ["its header is damaged or cut off"]),
-        (lambda whole: b"", ["it is empty"]),
-        (lambda whole: b"RIFF", ["it is not a .spt file"]),
+        (lambda whole: whole[:10], ["cannot read bad.spt: its header is damaged or cut off"]),
+        (lambda whole: b"", ["cannot read bad.spt: it is empty"]),
+        (lambda whole: b"RIFF", ["cannot read bad.spt: it is not a .spt file"]),
     ],
     ids=["more", "digest", "no end", "cut", "header", "empty", "other"],
 )
-def test_verify_says_what_else_is_wrong(content, sentences: list[str], capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_verify_says_what_else_is_wrong(
+    content: Callable[[bytes], bytes], sentences: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("bad.spt").write_bytes(content(Path("whole.spt").read_bytes()))
     assert main(["verify", "bad.spt"]) == 2
-    assert capsys.readouterr().err == "".join(f"spectok: bad.spt: {sentence}\n" for sentence in sentences)
+    assert capsys.readouterr().err == "".join(f"spectok: {sentence}\n" for sentence in sentences)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FORMAT.glob("*.spt")))

@@ -274,6 +274,12 @@ def test_bad_standard_input(
     assert fails(command, "-", "-") == sentence.replace("<stdin>", "the stream")
 
 
+@pytest.mark.parametrize("command", [["encode", "-", "out.spt"], ["decode", "-", "out.wav"], ["verify", "-"]])
+def test_a_closed_standard_input(fails: Fails, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert fails(*command).endswith("the standard input is closed")
+
+
 @pytest.mark.parametrize("command", [["encode", "good.wav", "-"], ["decode", "query.spt", "-"], ["info", "query.spt"]])
 def test_a_full_standard_output(fails: Fails, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     if not Path("/dev/full").exists():

@@ -23,11 +23,11 @@ def verify(args: argparse.Namespace) -> None:
             with Reader(standard(name, "rb"), recover=True) as reader:
                 rate = _frame_rate(reader)
                 found = [f"packet {index} is damaged: {_place(reader, index, rate)}" for index in reader.damaged]
-                found += reader.faults
         except InputError as error:
-            found = [str(error).partition(": ")[2]]
-        wrong += [f"{name}: {sentence}" for sentence in found]
-        if not found:
+            wrong.append(str(error))
+            continue
+        wrong += [f"{name}: {sentence}" for sentence in found + reader.faults]
+        if reader.complete and not args.quiet:
             seconds = f", {reader.num_frames / rate:.3f} s" if rate else ""
             print(f"{name}: {reader.num_frames} frames{seconds}, undamaged")
     if wrong:

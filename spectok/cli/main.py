@@ -95,20 +95,20 @@ def parser() -> argparse.ArgumentParser:
         if name == "encode":
             sub.add_argument("--raw", action="store_true", help="inputs are 16-bit little-endian mono samples")
             sub.add_argument("--rate", type=int, help="sample rate of --raw input, Hz (default: the model's)")
-            sub.add_argument("--packet-ms", type=float, help="length of a packet (default: 1200 bytes of codes)")
+            sub.add_argument("--packet-ms", type=float, help="length of a packet in ms (default: 1200 bytes of codes)")
         else:
             sub.add_argument("--raw", action="store_true", help="outputs are 16-bit little-endian mono samples")
-            sub.add_argument("--start", type=float, help="decode from here on, seconds (default: 0)")
-            sub.add_argument("--end", type=float, help="decode up to here, seconds (default: the end)")
-            sub.add_argument("--recover", action="store_true", help="accept damaged files; what is lost is silent")
+            sub.add_argument("--start", type=float, help="where to begin, in seconds (default: 0)")
+            sub.add_argument("--end", type=float, help="where to end, in seconds (default: the end)")
+            sub.add_argument("--recover", action="store_true", help="accept damaged files; lost frames become silence")
 
     sub = command("verify", verify, "read .spt files whole and name each damaged packet")
     sub.add_argument("inputs", nargs="+", metavar="FILE", help=".spt files; - is standard input")
 
     sub = command("repair", repair, "write a valid .spt file with what is intact in a damaged one")
     sub.add_argument("input", metavar="IN", help="a .spt file; - is standard input")
-    sub.add_argument("output", metavar="OUT", help="a file, which has the length of the original; - is standard output")
-    sub.add_argument("--model", help="released name or folder, if the file's end is lost (default: by its weights)")
+    sub.add_argument("output", metavar="OUT", help="the repaired file; - is standard output")
+    sub.add_argument("--model", help="released name or folder (default: the model that the file names)")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
 
     sub = command("stream", stream, "encode and decode a file in chunks, like a live stream, and report the timing")
