@@ -28,7 +28,7 @@ from spectok import pretrained
 from spectok.bench.figures import CAPTIONS
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.catalogue import METRICS, RATES, legend
 from spectok.evaluation.drift import PREAMBLES
 from spectok.evaluation.report import markdown
 from spectok.evaluation.tables import markdown_table, number
@@ -150,6 +150,7 @@ def card(name: str, results: dict[str, Any]) -> str:
     facts = training(name)
     runs, train_use, use = facts["runs"], facts["codebook"], results["coders"][name]["codebook"]
     macs = sum(Codec(config).macs_per_second().values())
+    payload, disk = RATES.values()
     adversarial = any(run["recipe"]["loss"].get("adversarial_weight", 0) for run in runs)
     return f"""# {name}
 
@@ -172,8 +173,9 @@ that keeps the level:
 {runs_table(runs)}
 ## Results
 
-Test split, other speakers and recordings than in training. Mean and 95 % interval, bits from bytes on disk with the
-header. Clean speech ({extent(results, "clean_*")}):
+Test split, other speakers and recordings than in training. Mean and 95 % interval; {payload.heading} are those of the
+codes or frames alone, {disk.heading} those of the file with its container and headers. Clean speech
+({extent(results, "clean_*")}):
 
 {table(results, "clean_*")}
 Hard cases: two talkers, noise, reverberation, music, singing, clipped, very quiet ({extent(results, "hard_*")}):
@@ -257,16 +259,16 @@ def summary_table(results: dict[str, Any]) -> str:
     for name in SUMMARY_CODERS:
         values = results["coders"][name]["groups"]["clean_*"]
         cells = [metric.text(values[metric.name]["mean"]) for metric in metrics]
-        rows.append([name, number(values["bits_per_second"] / 1000, 1), *cells])
-    written = markdown_table(["codec", "kbit/s", *(metric.heading for metric in metrics)], rows)
-    return f"Clean speech, {extent(results, 'clean_*')}:\n\n{written}\n"
+        rows.append([name, *(rate.text(values[rate.name]) for rate in RATES.values()), *cells])
+    written = markdown_table(["codec", *(metric.heading for metric in (*RATES.values(), *metrics))], rows)
+    return f"Clean speech, {extent(results, 'clean_*')}:\n\n{written}\n\n{legend(RATES.values())}\n"
 
 
 def benchmark_page(results: dict[str, Any]) -> str:
     """The tables and figures of docs/benchmark.md."""
     figures = "../pretrained/results"
     return (
-        f"## Clean speech\n\n{extent(results, 'clean_*')}:\n\n{table(results, 'clean_*')}\n"
+        f"{legend(RATES.values())}\n\n## Clean speech\n\n{extent(results, 'clean_*')}:\n\n{table(results, 'clean_*')}\n"
         f"![{CAPTIONS['rate_quality']}]({figures}/rate_quality.png)\n\n"
         "## Hard cases\n\nTwo talkers, noise, reverberation, music, singing, clipped and very quiet recordings; "
         f"{extent(results, 'hard_*')}:\n\n{table(results, 'hard_*')}\n"

@@ -12,7 +12,7 @@ import numpy as np
 from spectok import pretrained
 from spectok.audio import read_audio, resample, restore, write_audio
 from spectok.container import read_spt
-from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.catalogue import METRICS, RATES
 from spectok.evaluation.metrics import has_pesq, pesq_wb, stoi
 from spectok.evaluation.realtime import measure_stream
 from spectok.plotting import comparison, save
@@ -42,8 +42,9 @@ def demonstrate(tokenizer: Tokenizer, source: Path, out: Path) -> dict[str, str]
     size, seconds = (out / f"{name}.spt").stat().st_size, len(audio) / sample_rate
     latency = tokenizer.config.latency_samples
     scores = ({"pesq": pesq_wb(original, restored)} if has_pesq() else {}) | {"stoi": stoi(original, restored)}
+    payload, disk = RATES.values()
     return {
-        "bitrate": f"{tokenizer.bitrate:g} bits/s of codes, {8 * size / seconds:.0f} bits/s on disk ({size} bytes)",
+        "bitrate": f"{tokenizer.bitrate:g} {payload.title}, {8 * size / seconds:.0f} {disk.title} ({size} bytes)",
         "quality": ", ".join(f"{METRICS[name].title} {METRICS[name].text(value)}" for name, value in scores.items()),
         "length": f"{len(audio)} samples in, {len(decoded)} out, at {sample_rate} Hz",
         "speed": f"{1 / report.rtf:.1f} x real time, encoding and decoding in 20 ms chunks on one core",

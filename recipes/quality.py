@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spectok import pretrained
 from spectok.audio import read_audio
 from spectok.bench.figures import CAPTIONS, draw_figures
-from spectok.evaluation.catalogue import JUDGED, METRICS
+from spectok.evaluation.catalogue import JUDGED, METRICS, RATES
 from spectok.evaluation.tables import markdown_table
 from spectok.plotting import comparison
 from spectok.tokenizer import Tokenizer
@@ -27,12 +27,12 @@ QUALITY = ("pesq", "stoi", "si_sdr", "level_db", "dnsmos", "distillmos", "speake
 def table(results: dict[str, Any], group: str) -> str:
     """The coders over one group of files, as Markdown."""
     metrics = [METRICS[name] for name in QUALITY if name in results["conventions"]["metrics"]]
-    bits, rows = METRICS["bits_per_second"], []
+    rows = []
     for name, coder in results["coders"].items():
         values = coder["groups"][group]
         cells = [metric.mean(values[metric.name]) for metric in metrics]
-        rows.append([name, bits.text(values[bits.name]), *cells])
-    written = markdown_table(["codec", *(metric.heading for metric in (bits, *metrics))], rows) + "\n"
+        rows.append([name, *(rate.text(values[rate.name]) for rate in RATES.values()), *cells])
+    written = markdown_table(["codec", *(metric.heading for metric in (*RATES.values(), *metrics))], rows) + "\n"
     judged = [metric for metric in metrics if metric.name in JUDGED]
     if not judged:
         return written

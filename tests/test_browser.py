@@ -62,7 +62,9 @@ class Rough(Uncoded):
     name = "opus-rough"
 
     def code(self, audio: Audio) -> Coded:
-        return Coded(np.round(10 * audio).astype(np.float32) / np.float32(10), len(audio) // 16, 0.01, 0.02)
+        return Coded(
+            np.round(10 * audio).astype(np.float32) / np.float32(10), len(audio) // 2, len(audio) // 16, 0.01, 0.02
+        )
 
 
 class Fine(Rough):

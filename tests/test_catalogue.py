@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spectok.evaluation.catalogue import JUDGED, METRICS, SCORED, Metric
+from spectok.evaluation.catalogue import JUDGED, METRICS, SCORED, Metric, legend
 from spectok.evaluation.tables import markdown_table, mean, number
 
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,7 @@ def test_a_description_has_the_unit_and_which_values_are_better() -> None:
     level = Metric("level_db", "level", "dB", 1, "zero", "of the output")
     assert (level.heading, level.description) == ("level, dB", "level, dB: of the output; 0 is best")
     assert METRICS["pesq"].heading == "PESQ-WB"
+    assert legend([level, METRICS["estoi"]]) == "level, dB: of the output; ESTOI: extended STOI, up to 1."
     assert METRICS["wer"].description.endswith("at most 1; lower is better")
     assert (level.text(-0.25), level.text(None)) == ("-0.2", "-")
     assert level.mean({"mean": 1.0, "half_width_95": 0.25, "n": 3}, 4) == "1.0 ± 0.2 (n = 3)"

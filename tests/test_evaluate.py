@@ -26,7 +26,7 @@ class Through(Uncoded):
     name = "through"
 
     def code(self, audio: Audio) -> Coded:
-        return Coded(audio, 2 * len(audio), 0.5, 0.25)
+        return Coded(audio, 16 * len(audio), 100 + 2 * len(audio), 0.5, 0.25)
 
     def facts(self) -> dict[str, Any]:
         return {"bitrate": 256000, "sample_rate": np.int64(16000)}
@@ -39,7 +39,9 @@ class FourBits(Uncoded):
 
     def code(self, audio: Audio) -> Coded:
         codes = np.clip(np.floor((audio + 1) * 8), 0, 15).astype(np.int64)
-        return Coded(((codes + 0.5) / 8 - 1).astype(np.float32), math.ceil(len(audio) / 2), 0.1, 0.2, codes)
+        return Coded(
+            ((codes + 0.5) / 8 - 1).astype(np.float32), 4 * len(audio), math.ceil(len(audio) / 2), 0.1, 0.2, codes
+        )
 
     def facts(self) -> dict[str, Any]:
         return {"codebook_size": 16}
@@ -154,15 +156,20 @@ def test_the_reference_condition_is_perfect(results: dict[str, Any]) -> None:
 
 def test_bits_per_second_and_rtf_are_ratios_of_totals(results: dict[str, Any]) -> None:
     through, four_bits = results["coders"]["through"], results["coders"]["four-bits"]
-    assert through["groups"]["clean_*"]["bits_per_second"] == 256000.0
-    assert four_bits["groups"]["*"]["bits_per_second"] == 64000.0
+    assert through["groups"]["clean_*"]["payload_bits_per_second"] == 256000.0
+    assert through["groups"]["clean_*"]["disk_bits_per_second"] == 256000.0 + 2 * 8 * 100 / 3.5  # headers of two files
+    assert four_bits["groups"]["*"]["payload_bits_per_second"] == 64000.0
+    assert four_bits["groups"]["*"]["disk_bits_per_second"] == 64000.0
     assert through["rtf"] == {"encode": pytest.approx(1.5 / 4.5), "decode": pytest.approx(0.75 / 4.5)}
     assert four_bits["rtf"] == {"encode": pytest.approx(0.3 / 4.5), "decode": pytest.approx(0.6 / 4.5)}
 
 
 def test_bits_and_rtf_of_files_have_their_intervals(results: dict[str, Any]) -> None:
     group = results["coders"]["through"]["groups"]["clean_*"]
-    assert group["file_bits_per_second"] == {"mean": 256000.0, "half_width_95": 0.0, "n": 2}
+    headers = (8 * 100 / 2.0, 8 * 100 / 1.5)  # bits per second of two files
+    assert group["file_disk_bits_per_second"]["mean"] == pytest.approx(256000 + sum(headers) / 2, rel=1e-9)
+    half_width = 12.7062047 * (headers[1] - headers[0]) / 2
+    assert group["file_disk_bits_per_second"]["half_width_95"] == pytest.approx(half_width, rel=1e-7)
     # 0.5 s for 2 s and 1.5 s of audio; t with one degree of freedom is 12.706
     assert group["file_rtf_encode"]["mean"] == pytest.approx((0.25 + 1 / 3) / 2, rel=1e-9)
     assert group["file_rtf_encode"]["half_width_95"] == pytest.approx(12.7062047 * (1 / 3 - 0.25) / 2, rel=1e-7)
@@ -223,10 +230,10 @@ class Wrong(Through):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda audio: Coded(audio[1:], 1, 0.0, 0.0), "31999"),
-        (lambda audio: Coded(audio * np.float32("inf"), 1, 0.0, 0.0), "not finite"),
-        (lambda audio: Coded(audio, 1, 0.0, 0.0, np.array([0, 4])), "codes from 0 to 4 for a codebook of 4"),
-        (lambda audio: Coded(audio, 1, 0.0, 0.0, np.array([-1, 3])), "codes from -1 to 3 for a codebook of 4"),
+        (lambda audio: Coded(audio[1:], 8, 1, 0.0, 0.0), "31999"),
+        (lambda audio: Coded(audio * np.float32("inf"), 8, 1, 0.0, 0.0), "not finite"),
+        (lambda audio: Coded(audio, 8, 1, 0.0, 0.0, np.array([0, 4])), "codes from 0 to 4 for a codebook of 4"),
+        (lambda audio: Coded(audio, 8, 1, 0.0, 0.0, np.array([-1, 3])), "codes from -1 to 3 for a codebook of 4"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in multiply")
@@ -248,24 +255,24 @@ def test_the_report_shows_the_numbers(results: dict[str, Any]) -> None:
     pesq = f"{clean['pesq']['mean']:.2f} ± {clean['pesq']['half_width_95']:.2f}"
     assert "## `clean_*`: n = 2 files, 0.1 minutes" in text
     assert "## `hard_*`: n = 1 files, 0.0 minutes" in text
-    assert f"| four-bits | 64,000 | {pesq} | " in text
+    assert f"| four-bits | 64,000 | 64,000 | {pesq} | " in text
     perfect = "4.64 ± 0.00 | 1.000 ± 0.000 | 1.000 ± 0.000 | 100.0 ± 0.0 | 0.0 ± 0.0 | 0.00 ± 0.00 | 0.000 ± 0.000"
-    assert f"| through | 256,000 | {perfect} |" in text
-    assert "| through | 256,000 | - | - | - | - | - | - | 0.000 |" in text
-    assert "| through | 256,000 ± 0 | 0.3611 ± 0.3162 | 0.1806 ± 0.1581 | - | - | - |" in text
+    assert f"| through | 256,000 | 256,457 | {perfect} |" in text
+    assert "| through | 256,000 | 256,800 | - | - | - | - | - | - | 0.000 |" in text
+    assert "| through | 256,578 ± 506 | 0.3611 ± 0.3162 | 0.1806 ± 0.1581 | - | - | - |" in text
     assert "| clean_en_a | 1 | 4.64 | " in text
     assert "| through minus four-bits | 2 | " in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
     widths = [{line.count("|") for line in table} for table in tables]
     # The groups; the cost; PESQ and STOI of both coders by category; the differences.
-    assert widths == [{10}, {10}, {8}, {5}, {5}, {10}]
+    assert widths == [{11}, {11}, {8}, {5}, {5}, {10}]
 
 
 def test_the_report_gives_n_where_values_are_missing(folder: Path) -> None:
     items = [Item(item.path, "all") for item in load_items(folder)]
     text = markdown(evaluate_coders(items, [Through()]))
     assert "## All files: n = 3 files" in text
-    assert "| through | 256,000 | 4.64 ± 0.00 (n = 2) |" in text
+    assert "| through | 256,000 | 256,533 | 4.64 ± 0.00 (n = 2) |" in text
     assert "by category" not in text and "minus" not in text
 
 

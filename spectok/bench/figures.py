@@ -25,7 +25,7 @@ DRAWN = (  # metrics that have a panel in "rate_quality"
     "si_sdr",
 )
 CAPTIONS = {  # of each figure, by the name of its file
-    "rate_quality": "Every metric against bits on disk",
+    "rate_quality": "Every metric against bits per second, without containers",
     "quality_cost": f"{METRICS['pesq'].title} against time and operations",
     "categories": f"{METRICS['pesq'].title} by category",
 }
@@ -70,7 +70,7 @@ def draw_figures(results: Results) -> dict[str, "Figure"]:
 
 
 def rate_quality(results: Results) -> "Figure":
-    """Every metric against bits per second on disk, with 95 % intervals; the original is a dashed line."""
+    """Every metric against bits per second of the payload, with 95 % intervals; the original is a dashed line."""
     metrics = [metric for metric in DRAWN if metric in results["conventions"]["metrics"]]
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
@@ -82,7 +82,7 @@ def rate_quality(results: Results) -> "Figure":
         original = values.pop("original", None)
         if original and original[metric]["mean"] is not None and metric in ("dnsmos", "distillmos"):
             axis.axhline(original[metric]["mean"], color="0.5", linestyle="--", linewidth=1)
-        points = {name: (each["bits_per_second"] / 1000, each[metric]) for name, each in values.items()}
+        points = {name: (each["payload_bits_per_second"] / 1000, each[metric]) for name, each in values.items()}
         _curves(axis, points)
         axis.set_title(title(metric))
         _log_scale(axis, "kbit/s", [0.5 * 2**n for n in range(6)])

@@ -8,8 +8,8 @@
 | snac-1 | snac | hubertsiuzdak/snac_24khz | SNAC, arXiv 2410.14411 |
 
 Nothing is downloaded: weights are used if they are in the cache of Hugging Face's hub. Otherwise the weights are random
-and quality is not measured; parameters, operations and time are the same with random weights. Bytes are those of the
-codes without any header, which favours the rival.
+and quality is not measured; parameters, operations and time are the same with random weights. These packages have no
+file format: the bytes on disk are those of the codes alone.
 
     python -m spectok.bench.neural RIVAL encode IN.wav CODES.npz
     python -m spectok.bench.neural RIVAL decode CODES.npz OUT.wav
@@ -89,12 +89,8 @@ class NeuralRival:
         decoded = self.decode(model, codes)
         end = time.perf_counter()
         restored = fit_length(resample(decoded.flatten().numpy(), self.sample_rate, SAMPLE_RATE), len(audio))
-        return Coded(
-            restored,
-            math.ceil(self.bits * sum(each.numel() for each in _listed(codes)) / 8),
-            middle - start,
-            end - middle,
-        )
+        bits = self.bits * sum(each.numel() for each in _listed(codes))
+        return Coded(restored, bits, math.ceil(bits / 8), middle - start, end - middle)
 
     def facts(self) -> dict[str, Any]:
         """Sample rate in Hz, bits and multiply-accumulates per second, parameters, and the package."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectok.audio import write_audio
 from spectok.bench.figures import CAPTIONS, DRAWN, draw_figures, shown_group
-from spectok.evaluation.catalogue import METRICS, Metric
+from spectok.evaluation.catalogue import METRICS, RATES, Metric
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.report import costs_of
@@ -103,13 +103,13 @@ def _metrics(results: Results) -> list[Metric]:
 
 
 def _quality_table(results: Results, group: str) -> str:
-    metrics, bits = _metrics(results), METRICS["bits_per_second"]
+    metrics = _metrics(results)
     rows = []
     for name, coder in results["coders"].items():
         values = coder["groups"][group]
         cells = [metric.mean(values[metric.name]) for metric in metrics]
-        rows.append((name, [bits.text(values[bits.name]), *cells]))
-    titles = ["codec", *(metric.heading for metric in (bits, *metrics))]
+        rows.append((name, [*(rate.text(values[rate.name]) for rate in RATES.values()), *cells]))
+    titles = ["codec", *(metric.heading for metric in (*RATES.values(), *metrics))]
     return _table(titles, rows, "quality-table", "spectok")
 
 
@@ -156,15 +156,14 @@ def _methods(results: Results) -> str:
     tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     every = [coder["facts"] for coder in results["coders"].values()]
     packages = ", ".join(sorted({facts["package"] for facts in every if "package" in facts}))
-    metrics = [METRICS[name] for name in (*results["conventions"]["metrics"], *COST_COLUMNS)]
+    metrics = [METRICS[name] for name in (*results["conventions"]["metrics"], *RATES, *COST_COLUMNS)]
     meanings = "".join(f"<li>{html.escape(metric.description)}</li>" for metric in metrics)
     return (
-        f"<ul>{meanings}</ul><p>All audio is 16 kHz mono. Bits are computed from bytes on disk: for spectok with the "
-        "header of its file, for the rivals without headers. The rtf is compute seconds per second of audio, with all "
-        f"codecs in turn on one pinned core of {machine['cores']} ({html.escape(machine['processor'])}); for programs "
-        "it includes the start of a process. The latency is the time before an impulse at which the output changes. "
-        "The size of an installed package includes its dependencies and the C library, but not Python. A codec whose "
-        "weights are not on this disk has random weights: its size and speed are measured, and its quality is not. "
+        f"<ul>{meanings}</ul><p>All audio is 16 kHz mono. All codecs took turns on one pinned core of "
+        f"{machine['cores']} ({html.escape(machine['processor'])}); the rtf of programs includes the start of a "
+        "process. The size of an installed package includes its dependencies and the C library, but not Python. A "
+        "codec whose weights are not on this disk has random weights: its size and speed are measured, and its quality "
+        "is not. "
         f"{html.escape(packages)}; {html.escape(tools)}.</p>"
     )
 

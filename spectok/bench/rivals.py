@@ -7,9 +7,9 @@
 | speex-4, -6, -8, -10, -13 | speex | Speex in wide-band at its qualities 0 to 4, about as many kbit/s as in the name |
 | lc3-16 | liblc3-tools | LC3 (Bluetooth LE Audio) in frames of 10 ms at its lowest rate |
 
-A rival's bytes are those of its frames or packets, without the headers of files and pages, which favours the rival. Its
-timings include the start of a process. If the decoded audio of a program is late by a fixed delay, that much silence is
-appended before encoding, and cut from the start after decoding.
+A rival's payload is its frames or packets, without the headers of files and pages; its bytes on disk are those of the
+file that its program writes. Its timings include the start of a process. If the decoded audio of a program is late by a
+fixed delay, that much silence is appended before encoding, and cut from the start after decoding.
 """
 
 import math
@@ -39,7 +39,7 @@ class Rival:
     encoder: str  # command line
     decoder: str
     bitrate: float  # nominal bits per second
-    payload: Callable[[bytes, int], float]  # bytes of the first frames in a coded file, given their number
+    payload: Callable[[bytes, int], int]  # bits of the first frames in a coded file, given their number
     sample_rate: int = SAMPLE_RATE  # of the programs
     frame_length: int = 320  # samples at that rate: the input is padded to whole frames
     least_frames: int = 0  # and to at least this number of frames, of which the additional ones do not count
@@ -62,17 +62,29 @@ class Rival:
         padded = fit_length(narrow, max(frames, self.least_frames) * self.frame_length)
         with tempfile.TemporaryDirectory() as folder:
             files = {"IN": Path(folder, "in.wav"), "CODED": Path(folder, "coded"), "OUT": Path(folder, "out.wav")}
-            if raw := self.package == "codec2":
-                samples = np.clip(np.rint(padded * 32768.0), -32768, 32767).astype("<i2")
-                files["IN"].write_bytes(samples.tobytes())
-            else:
-                write_audio(files["IN"], padded, self.sample_rate)
-            encode_seconds = _run(self.encoder, files, "CODED")
+            encode_seconds = self._encode(files, padded)
             decode_seconds = _run(self.decoder, files, "OUT")
-            num_bytes = math.ceil(self.payload(files["CODED"].read_bytes(), frames))
-            decoded = check_audio(np.fromfile(files["OUT"], "<i2")) if raw else read_audio(files["OUT"])[0]
+            payload_bits = self.payload(files["CODED"].read_bytes(), frames)
+            decoded = check_audio(np.fromfile(files["OUT"], "<i2")) if self._is_raw else read_audio(files["OUT"])[0]
+            if frames < self.least_frames:  # the size on disk is that of a file without the additional frames
+                self._encode(files, fit_length(narrow, frames * self.frame_length))
+            num_bytes = files["CODED"].stat().st_size
         wide = resample(decoded, self.sample_rate, SAMPLE_RATE)
-        return Coded(fit_length(wide[self.delay :], len(audio)), num_bytes, encode_seconds, decode_seconds)
+        fitted = fit_length(wide[self.delay :], len(audio))
+        return Coded(fitted, payload_bits, num_bytes, encode_seconds, decode_seconds)
+
+    @property
+    def _is_raw(self) -> bool:
+        """Whether the programs read and write samples without a header."""
+        return self.package == "codec2"
+
+    def _encode(self, files: dict[str, Path], audio: Audio) -> float:
+        """Encode audio [T] at the programs' sample rate; returns the seconds."""
+        if self._is_raw:
+            files["IN"].write_bytes(np.clip(np.rint(audio * 32768.0), -32768, 32767).astype("<i2").tobytes())
+        else:
+            write_audio(files["IN"], audio, self.sample_rate)
+        return _run(self.encoder, files, "CODED")
 
     def facts(self) -> dict[str, Any]:
         """Sample rate in Hz, nominal bits per second, the removed delay in samples at 16 kHz, and the package."""
@@ -165,7 +177,7 @@ def _codec2(mode: str, frame_length: int, frame_bits: int, delay: int) -> Rival:
         encoder=f"c2enc {mode} IN CODED",
         decoder=f"c2dec {mode} CODED OUT",
         bitrate=frame_bits * 8000 / frame_length,
-        payload=lambda content, frames: frames * frame_bits / 8,
+        payload=lambda content, frames: frames * frame_bits,
         sample_rate=8000,
         frame_length=frame_length,
         delay=delay,
@@ -179,7 +191,7 @@ def _opus(kbps: int) -> Rival:
         encoder=f"opusenc --quiet --bitrate {kbps} IN CODED",
         decoder=f"opusdec --quiet --rate {SAMPLE_RATE} CODED OUT",
         bitrate=1000.0 * kbps,
-        payload=lambda content, _: sum(ogg_packets(content)),
+        payload=lambda content, _: 8 * sum(ogg_packets(content)),
         frame_length=1,
     )
 
@@ -192,7 +204,7 @@ def _speex(quality: int, bitrate: float) -> Rival:
         encoder=f"speexenc -w --quality {quality} IN CODED",
         decoder="speexdec CODED OUT",
         bitrate=bitrate,
-        payload=lambda content, frames: sum(ogg_packets(content)[:frames]),
+        payload=lambda content, frames: 8 * sum(ogg_packets(content)[:frames]),
         least_frames=300,
     )
 
@@ -204,7 +216,7 @@ def _lc3(kbps: int) -> Rival:
         encoder=f"elc3 -b {1000 * kbps} -m 10 IN CODED",
         decoder="dlc3 CODED OUT",
         bitrate=1000.0 * kbps,
-        payload=lambda content, frames: sum(lc3_frames(content)[:frames]),
+        payload=lambda content, frames: 8 * sum(lc3_frames(content)[:frames]),
         frame_length=160,
     )
 

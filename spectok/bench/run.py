@@ -1,7 +1,7 @@
 """Runs all metrics on all codecs, on the same files, and caches the results.
 
     OUT/work/CODEC/facts.json        facts about the codec; if they change, it is measured again
-                   FILE.json         bytes, seconds and scores of a file
+                   FILE.json         bits, bytes, seconds and scores of a file
                    FILE.flac         the decoded audio, from which the metrics are computed
                    FILE.npy          the codes, if the codec has a codebook
                    costs.json        time, memory and latency

@@ -4,6 +4,7 @@ All tables, figures and pages use it. The module imports no large packages, so t
 the packages that compute them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,8 +86,26 @@ JUDGED = _by_name(  # computed with models, by `spectok.evaluation.judges.judge`
         "against the transcript of the original, both transcribed by Whisper base, at most 1",
     ),
 )
+RATES = _by_name(
+    Metric(
+        "payload_bits_per_second",
+        "bits/s",
+        "",
+        0,
+        "lower",
+        "bits of the codes or frames per second of audio, without container, headers and padding to whole bytes",
+    ),
+    Metric(
+        "disk_bits_per_second",
+        "bits/s on disk",
+        "",
+        0,
+        "lower",
+        "bits of the coded file per second of audio, including container and headers; the packages of the neural "
+        "codecs have no file format, so theirs are the bytes of the codes alone",
+    ),
+)
 COSTS = _by_name(  # by `costs_of` in report.py
-    Metric("bits_per_second", "bits/s", "", 0, "lower", "bytes on disk over the seconds of audio"),
     Metric("rtf_encode", "rtf encode", "", 4, "lower", "compute seconds per second of audio"),
     Metric("rtf_encode_ratio", "ratio", "", 2, "lower", "to the first coder's rtf encode"),
     Metric("rtf_decode", "rtf decode", "", 4, "lower", "compute seconds per second of audio"),
@@ -100,4 +119,9 @@ COSTS = _by_name(  # by `costs_of` in report.py
     Metric("parameters", "parameters", "M", 2, "lower", "number of learned parameters"),
     Metric("macs", "MMAC/s", "", 0, "lower", "million multiply-accumulates per second of audio"),
 )
-METRICS = SCORED | JUDGED | COSTS
+METRICS = SCORED | JUDGED | RATES | COSTS
+
+
+def legend(metrics: Iterable[Metric]) -> str:
+    """A sentence that explains metrics, for below or above a table."""
+    return "; ".join(f"{metric.heading}: {metric.meaning}" for metric in metrics) + "."

@@ -1,7 +1,8 @@
 """The `Coder` protocol, which evaluation and benchmark call, and its implementation by spectok.
 
-Conventions: a coder takes audio [T] at 16 kHz and returns as many samples, with its own delay removed. `num_bytes` is
-the size on disk, including headers; seconds are wall-clock time.
+Conventions: a coder takes audio [T] at 16 kHz and returns as many samples, with its own delay removed. Seconds are
+wall-clock time. There are two sizes, by the same rule for every coder: `payload_bits` counts the codes or frames alone,
+without container, headers and padding to whole bytes; `num_bytes` is the size of the file that the coder writes.
 """
 
 import io
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Audio = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int64]
+WAV_HEADER_BYTES = 44
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Coded:
     """The output of a coder for one file."""
 
     audio: Audio  # decoded, [T] at 16 kHz, as long as the input
-    num_bytes: int
+    payload_bits: int
+    num_bytes: int  # on disk
     encode_seconds: float
     decode_seconds: float
     codes: Codes | None = None  # [N]
@@ -54,7 +57,7 @@ class Coder(Protocol):
 
 
 class SpectokCoder:
-    """A `Tokenizer` as a coder. Its bytes are those of the .spt file, and its timings do not include resampling.
+    """A `Tokenizer` as a coder. Its file is a .spt file, and its timings do not include resampling.
 
     Args:
         tokenizer: encodes and decodes.
@@ -93,7 +96,8 @@ class SpectokCoder:
         destination = io.BytesIO()
         self.tokenizer.save(destination, codes, len(audio), SAMPLE_RATE)
         heard = restore(decoded, rate, SAMPLE_RATE, len(audio))
-        return Coded(heard, len(destination.getvalue()), middle - start, end - middle, codes)
+        bits = len(codes) * (self.tokenizer.codebook_size - 1).bit_length()
+        return Coded(heard, bits, len(destination.getvalue()), middle - start, end - middle, codes)
 
     def facts(self) -> dict[str, Any]:
         """The tokenizer's rates and sizes, its engine, and the facts in `more`."""
@@ -108,13 +112,13 @@ class SpectokCoder:
 
 
 class Uncoded:
-    """The original itself, with 16 bits per sample: the reference for metrics that use no original."""
+    """The original itself, as a WAV file with 16 bits per sample: the reference for metrics that use no original."""
 
     name = "original"
 
     def code(self, audio: Audio) -> Coded:
         """Return the audio [T] unchanged."""
-        return Coded(audio, 2 * len(audio), 0.0, 0.0)
+        return Coded(audio, 16 * len(audio), WAV_HEADER_BYTES + 2 * len(audio), 0.0, 0.0)
 
     def facts(self) -> dict[str, Any]:
         """Sample rate in Hz and bits per second."""

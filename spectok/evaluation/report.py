@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import METRICS, Metric
+from spectok.evaluation.catalogue import METRICS, RATES, Metric, legend
 from spectok.evaluation.evaluate import GROUPS
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.tables import markdown_table, mean, number
@@ -22,6 +22,7 @@ COST_COLUMNS = (
     "installed",
     "macs",
 )
+FILE_COSTS = ("disk_bits_per_second", "rtf_encode", "rtf_decode")
 Results = dict[str, Any]
 
 
@@ -74,9 +75,9 @@ def _preamble(results: Results) -> str:
     ran = f"spectok ran on {' and '.join(engines)}" if engines else "the coders ran"
     return (
         "Mean ± half the width of its 95 % interval (Student's t), at 16 kHz mono; n is given where a metric is not "
-        "defined for all files. Bits per second come from the bytes on disk, including headers. rtf is compute seconds "
-        f"per second of audio (lower is better); {ran} of a machine of {machine['cores']} cores "
-        f"({machine['processor']}). Measured with {tools}."
+        "defined for all files. rtf is compute seconds per second of audio (lower is better); "
+        f"{ran} of a machine of {machine['cores']} cores ({machine['processor']}). Measured with {tools}.\n\n"
+        f"{legend(RATES.values())}"
     )
 
 
@@ -93,8 +94,8 @@ def _group_table(coders: dict[str, Any], group: str, metrics: Sequence[Metric]) 
     for name, coder in coders.items():
         values = coder["groups"][group]
         cells = [metric.mean(values[metric.name], values["files"]) for metric in metrics]
-        rows.append([name, METRICS["bits_per_second"].text(values["bits_per_second"]), *cells])
-    return markdown_table(["codec", *(metric.heading for metric in (METRICS["bits_per_second"], *metrics))], rows)
+        rows.append([name, *(rate.text(values[rate.name]) for rate in RATES.values()), *cells])
+    return markdown_table(["codec", *(metric.heading for metric in (*RATES.values(), *metrics))], rows)
 
 
 def _bench_table(coders: dict[str, Any]) -> str:
@@ -132,14 +133,12 @@ def _cost_table(coders: dict[str, Any]) -> str:
     for name, coder in coders.items():
         group, codebook = coder["groups"]["*"], coder["codebook"]
         files = group["files"]
-        cells = [
-            METRICS[name].mean(group[f"file_{name}"], files) for name in ("bits_per_second", "rtf_encode", "rtf_decode")
-        ]
+        cells = [METRICS[name].mean(group[f"file_{name}"], files) for name in FILE_COSTS]
         use = ["-"] * 3
         if codebook is not None:
             use = [number(codebook["size"], 0), *(mean(codebook[key], 3, files) for key in ("used", "entropy"))]
         rows.append([name, *cells, *use])
-    titles = [f"{METRICS['bits_per_second'].title} of a file", METRICS["rtf_encode"].title, METRICS["rtf_decode"].title]
+    titles = [f"{METRICS[name].title} of a file" for name in FILE_COSTS]
     return markdown_table(["codec", *titles, "codebook", "share used", "entropy / log2(size)"], rows)
 
 
