@@ -11,7 +11,7 @@ errors files wav
 schema
 config
 audio container graphs plotting pretrained
-weights
+network weights
 model
 engine
 sessions
