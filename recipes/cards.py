@@ -26,11 +26,12 @@ from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_l
 from recipes.study import RUN_DIGITS, tables
 from spectok import pretrained
 from spectok.bench.figures import CAPTIONS
+from spectok.bench.macs import macs_with_transforms
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import METRICS, RATES, legend
 from spectok.evaluation.drift import PREAMBLES
-from spectok.evaluation.report import markdown
+from spectok.evaluation.report import MACS, markdown
 from spectok.evaluation.tables import markdown_table, number
 from spectok.files import write_text
 from spectok.model.codec import Codec
@@ -86,20 +87,24 @@ def facts_table() -> str:
     for name in pretrained.models():
         config = pretrained.find(name).config
         codec = Codec(config)
-        macs, use = codec.macs_per_second(), training(name)["codebook"]
+        macs, use = (codec.macs_per_second(), macs_with_transforms(codec)), training(name)["codebook"]
         rows.append(
             [
                 name,
                 METRICS["parameters"].text(codec.num_parameters / 1e6),
-                " + ".join(METRICS["macs"].text(macs[side] / 1e6) for side in ("encoder", "decoder")),
+                *(
+                    " + ".join(METRICS[kind].text(count[side] / 1e6) for side in ("encoder", "decoder"))
+                    for kind, count in zip(MACS, macs, strict=True)
+                ),
                 METRICS["latency"].text(1000 * config.latency_samples / config.sample_rate),
                 codes(config),
                 f"{100 * use['used']:.0f} %, {use['entropy']:.3f}",
             ]
         )
-    titles = ["model", METRICS["parameters"].heading, f"{METRICS['macs'].heading}, encoder + decoder"]
+    titles = ["model", METRICS["parameters"].heading]
+    titles += [f"{METRICS[kind].heading}, encoder + decoder" for kind in MACS]
     titles += [METRICS["latency"].heading, "codes", "codebook used in training, entropy"]
-    return markdown_table(titles, rows) + "\n"
+    return f"{markdown_table(titles, rows)}\n\n{legend(METRICS[kind] for kind in MACS)}\n"
 
 
 def codes(config: CodecConfig) -> str:
@@ -156,7 +161,7 @@ def card(name: str, results: dict[str, Any]) -> str:
 
 A streaming speech codec at {config.bitrate:g} bits/s: {config.sample_rate} Hz, {codes(config)} entries,
 {config.latency_samples} samples of algorithmic latency, {Codec(config).num_parameters:,} parameters, {macs / 1e6:.0f}
-MMAC/s.
+{METRICS["macs"].heading}.
 
 ## Licence
 

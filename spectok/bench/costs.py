@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import shutil
@@ -17,9 +18,11 @@ import numpy as np
 
 from spectok import pretrained
 from spectok.audio import write_audio
+from spectok.engine import load_codec, model_size
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coder
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.pretrained import Model
 
 PACKAGE = Path(__file__).parent.parent
 PHASES, PHASE_STEP = 32, 20  # positions of the impulse, and samples between them: a frame of up to 40 ms is covered
@@ -117,6 +120,24 @@ def cold(coder: Coder, audio: Audio) -> dict[str, dict[str, float]]:
         write_audio(source, audio, SAMPLE_RATE)
         commands = zip(("encode", "decode"), coder.commands(source, coded, heard), strict=True)
         return {side: run_cold(command)._asdict() for side, command in commands}
+
+
+def sizes(model: Model) -> dict[str, float]:
+    """The size of a model, as facts of its coder.
+
+    Returns:
+        `parameters`, `macs` per second of audio in layers with weights, `macs_with_transforms` in all matrix products
+        (only if PyTorch is installed), and `weight_megabytes`, the size of the weights and graphs on disk.
+    """
+    parameters, macs = model_size(model)
+    stored = [model.weights, *model.folder.glob("*.onnx")]
+    megabytes = sum(path.stat().st_size for path in stored) / 1e6
+    facts = {"parameters": parameters, "macs": sum(macs.values())}
+    if importlib.util.find_spec("torch") is not None:
+        from spectok.bench.macs import macs_with_transforms
+
+        facts["macs_with_transforms"] = sum(macs_with_transforms(load_codec(model)).values())
+    return facts | {"weight_megabytes": megabytes}
 
 
 def installed(facts: dict[str, Any]) -> dict[str, float]:

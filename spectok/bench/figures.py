@@ -100,7 +100,8 @@ def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
     coders = {name: coder for name, coder in results["coders"].items() if name != "original"}
     rtf = {name: sum(coder["costs"]["rtf"].values()) for name, coder in coders.items()}
     macs = {name: coder["facts"]["macs"] / 1e6 for name, coder in coders.items() if "macs" in coder["facts"]}
-    for axis, found, label in ((left, rtf, "rtf, encode + decode, one core"), (right, macs, "MMAC/s, encode + decode")):
+    labels = "rtf, encode + decode, one core", f"{METRICS['macs'].heading}, encode + decode"
+    for axis, found, label in zip((left, right), (rtf, macs), labels, strict=True):
         points = {name: (value, coders[name]["groups"][group][metric]) for name, value in found.items()}
         _curves(axis, points, lines=False)
         axis.set_ylabel(title(metric))

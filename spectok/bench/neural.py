@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.audio import fit_length, read_audio, resample, write_audio
+from spectok.bench.macs import count_macs
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.metrics import SAMPLE_RATE
 
@@ -56,6 +57,7 @@ class NeuralRival:
     sample_rate: int
     bitrate: float  # bits per second
     bits: int  # of a code
+    codebook_dim: int  # of an entry of a codebook, all of which are compared with each vector that becomes a code
     build: Callable[[Path | None], nn.Module]  # from a folder of weights; random weights if that is None
     encode: Callable[[Any, Tensor], Any]  # model and audio [1, 1, T] to codes: a tensor, or a list of tensors
     decode: Callable[[Any, Any], Tensor]
@@ -100,21 +102,21 @@ class NeuralRival:
             "package": f"{self.package} {importlib.metadata.version(self.package)}",
             "needs": ["torch"],
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "macs": self.macs_per_second(),
+            **self.macs_per_second(),
             "weight_megabytes": sum(parameter.nbytes for parameter in self.model.parameters()) / 1e6,
         }
 
-    @torch.no_grad()
-    def macs_per_second(self) -> float:
-        """Multiply-accumulates of convolutions and matrix products for 1 s of noise, as PyTorch counts them."""
-        from torch.utils.flop_counter import FlopCounterMode
+    def macs_per_second(self) -> dict[str, float]:
+        """Multiply-accumulates for 1 s of noise, without and with the search of the codebooks, as facts."""
+        noise, codes = 0.1 * torch.randn(1, 1, self.sample_rate), []
 
-        noise = 0.1 * torch.randn(1, 1, self.sample_rate)
-        with warnings.catch_warnings(), FlopCounterMode(display=False) as counter:
-            warnings.simplefilter("ignore")  # about TensorFloat-32 on Intel GPUs
-            with torch.backends.mkldnn.flags(enabled=False):  # PyTorch does not count the operations of MKL-DNN's LSTM
-                self.decode(self.model, self.encode(self.model, noise))
-        return float(counter.get_total_flops() / 2)
+        def run() -> None:
+            codes.append(self.encode(self.model, noise))
+            self.decode(self.model, codes[0])
+
+        count = count_macs(run)
+        search = 2**self.bits * self.codebook_dim * sum(each.numel() for each in _listed(codes[0]))
+        return {"macs": count - search, "macs_with_transforms": count}
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
         """Command lines that run this module."""
@@ -167,6 +169,7 @@ def _encodec(kbps: float) -> NeuralRival:
         sample_rate=24000,
         bitrate=1000 * kbps,
         bits=10,
+        codebook_dim=128,
         build=_transformers("Encodec"),
         encode=lambda model, audio: model.encode(audio, bandwidth=kbps).audio_codes,
         decode=lambda model, codes: model.decode(codes, [None]).audio_values,
@@ -186,6 +189,7 @@ NEURAL = {
             sample_rate=16000,
             bitrate=6000.0,
             bits=10,
+            codebook_dim=8,
             build=_transformers("Dac", **DAC_16KHZ),
             encode=lambda model, audio: model.encode(audio).audio_codes,
             decode=lambda model, codes: model.decode(audio_codes=codes).audio_values,
@@ -197,6 +201,7 @@ NEURAL = {
             sample_rate=24000,
             bitrate=1100.0,
             bits=11,
+            codebook_dim=256,
             build=_transformers("Mimi"),
             encode=lambda model, audio: model.encode(audio, num_quantizers=8).audio_codes,
             decode=lambda model, codes: model.decode(codes).audio_values,
@@ -208,6 +213,7 @@ NEURAL = {
             sample_rate=24000,
             bitrate=984.375,
             bits=12,
+            codebook_dim=8,
             build=_snac,
             encode=lambda model, audio: model.encode(audio),
             decode=lambda model, codes: model.decode(codes),

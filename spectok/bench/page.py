@@ -15,7 +15,7 @@ from spectok.bench.figures import CAPTIONS, DRAWN, draw_figures, shown_group
 from spectok.evaluation.catalogue import METRICS, RATES, Metric
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.metrics import SAMPLE_RATE
-from spectok.evaluation.report import costs_of
+from spectok.evaluation.report import MACS, costs_of
 from spectok.files import write_text
 from spectok.plotting import canvas, show_spectrogram
 
@@ -37,7 +37,7 @@ COST_COLUMNS = (
     "packages",
     "weight_megabytes",
     "parameters",
-    "macs",
+    *MACS,
 )
 
 

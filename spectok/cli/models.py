@@ -149,6 +149,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Compare spectok with every rival that is installed, on one HTML page."""
     try:
+        from spectok.bench.costs import sizes
         from spectok.bench.page import write_pages
         from spectok.bench.rivals import RIVALS
         from spectok.bench.run import clips_of, run_benchmark
@@ -168,15 +169,10 @@ def bench(args: argparse.Namespace) -> None:
         rivals += NEURAL.values()
     except ModuleNotFoundError as error:
         print(f"left out: neural rivals need more packages: pip install 'spectok[neural]' ({error})", file=sys.stderr)
-    coders: list[Coder] = []
+    coders: list[Coder] = [
+        SpectokCoder.from_pretrained(name, more=sizes(pretrained.find(name))) for name in pretrained.models()
+    ]
     weightless: list[Coder] = []
-    for name in pretrained.models():
-        model = pretrained.find(name)
-        parameters, macs = model_size(model)
-        stored = [model.weights, *model.folder.glob("*.onnx")]
-        megabytes = sum(path.stat().st_size for path in stored) / 1e6
-        size = {"parameters": parameters, "macs": sum(macs.values()), "weight_megabytes": megabytes}
-        coders.append(SpectokCoder.from_pretrained(name, more=size))
     known = ", ".join(rival.name for rival in rivals)
     unknown = set(args.rival or ()) - {rival.name for rival in rivals}
     require(not unknown, f"there is no rival {', '.join(sorted(unknown))}; there are {known}")

@@ -117,7 +117,24 @@ COSTS = _by_name(  # by `costs_of` in report.py
     Metric("packages", "packages", "", 0, "lower", "number of these packages"),
     Metric("weight_megabytes", "weights", "MB", 1, "lower", "size of the weights"),
     Metric("parameters", "parameters", "M", 2, "lower", "number of learned parameters"),
-    Metric("macs", "MMAC/s", "", 0, "lower", "million multiply-accumulates per second of audio"),
+    Metric(
+        "macs",
+        "MMAC/s",
+        "",
+        0,
+        "lower",
+        "million multiply-accumulates per second of audio in layers with weights: linear layers, convolutions (a "
+        "transposed one at its input rate), recurrent layers and attention, but no elementwise operations",
+    ),
+    Metric(
+        "macs_with_transforms",
+        "MMAC/s with transforms",
+        "",
+        0,
+        "lower",
+        "the same and all other matrix products, which are Fourier transforms and the postfilter in spectok and the "
+        "search of codebook entries in its rivals",
+    ),
 )
 METRICS = SCORED | JUDGED | RATES | COSTS
 

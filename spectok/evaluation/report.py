@@ -12,6 +12,7 @@ from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.tables import markdown_table, mean, number
 from spectok.files import why, write_text
 
+MACS = ("macs", "macs_with_transforms")
 COST_COLUMNS = (
     "rtf_encode",
     "rtf_encode_ratio",
@@ -20,7 +21,7 @@ COST_COLUMNS = (
     "latency",
     "cold",
     "installed",
-    "macs",
+    *MACS,
 )
 FILE_COSTS = ("disk_bits_per_second", "rtf_encode", "rtf_decode")
 Results = dict[str, Any]
@@ -105,7 +106,8 @@ def _bench_table(coders: dict[str, Any]) -> str:
     for name, coder in coders.items():
         costs = costs_of(coder)
         rows.append([name, *(column.text(costs[column.name]) for column in columns)])
-    return markdown_table(["codec", *(column.heading for column in columns)], rows)
+    table = markdown_table(["codec", *(column.heading for column in columns)], rows)
+    return f"{table}\n\n{legend(METRICS[name] for name in MACS)}"
 
 
 def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
@@ -125,6 +127,7 @@ def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
         "weight_megabytes": facts.get("weight_megabytes"),
         "parameters": facts["parameters"] / 1e6 if "parameters" in facts else None,
         "macs": facts["macs"] / 1e6 if "macs" in facts else None,
+        "macs_with_transforms": facts["macs_with_transforms"] / 1e6 if "macs_with_transforms" in facts else None,
     }
 
 
