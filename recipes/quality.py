@@ -51,9 +51,14 @@ def extent(results: dict[str, Any], group: str) -> str:
 
 def worst_level(results: dict[str, Any], name: str, group: str) -> float:
     """The largest difference of level, output to input, of any file whose category begins so, in dB."""
-    files = [row for row in results["coders"][name]["files"] if row["category"].startswith(group[:-1])]
-    levels: list[float] = [row["level_db"] for row in files if row["level_db"] is not None]
-    return max(levels, key=abs)
+    return max(levels(results, name, group), key=abs)
+
+
+def levels(results: dict[str, Any], name: str, group: str) -> list[float]:
+    """The differences of level, output to input, of the files whose category begins so, in dB."""
+    pairs = zip(results["files"], results["coders"][name]["rows"], strict=True)
+    found = [row["level_db"] for file, row in pairs if file["category"].startswith(group[:-1])]
+    return [level for level in found if level is not None]
 
 
 def stale_figures(content: bytes) -> list[str]:

@@ -60,8 +60,7 @@ def coders() -> tuple[Coarse, Coarse, Uncoded]:
 
 def quality(results: dict[str, Any]) -> dict[str, list[list[float]]]:
     return {
-        name: [[row[metric] for metric in SCORED] for row in coder["files"]]
-        for name, coder in results["coders"].items()
+        name: [[row[metric] for metric in SCORED] for row in coder["rows"]] for name, coder in results["coders"].items()
     }
 
 
@@ -139,7 +138,7 @@ def test_judges_can_score_a_part_of_the_files(
     monkeypatch.setattr("spectok.evaluation.judges.judge", judge)
     results = run_benchmark(items, coders(), tmp_path, ["wer"], judge_files=2)
     assert len(heard) == 2  # the first and the last of three
-    assert [row["wer"] for row in results["coders"]["opus-rough"]["files"]] == [0.25, None, 0.25]
+    assert [row["wer"] for row in results["coders"]["opus-rough"]["rows"]] == [0.25, None, 0.25]
     whole = run_benchmark(items, coders(), tmp_path, ["wer"])
     assert len(heard) == 3
     assert whole["coders"]["opus-rough"]["groups"]["*"]["wer"]["n"] == 3

@@ -11,7 +11,7 @@ from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
 from spectok.evaluation.catalogue import SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
-from spectok.evaluation.evaluate import evaluate_coders
+from spectok.evaluation.evaluate import assemble, evaluate_coders
 from spectok.evaluation.items import Item, load_items
 from spectok.evaluation.metrics import score
 from spectok.evaluation.provenance import provenance
@@ -122,10 +122,13 @@ def test_a_bad_folder_raises_one_sentence(tmp_path: Path) -> None:
 
 
 def test_rows_contain_the_values_of_the_metrics(folder: Path, results: dict[str, Any]) -> None:
-    rows = results["coders"]["four-bits"]["files"]
-    assert [row["file"] for row in rows] == ["000_clean_en_a.wav", "001_clean_de_b.wav", "002_hard_quiet.wav"]
-    assert [row["category"] for row in rows] == ["clean_en_a", "clean_de_b", "hard_quiet"]
-    assert [row["seconds"] for row in rows] == [2.0, 1.5, 1.0]
+    assert results["files"] == [
+        {"file": "000_clean_en_a.wav", "category": "clean_en_a", "seconds": 2.0},
+        {"file": "001_clean_de_b.wav", "category": "clean_de_b", "seconds": 1.5},
+        {"file": "002_hard_quiet.wav", "category": "hard_quiet", "seconds": 1.0},
+    ]
+    rows = results["coders"]["four-bits"]["rows"]
+    assert len(rows) == 3 and not rows[0].keys() & results["files"][0].keys()
     original = read_audio(folder / "000_clean_en_a.wav", 16000)[0]
     assert {metric: rows[0][metric] for metric in SCORED} == score(original, FourBits().code(original).audio)
     assert [rows[2][metric] for metric in ("pesq", "stoi", "estoi", "si_sdr", "level_db", "overshoot_db")] == [None] * 6
@@ -135,7 +138,7 @@ def test_rows_contain_the_values_of_the_metrics(folder: Path, results: dict[str,
 def test_groups_contain_means_with_intervals_and_n(results: dict[str, Any]) -> None:
     coder = results["coders"]["four-bits"]
     assert list(coder["groups"]) == ["clean_*", "hard_*", "*", "clean_de_b", "clean_en_a", "hard_quiet"]
-    clean, everything, (first, second, _) = coder["groups"]["clean_*"], coder["groups"]["*"], coder["files"]
+    clean, everything, (first, second, _) = coder["groups"]["clean_*"], coder["groups"]["*"], coder["rows"]
     assert (clean["files"], clean["seconds"]) == (2, 3.5)
     for metric in SCORED:
         assert clean[metric]["mean"] == pytest.approx((first[metric] + second[metric]) / 2, abs=1e-12)
@@ -189,7 +192,7 @@ def test_codebook_use_counts_the_codes_of_all_files(folder: Path, results: dict[
 
 
 def test_paired_differences_are_taken_file_by_file(results: dict[str, Any]) -> None:
-    through, four_bits = (results["coders"][name]["files"] for name in ("through", "four-bits"))
+    through, four_bits = (results["coders"][name]["rows"] for name in ("through", "four-bits"))
     pairs = {pair["group"]: pair for pair in results["paired"]}
     assert list(pairs) == ["clean_*", "hard_*", "*"]
     assert (pairs["clean_*"]["first"], pairs["clean_*"]["second"]) == ("through", "four-bits")
@@ -207,6 +210,12 @@ def test_results_tell_which_weights_and_machine_they_are_of(folder: Path) -> Non
 
     found = evaluate_coders(load_items(folder)[:1], [Weighed()])["provenance"]
     assert found == provenance({"through": "ab" * 32}, threads=None)
+
+
+def test_rows_of_other_files_are_refused() -> None:
+    row = {"file": "a.wav", "category": "all", "seconds": 1.0}
+    with pytest.raises(ValueError, match=r"^the rows of every coder must be of the same files in the same order$"):
+        assemble({"a": [row], "b": [row | {"file": "b.wav"}]}, {"a": {}, "b": {}}, {"a": [], "b": []}, [])
 
 
 def test_workers_and_progress_do_not_change_results(folder: Path, results: dict[str, Any]) -> None:

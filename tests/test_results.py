@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recipes.cards import training
-from recipes.quality import RESULTS
+from recipes.quality import RESULTS, levels, worst_level
 from spectok import pretrained
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.provenance import provenance
@@ -133,10 +133,8 @@ def test_each_model_reaches_its_goals(
 
 @pytest.mark.parametrize(("model", "worst"), [("spectok-16k-4k", 2.0), ("spectok-16k-800", 3.0)])
 def test_the_level_is_kept_in_every_clean_file(results: dict[str, Any], model: str, worst: float) -> None:
-    files = [row for row in results["coders"][model]["files"] if row["category"].startswith("clean_")]
-    levels = [abs(row["level_db"]) for row in files]
-    assert len(levels) > 100
-    assert max(levels) <= worst
+    assert len(levels(results, model, "clean_*")) > 100
+    assert abs(worst_level(results, model, "clean_*")) <= worst
 
 
 BARS = {  # means over the clean files

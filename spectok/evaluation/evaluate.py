@@ -25,6 +25,7 @@ from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, has_pesq, inte
 from spectok.evaluation.provenance import provenance
 
 GROUPS = ("clean_*", "hard_*", "*")
+OF_FILE = ("file", "category", "seconds")  # of a row: the same for every coder, and stored once
 BATCH_FILES = 32  # files coded before they are scored: limits memory, and keeps scoring out of the timings
 
 Row = dict[str, Any]
@@ -47,9 +48,10 @@ def evaluate_coders(
             the usual `if __name__ == "__main__"`.
 
     Returns:
-        A dict that can be written as JSON, with None for NaN. The keys are `conventions`, `provenance`, `coders` (name
-        -> `facts`, `rtf`, `codebook`, `groups`, `files`) and `paired` (for each two coders and each of the groups
-        `clean_*`, `hard_*` and `*`, the differences `first - second` per file).
+        A dict that can be written as JSON, with None for NaN. The keys are `conventions`, `provenance`, `files` (name,
+        category and seconds of each file), `coders` (name -> `facts`, `rtf`, `codebook`, `groups`, and `rows`, in the
+        order of `files`) and `paired` (for each two coders and each of the groups `clean_*`, `hard_*` and `*`, the
+        differences `first - second` per file).
 
     Raises:
         InputError: there is nothing to evaluate, two coders have the same name, or a file cannot be read.
@@ -84,11 +86,19 @@ def evaluate_coders(
 def assemble(
     rows: dict[str, list[Row]], facts: dict[str, Any], histograms: dict[str, list[Histogram]], metrics: list[str]
 ) -> dict[str, Any]:
-    """The results that `evaluate_coders` returns, from the rows of every coder with a value for each of the metrics."""
+    """The results that `evaluate_coders` returns, from the rows of every coder with a value for each of the metrics.
+
+    Raises:
+        ValueError: the rows of two coders are not of the same files in the same order.
+    """
+    files, *others = [[{key: row[key] for key in OF_FILE} for row in of_coder] for of_coder in rows.values()]
+    if any(other != files for other in others):
+        raise ValueError("the rows of every coder must be of the same files in the same order")
     weights = {name: known["weights"] for name, known in facts.items() if "weights" in known}
     results = {
         "conventions": {"sample_rate": SAMPLE_RATE, "interval": "95 %, Student's t", "metrics": metrics},
         "provenance": provenance(weights, threads=None),
+        "files": files,
         "coders": {name: _summary(rows[name], facts[name], histograms[name], metrics) for name in rows},
         "paired": [
             _paired(first, second, group, rows, metrics)
@@ -200,7 +210,8 @@ def _summary(rows: list[Row], facts: dict[str, Any], histograms: list[Histogram]
         members = _members(rows, group)
         if members:
             groups[group] = _group([rows[index] for index in members], metrics)
-    return {"facts": facts, "rtf": rtf, "codebook": _codebook(histograms), "groups": groups, "files": rows}
+    kept = [{key: value for key, value in row.items() if key not in OF_FILE} for row in rows]
+    return {"facts": facts, "rtf": rtf, "codebook": _codebook(histograms), "groups": groups, "rows": kept}
 
 
 def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], metrics: list[str]) -> dict[str, Any]:
