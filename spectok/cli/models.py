@@ -149,12 +149,10 @@ def evaluate(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Compare spectok with every rival that is installed, on one HTML page."""
     try:
-        from spectok.bench.costs import sizes
+        from spectok.bench.lineup import lineup
         from spectok.bench.page import write_pages
-        from spectok.bench.rivals import RIVALS
         from spectok.bench.run import clips_of, run_benchmark
         from spectok.evaluation.catalogue import JUDGED
-        from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import write_report
 
@@ -162,31 +160,9 @@ def bench(args: argparse.Namespace) -> None:
             importlib.import_module("spectok.evaluation.judges")  # to fail before the run if a package is missing
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
-    rivals: list[Any] = list(RIVALS.values())
-    try:
-        from spectok.bench.neural import NEURAL
-
-        rivals += NEURAL.values()
-    except ModuleNotFoundError as error:
-        print(f"left out: neural rivals need more packages: pip install 'spectok[neural]' ({error})", file=sys.stderr)
-    coders: list[Coder] = [
-        SpectokCoder.from_pretrained(name, more=sizes(pretrained.find(name))) for name in pretrained.models()
-    ]
-    weightless: list[Coder] = []
-    known = ", ".join(rival.name for rival in rivals)
-    unknown = set(args.rival or ()) - {rival.name for rival in rivals}
-    require(not unknown, f"there is no rival {', '.join(sorted(unknown))}; there are {known}")
-    for rival in rivals:
-        if args.rival and rival.name not in args.rival:
-            continue
-        if rival.missing:
-            print(f"left out: {rival.missing}", file=sys.stderr)
-        elif rival.without_weights:
-            print(f"measured without quality: {rival.without_weights}", file=sys.stderr)
-            weightless.append(rival)
-        else:
-            coders.append(rival)
-    coders.append(Uncoded())
+    coders, weightless, notices = lineup(args.rival)
+    for notice in notices:
+        print(notice, file=sys.stderr)
     items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     with progress("steps", "done") as show:
         results = run_benchmark(
