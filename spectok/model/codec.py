@@ -257,4 +257,4 @@ class Codec(nn.Module):
 
     def macs_per_second(self) -> dict[str, float]:
         """Multiply-accumulates per second of audio, for "encoder" and "decoder" (macs.py)."""
-        return macs_per_second(self)
+        return macs_per_second(self, self.frame_length, self.frame_rate)

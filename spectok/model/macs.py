@@ -1,7 +1,6 @@
 """How many multiply-accumulates a codec needs for a second of audio."""
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +9,24 @@ from spectok.model.bottleneck.band_mixers import BandMerge, BandSplit
 from spectok.model.bottleneck.mamba import Mamba
 from spectok.model.bottleneck.queries import QueryAttention
 
-if TYPE_CHECKING:
-    from spectok.model.codec import Codec
-
 COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.GRU, QueryAttention, Mamba, BandSplit, BandMerge)
 
 
-def macs_per_second(codec: "Codec") -> dict[str, float]:
+def macs_per_second(codec: nn.Module, frame_length: int, frame_rate: float) -> dict[str, float]:
     """Multiply-accumulates per second of audio, for "encoder" and "decoder".
 
     Counted are linear layers, convolutions, GRUs and the attention's matrix products; upsampling is counted at its
     input rate. Not counted are the Fourier transforms (1 MMAC/s as fast transforms, ten times that as the matrix
     products used here), the postfilter's means (8 MMAC/s), the search of a learned codebook, and elementwise
     operations.
+
+    Args:
+        codec: with the parts `encoder` and `decoder`; called with audio `[1, T]`.
+        frame_length: samples in a code frame.
+        frame_rate: code frames per second.
     """
     counts = {"encoder": 0.0, "decoder": 0.0}
-    frames = math.ceil(codec.config.frame_rate)
+    frames = math.ceil(frame_rate)
     handles = []
 
     def hook(side: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -41,11 +42,11 @@ def macs_per_second(codec: "Codec") -> dict[str, float]:
     try:
         with torch.inference_mode():
             reference = next(codec.parameters())
-            codec(reference.new_zeros(1, frames * codec.config.frame_length))
+            codec(reference.new_zeros(1, frames * frame_length))
     finally:
         for handle in handles:
             handle.remove()
-    return {side: count * codec.config.frame_rate / frames for side, count in counts.items()}
+    return {side: count * frame_rate / frames for side, count in counts.items()}
 
 
 def _macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
