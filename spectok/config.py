@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spectok.errors import InputError
+from spectok.files import read_regular
 from spectok.schema import from_dict, require
 
 FORMAT = 2  # version of config.json; files without a version have format 1
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # names of models
+MAX_BYTES = 1_000_000  # of config.json
 EXCITATION_PERIOD = 3200  # hops after which every fixed sequence of excitation.py begins again
 
 
@@ -184,7 +187,7 @@ class CodecConfig:
     def __post_init__(self) -> None:
         positions = self.spectrum.positions
         require(
-            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name) is not None,
+            re.fullmatch(NAME, self.name) is not None,
             f"name is {self.name!r}, but must be 1 to 64 letters, digits, '.', '_' or '-'",
         )
         require(self.sample_rate > 0, f"sample_rate is {self.sample_rate}, but must be positive")
@@ -277,12 +280,15 @@ class CodecConfig:
         """Read `config.json` strictly.
 
         Raises:
-            InputError: the file is missing, is not JSON, or a key or value is wrong.
+            InputError: the file is missing, is not a regular file, has over 1 MB or is not JSON, or a key or value is
+                wrong.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"cannot read the codec's configuration {path}: {error}") from error
+            data = json.loads(read_regular(path, MAX_BYTES).decode("utf-8"))
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"cannot read {path}: {error}") from error
         return cls.from_json(data, str(path))
 
 

@@ -4,6 +4,7 @@ import functools
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,29 @@ def open_binary(target: str | Path | BinaryIO, mode: str) -> tuple[BinaryIO, boo
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         verb = "read" if mode == "rb" else "write"
         raise InputError(f"cannot {verb} {target}: {why(error)}") from error
+
+
+def read_regular(path: str | Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes.
+
+    Nothing is read from a pipe or a device, which could wait or go on forever.
+
+    Raises:
+        InputError: it cannot be read, is not a regular file, or is larger.
+    """
+    try:
+        flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # opening a pipe must not wait for its writer
+        with open(os.open(path, os.O_RDONLY | flags), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"cannot read {path}: it is not a regular file")
+            if status.st_size > most:
+                raise InputError(f"cannot read {path}: it has {status.st_size} bytes, but may have at most {most}")
+            return file.read(status.st_size)
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        raise InputError(f"cannot read {path}: {why(error)}") from error
 
 
 def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:

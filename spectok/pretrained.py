@@ -6,13 +6,15 @@ the package, listed in `index.toml` with the SHA-256 of these files. Nothing is 
 """
 
 import hashlib
+import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from spectok.config import CodecConfig
+from spectok.config import NAME, CodecConfig
 from spectok.errors import InputError
-from spectok.files import why, write_text
+from spectok.files import read_regular, write_text
 from spectok.graphs import WEIGHTS
 from spectok.schema import require
 
@@ -20,6 +22,8 @@ PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
 FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # files in the index
+MAX_FILE_BYTES = 1_000_000_000  # of each of them
+MAX_INDEX_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,11 @@ class Model:
         """The content of one of `FILES`.
 
         Raises:
-            InputError: the file cannot be read, its hash is not the one in the index, or the weights have changed.
+            InputError: the file cannot be read, is not a regular file or has over 1 GB; its hash is not the one in the
+                index; or the weights have changed.
         """
         path = self.folder / file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read {path}: {why(error)}") from error
+        content = read_regular(path, MAX_FILE_BYTES)
         if self.index:
             is_named = hashlib.sha256(content).hexdigest() == self.index.get(file)
             require(is_named, f"the file {path} is damaged: its SHA-256 is not the one that index.toml names")
@@ -105,11 +107,26 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The SHA-256 of the files of each released model in a folder; empty if there is no index."""
-    try:
-        index: dict[str, dict[str, str]] = tomllib.loads((folder / "index.toml").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """The SHA-256 of the files of each released model in a folder; empty if there is no index.
+
+    Raises:
+        InputError: the index cannot be read, is not a regular file, has over 1 MB, or holds anything but such hashes.
+    """
+    path = folder / "index.toml"
+    if not path.exists():
         return {}
+    try:
+        index: dict[str, Any] = tomllib.loads(read_regular(path, MAX_INDEX_BYTES).decode("utf-8"))
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    for name, hashes in index.items():
+        are_hashes = isinstance(hashes, dict) and all(
+            file in FILES and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
+            for file, sha256 in hashes.items()
+        )
+        require(re.fullmatch(NAME, name) is not None and are_hashes, f"{path} has no SHA-256 of files for {name!r:.80}")
     return index
 
 

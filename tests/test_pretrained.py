@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -334,3 +335,45 @@ def test_a_released_model_is_found_by_the_hash_of_its_weights() -> None:
     for name in pretrained.models():
         assert pretrained.named(pretrained.find(name).weight_hash) == name
     assert pretrained.named("0123456789abcdef") is None
+
+
+def test_a_model_file_must_be_regular_and_of_limited_size(tmp_path: Path) -> None:
+    """A pipe without a writer would wait forever, a device never ends, and a sparse file claims any size."""
+    shutil.copytree(pretrained.find().folder, tmp_path / "copy")
+    for file, most in (("config.json", 1_000_000), ("model.safetensors", 1_000_000_000)):
+        path, content = tmp_path / "copy" / file, (tmp_path / "copy" / file).read_bytes()
+        path.unlink()
+        os.mkfifo(path)
+        with refuses(f"^cannot read [^\n]*{file}: it is not a regular file$"):
+            pretrained.find(tmp_path / "copy")
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        with refuses(f"^cannot read [^\n]*{file}: it is not a regular file$"):
+            pretrained.find(tmp_path / "copy")
+        path.unlink()
+        path.touch()
+        os.truncate(path, most + 1)
+        with refuses(f"^cannot read [^\n]*{file}: it has {most + 1} bytes, but may have at most {most}$"):
+            pretrained.find(tmp_path / "copy")
+        path.write_bytes(content)
+    assert pretrained.find(tmp_path / "copy").weight_hash == pretrained.find().weight_hash
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"[tiny-query", "cannot read [^\n]*index.toml: Expected [^\n]*"),
+        (b"\xff", "cannot read [^\n]*index.toml: 'utf-8' codec can't decode [^\n]*"),
+        (b"a = " + b"[" * 100_000, "cannot read [^\n]*index.toml: [^\n]*"),
+        (b"tiny = 3", "[^\n]*index.toml has no SHA-256 of files for 'tiny'"),
+        (b'["tiny"]\n"config.json" = "0123"', "[^\n]*index.toml has no SHA-256 of files for 'tiny'"),
+        (b'["../other"]', r"[^\n]*index.toml has no SHA-256 of files for '\.\./other'"),
+        (b" " * 1_000_001, "cannot read [^\n]*index.toml: it has 1000001 bytes, but may have at most 1000000"),
+    ],
+    ids=["open", "bytes", "deep", "number", "short", "path", "large"],
+)
+def test_a_malformed_index_is_one_sentence(root: Path, content: bytes, sentence: str) -> None:
+    (root / "index.toml").write_bytes(content)
+    for function in (pretrained.models, pretrained.find):
+        with refuses(f"^{sentence}$"):
+            function()
