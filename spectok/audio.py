@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, open_binary, why
+from spectok.schema import require
 from spectok.wav import PcmFormat, read_wav_header, wav_header
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
@@ -31,6 +32,7 @@ WRITE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 MAX_PEAK = 16.0  # +24 dB: above any recording, and below integers that were cast to float without scaling
 MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C means that the array is [C, T]
 BLOCK_LENGTH = 1 << 17  # samples read from a file at a time; an allocation never has the size that a header claims
+MP3_FRAME = 1152  # samples; some encoders' headers count silence that decoders leave out
 BLOCK_BYTES = 1 << 16  # the most that is read from a stream at a time
 
 logger = logging.getLogger(__name__)
@@ -125,8 +127,9 @@ def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
 class AudioReader:
     """Reads a file, or a stream as it arrives, as mono, block by block. Memory does not depend on the length.
 
-    A stream that is a WAV of PCM samples, or raw, is read as it arrives, whatever length its header claims. Any other
-    stream is first read into memory.
+    A stream that is a WAV of PCM samples, or raw, is read as it arrives. Any other stream is first read into memory.
+    A WAV or an MP3 must hold as many samples as its header claims, unless the header is that of a stream whose length
+    its writer did not know.
 
     Args:
         source: a path, or a binary stream (it need not seek), which stays open.
@@ -158,11 +161,12 @@ class AudioReader:
             if not self._read(1):
                 raise InputError(f"{self.name} is empty")
             file = _sound_file(os.fspath(cast(str, source)), self.name)
+            self._stream.seek(0)
             if file.frames:
                 self._file = file
+                self._check_wav_length()
                 return
             file.close()
-            self._stream.seek(0)
         format, head = read_wav_header(self._read)
         if not head:
             raise InputError(f"{self.name} is empty")
@@ -173,6 +177,19 @@ class AudioReader:
             self._file = _sound_file(io.BytesIO(b"".join(pieces)), self.name)
         else:
             self._format = format
+
+    def _check_wav_length(self) -> None:
+        """Raise InputError if the file is a WAV that ends before the samples do that its header claims."""
+        format, head = read_wav_header(self._read)
+        if format is not None:
+            held = os.fstat(self._stream.fileno()).st_size - len(head)
+            self._check_length(format.claimed_samples, held // format.frame_bytes)
+
+    def _check_length(self, claimed: int | None, held: int, tolerance: int = 0) -> None:
+        require(
+            claimed is None or held >= claimed - tolerance,
+            f"{self.name} is cut off: its header claims {claimed} samples, but it holds {held}",
+        )
 
     def _read(self, count: int) -> bytes:
         """At most `count` bytes, those that are there; none at the end."""
@@ -204,24 +221,30 @@ class AudioReader:
 
     def _file_blocks(self) -> Iterator[np.ndarray]:
         assert self._file is not None
+        held = 0
         try:
             while len(block := self._file.read(BLOCK_LENGTH, dtype="float32", always_2d=True)):
+                held += len(block)
                 yield block
         except soundfile.LibsndfileError as error:
             raise InputError(f"{self.name} is damaged or cut off") from error
+        if self._file.format == "MP3":  # libsndfile reports other formats' lengths as far as they are there
+            self._check_length(self._file.frames, held, MP3_FRAME)
 
     def _stream_blocks(self) -> Iterator[np.ndarray]:
         rate, channels, subtype, left = self._format
-        size, rest = self._format.frame_bytes, b""
+        size, rest, held = self._format.frame_bytes, b"", 0
         while left != 0 and (data := self._read(BLOCK_BYTES if left is None else min(left, BLOCK_BYTES))):
             left = None if left is None else left - len(data)
             rest += data
             whole = len(rest) // size * size
             if whole:
+                held += whole // size
                 yield soundfile.read(
                     io.BytesIO(rest[:whole]), -1, 0, None, "float32", True, None, None, rate, channels, "RAW", subtype
                 )[0]
                 rest = rest[whole:]
+        self._check_length(self._format.claimed_samples, held)
         while left == 0 and self._read(BLOCK_BYTES):  # chunks after the samples
             pass
 

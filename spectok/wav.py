@@ -16,6 +16,7 @@ _SUBTYPES = {  # of libsndfile, by format tag and bits per sample
 }
 _EXTENSIBLE = 0xFFFE  # the format tag is in the extension
 _UNKNOWN = 0xFFFFFFFF
+_ENDLESS = 0x7FFFF000  # writers that do not know the number of bytes claim this many, or more
 _MAX_CHUNK = 1 << 20  # bytes of a chunk before the samples that is kept in memory
 
 
@@ -26,6 +27,11 @@ class PcmFormat(NamedTuple):
     channels: int
     subtype: str  # as libsndfile calls it
     num_bytes: int | None  # of the samples; None if they go on to the end of the stream
+
+    @property
+    def claimed_samples(self) -> int | None:
+        """The number of samples of each channel, if the writer of the header knew it."""
+        return None if self.num_bytes is None or self.num_bytes >= _ENDLESS else self.num_bytes // self.frame_bytes
 
     @property
     def frame_bytes(self) -> int:

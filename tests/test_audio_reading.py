@@ -112,6 +112,39 @@ def test_a_wav_without_a_length_in_its_header_is_read_to_its_end(
         np.testing.assert_array_equal(read_audio(source)[0], samples.astype(np.float32) / 32768)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("missing", [1, 300])
+def test_a_wav_that_ends_before_its_samples_is_refused(tmp_path: Path, channels: int, missing: int) -> None:
+    samples = np.zeros((500, channels), np.int16)
+    content = wav_bytes(samples)[: -missing * 2 * channels]
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    sentence = f"is cut off: its header claims 500 samples, but it holds {500 - missing}$"
+    for source in (path, Pipe(content), io.BytesIO(content)):
+        with pytest.raises(InputError, match=sentence):
+            read_audio(source)
+
+
+@pytest.mark.parametrize("claimed", [0x7FFFF024, 0x80000000, 0xFFFFFFDC])
+def test_a_wav_whose_writer_did_not_know_its_length_is_not_cut_off(tmp_path: Path, claimed: int) -> None:
+    content = bytearray(wav_bytes(np.zeros(500, np.int16)))
+    content[40:44] = struct.pack("<I", claimed)
+    (tmp_path / "a.wav").write_bytes(content)
+    for source in (tmp_path / "a.wav", Pipe(bytes(content))):
+        assert len(read_audio(source)[0]) == 500
+
+
+def test_an_mp3_that_ends_before_its_samples_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, sine(48000, 48000), 48000)
+    whole = path.read_bytes()
+    assert len(read_audio(path)[0]) == 48000
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    for source in (path, io.BytesIO(path.read_bytes())):
+        with pytest.raises(InputError, match=r"is cut off: its header claims 48000 samples, but it holds 2\d{4}$"):
+            read_audio(source)
+
+
 def test_a_wav_without_samples_stays_empty() -> None:
     empty = wav_bytes(np.zeros(0, np.int16))
     tagged = bytearray(empty + b"LIST\4\0\0\0INFO")
