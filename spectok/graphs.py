@@ -51,6 +51,49 @@ class ExternalTensor(NamedTuple):
         return np.frombuffer(weights, kind, size, offset).reshape(self.shape)
 
 
+def check_graph(content: bytes, audio: int, codes: int) -> None:
+    """Check that a graph converts frames of the right size: one of its first input and output is audio, one is codes.
+
+    `spectok export` names the length of these arrays as a multiple of `frames`, such as "320*frames".
+
+    Args:
+        content: of the ONNX file of an encoder, from audio to codes, or a decoder, from codes to audio.
+        audio: samples per frame.
+        codes: codes per frame.
+
+    Raises:
+        ValueError: the sizes are others, or the content is not an ONNX file.
+    """
+    expected, found = {"audio": audio, "codes": codes}, dict[str, int]()
+    for data in (data for field, _, data in _fields(memoryview(content)) if field == 7):
+        first = {field: value for field, _, value in reversed(list(_fields(data))) if field in (11, 12)}
+        found.update(_frame_size(value) for value in first.values())
+    if not found:
+        raise ValueError("it is not an ONNX file")
+    for name, size in expected.items():
+        if found.get(name) != size:
+            raise ValueError(f"a frame of its {name} has the size {found.get(name)}, but config.json says {size}")
+
+
+def _frame_size(info: memoryview) -> tuple[str, int]:
+    """Name and size of a frame of an array `[batch, size * frames]`, from a ValueInfoProto; the size 0 if unknown."""
+    name, length = "", ""
+    for field, _, data in _fields(info):
+        if field == 1:
+            name = str(data, "utf-8")
+        elif field == 2:
+            tensor = _inside(_inside([data], 1), 2)  # TypeProto.tensor_type.shape
+            for dimension in _inside(tensor, 1):
+                length = "".join(str(text, "utf-8") for kind, _, text in _fields(dimension) if kind == 2)
+    factor, _, frames = length.rpartition("*")
+    return name, int(factor or 1) if frames == "frames" and (factor or "1").isdecimal() else 0
+
+
+def _inside(messages: list[memoryview], field: int) -> list[memoryview]:
+    """The messages in a field of messages."""
+    return [data for message in messages for number, _, data in _fields(message) if number == field]
+
+
 def read_graph(content: bytes) -> tuple[dict[str, str], list[ExternalTensor]]:
     """The metadata of an ONNX file, and all its tensors that are in other files.
 

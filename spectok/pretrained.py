@@ -15,7 +15,7 @@ from typing import Any
 from spectok.config import NAME, CodecConfig
 from spectok.errors import InputError
 from spectok.files import read_regular, write_text
-from spectok.graphs import WEIGHTS
+from spectok.graphs import WEIGHTS, check_graph
 from spectok.schema import require
 
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
@@ -55,7 +55,7 @@ class Model:
 
         Raises:
             InputError: the file cannot be read, is not a regular file or has over 1 GB; its hash is not the one in the
-                index; or the weights have changed.
+                index; the weights have changed; or a graph has frames of another size than the configuration.
         """
         path = self.folder / file
         content = read_regular(path, MAX_FILE_BYTES)
@@ -65,6 +65,11 @@ class Model:
         elif path == self.weights and self.sha256:
             is_same = hashlib.sha256(content).hexdigest() == self.sha256
             require(is_same, f"the file {path} has changed since the model was found")
+        if path.suffix == ".onnx":
+            try:
+                check_graph(content, self.config.frame_length, self.config.quantizer.tokens_per_frame)
+            except ValueError as error:
+                raise InputError(f"cannot read {path}: {error}") from error
         return content
 
 

@@ -337,6 +337,29 @@ def test_a_released_model_is_found_by_the_hash_of_its_weights() -> None:
     assert pretrained.named("0123456789abcdef") is None
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value", "sentence"),
+    [
+        ("quantizer", "tokens_per_frame", 4, "a frame of its codes has the size 8, but config.json says 4"),
+        ("spectrum", "hop_length", 80, "a frame of its audio has the size 320, but config.json says 160"),
+    ],
+)
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_graphs_must_fit_the_configuration(
+    tmp_path: Path, side: str, section: str, key: str, value: int, sentence: str
+) -> None:
+    shutil.copytree(pretrained.find().folder, tmp_path / "copy")
+    data = json.loads((tmp_path / "copy" / "config.json").read_text(encoding="utf-8"))
+    data[section][key] = value
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(data), encoding="utf-8")
+    tokenizer = Tokenizer.from_pretrained(tmp_path / "copy")
+    with refuses(f"^cannot read [^\n]*{side}.onnx: {sentence}$"):
+        if side == "encoder":
+            tokenizer.encode(np.zeros(1000, np.float32))
+        else:
+            tokenizer.decode(np.zeros(16, np.int64))
+
+
 def test_a_model_file_must_be_regular_and_of_limited_size(tmp_path: Path) -> None:
     """A pipe without a writer would wait forever, a device never ends, and a sparse file claims any size."""
     shutil.copytree(pretrained.find().folder, tmp_path / "copy")
