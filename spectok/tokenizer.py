@@ -312,7 +312,7 @@ class Tokenizer:
         Raises:
             InputError: the file cannot be read, is damaged, or has codes of another codec or a wrong number of them.
         """
-        header, codes = read_spt(path)
+        header, codes = read_spt(path, self.check_codes)
         self.check_header(header, len(codes) // header.tokens_per_frame, file_name(path))
         assert header.num_samples is not None  # `read_spt` refuses unfinished files
         return Recording(codes, header.num_samples, header.sample_rate)
@@ -349,11 +349,7 @@ class Tokenizer:
                 f"the codes were made by {theirs} with weights {header.weight_hash}, "
                 f"not by {ours} with weights {self.weight_hash}"
             )
-        if (header.codebook_size, header.tokens_per_frame) != (self.codebook_size, self.tokens_per_frame):
-            raise InputError(
-                f"the codes are {header.tokens_per_frame} a frame from a codebook of {header.codebook_size}, "
-                f"but those of {ours} are {self.tokens_per_frame} from one of {self.codebook_size}"
-            )
+        check_layout(header, self.config)
 
     def check_header(self, header: Header, num_frames: int, what: str = "the recording") -> None:
         """Check that a file's codes were made by this codec, and that their number fits the number of samples.
@@ -370,6 +366,20 @@ class Tokenizer:
         samples = header.num_samples or 0
         expected = self.config.num_frames(-(-samples * self.sample_rate // header.sample_rate))
         require(num_frames == expected, f"{what} holds {num_frames} frames, but its {samples} samples need {expected}")
+
+
+def check_layout(header: Header, config: CodecConfig) -> None:
+    """Check that a file's codes have the codebook size and the number per frame of a codec.
+
+    Raises:
+        InputError: they have others.
+    """
+    tokens, size = config.quantizer.tokens_per_frame, config.quantizer.codebook_size
+    if (header.codebook_size, header.tokens_per_frame) != (size, tokens):
+        raise InputError(
+            f"the codes are {header.tokens_per_frame} a frame from a codebook of {header.codebook_size}, "
+            f"but those of {config.name} are {tokens} from one of {size}"
+        )
 
 
 def _samples(audio: Any) -> NDArray[Any]:

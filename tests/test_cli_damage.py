@@ -1,6 +1,9 @@
 """Damaged files on the command line: verify, repair, decode --recover; and parts of whole ones: --start, --end."""
 
+import io
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +12,14 @@ import soundfile
 from container_cases import FORMAT
 from models import released
 from numpy.typing import NDArray
+from streams import Pipe
 
 from spectok.audio import resample, write_audio
 from spectok.cli import decoding
 from spectok.cli.decoding import CONTEXT, stretch
 from spectok.cli.main import main
-from spectok.container import Header, Reader, read_spt
+from spectok.container import Header, Reader, read_spt, write_spt
+from spectok.errors import InputError
 
 NAME = "spectok-16k-800"
 HEADER, PACKET = 26, 25  # bytes of a file with packets of 10 frames
@@ -238,3 +243,42 @@ def test_a_part_of_a_damaged_file(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(heard("part.wav")) == 16000
     with Reader("bad.spt", recover=True) as reader:
         assert reader.damaged == [2]
+
+
+def test_longer_outputs_than_allowed_are_refused_before_they_are_written(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a pipe, whose length is not known before its end."""
+    assert main(["decode", "whole.spt", "out.wav", "--max-seconds", "2"]) == 0
+    assert main(["decode", "whole.spt", "part.wav", "--start", "0.5", "--end", "1.5", "--max-seconds", "1"]) == 0
+    assert main(["decode", "whole.spt", "long.wav", "--max-seconds", "1.999"]) == 2
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Pipe(Path("whole.spt").read_bytes()))))
+    assert main(["decode", "-", "long.wav", "--max-seconds", "1.999"]) == 2
+    assert main(["decode", "whole.spt", "long.wav", "--max-seconds", "nan"]) == 2
+    assert not Path("long.wav").exists()
+    assert capsys.readouterr().err.splitlines() == [
+        "spectok: the audio of whole.spt is longer than --max-seconds 1.999",
+        "spectok: the audio of the stream is longer than --max-seconds 1.999",
+        "spectok: --max-seconds is nan, but must be positive",
+    ]
+
+
+def test_the_header_is_compared_with_the_model_before_the_codes_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """The rest of the file is damaged, which only a reader of its codes would see."""
+    header, _ = read_spt("whole.spt")
+    sentence = f"the codes are 255 a frame from a codebook of 2, but those of {NAME} are 1 from one of 65536"
+    frames = 37
+    content = io.BytesIO()
+    write_spt(
+        content,
+        replace(header, codebook_size=2, tokens_per_frame=255, frames_per_packet=frames),
+        np.zeros(255 * 3 * frames, np.int64),
+    )
+    damaged = bytearray(content.getvalue())
+    damaged[-400] ^= 1
+    damaged[200] ^= 1
+    Path("bits.spt").write_bytes(damaged)
+    assert main(["info", "bits.spt"]) == main(["decode", "bits.spt", "out.wav"]) == 2
+    assert capsys.readouterr().err == 2 * f"spectok: {sentence}\n"
+    with pytest.raises(InputError, match=f"^{sentence}$"):
+        released(NAME).load("bits.spt")

@@ -85,6 +85,8 @@ def _resampled(audio: Iterable[NDArray[np.float32]], from_rate: int, to_rate: in
 
 def decode(args: argparse.Namespace) -> None:
     """Decode .spt files to audio files with the lengths and sample rates of the originals."""
+    most = math.inf if args.max_seconds is None else args.max_seconds
+    require(most > 0, f"--max-seconds is {args.max_seconds}, but must be positive")
     tokenizers: dict[str, Tokenizer] = {}
     in_part = args.start is not None or args.end is not None
 
@@ -95,10 +97,14 @@ def decode(args: argparse.Namespace) -> None:
         tokenizers[model].check_codes(header)
         return tokenizers[model]
 
+    def check_length(length: int, sample_rate: int, name: str) -> None:
+        require(length <= most * sample_rate, f"the audio of {name} is longer than --max-seconds {most:g}")
+
     def decode_one(source: PathOrStream, output: Output) -> None:
         if not (isinstance(source, str) or source.seekable() or args.recover or in_part):
             header, packets = container.read_stream(source)
-            write(arriving_audio(load(header), header, packets, file_name(source)), output, header.sample_rate, None)
+            audio = arriving_audio(load(header), header, packets, file_name(source))
+            write(limited(audio, header.sample_rate, file_name(source)), output, header.sample_rate, None)
             return
         with container.Reader(source, recover=args.recover) as reader:
             tokenizer = load(reader.header)
@@ -115,8 +121,16 @@ def decode(args: argparse.Namespace) -> None:
             else:
                 part = Stretch(0, frames, header.num_samples, 0, header.num_samples)
                 packets = iter(reader)
+            check_length(part.length, header.sample_rate, file_name(source))
             audio = part_audio(tokenizer, header, packets, part, file_name(source))
             write(audio, output, header.sample_rate, part.length)
+
+    def limited(audio: Iterator[NDArray[np.float32]], sample_rate: int, name: str) -> Iterator[NDArray[np.float32]]:
+        length = 0
+        for piece in audio:
+            length += len(piece)
+            check_length(length, sample_rate, name)
+            yield piece
 
     def write(audio: Iterator[NDArray[np.float32]], output: Output, sample_rate: int, length: int | None) -> None:
         first = next(audio)  # a bad input shows before there is an output

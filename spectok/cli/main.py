@@ -100,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--raw", action="store_true", help="outputs are 16-bit little-endian mono samples")
             sub.add_argument("--start", type=float, help="where to begin, in seconds (default: 0)")
             sub.add_argument("--end", type=float, help="where to end, in seconds (default: the end)")
+            sub.add_argument("--max-seconds", type=float, help="refuse longer outputs, in seconds (default: no limit)")
             sub.add_argument("--recover", action="store_true", help="accept damaged files; lost frames become silence")
 
     sub = command("verify", verify, "read .spt files whole and name each damaged packet")

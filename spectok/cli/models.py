@@ -14,6 +14,7 @@ from spectok.cli.files import check_output, progress
 from spectok.engine import load_codec, model_size
 from spectok.errors import InputError
 from spectok.schema import require
+from spectok.tokenizer import check_layout
 
 
 def info(args: argparse.Namespace) -> None:
@@ -43,6 +44,8 @@ Facts = dict[str, Any]  # the keys and values that `info --json` prints
 def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
     """The facts about a .spt file, all of whose checksums are verified, and the lines that `info` prints."""
     with container.Reader(shown) as reader:
+        if name := pretrained.named(reader.header.weight_hash):
+            check_layout(reader.header, pretrained.find(name).config)
         for _ in reader:  # every packet is checked
             pass
         header, size, num_codes = reader.header, reader.num_bytes, reader.num_codes

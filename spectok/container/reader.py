@@ -3,7 +3,7 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -104,11 +104,12 @@ def read_stream(stream: BinaryIO) -> tuple[Header, Iterator[Packet]]:
     return header, packets()
 
 
-def read_spt(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
+def read_spt(source: str | Path | BinaryIO, check: Callable[[Header], None] | None = None) -> tuple[Header, np.ndarray]:
     """Read a whole file and verify all of its checksums.
 
     Args:
         source: a path or a binary stream.
+        check: gets the header before any codes are read, and may raise an InputError.
 
     Returns:
         The header, and the codes, int64 `[num_frames * tokens_per_frame]`.
@@ -119,6 +120,8 @@ def read_spt(source: str | Path | BinaryIO) -> tuple[Header, np.ndarray]:
     stream, owned = open_binary(source, "rb")
     try:
         header, packets = read_stream(stream)
+        if check is not None:
+            check(header)
         codes = [np.zeros(0, np.int64)]
         num_samples = None
         for packet in packets:
