@@ -160,7 +160,7 @@ class AudioReader:
         if self._owned and os.path.isfile(os.fspath(cast(str, source))):
             if not self._read(1):
                 raise InputError(f"{self.name} is empty")
-            file = _sound_file(os.fspath(cast(str, source)), self.name)
+            file = _sound_file(_library_path(cast(str, source)), self.name)
             self._stream.seek(0)
             if file.frames:
                 self._file = file
@@ -262,7 +262,12 @@ class AudioReader:
         self.close()
 
 
-def _sound_file(source: str | io.BytesIO, name: str) -> soundfile.SoundFile:
+def _library_path(path: str | Path) -> str | bytes:
+    """A path as soundfile takes it: as bytes, because a name may not be text; on Windows every name is."""
+    return os.fspath(path) if os.name == "nt" else os.fsencode(path)
+
+
+def _sound_file(source: str | bytes | io.BytesIO, name: str) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
@@ -470,7 +475,7 @@ def writing_audio(
     try:
         with (
             atomic_write(destination) as temporary,
-            soundfile.SoundFile(os.fspath(temporary), "w", rate, 1, "PCM_16", endian, format) as file,
+            soundfile.SoundFile(_library_path(temporary), "w", rate, 1, "PCM_16", endian, format) as file,
         ):
             yield lambda audio: file.write(_to_int16(audio))
     except soundfile.LibsndfileError as error:

@@ -110,11 +110,12 @@ class Replacement:
         self._name = path
         try:
             self._target = Path(os.path.realpath(path))
+            is_folder, is_other = self._target.is_dir(), self._target.exists() and not self._target.is_file()
         except (OSError, ValueError) as error:
             raise InputError(f"cannot write {path}: {why(error)}") from error
-        if self._target.is_dir():
+        if is_folder:
             raise InputError(f"cannot write {path}: it is a folder")
-        if self._target.exists() and not self._target.is_file():
+        if is_other:
             raise InputError(f"cannot write {path}: it is not a regular file")
         self.path = self._target.parent / f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}"
         self._lock: int | None = None

@@ -6,6 +6,7 @@ the package, listed in `index.toml` with the SHA-256 of these files. Nothing is 
 """
 
 import hashlib
+import os
 import re
 import tomllib
 from dataclasses import dataclass, field, replace
@@ -101,7 +102,7 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
     index = read_index(root())
     released = str(name_or_folder) in index
     folder = root() / str(name_or_folder) if released else Path(name_or_folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike Path.is_dir, also False for names that are too long
         raise InputError(
             f"there is no model '{name_or_folder}'; known are {', '.join(sorted(index))}, or give a folder"
         )

@@ -1,6 +1,7 @@
 """Invalid input gives one sentence and exit code 2, and leaves no files behind."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -75,7 +76,7 @@ MISSING = "No such file or directory"
 BAD_AUDIO = {
     "missing.wav": f"cannot read missing.wav: {MISSING}",
     "missing/in.wav": f"cannot read missing/in.wav: {MISSING}",
-    "nul\0l.wav": "cannot read nul\0l.wav: embedded null byte",
+    "nul\0l.wav": "cannot read nul\\x00l.wav: embedded null byte",
     "empty.wav": "empty.wav is empty",
     "text.wav": "text.wav is not an audio file of a known format",
     "query.spt": "query.spt is not an audio file of a known format",
@@ -303,6 +304,46 @@ def test_eval_of_invalid_sources(fails: Fails) -> None:
     Path("folder").mkdir()
     assert fails("eval", "folder", "--out", "out") == "folder holds no audio files"
     assert not Path("out").exists()
+
+
+def test_names_are_shown_on_one_line_without_control_characters(fails: Fails) -> None:
+    assert fails("encode", "\x1b[31mred\n.wav", "out.spt") == rf"cannot read \x1b[31mred\x0a.wav: {MISSING}"
+    assert fails("encode", "\udcff\u2028.wav", "out.spt") == rf"cannot read \xff\u2028.wav: {MISSING}"
+    sentence = fails("encode", "a/" * 300 + ".wav", "out.spt")
+    assert len(sentence) == 399
+    assert " ... " in sentence and sentence.endswith(MISSING)
+    reason = "File name too long"
+    assert fails("encode", "good.wav", "a" * 252 + ".spt") == f"cannot write {'a' * 252}.spt: {reason}"
+    assert fails("stream", "good.wav", "a" * 252 + ".wav") == f"cannot write {'a' * 252}.wav: {reason}"
+    assert fails("info", "a" * 252 + ".spt") == f"cannot read {'a' * 252}.spt: {reason}"
+    assert fails("encode", "good.wav", "out.spt", "--model", "a" * 256).startswith("there is no model 'aaa")
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.wav", "\u00e9\u4e2d.wav".encode(), b"a" * 251 + b".wav"])
+def test_names_of_any_bytes_are_read_and_written(name: bytes) -> None:
+    path = os.fsdecode(name)
+    os.rename("good.wav", path)
+    for arguments in (["encode", path, "out/"], ["decode", f"out/{path[:-4]}.spt", path, "-f"]):
+        command = [sys.executable, "-m", "spectok", *arguments]
+        done = subprocess.run(command, env={**os.environ, "LC_ALL": "C"}, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert len(soundfile.read(name)[0]) == 500
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "sentence"),
+    [
+        ("encode - - <&-", 2, "spectok: the standard input is closed\n"),
+        ("verify - <&-", 2, "spectok: the standard input is closed\n"),
+        ("encode good.wav - >&-", 2, "spectok: the standard output is closed\n"),
+        ("encode missing.wav out.spt 2>&-", 2, ""),
+        ("encode good.wav out.spt <&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_closed_standard_streams(command: str, code: int, sentence: str) -> None:
+    shell = ["sh", "-c", f"exec {sys.executable} -m spectok {command}"]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", sentence)
 
 
 def test_the_program_exits_with_2() -> None:

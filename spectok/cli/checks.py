@@ -10,28 +10,28 @@ from spectok import pretrained
 from spectok.cli.decoding import kept_frames, model_of, recovered_header
 from spectok.cli.files import Output, check_output, standard
 from spectok.container import Header, Reader, writing_spt
-from spectok.errors import InputError
+from spectok.errors import InputError, shown
 from spectok.files import file_name
 from spectok.schema import require
 
 
 def verify(args: argparse.Namespace) -> None:
     """Read every byte of .spt files and name what is damaged."""
-    wrong = []
+    wrong: list[str] = []
     for name in args.inputs:
         try:
             with Reader(standard(name, "rb"), recover=True) as reader:
                 rate = _frame_rate(reader)
                 found = [f"packet {index} is damaged: {_place(reader, index, rate)}" for index in reader.damaged]
         except InputError as error:
-            wrong.append(str(error))
+            wrong += error.args
             continue
         wrong += [f"{name}: {sentence}" for sentence in found + reader.faults]
         if reader.complete and not args.quiet:
             seconds = f", {reader.num_frames / rate:.3f} s" if rate else ""
-            print(f"{name}: {reader.num_frames} frames{seconds}, undamaged")
+            print(f"{shown(name)}: {reader.num_frames} frames{seconds}, undamaged")
     if wrong:
-        raise InputError("\nspectok: ".join(wrong))
+        raise InputError(*wrong)
 
 
 def _frame_rate(reader: Reader) -> float | None:

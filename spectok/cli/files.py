@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.errors import InputError
+from spectok.errors import InputError, shown
 from spectok.files import why
 from spectok.schema import require
 
@@ -63,16 +63,16 @@ class Output(NamedTuple):
 @contextmanager
 def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Yield a progress callback `(done, total)`. A terminal shows the progress on one line, removed at the end."""
-    shown = sys.stderr.isatty() and not hidden and logger.isEnabledFor(logging.WARNING)  # not with --quiet
+    visible = sys.stderr.isatty() and not hidden and logger.isEnabledFor(logging.WARNING)  # not with --quiet
 
     def show(done: int, total: int) -> None:
-        if shown:
-            print(f"\r{what}: {done}/{total} {unit}\033[K", end="", file=sys.stderr, flush=True)
+        if visible:
+            print(f"\r{shown(what, 60)}: {done}/{total} {unit}\033[K", end="", file=sys.stderr, flush=True)
 
     try:
         yield show
     finally:
-        if shown:
+        if visible:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
@@ -175,7 +175,7 @@ def for_each(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if failures:
-        raise InputError("\nspectok: ".join(failures))
+        raise InputError(*failures)
 
 
 def _is_folder(output: str) -> bool:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from spectok import pretrained
 from spectok.cli.checks import repair, verify
@@ -21,7 +22,7 @@ from spectok.cli.codec import decode, encode, live, stream
 from spectok.cli.files import Stopped
 from spectok.cli.models import bench, evaluate, export, info, inspect
 from spectok.engine import ENGINES
-from spectok.errors import InputError
+from spectok.errors import InputError, shown
 from spectok.files import why
 
 EXAMPLES = {  # at the end of each command's help
@@ -49,9 +50,19 @@ EXAMPLES = {  # at the end of each command's help
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; docs/cli.md is generated from it too."""
-    spectok = argparse.ArgumentParser(prog="spectok", description="A streaming neural speech codec.")
+    spectok = _Parser(prog="spectok", description="A streaming neural speech codec.")
     spectok.add_argument("--version", action="version", version=f"spectok {version('spectok')}")
     with suppress(ModuleNotFoundError):  # shtab comes with the extra "completion"
         import shtab
@@ -185,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
 def _messages(args: argparse.Namespace) -> Iterator[None]:
     """Show the package's messages on standard error: errors with --quiet, everything with --verbose."""
     logger, handler = logging.getLogger("spectok"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("spectok: %(message)s"))
+    handler.setFormatter(_OneLine("spectok: %(message)s"))
     before = logger.level
     logger.setLevel(logging.ERROR if args.quiet else logging.INFO if args.verbose else logging.WARNING)
     logger.addHandler(handler)
@@ -218,16 +229,36 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _occupy_closed_streams() -> None:
+    """Open the null device in place of closed standard streams.
+
+    Otherwise the first file that is opened would get the number of one of them, and a library's warnings would be
+    written into it. A standard input or output that is closed stays None.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    _occupy_closed_streams()
     args = parser().parse_args(arguments)
     code = 0
     try:
         with _messages(args), _signals():
             args.function(args)
-        sys.stdout.flush()
+        _flush()
     except InputError as error:
-        print(f"spectok: {error}", file=sys.stderr)
+        for sentence in error.args:
+            print(f"spectok: {shown(sentence)}", file=sys.stderr)
         code = 2
     except BrokenPipeError:  # the process that reads the output has ended
         code = 1
@@ -239,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         return 128 + stopped.signal
     try:
-        sys.stdout.flush()
+        _flush()
     except OSError:  # without this, the interpreter would report the unwritten output again at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -29,7 +29,7 @@ def info(args: argparse.Namespace) -> None:
         return
     target = Path(args.target)
     named_as_file = target.suffix == ".spt" or os.sep in args.target  # a file, even if it is missing
-    is_file = target.is_file() or (named_as_file and not target.exists())
+    is_file = os.path.isfile(target) or (named_as_file and not os.path.exists(target))
     facts, lines = _of_file(target, args.target) if is_file else _of_model(args.target)
     if args.json:
         print(json.dumps(facts, indent=1))
