@@ -10,7 +10,7 @@ from conftest import QUERY
 from models import write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, run, tables, turns
+from benchmarks import agreement, context, fuzz, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -152,3 +152,17 @@ def test_context_is_measured_in_several_places() -> None:
     assert (short, longer) == (50, 200)
     assert len(few) == len(more) == 2
     assert 10 < min(few) < max(more) < 60
+
+
+def test_mutated_inputs_are_read_or_refused() -> None:
+    """One seed gives the same mutations each time."""
+    counts = fuzz.fuzz(1, executions=700)
+    assert {name: count["executions"] for name, count in counts.items()} == dict.fromkeys(counts, 100)
+    assert all(20 <= count["refused"] < 100 for count in counts.values())
+    assert fuzz.fuzz(1, executions=700) == counts
+
+
+def test_another_exception_ends_the_run_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "unpack_codes", lambda *_: [][0])
+    with pytest.raises(RuntimeError, match=r"^bits, seed 5, execution 2: IndexError\('list index out of range'\)$"):
+        fuzz.fuzz(5, executions=10)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from recipes.train import load_recipe
 from spectok.config import (
@@ -259,3 +261,24 @@ def test_recipes_take_overrides_strictly() -> None:
         load_recipe(path, ["codec.gru_hidden=many"])
     with pytest.raises(InputError, match="--set takes key=value, not 'seed'"):
         load_recipe(path, ["seed"])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(["spectrum", "tower", "bottleneck", "quantizer", "excitation", None]), st.data())
+def test_any_value_is_accepted_or_refused_in_one_sentence(section: str | None, data: st.DataObject) -> None:
+    content = json.loads(CodecConfig().to_json())
+    table = content if section is None else content[section]
+    table[data.draw(st.sampled_from(sorted(table)))] = data.draw(VALUES)
+    try:
+        config = CodecConfig.from_json(content, "file")
+    except InputError:
+        return
+    assert 0 < config.frame_length <= config.latency_samples
+    assert CodecConfig.from_json(json.loads(config.to_json()), "file") == config

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from streams import Pipe
 
 from spectok.container import Header, Reader, Writer, read_spt, read_stream, write_spt
+from spectok.container.parts import pack_codes, unpack_codes
 from spectok.errors import InputError
 
 # The bytes.
@@ -435,3 +436,19 @@ def test_paths_may_be_strings(tmp_path: Path) -> None:
     path = str(Path(tmp_path) / "a.spt")
     write_spt(path, TINY, np.array(TINY_CODES, np.uint16))
     assert read_spt(path)[1].tolist() == TINY_CODES
+
+
+@quick
+@given(st.binary(max_size=40), st.integers(2, 1 << 24))
+def test_any_string_of_bits_is_unpacked_or_refused(content: bytes, codebook_size: int) -> None:
+    """A string that is accepted is the only one of its codes."""
+    header = replace(TINY, codebook_size=codebook_size)
+    count = 8 * len(content) // header.bits_per_code
+    try:
+        codes = unpack_codes(content, count, header, "it")
+    except InputError as error:
+        assert str(error) == f"it has codes that are not below the codebook size {codebook_size}"
+        return
+    assert len(codes) == count and np.all(codes < codebook_size)
+    packed = pack_codes(codes, header.bits_per_code)
+    assert packed + bytes(len(content) - len(packed)) == content

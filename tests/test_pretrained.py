@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from make_golden import GOLDEN, codes
 from models import in_double_precision, released, released_codec, use_root, write_root
 from numpy.typing import NDArray
@@ -400,3 +403,16 @@ def test_a_malformed_index_is_one_sentence(root: Path, content: bytes, sentence:
     for function in (pretrained.models, pretrained.find):
         with refuses(f"^{sentence}$"):
             function()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(st.binary(max_size=40) | st.text('[]="a.\\n0', max_size=40).map(str.encode))
+def test_any_index_is_read_or_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "index.toml").write_bytes(content)
+        try:
+            index = pretrained.read_index(Path(folder))
+        except InputError as error:
+            assert "index.toml" in str(error)
+        else:
+            assert all(hashes == {} for hashes in index.values())
