@@ -53,4 +53,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         require(abs(value) < 10**300, f"{where} is too large a number")
         return float(value)
     require(type(value) is hint, f"{where} is {value!r}, but must be of type {hint.__name__}")
+    require(hint is not int or abs(value) < 2**63, f"{where} is too large a number")
     return value

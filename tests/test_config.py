@@ -263,6 +263,12 @@ def test_recipes_take_overrides_strictly() -> None:
         load_recipe(path, ["seed"])
 
 
+@pytest.mark.parametrize("value", [2**63, -(10**400)])
+def test_integers_of_more_than_64_bits_are_refused(value: int) -> None:
+    with pytest.raises(InputError, match=r"^file: sample_rate is too large a number$"):
+        CodecConfig.from_json({"format": 2, "sample_rate": value, "excitation": {"kind": "signs"}}, "file")
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-1, 3) | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
