@@ -2,8 +2,9 @@
 
     python benchmarks/fuzz.py --seconds 180 --seed 0
 
-The inputs are .spt files of both versions, strings of packed codes, WAV files, `config.json`, `index.toml` and ONNX
-graphs. Half of the mutated .spt files get a true checksum of the header, so that its fields reach the checks behind.
+The inputs are .spt files of both versions, network packets, strings of packed codes, WAV files, `config.json`,
+`index.toml` and ONNX graphs. Half of the mutated .spt files get a true checksum of the header, so that its fields reach
+the checks behind.
 Another exception than `InputError` ends the run: its seed and the number of the execution repeat it.
 Writes `fuzz.json` beside this file.
 """
@@ -28,10 +29,12 @@ from spectok.container import Header, Reader, read_spt, write_spt
 from spectok.container.parts import unpack_codes
 from spectok.evaluation.provenance import write_results
 from spectok.graphs import check_graph, read_graph
+from spectok.network import Depacketizer, Packetizer
 from spectok.wav import wav_header
 
 FORMAT = Path(__file__).parent.parent / "tests" / "data" / "format"
 TINY = Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2, 900, "a1b2c3d4")
+PACKET = Packetizer(TINY, frames=2).push(np.array([1, 1023, 512, 5]))[0]
 Read = Callable[[bytes, random.Random], None]
 
 
@@ -92,6 +95,16 @@ def _graph(content: bytes, _: random.Random) -> None:
         raise InputError(str(error)) from error
 
 
+def _network(content: bytes, _: random.Random) -> None:
+    buffer = Depacketizer(TINY, delay=0)
+    buffer.push(PACKET)
+    try:
+        buffer.push(content)
+    finally:  # which stays as it was if the packet is refused
+        codes, lost = buffer.pull(4)
+        assert not lost[0] and codes.min() >= 0 and codes.max() < TINY.codebook_size
+
+
 def _targets(folder: Path) -> dict[str, tuple[list[bytes], Read]]:
     """For each kind of input, valid ones and the function that reads it; `folder` is for those that must be files."""
 
@@ -112,6 +125,7 @@ def _targets(folder: Path) -> dict[str, tuple[list[bytes], Read]]:
     return {
         ".spt": (spt, _spt),
         ".spt, recovered": (spt, _damaged_spt),
+        "network packet": ([PACKET, bytes([2]) + PACKET[1:]], _network),
         "bits": ([bytes(range(64))], _bits),
         "WAV": ([wav_header(16000, 300) + samples, wav_header(44100, None) + samples], _wav),
         "config.json": ([model.read("config.json") for model in models], config),

