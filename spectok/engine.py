@@ -5,9 +5,11 @@ need PyTorch; `TorchEngine` runs the codec in PyTorch. Each library is imported 
 """
 
 import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from spectok.model.codec import Codec
 
 ENGINES = ("onnx", "torch")
+Side = Literal["encoder", "decoder"]
 
 
 class CodecState(NamedTuple):
@@ -50,6 +53,22 @@ class Engine(Protocol):
 
     def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
         """Decode codes `[B, N]`, N a multiple of tokens_per_frame; returns audio `[B, T]` and the state after it."""
+
+    def stack(self, states: Sequence[Any]) -> Any:
+        """One state with a row for each of `states`, which have one row each and are of the same side."""
+
+    def split(self, state: Any, rows: int) -> list[Any]:
+        """The states of one row each that make up a state of `rows` rows; the inverse of `stack`."""
+
+    def to_arrays(self, state: Any) -> dict[str, NDArray[Any]]:
+        """A copy of a state as arrays by name, to be stored."""
+
+    def from_arrays(self, side: Side, arrays: Mapping[str, NDArray[Any]], rows: int) -> Any:
+        """The state of `rows` rows that `to_arrays` copied.
+
+        Raises:
+            InputError: the names, shapes or types are not those of this engine's states of that side.
+        """
 
 
 def load_engine(model: Model, name: str | None = None, device: str = "cpu", threads: int | None = None) -> Engine:
@@ -117,6 +136,25 @@ class OnnxEngine:
     def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, T]`."""
         return self._run("decoder", np.ascontiguousarray(codes, np.int64), state)
+
+    def stack(self, states: Sequence[Any]) -> Any:
+        """Concatenate the arrays along the batch; zeros take the place of an empty state."""
+        arrays: dict[str, NDArray[Any]] = next((state for state in states if state), {})
+        zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
+        return {name: np.concatenate([(state or zeros)[name] for state in states]) for name in arrays}
+
+    def split(self, state: Any, rows: int) -> list[Any]:
+        """The rows of each array."""
+        return [{name: array[row : row + 1] for name, array in state.items()} for row in range(rows)]
+
+    def to_arrays(self, state: Any) -> dict[str, NDArray[Any]]:
+        """A copy of the arrays; the empty state has none."""
+        return {name: array.copy() for name, array in state.items()}
+
+    def from_arrays(self, side: Side, arrays: Mapping[str, NDArray[Any]], rows: int) -> Any:
+        """The state with these arrays, in the order of the graph's inputs."""
+        kinds = {name: ((rows, *shape), np.dtype(kind)) for name, (shape, kind) in self._graph(side).states.items()}
+        return _copied(arrays, kinds) if arrays else {}
 
     def facts(self, side: str) -> dict[str, str]:
         """The metadata in the file of one graph, "encoder" or "decoder"."""
@@ -218,7 +256,63 @@ def load_codec(model: Model | str | Path) -> "Codec":
     return codec.eval()
 
 
-class TorchEngine:
+def _copied(
+    arrays: Mapping[str, NDArray[Any]], kinds: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """Copies of arrays, in the order of `kinds`, which has the shape and type that each must have."""
+    require(
+        {name: (array.shape, array.dtype) for name, array in arrays.items()} == kinds,
+        "the state is of another engine or codec: its arrays have other names, shapes or types",
+    )
+    return {name: arrays[name].copy() for name in kinds}
+
+
+class TorchStates(ABC):
+    """The methods of an engine that handle states, for states that are nested tuples of tensors (model/streaming.py).
+
+    They are numbered in order where arrays need names.
+    """
+
+    @abstractmethod
+    def init_state(self, batch: int) -> CodecState:
+        """Zero states for `batch` rows."""
+
+    def stack(self, states: Sequence[Any]) -> Any:
+        """Concatenate the tensors along the batch."""
+        import torch
+
+        from spectok.model.streaming import leaves, rebuilt
+
+        columns = zip(*(leaves(state) for state in states), strict=True)
+        return rebuilt(states[0], iter([torch.cat(column) for column in columns]))
+
+    def split(self, state: Any, rows: int) -> list[Any]:
+        """The rows of each tensor."""
+        from spectok.model.streaming import leaves, rebuilt
+
+        tensors = leaves(state)
+        return [rebuilt(state, iter([tensor[row : row + 1] for tensor in tensors])) for row in range(rows)]
+
+    def to_arrays(self, state: Any) -> dict[str, NDArray[Any]]:
+        """A copy of the tensors, by their numbers."""
+        from spectok.model.streaming import leaves
+
+        return {str(number): tensor.cpu().numpy().copy() for number, tensor in enumerate(leaves(state))}
+
+    def from_arrays(self, side: Side, arrays: Mapping[str, NDArray[Any]], rows: int) -> Any:
+        """The state with these tensors, on the engine's device."""
+        import torch
+
+        from spectok.model.streaming import leaves, rebuilt
+
+        zero = getattr(self.init_state(rows), side)
+        kinds = {name: (array.shape, array.dtype) for name, array in self.to_arrays(zero).items()}
+        copies = _copied(arrays, kinds).values()
+        pairs = zip(copies, leaves(zero), strict=True)
+        return rebuilt(zero, iter([torch.from_numpy(array).to(tensor.device) for array, tensor in pairs]))
+
+
+class TorchEngine(TorchStates):
     """Runs the codec in PyTorch.
 
     Args:

@@ -7,36 +7,65 @@
 
 The joined outputs of `push` and `flush` do not depend on how the stream is split into chunks, up to rounding of the
 arithmetic (README.md, Limits). Offline encoding is one session with one push. Sessions share only the engine's weights.
+A session can be copied, pickled, or kept as a dictionary of arrays (`state_dict`) at any point of its stream.
 """
 
+import copy
 import math
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectok.audio import StreamResampler, check_audio, resampling_delay
-from spectok.engine import Engine
+from spectok.engine import Engine, Side
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
 from spectok.schema import require
 
-Step = Callable[[NDArray[Any], Any], tuple[NDArray[Any], Any]]  # an engine's encode_step or decode_step
+ENGINE = "engine."  # start of the names of the engine's arrays in the state of a session
 BLOCK_SECONDS = 2  # long pushes are split into blocks of this length, which fit into the processor's caches
+
+
+class _OneThread:
+    """A lock for a `with` statement that refuses a second thread, in place of letting it wait."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise InputError("two threads used a session at the same time; give each stream its own, or use a lock")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class _Session:
     """Base class of both directions: the state of a stream, and the input of its incomplete frame."""
 
-    def __init__(self, engine: Engine, batch: int | None = None, sample_rate: int | None = None) -> None:
-        self._engine, self._batch = engine, batch
+    _side: Side
+    _input: type  # of the values that wait for the rest of their frame
+    _output: type
+
+    def __init__(
+        self, engine: Engine, batch: int | None = None, sample_rate: int | None = None, weight_hash: str = ""
+    ) -> None:
+        self._engine, self._batch, self._weight_hash = engine, batch, weight_hash
         self.config = engine.config
         self.sample_rate = check_sample_rate(sample_rate or self.config.sample_rate, "the stream")
         self._frame_length, self._tokens = engine.config.frame_length, engine.config.quantizer.tokens_per_frame
-        self._nothing = np.zeros((batch or 1, 0))
+        self._frame = {"encoder": self._frame_length, "decoder": self._tokens}[self._side]  # values
+        self._nothing: NDArray[Any] = np.zeros((batch or 1, 0), self._input)
         self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
-        self.reset()
+        self._one_thread = _OneThread()
+        self._state: Any = None
+        self._waiting = self._nothing
+        self._samples = 0  # encoded or decoded since the start of the stream, at the codec's rate
+        self._resampler: StreamResampler | None = None
+        self._start()
 
     @property
     def latency_samples(self) -> int:
@@ -53,9 +82,98 @@ class _Session:
 
     def reset(self) -> None:
         """Start a new stream."""
-        self._state: Any = None
-        self._waiting: NDArray[Any] = self._nothing
-        self._resampler: StreamResampler | None = None
+        with self._one_thread:
+            self._start()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The session's state at this point of its stream, to be stored, for example with `np.savez`.
+
+        Returns:
+            Copies of the arrays of the engine's state, with names that start with "engine."; "waiting", the input of
+            the incomplete frame; "samples", how many were encoded or decoded since the start of the stream; and what a
+            session that loads it must have in common: "side", "model", "weights" (the hash of the weights, or "" if the
+            session does not know it), "batch" (0 for one stream without a batch) and "sample_rate".
+
+        Raises:
+            InputError: the session resamples; the state of soxr cannot be read.
+        """
+        with self._one_thread:
+            self._refuse_resampling()
+            arrays = self._engine.to_arrays(self._state)
+            counted = {"waiting": self._waiting.copy(), "samples": self._samples}
+        return self._identity() | counted | {ENGINE + name: array for name, array in arrays.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue the stream of the session whose `state_dict` this is.
+
+        With the same engine the outputs are those of the uninterrupted stream, bit for bit.
+
+        Args:
+            state: from `state_dict`, or loaded by `np.load` from a file that `np.savez` wrote.
+
+        Raises:
+            InputError: the state is of another model, side, batch, sample rate or engine, or it is not complete.
+                The session is then unchanged.
+        """
+        arrays = {name: np.asarray(value) for name, value in state.items()}
+        kept = {name: array for name, array in arrays.items() if not name.startswith(ENGINE)}
+        expected = self._identity()
+        wanted = {*expected, "waiting", "samples"}
+        require(kept.keys() == wanted, f"a kept session has {', '.join(sorted(wanted))} and the engine's arrays")
+        for name, value in expected.items():
+            given = kept[name][()]
+            is_same = given == value or (name == "weights" and "" in (given, value))
+            require(is_same, f"the kept session has the {name.replace('_', ' ')} {given}, not {value}")
+        waiting, samples = kept["waiting"], kept["samples"]
+        require(
+            waiting.ndim == 2
+            and len(waiting) == len(self._nothing)
+            and waiting.shape[1] < self._frame
+            and waiting.dtype == self._input
+            and samples.shape == ()
+            and samples.dtype.kind == "i",
+            "the kept session has waiting input or a counter of another shape or type",
+        )
+        engine = {name.removeprefix(ENGINE): array for name, array in arrays.items() if name.startswith(ENGINE)}
+        with self._one_thread:
+            self._refuse_resampling()
+            self._state = self._engine.from_arrays(self._side, engine, len(self._nothing))
+            self._waiting = waiting.copy()
+            self._samples = int(samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or pickle contains: all but the lock. States and input are never written to, so copies share."""
+        with self._one_thread:
+            self._refuse_resampling()
+            return {name: value for name, value in vars(self).items() if name != "_one_thread"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _one_thread=_OneThread())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy that shares the engine, as `copy.copy` makes it."""
+        return copy.copy(self)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a session must have in common with one whose state it loads."""
+        return {
+            "side": self._side,
+            "model": self.config.name,
+            "weights": self._weight_hash,
+            "batch": self._batch or 0,
+            "sample_rate": self.sample_rate,
+        }
+
+    def _refuse_resampling(self) -> None:
+        require(
+            self._resampler is None,
+            f"a session that resamples can be neither kept nor copied; use one at {self.config.sample_rate} Hz",
+        )
+
+    def _start(self) -> None:
+        """Start a new stream."""
+        self._state = getattr(self._engine.init_state(self._batch or 1), self._side)
+        self._waiting, self._samples = self._nothing, 0
 
     def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
         """A chunk as rows `[B, *]`."""
@@ -67,22 +185,41 @@ class _Session:
             raise InputError(f"{what} must have the shape {expected}, not {list(rows.shape)}")
         return rows
 
-    def _run(self, step: Step, rows: NDArray[Any], frame: int, dtype: type) -> NDArray[Any]:
-        """Run `step` on all complete frames of `frame` values, and keep the remaining input for the next call."""
+    def _push(self, chunk: Any) -> NDArray[Any]:
+        with self._one_thread:
+            return self._give(self._run(self._take(self._checked(chunk))))
+
+    def _checked(self, chunk: Any) -> NDArray[Any]:
+        """A chunk as rows `[B, *]`; raises an InputError if it is invalid."""
+        raise NotImplementedError
+
+    def _take(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Add input to the stream: returns all complete frames, and keeps the remaining input for the next call."""
         if self._waiting.shape[1]:
             rows = np.concatenate([self._waiting, rows], axis=1)
-        length, block = rows.shape[1], self._block * frame
-        whole = length // frame * frame
-        if 0 < whole == length <= block:  # the quick path for the chunks of a live stream
-            output, self._state = step(rows, self._state)
-            self._waiting = self._nothing
+        whole = rows.shape[1] // self._frame * self._frame
+        self._waiting = rows[:, whole:].copy() if whole < rows.shape[1] else self._nothing
+        return rows[:, :whole]
+
+    def _run(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The engine's output for complete frames, in steps of at most a block."""
+        length, block = rows.shape[1], self._block * self._frame
+        if 0 < length <= block:  # the quick path for the chunks of a live stream
+            output, self._state = self._step(rows, self._state)
             return output
-        outputs: list[NDArray[Any]] = [np.zeros((len(rows), 0), dtype)]
-        for start in range(0, whole, block):
-            output, self._state = step(rows[:, start : min(start + block, whole)], self._state)
+        outputs: list[NDArray[Any]] = [np.zeros((len(rows), 0), self._output)]
+        for start in range(0, length, block):
+            output, self._state = self._step(rows[:, start : start + block], self._state)
             outputs.append(output)
-        self._waiting = rows[:, whole:].copy()
         return np.concatenate(outputs, axis=1)
+
+    def _step(self, rows: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
+        """A step of the engine."""
+        raise NotImplementedError
+
+    def _give(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The engine's output as `push` returns it."""
+        return rows if self._batch else rows[0]
 
 
 class StreamEncoder(_Session):
@@ -93,13 +230,13 @@ class StreamEncoder(_Session):
         batch: None for one stream, with chunks `[T]`; or the number of parallel streams, with chunks `[B, T]`.
         sample_rate: of the audio, in Hz; by default the codec's own. Audio of another rate is resampled (soxr) as by
             `Tokenizer.encode`.
+        weight_hash: of the engine's weights, which `state_dict` then contains.
     """
 
-    def reset(self) -> None:
-        """Start a new stream."""
-        super().reset()
-        self._state = self._engine.init_state(self._batch or 1).encoder
-        self._num_inside = 0  # samples at the codec's rate since the start of the stream
+    _side, _input, _output = "encoder", np.float32, np.int64
+
+    def _start(self) -> None:
+        super()._start()
         if self.sample_rate != self.config.sample_rate:
             self._resampler = StreamResampler(self.sample_rate, self.config.sample_rate, self._batch or 1)
 
@@ -116,23 +253,29 @@ class StreamEncoder(_Session):
         Raises:
             InputError: the shape or type is wrong, or a sample is not finite.
         """
-        chunk = audio if self._batch else _one_channel(audio)
-        rows = check_audio(self._rows(chunk, "audio", "T"), dims=(2,), allow_empty=True)
-        codes = self._encode(rows if self._resampler is None else self._resampler.push(rows))
-        return codes if self._batch else codes[0]
+        return self._push(audio)
 
     def flush(self) -> NDArray[np.int64]:
         """End the stream: return the last frames, padded with zeros so that every sample is encoded, and reset."""
-        rows = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()
-        samples = self._num_inside + rows.shape[1]
-        missing = self.config.num_frames(samples) * self.config.frame_length - samples
-        codes = self._encode(np.pad(rows, [(0, 0), (0, missing)]))
-        self.reset()
-        return codes if self._batch else codes[0]
+        with self._one_thread:
+            rows = self._nothing if self._resampler is None else self._resampler.flush()
+            samples = self._samples + rows.shape[1]
+            missing = self.config.num_frames(samples) * self.config.frame_length - samples
+            codes = self._run(super()._take(np.pad(rows, [(0, 0), (0, missing)])))
+            self._start()
+        return self._give(codes)
 
-    def _encode(self, rows: NDArray[np.float32]) -> NDArray[np.int64]:
-        self._num_inside += rows.shape[1]
-        return self._run(self._engine.encode_step, rows, self._frame_length, np.int64)
+    def _checked(self, chunk: Any) -> NDArray[np.float32]:
+        chunk = chunk if self._batch else _one_channel(chunk)
+        return check_audio(self._rows(chunk, "audio", "T"), dims=(2,), allow_empty=True)
+
+    def _take(self, rows: NDArray[Any]) -> NDArray[Any]:
+        rows = rows if self._resampler is None else self._resampler.push(rows)
+        self._samples += rows.shape[1]
+        return super()._take(rows)
+
+    def _step(self, rows: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
+        return self._engine.encode_step(rows, state)
 
 
 def _one_channel(audio: Any) -> NDArray[Any]:
@@ -156,13 +299,13 @@ class StreamDecoder(_Session):
         batch: None for one stream, with chunks `[N]`; or the number of parallel streams, with chunks `[B, N]`.
         sample_rate: of the audio, in Hz; by default the codec's own. For another rate the audio is resampled (soxr) as
             by `Tokenizer.decode`.
+        weight_hash: of the engine's weights, which `state_dict` then contains.
     """
 
-    def reset(self) -> None:
-        """Start a new stream."""
-        super().reset()
-        self._state = self._engine.init_state(self._batch or 1).decoder
-        self._to_drop = self.config.synthesis_delay
+    _side, _input, _output = "decoder", np.int64, np.float32
+
+    def _start(self) -> None:
+        super()._start()
         if self.sample_rate != self.config.sample_rate:
             self._resampler = StreamResampler(self.config.sample_rate, self.sample_rate, self._batch or 1)
 
@@ -179,7 +322,23 @@ class StreamDecoder(_Session):
         Raises:
             InputError: the shape is wrong, or a code is not in the codebook.
         """
-        codes = np.asarray(codes)
+        return self._push(codes)
+
+    def flush(self) -> NDArray[np.float32]:
+        """End the stream: return the audio that the resampler still holds (none at the codec's own rate), and reset.
+
+        Raises:
+            InputError: the codes ended within a frame.
+        """
+        with self._one_thread:
+            left = self._waiting.shape[1]
+            audio = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()
+            self._start()
+        require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {self._tokens}")
+        return super()._give(audio)
+
+    def _checked(self, chunk: Any) -> NDArray[np.int64]:
+        codes = np.asarray(chunk)
         if codes.ndim == (3 if self._batch else 2) and codes.shape[-1] == self._tokens:  # whole frames
             codes = codes.reshape(*codes.shape[:-2], -1)
         rows = self._rows(codes, "codes", "N")
@@ -190,20 +349,12 @@ class StreamDecoder(_Session):
         if rows.size and rows.view(np.uint64).max() >= size:  # as unsigned numbers, negative codes are too large
             row, place = np.argwhere(rows.view(np.uint64) >= size)[0]
             raise InputError(f"codes must be from 0 to {size - 1}, but code {place} is {given[row, place]}")
-        audio = self._run(self._engine.decode_step, rows, self._tokens, np.float32)
-        dropped = min(self._to_drop, audio.shape[1])
-        self._to_drop -= dropped
-        audio = audio[:, dropped:] if self._resampler is None else self._resampler.push(audio[:, dropped:])
-        return audio if self._batch else audio[0]
+        return rows
 
-    def flush(self) -> NDArray[np.float32]:
-        """End the stream: return the audio that the resampler still holds (none at the codec's own rate), and reset.
+    def _step(self, rows: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
+        return self._engine.decode_step(rows, state)
 
-        Raises:
-            InputError: the codes ended within a frame.
-        """
-        left, tokens = self._waiting.shape[1], self.config.quantizer.tokens_per_frame
-        audio = self._nothing.astype(np.float32) if self._resampler is None else self._resampler.flush()
-        self.reset()
-        require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {tokens}")
-        return audio if self._batch else audio[0]
+    def _give(self, rows: NDArray[Any]) -> NDArray[Any]:
+        audio = rows[:, max(0, self.config.synthesis_delay - self._samples) :]
+        self._samples += rows.shape[1]
+        return super()._give(audio if self._resampler is None else self._resampler.push(audio))

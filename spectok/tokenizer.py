@@ -128,11 +128,11 @@ class Tokenizer:
 
     def stream_encoder(self, sample_rate: int | None = None) -> StreamEncoder:
         """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""
-        return StreamEncoder(self.engine, None, sample_rate)
+        return StreamEncoder(self.engine, None, sample_rate, self.weight_hash)
 
     def stream_decoder(self, sample_rate: int | None = None) -> StreamDecoder:
         """A new session that decodes one stream to audio at `sample_rate` Hz, by default the codec's own."""
-        return StreamDecoder(self.engine, None, sample_rate)
+        return StreamDecoder(self.engine, None, sample_rate, self.weight_hash)
 
     @overload
     def encode(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from spectok import pretrained
 from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
 from spectok.container import read_spt, write_spt
-from spectok.engine import CodecState, TorchEngine
+from spectok.engine import CodecState, TorchEngine, TorchStates
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
 from spectok.pretrained import Model
@@ -39,7 +39,7 @@ def random_codec(config: CodecConfig) -> Codec:
     return codec.eval()
 
 
-class RandomEngine:
+class RandomEngine(TorchStates):
     """A random codec in a given precision. `longest` is the number of frames in its longest step."""
 
     def __init__(self, config: CodecConfig, dtype: torch.dtype = torch.float64) -> None:
@@ -62,7 +62,7 @@ class RandomEngine:
         return audio.numpy(), state
 
 
-class EchoEngine:
+class EchoEngine(TorchStates):
     """A perfect codec. Its codes are 16-bit samples, and its synthesis delay is that of an STFT and its inverse."""
 
     def __init__(self, spectrum: SpectrumConfig, tower: TowerConfig = QUERY.tower) -> None:

@@ -15,8 +15,8 @@ from recipes.train import load_recipe
 from spectok.config import CodecConfig, ExcitationConfig
 from spectok.model.bottleneck.bands import mel_bands
 from spectok.model.codec import SPECTRUM_GAIN, Codec, Decoder, Encoder
-from spectok.model.contract import leaves, verify_streaming
-from spectok.model.streaming import State
+from spectok.model.contract import verify_streaming
+from spectok.model.streaming import State, leaves
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 PRESETS = ["spectok-16k-4k", "spectok-16k-800"]

@@ -1,5 +1,4 @@
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import ECHOES, echo_engine, random_engine
 from numpy.typing import NDArray
+from streams import cut, noise, through
 
 from spectok import Tokenizer, sessions
 from spectok.audio import resample
@@ -16,31 +16,10 @@ from spectok.engine import Engine
 from spectok.errors import InputError
 from spectok.sessions import StreamDecoder, StreamEncoder
 
-Scalar = TypeVar("Scalar", bound=np.generic)
 quick = settings(max_examples=20, deadline=None, derandomize=True, database=None)
 tiny = pytest.mark.parametrize("name", ["query", "flat", "vq"])
 echoes = pytest.mark.parametrize("name", ECHOES)
 chunk_sizes = st.lists(st.integers(0, 150), min_size=1, max_size=8)
-
-
-def noise(length: int, seed: int = 0) -> NDArray[np.float32]:
-    """Noise whose level rises and falls, float32 `[length]`."""
-    white = np.random.default_rng(seed).standard_normal(length)
-    return (0.3 * white * np.sin(np.arange(length) / 97)).astype(np.float32)
-
-
-def cut(array: NDArray[Scalar], sizes: Sequence[int]) -> list[NDArray[Scalar]]:
-    """Split an array into chunks of the given sizes, repeated until its end; sizes may be 0."""
-    chunks, position, turn = [], 0, 0
-    while position < len(array):
-        size = sizes[turn % len(sizes)] if any(sizes) else 1
-        chunks.append(array[position : position + size])
-        position, turn = position + size, turn + 1
-    return chunks
-
-
-def through(session: StreamEncoder | StreamDecoder, chunks: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate([*map(session.push, chunks), session.flush()])
 
 
 def offline(engine: Engine, audio: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spectok.model.contract import leaves, run_chunks, verify_streaming
-from spectok.model.streaming import Residual, Serial, State, Streaming, Timing
+from spectok.model.contract import run_chunks, verify_streaming
+from spectok.model.streaming import Residual, Serial, State, Streaming, Timing, leaves
 
 
 class Average(Streaming):

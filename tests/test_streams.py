@@ -9,8 +9,8 @@ import torch
 from runs import recipe, trainer_of
 
 from spectok.config import ExcitationConfig
-from spectok.model.contract import leaves
 from spectok.model.excitation import Excitation
+from spectok.model.streaming import leaves
 from spectok.training.augment import Augmenter
 from spectok.training.losses import LossConfig
 from spectok.training.recipe import TrainConfig

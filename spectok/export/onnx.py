@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from spectok.export.graph import fix_shapes, optimise, store_small
 from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
-from spectok.model.streaming import State
+from spectok.model.streaming import State, rebuilt
 
 PARTS = {  # names of the parts of a state
     "encoder": ("stft", "tower", "context"),
@@ -40,11 +40,6 @@ def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
             yield f"{name}.{index}", item
         else:
             yield from named(item, f"{name}.{index}")
-
-
-def rebuilt(state: State, leaves: Iterator[Tensor]) -> State:
-    """A state with the same nesting that contains the tensors `leaves`."""
-    return tuple(next(leaves) if isinstance(item, Tensor) else rebuilt(item, leaves) for item in state)
 
 
 class _Step(nn.Module):

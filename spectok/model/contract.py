@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectok.model.streaming import State, Streaming
+from spectok.model.streaming import State, Streaming, leaves
 
 
 def verify_streaming(
@@ -54,12 +54,6 @@ def verify_streaming(
         _verify_timing(layer, x, (time_axis, output_axis), atol, random)
     _verify_gradients(layer, x, chunkings[0], (time_axis, output_axis), random)
     _verify_gradients(layer, x, chunkings[-1], (time_axis, output_axis), random)
-
-
-def leaves(state: State) -> list[Tensor]:
-    """The tensors of a nested tuple, in order."""
-    assert isinstance(state, tuple), f"a state must be a nested tuple of tensors, but holds a {type(state).__name__}"
-    return [leaf for item in state for leaf in ([item] if isinstance(item, Tensor) else leaves(item))]
 
 
 def structure(state: State) -> tuple[Any, ...]:

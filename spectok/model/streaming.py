@@ -13,7 +13,7 @@ Each layer declares its `Timing`; `contract.py` checks that the declaration is t
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -22,6 +22,17 @@ import torch
 from torch import Tensor, nn
 
 State = tuple[Any, ...]  # nested tuples of tensors
+
+
+def leaves(state: State) -> list[Tensor]:
+    """The tensors of a nested tuple, in order."""
+    assert isinstance(state, tuple), f"a state must be a nested tuple of tensors, but holds a {type(state).__name__}"
+    return [leaf for item in state for leaf in ([item] if isinstance(item, Tensor) else leaves(item))]
+
+
+def rebuilt(state: State, leaves: Iterator[Tensor]) -> State:
+    """A state with the same nesting that contains the tensors `leaves`."""
+    return tuple(next(leaves) if isinstance(item, Tensor) else rebuilt(item, leaves) for item in state)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate
-from spectok.model.streaming import State
+from spectok.model.streaming import State, leaves
 from spectok.training import distributed
 
 
@@ -85,16 +85,12 @@ class Streams:
         self.network = (encoder, decoder)
 
     def _leaves(self) -> list[Tensor]:
-        return [leaf for state in (*self.network, self.synthesis, (self.tail,)) for leaf in _leaves(state)]
+        return [leaf for state in (*self.network, self.synthesis, (self.tail,)) for leaf in leaves(state)]
 
 
 def _own(tensor: Tensor) -> Tensor:
     """A contiguous copy without gradients; the memory layout of states affects the last bits of results."""
     return tensor.detach().clone(memory_format=torch.contiguous_format)
-
-
-def _leaves(state: State) -> list[Tensor]:
-    return [leaf for item in state for leaf in ([item] if isinstance(item, Tensor) else _leaves(item))]
 
 
 def _mapped(change: Callable[[Tensor], Tensor], state: State) -> State:

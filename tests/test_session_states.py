@@ -1,0 +1,219 @@
+"""Sessions that are kept, copied and pickled in the middle of a stream, and used by two threads."""
+
+import copy
+import io
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from models import RandomEngine, random_engine, released
+from numpy.typing import NDArray
+from streams import noise
+
+from spectok import InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained
+
+HASH = "0123456789abcdef"
+
+
+def stored(session: Any) -> Any:
+    """A new session that continues, from a file that `np.savez` wrote."""
+    file = io.BytesIO()
+    np.savez(file, **session.state_dict())
+    file.seek(0)
+    after = type(session)(session._engine, session._batch, weight_hash=session._weight_hash)
+    after.load_state_dict(np.load(file))
+    return after
+
+
+def loaded(session: Any) -> Any:
+    """A used session of the same engine, after it has loaded the state."""
+    other = copy.copy(session)
+    other.push(np.zeros(200, np.int64 if isinstance(session, StreamDecoder) else np.float32))
+    other.load_state_dict(session.state_dict())
+    return other
+
+
+copies = pytest.mark.parametrize(
+    "again",
+    [stored, loaded, copy.copy, copy.deepcopy, lambda session: pickle.loads(pickle.dumps(session))],
+    ids=["stored", "loaded", "copy", "deepcopy", "pickle"],
+)
+
+
+def check(tokenizer: Tokenizer, audio: NDArray[np.float32], again: Callable[[Any], Any]) -> None:
+    """Interrupt a stream within its first frame, within a later frame, and between frames."""
+    frame = tokenizer.frame_length
+    for place in (frame // 3, 3 * frame + frame // 2, 6 * frame):
+        encoder, decoder = tokenizer.stream_encoder(), tokenizer.stream_decoder()
+        first = encoder.push(audio[:place])
+        other = again(encoder)
+        rest = np.concatenate([encoder.push(audio[place:]), encoder.flush()])
+        np.testing.assert_array_equal(np.concatenate([other.push(audio[place:]), other.flush()]), rest)
+        codes = np.concatenate([first, rest])
+        place = place * len(codes) // len(audio)
+        decoder.push(codes[:place])
+        other = again(decoder)
+        heard = decoder.push(codes[place:])
+        assert np.abs(heard).max() > 1e-3
+        np.testing.assert_array_equal(other.push(codes[place:]), heard)
+
+
+@copies
+@pytest.mark.parametrize("name", ["query", "flat", "vq"])
+def test_a_session_continues_bit_for_bit(name: str, again: Callable[[Any], Any]) -> None:
+    check(Tokenizer(random_engine(name), HASH), noise(500), again)
+
+
+@copies
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize("name", pretrained.models())
+def test_a_session_of_a_released_model_continues_bit_for_bit(
+    name: str, engine: str, again: Callable[[Any], Any], speech: NDArray[np.float32]
+) -> None:
+    check(released(name, engine), speech[16000:20000], again)
+
+
+def test_a_batch_is_kept() -> None:
+    audio, engine = np.stack([noise(300, 1), noise(300, 2)]), random_engine("query")
+    encoder = StreamEncoder(engine, 2)
+    encoder.push(audio[:, :77])
+    other = stored(encoder)
+    np.testing.assert_array_equal(other.push(audio[:, 77:]), encoder.push(audio[:, 77:]))
+
+
+def test_the_content_of_a_kept_state(speech: NDArray[np.float32]) -> None:
+    tokenizer = released("spectok-16k-800")
+    encoder = tokenizer.stream_encoder()
+    fresh = encoder.state_dict()
+    assert fresh.pop("waiting").shape == (1, 0)
+    identity = {"side": "encoder", "model": "spectok-16k-800", "weights": tokenizer.weight_hash, "batch": 0}
+    identity["sample_rate"] = 16000
+    assert fresh == identity | {"samples": 0}
+    encoder.push(speech[:1000])
+    state = encoder.state_dict()
+    np.testing.assert_array_equal(state["waiting"], speech[None, 960:1000])
+    assert state["samples"] == 1000
+    assert {name.split(".")[2] for name in state if name.startswith("engine.state.")} == {"stft", "tower", "context"}
+    assert sum(np.asarray(value).nbytes for value in state.values()) < 20000
+    state["waiting"][:] = 0.5  # the session does not share its arrays
+    np.testing.assert_array_equal(encoder.state_dict()["waiting"], speech[None, 960:1000])
+
+
+def test_copies_share_the_engine() -> None:
+    encoder = StreamEncoder(random_engine("query"))
+    assert copy.deepcopy(encoder)._engine is copy.copy(encoder)._engine is encoder._engine
+
+
+def used(**arguments: Any) -> StreamEncoder:
+    encoder = StreamEncoder(random_engine("query"), **arguments)
+    encoder.push(noise(100))
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model": "tiny-flat"}, "the kept session has the model tiny-flat, not tiny-query"),
+        ({"weights": "f" * 16}, f"the kept session has the weights {'f' * 16}, not {HASH}"),
+        ({"side": "decoder"}, "the kept session has the side decoder, not encoder"),
+        ({"batch": 1}, "the kept session has the batch 1, not 0"),
+        ({"sample_rate": 8000}, "the kept session has the sample rate 8000, not 16000"),
+        (
+            {"more": 1},
+            "a kept session has batch, model, sample_rate, samples, side, waiting, weights and the engine's arrays",
+        ),
+        (
+            {"engine.0": np.zeros((1, 5))},
+            "the state is of another engine or codec: its arrays have other names, shapes or types",
+        ),
+        (
+            {"engine.x": np.zeros(1)},
+            "the state is of another engine or codec: its arrays have other names, shapes or types",
+        ),
+        *(
+            (change, "the kept session has waiting input or a counter of another shape or type")
+            for change in (
+                {"waiting": np.zeros((1, 32), np.float32)},
+                {"waiting": np.zeros((2, 3), np.float32)},
+                {"waiting": np.zeros(3, np.float32)},
+                {"waiting": np.zeros((1, 3))},
+                {"samples": 1.5},
+                {"samples": np.zeros(2, np.int64)},
+            )
+        ),
+    ],
+)
+def test_another_state_is_refused_and_the_session_unchanged(change: dict[str, Any], sentence: str) -> None:
+    encoder, expected = used(weight_hash=HASH), used()
+    with pytest.raises(InputError) as caught:
+        encoder.load_state_dict(encoder.state_dict() | change)
+    assert str(caught.value) == sentence
+    np.testing.assert_array_equal(encoder.push(noise(100)), expected.push(noise(100)))
+
+
+def test_a_hash_is_compared_only_if_both_sessions_know_one() -> None:
+    named, nameless = used(weight_hash=HASH), used()
+    named.load_state_dict(nameless.state_dict())
+    nameless.load_state_dict(named.state_dict())
+
+
+def test_the_state_of_another_engine_is_refused(speech: NDArray[np.float32]) -> None:
+    onnx, other = (released("spectok-16k-800", engine).stream_encoder() for engine in ("onnx", "torch"))
+    for session in (onnx, other):
+        session.push(speech[:1000])
+    for session, state in ((onnx, other.state_dict()), (other, onnx.state_dict())):
+        with pytest.raises(InputError, match=r"^the state is of another engine or codec: "):
+            session.load_state_dict(state)
+
+
+class SlowEngine(RandomEngine):
+    """Waits in each step of the encoder until another thread has had its turn."""
+
+    def __init__(self) -> None:
+        super().__init__(random_engine("query").config, torch.float32)
+        self.entered, self.goes_on = threading.Event(), threading.Event()
+
+    def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
+        self.entered.set()
+        assert self.goes_on.wait(10)
+        return super().encode_step(audio, state)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda session: session.push(noise(10)),
+        lambda session: session.flush(),
+        lambda session: session.reset(),
+        lambda session: session.state_dict(),
+        lambda session: copy.copy(session),
+    ],
+    ids=["push", "flush", "reset", "state_dict", "copy"],
+)
+def test_two_threads_in_one_session_are_refused_and_the_stream_is_whole(use: Callable[[StreamEncoder], Any]) -> None:
+    engine = SlowEngine()
+    encoder, codes = StreamEncoder(engine), list[NDArray[np.int64]]()
+    thread = threading.Thread(target=lambda: codes.append(encoder.push(noise(200))))
+    thread.start()
+    assert engine.entered.wait(10)
+    try:
+        with pytest.raises(InputError, match=r"^two threads used a session at the same time; "):
+            use(encoder)
+    finally:
+        engine.goes_on.set()
+        thread.join()
+    codes.append(encoder.flush())
+    again = StreamEncoder(engine)
+    np.testing.assert_array_equal(np.concatenate(codes), np.concatenate([again.push(noise(200)), again.flush()]))
+
+
+def test_a_session_can_be_used_after_an_error() -> None:
+    encoder = StreamEncoder(random_engine("query"))
+    for _ in range(2):
+        with pytest.raises(InputError, match="not finite"):
+            encoder.push(np.array([np.nan], np.float32))
+    assert len(encoder.push(noise(100))) == 6
