@@ -13,8 +13,17 @@ from importlib.metadata import version
 from spectok.container import read_spt, write_spt
 from spectok.errors import InputError
 from spectok.pretrained import models
-from spectok.sessions import StreamDecoder, StreamEncoder
+from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
 from spectok.tokenizer import Tokenizer
 
 __version__ = version("spectok")
-__all__ = ["InputError", "StreamDecoder", "StreamEncoder", "Tokenizer", "models", "read_spt", "write_spt"]
+__all__ = [
+    "InputError",
+    "StreamDecoder",
+    "StreamEncoder",
+    "StreamGroup",
+    "Tokenizer",
+    "models",
+    "read_spt",
+    "write_spt",
+]

@@ -11,6 +11,7 @@ A session can be copied, pickled, or kept as a dictionary of arrays (`state_dict
 """
 
 import copy
+import itertools
 import math
 import threading
 from collections.abc import Mapping
@@ -358,3 +359,94 @@ class StreamDecoder(_Session):
         audio = rows[:, max(0, self.config.synthesis_delay - self._samples) :]
         self._samples += rows.shape[1]
         return super()._give(audio if self._resampler is None else self._resampler.push(audio))
+
+
+class StreamGroup:
+    """Streams that run together: one step of the engine serves all complete frames of a push, which saves time.
+
+    Streams join and leave at any time. The outputs are those of a session for each stream, up to rounding of the
+    arithmetic.
+
+        group = tokenizer.encoder_group()
+        first, second = group.join(), group.join()
+        codes = group.push({first: audio, second: other_audio})  # {first: codes, second: other_codes}
+        last = group.leave(first)
+
+    Args:
+        kind: `StreamEncoder` or `StreamDecoder`.
+        engine: runs the codec.
+        sample_rate: of the audio of all streams, in Hz; by default the codec's own.
+    """
+
+    def __init__(
+        self, kind: type[StreamEncoder] | type[StreamDecoder], engine: Engine, sample_rate: int | None = None
+    ) -> None:
+        self._kind, self._engine, self._sample_rate = kind, engine, sample_rate
+        self._sessions: dict[int, StreamEncoder | StreamDecoder] = {}
+        self._keys = itertools.count()
+        self._one_thread = _OneThread()
+
+    def __len__(self) -> int:
+        """The number of streams."""
+        return len(self._sessions)
+
+    def join(self) -> int:
+        """Start a new stream in the group; returns its key, which is not used again."""
+        with self._one_thread:
+            key = next(self._keys)
+            self._sessions[key] = self._kind(self._engine, None, self._sample_rate)
+        return key
+
+    def push(self, chunks: Mapping[int, Any]) -> dict[int, NDArray[Any]]:
+        """Add a chunk to each of some streams of the group, and return the output of each.
+
+        Streams with the same number of complete frames take the same steps. If the numbers differ, the streams with
+        more frames go on without the others.
+
+        Args:
+            chunks: for each key what a session's `push` accepts, of any size.
+
+        Raises:
+            InputError: a key is not of a stream in the group, or a chunk is invalid. All streams are then unchanged.
+        """
+        with self._one_thread:
+            sessions = {key: self._session(key) for key in chunks}
+            checked = {key: session._checked(chunks[key]) for key, session in sessions.items()}
+            frames = {key: session._take(checked[key]) for key, session in sessions.items()}
+            outputs = self._run(frames)
+            return {key: session._give(outputs[key]) for key, session in sessions.items()}
+
+    def leave(self, key: int) -> NDArray[Any]:
+        """End a stream, as `flush` of a session does, and return its last output.
+
+        Raises:
+            InputError: the key is not of a stream in the group, or the codes ended within a frame; the stream has left
+                the group then.
+        """
+        with self._one_thread:
+            session = self._session(key)
+            del self._sessions[key]
+            return session.flush()
+
+    def _session(self, key: int) -> StreamEncoder | StreamDecoder:
+        require(key in self._sessions, f"no stream of the group has the key {key}")
+        return self._sessions[key]
+
+    def _run(self, frames: dict[int, NDArray[Any]]) -> dict[int, NDArray[Any]]:
+        """The engine's output for the complete frames of each stream, in as few steps as there are different lengths.
+
+        Long input takes a step for each block.
+        """
+        outputs = {key: [np.zeros((1, 0), self._kind._output)] for key in frames}
+        position = 0
+        while keys := [key for key, rows in frames.items() if rows.shape[1] > position]:
+            sessions = [self._sessions[key] for key in keys]
+            end = min(position + sessions[0]._block * sessions[0]._frame, *(frames[key].shape[1] for key in keys))
+            rows = np.concatenate([frames[key][:, position:end] for key in keys])
+            output, state = sessions[0]._step(rows, self._engine.stack([session._state for session in sessions]))
+            states = self._engine.split(state, len(keys))
+            for row, (key, session) in enumerate(zip(keys, sessions, strict=True)):
+                session._state = states[row]
+                outputs[key].append(output[row : row + 1])
+            position = end
+        return {key: np.concatenate(parts, axis=1) for key, parts in outputs.items()}

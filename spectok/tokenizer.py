@@ -26,7 +26,7 @@ from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
 from spectok.files import check_sample_rate, file_name
 from spectok.schema import require
-from spectok.sessions import StreamDecoder, StreamEncoder
+from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +133,14 @@ class Tokenizer:
     def stream_decoder(self, sample_rate: int | None = None) -> StreamDecoder:
         """A new session that decodes one stream to audio at `sample_rate` Hz, by default the codec's own."""
         return StreamDecoder(self.engine, None, sample_rate, self.weight_hash)
+
+    def encoder_group(self, sample_rate: int | None = None) -> StreamGroup:
+        """A new group of streams that are encoded together, from audio at `sample_rate` Hz."""
+        return StreamGroup(StreamEncoder, self.engine, sample_rate)
+
+    def decoder_group(self, sample_rate: int | None = None) -> StreamGroup:
+        """A new group of streams that are decoded together, to audio at `sample_rate` Hz."""
+        return StreamGroup(StreamDecoder, self.engine, sample_rate)
 
     @overload
     def encode(
