@@ -29,6 +29,7 @@ def page() -> str:
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
+    parts += [groups(load("groups.json"))]
     return "\n".join(parts)
 
 
@@ -199,3 +200,27 @@ def context(found: dict[str, Any]) -> str:
     )
     titles = ["model", "context, s", "places", "least, dB", "median, dB"]
     return f"### Parts of a recording\n\n{text}\n{markdown_table(titles, rows)}\n"
+
+
+def groups(found: dict[str, Any]) -> str:
+    """What a group of streams saves over a session for each stream."""
+    rows = []
+    for row in found["rows"]:
+        times = [
+            f"{1000 * row[f'{side}_in_turn']:.2f} -> {1000 * row[f'{side}_in_group']:.2f}"
+            for side in ("encoder", "decoder")
+        ]
+        counts = [f"{row['codes']:,}", f"{row['different']:,}"]
+        rows.append([row["model"], row["engine"], *times, f"{gain(row):.1f}", *counts])
+    text = (
+        f"A chunk of 20 ms of each of {found['streams']} streams, as sessions one after the other -> as a group, "
+        "measured in turn on one core.\n"
+    )
+    titles = ["model", "engine", "encoder, ms", "decoder, ms", "gain", "codes", "differ"]
+    return f"### Groups of streams\n\n{text}\n{markdown_table(titles, rows, align='llrrrrr')}\n"
+
+
+def gain(row: dict[str, Any]) -> float:
+    """The seconds of sessions one after the other, relative to those of a group, encoder and decoder together."""
+    sums = [sum(row[f"{side}_{how}"] for side in ("encoder", "decoder")) for how in ("in_turn", "in_group")]
+    return float(sums[0] / sums[1])

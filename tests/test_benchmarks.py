@@ -10,7 +10,7 @@ from conftest import QUERY
 from models import write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, fuzz, run, tables, turns
+from benchmarks import agreement, context, fuzz, groups, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -166,3 +166,26 @@ def test_another_exception_ends_the_run_with_its_seed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(fuzz, "unpack_codes", lambda *_: [][0])
     with pytest.raises(RuntimeError, match=r"^bits, seed 5, execution 3: IndexError\('list index out of range'\)$"):
         fuzz.fuzz(5, executions=10)
+
+
+def test_the_committed_groups_save_time_and_change_few_codes() -> None:
+    """A group of sixteen streams takes less than half the time; at most one code in 50,000, and one more, differs."""
+    found = tables.load("groups.json")
+    assert found["streams"] == 16 and len(found["rows"]) == 2 * len(pretrained.models())
+    for row in found["rows"]:
+        assert tables.gain(row) > 2
+        assert row["different"] <= 1 + row["codes"] / 50000
+
+
+def test_groups_are_compared_with_sessions() -> None:
+    row = groups.compare("spectok-16k-800", "onnx", 3, 10)
+    assert (row["codes"], row["different"]) == (3 * 30, 0)
+    assert min(row[f"{side}_{how}"] for side in ("encoder", "decoder") for how in groups.HOW) > 0
+
+
+def test_the_gain_of_groups_by_hand() -> None:
+    times = {"encoder_in_turn": 0.004, "encoder_in_group": 0.001, "decoder_in_turn": 0.006, "decoder_in_group": 0.003}
+    row = {"model": "m", "engine": "onnx", **times, "codes": 16000, "different": 1}
+    assert tables.gain(times) == pytest.approx(2.5)
+    line = "| m | onnx | 4.00 -> 1.00 | 6.00 -> 3.00 | 2.5 | 16,000 | 1 |"
+    assert line in tables.groups({"streams": 16, "rows": [row]})
