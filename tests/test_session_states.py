@@ -170,6 +170,15 @@ def test_the_state_of_another_engine_is_refused(speech: NDArray[np.float32]) -> 
             session.load_state_dict(state)
 
 
+def test_a_session_that_resamples_is_not_kept() -> None:
+    resampling, plain = used(sample_rate=8000), used()
+    state = plain.state_dict() | {"sample_rate": 8000}
+    for use in (StreamEncoder.state_dict, copy.copy, copy.deepcopy, pickle.dumps, lambda s: s.load_state_dict(state)):
+        with pytest.raises(InputError) as caught:
+            use(resampling)
+        assert str(caught.value) == "a session that resamples can be neither kept nor copied; use one at 16000 Hz"
+
+
 class SlowEngine(RandomEngine):
     """Waits in each step of the encoder until another thread has had its turn."""
 
