@@ -35,7 +35,14 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def start(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Run the program in a process of its own, which reads from a pipe and writes to one, unless told otherwise."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, bufsize=0, **{**pipes, **options})
+    settings = {**pipes, "preexec_fn": reset_signals, **options}
+    return subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, bufsize=0, **settings)
+
+
+def reset_signals() -> None:
+    """Give a new process the default signal handlers: tests that run under nohup would pass on ignored signals."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def pcm(audio: NDArray[np.float32]) -> bytes:
