@@ -138,6 +138,14 @@ def test_codes_of_another_model(fails: Fails, name: str, options: list[str], sen
     assert re.fullmatch(sentence, fails("decode", name, "out.wav", *options))
 
 
+def test_a_folder_that_a_file_names_is_not_a_model(fails: Fails, root: Path) -> None:
+    """Not even if it holds the right weights: only --model gives a folder."""
+    shutil.copytree(root / "tiny-query", "nobody")
+    expected = "the codes were made by the model 'nobody' with weights f{16}, which is none of the released ones .*"
+    assert re.fullmatch(expected, fails("decode", "unknown.spt", "out.wav"))
+    assert fails("decode", "unknown.spt", "out.wav", "--model", "nobody").startswith("the codes were made by nobody ")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
