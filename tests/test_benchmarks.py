@@ -154,6 +154,12 @@ def test_context_is_measured_in_several_places() -> None:
     assert 10 < min(few) < max(more) < 60
 
 
+def test_the_committed_run_has_mutated_every_kind_of_input() -> None:
+    found = json.loads((Path(tables.__file__).parent / "fuzz.json").read_text(encoding="utf-8"))
+    assert found["inputs"].keys() == fuzz.fuzz(0, executions=0).keys()
+    assert sum(count["executions"] for count in found["inputs"].values()) == 395741
+
+
 def test_mutated_inputs_are_read_or_refused() -> None:
     """One seed gives the same mutations each time."""
     counts = fuzz.fuzz(1, executions=800)
