@@ -27,6 +27,7 @@ from spectok.files import check_sample_rate
 from spectok.schema import require
 
 ENGINE = "engine."  # start of the names of the engine's arrays in the state of a session
+HOLD_FRAMES, FADE_FRAMES = 5, 5  # lost in a row until the audio begins to fade, and until it is silent: 100 and 200 ms
 BLOCK_SECONDS = 2  # long pushes are split into blocks of this length, which fit into the processor's caches
 
 
@@ -101,7 +102,7 @@ class _Session:
         with self._one_thread:
             self._refuse_resampling()
             arrays = self._engine.to_arrays(self._state)
-            counted = {"waiting": self._waiting.copy(), "samples": self._samples}
+            counted = {"waiting": self._waiting.copy(), "samples": self._samples, **self._kept()}
         return self._identity() | counted | {ENGINE + name: array for name, array in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -119,7 +120,7 @@ class _Session:
         arrays = {name: np.asarray(value) for name, value in state.items()}
         kept = {name: array for name, array in arrays.items() if not name.startswith(ENGINE)}
         expected = self._identity()
-        wanted = {*expected, "waiting", "samples"}
+        wanted = {*expected, "waiting", "samples", *self._kept()}
         require(kept.keys() == wanted, f"a kept session has {', '.join(sorted(wanted))} and the engine's arrays")
         for name, value in expected.items():
             given = kept[name][()]
@@ -135,12 +136,17 @@ class _Session:
             and samples.dtype.kind == "i",
             "the kept session has waiting input or a counter of another shape or type",
         )
+        for name, array in self._kept().items():
+            fits = kept[name].shape == array.shape and kept[name].dtype == array.dtype
+            require(fits, f"the kept session has {name.replace('_', ' ')} of another shape or type")
         engine = {name.removeprefix(ENGINE): array for name, array in arrays.items() if name.startswith(ENGINE)}
         with self._one_thread:
             self._refuse_resampling()
             self._state = self._engine.from_arrays(self._side, engine, len(self._nothing))
             self._waiting = waiting.copy()
             self._samples = int(samples)
+            for name in self._kept():
+                setattr(self, f"_{name}", kept[name].copy())
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or pickle contains: all but the lock. States and input are never written to, so copies share."""
@@ -154,6 +160,10 @@ class _Session:
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that shares the engine, as `copy.copy` makes it."""
         return copy.copy(self)
+
+    def _kept(self) -> dict[str, NDArray[Any]]:
+        """Further arrays of the stream's state, by their names without the underscore."""
+        return {}
 
     def _identity(self) -> dict[str, Any]:
         """What a session must have in common with one whose state it loads."""
@@ -307,23 +317,79 @@ class StreamDecoder(_Session):
 
     def _start(self) -> None:
         super()._start()
+        self._last_frame = np.full((self._batch or 1, self._tokens), -1)  # -1 before the first frame
+        self._lost_in_row = np.zeros(self._batch or 1, np.int64)
         if self.sample_rate != self.config.sample_rate:
             self._resampler = StreamResampler(self.config.sample_rate, self.sample_rate, self._batch or 1)
 
-    def push(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def push(self, codes: NDArray[np.int64] | None, lost: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Add codes, and return the audio of all frames that are now complete.
+
+        In place of a lost frame the one before is repeated. After 100 ms of lost frames the audio fades, and after 200
+        ms it is silent; the first frame that arrives brings it back.
 
         Args:
             codes: integers `[N]` (or `[B, N]` with a batch); N may be 0. Or whole frames `[F, K]` (or `[B, F, K]`), K
-                the tokens per frame.
+                the tokens per frame. None for one lost frame.
+            lost: which of the frames are lost, `[F]` (or `[B, F]`); their codes are ignored. The codes must then be
+                whole frames.
 
         Returns:
             Audio `[T]` (or `[B, T]`) at the session's sample rate.
 
         Raises:
-            InputError: the shape is wrong, or a code is not in the codebook.
+            InputError: the shape is wrong, a code is not in the codebook, or a frame is lost before the one before it
+                is complete.
         """
-        return self._push(codes)
+        with self._one_thread:
+            if codes is not None and lost is None:
+                frames = self._take(self._checked(codes))
+                mask = np.zeros((len(frames), frames.shape[1] // self._tokens), bool)
+            else:
+                frames, mask = self._lossy(codes, lost)
+            if not mask.any() and not self._lost_in_row.any():
+                self._last_frame = frames[:, -self._tokens :] if frames.shape[1] else self._last_frame
+                return self._give(self._run(frames))
+            filled, levels = self._concealed(frames.reshape(*mask.shape, self._tokens), mask)
+            return self._give(self._run(filled) * levels.astype(np.float32))
+
+    def _lossy(self, codes: Any, lost: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Codes `[B, N]` of whole frames, zeros where they are lost, and which are, `[B, F]`."""
+        rows = self._batch or 1
+        require(self._waiting.shape[1] == 0, "frames can be lost only where the frame before is complete")
+        if codes is None:
+            return np.zeros((rows, self._tokens), np.int64), np.ones((rows, 1), bool)
+        array, mask = np.asarray(codes), np.atleast_2d(np.asarray(lost))
+        fits = mask.dtype == bool and len(mask) == rows and array.size == mask.size * self._tokens
+        require(fits, f"lost must have a boolean for each frame of {self._tokens} codes")
+        kept = np.where(mask[:, :, None], 0, array.reshape(*mask.shape, self._tokens)).reshape(rows, -1)
+        return self._checked(kept if self._batch else kept[0]), mask
+
+    def _concealed(self, codes: NDArray[np.int64], lost: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """Codes `[B, N]` with lost frames replaced, and the level of each sample of their audio, `[B, T]`.
+
+        Args:
+            codes: `[B, F, K]`.
+            lost: `[B, F]`.
+        """
+        ramp = np.arange(1, self._frame_length + 1) / self._frame_length
+        frames, levels = [np.zeros((len(lost), 0), np.int64)], [np.zeros((len(lost), 0))]
+        for frame, is_lost in zip(codes.swapaxes(0, 1), lost.T, strict=True):
+            before = self._level()
+            self._last_frame = np.where(is_lost[:, None], self._last_frame, frame)
+            self._lost_in_row = np.where(is_lost, self._lost_in_row + 1, 0)
+            is_empty = self._last_frame[:, 0] < 0  # nothing has arrived yet: silence
+            before, after = np.where(is_empty, 0, before)[:, None], np.where(is_empty, 0, self._level())[:, None]
+            frames.append(np.maximum(self._last_frame, 0))
+            levels.append(before + (after - before) * ramp)
+        return np.concatenate(frames, axis=1), np.concatenate(levels, axis=1)
+
+    def _level(self) -> NDArray[np.float64]:
+        """The level of each row after so many lost frames in a row."""
+        return np.clip(1 - (self._lost_in_row - HOLD_FRAMES) / FADE_FRAMES, 0, 1)
+
+    def _kept(self) -> dict[str, NDArray[Any]]:
+        return {"last_frame": self._last_frame, "lost_in_row": self._lost_in_row}
 
     def flush(self) -> NDArray[np.float32]:
         """End the stream: return the audio that the resampler still holds (none at the codec's own rate), and reset.

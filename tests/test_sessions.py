@@ -322,3 +322,97 @@ def test_codes_that_end_within_a_frame_are_refused_once() -> None:
     with pytest.raises(InputError, match=r"^the codes end within a frame: 1 are left over, a frame has 2$"):
         decoder.flush()
     assert decoder.flush().shape == (0,)
+
+
+def test_without_loss_a_mask_changes_nothing() -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(700))[0].reshape(-1, 2)
+    plain, masked = StreamDecoder(engine), StreamDecoder(engine)
+    for start in range(0, len(codes), 5):
+        chunk = codes[start : start + 5]
+        np.testing.assert_array_equal(masked.push(chunk, np.zeros(len(chunk), bool)), plain.push(chunk))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_a_lost_frame_is_the_one_before_it(chunk: int) -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(700))[0].reshape(-1, 2)
+    lost = np.zeros(len(codes), bool)
+    lost[[4, 5, 9]] = True
+    repeated = codes.copy()
+    repeated[[4, 5]], repeated[9] = codes[3], codes[8]
+    expected = StreamDecoder(engine).push(repeated)
+    decoder = StreamDecoder(engine)
+    damaged = np.where(lost[:, None], 63, codes)  # what is lost is not looked at
+    cuts = range(0, len(codes), chunk)
+    heard = [decoder.push(damaged[start : start + chunk], lost[start : start + chunk]) for start in cuts]
+    np.testing.assert_allclose(np.concatenate(heard), expected, rtol=0, atol=1e-6)
+    again = StreamDecoder(engine)
+    one_by_one = [
+        again.push(None) if is_lost else again.push(frame) for frame, is_lost in zip(codes, lost, strict=True)
+    ]
+    np.testing.assert_allclose(np.concatenate(one_by_one), expected, rtol=0, atol=1e-6)
+
+
+def test_many_lost_frames_fade_to_silence_and_the_next_one_brings_the_sound_back() -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(1000))[0].reshape(-1, 2)[:20]
+    lost = np.zeros(20, bool)
+    lost[3:15] = True  # 12 in a row: 5 at full level, 5 that fade, 2 silent
+    repeated = codes.copy()
+    repeated[3:15] = codes[2]
+    frame, delay = 32, engine.config.synthesis_delay
+    expected, heard = StreamDecoder(engine).push(repeated), StreamDecoder(engine).push(codes, lost)
+    levels = np.interp(np.arange(1, 20 * frame + 1) / frame, [0, 8, 13, 15, 16, 20], [1, 1, 0, 0, 1, 1])[delay:]
+    np.testing.assert_allclose(heard, expected * levels, rtol=0, atol=1e-6)
+    assert not heard[13 * frame - delay : 15 * frame - delay].any()
+
+
+def test_before_the_first_frame_lost_ones_are_silent() -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(300))[0].reshape(-1, 2)
+    decoder = StreamDecoder(engine)
+    assert not np.concatenate([decoder.push(None), decoder.push(None)]).any()
+    assert decoder.push(codes).any()
+    decoder.reset()
+    np.testing.assert_array_equal(decoder.push(codes), StreamDecoder(engine).push(codes))
+
+
+def test_rows_of_a_batch_lose_frames_of_their_own() -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(400))[0].reshape(1, -1, 2)
+    lost = np.zeros((2, codes.shape[1]), bool)
+    lost[1, [2, 7]] = True
+    both = StreamDecoder(engine, 2).push(np.repeat(codes, 2, axis=0), lost)
+    np.testing.assert_allclose(both[0], StreamDecoder(engine).push(codes[0]), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(both[1], StreamDecoder(engine).push(codes[0], lost[1]), rtol=0, atol=1e-6)
+
+
+def test_a_session_is_kept_in_the_middle_of_a_loss() -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(600))[0].reshape(-1, 2)
+    first, second = StreamDecoder(engine), StreamDecoder(engine)
+    first.push(codes[:4])
+    for _ in range(7):
+        first.push(None)
+    second.load_state_dict(first.state_dict())
+    np.testing.assert_array_equal(second.push(None), first.push(None))
+    np.testing.assert_array_equal(second.push(codes[4:]), first.push(codes[4:]))
+
+
+@pytest.mark.parametrize(
+    ("codes", "lost", "sentence"),
+    [
+        (np.zeros(4, np.int64), np.zeros(3, bool), "^lost must have a boolean for each frame of 2 codes$"),
+        (np.zeros(4, np.int64), np.zeros(2), "^lost must have a boolean for each frame of 2 codes$"),
+        (np.zeros(4, np.int64), np.zeros((2, 2), bool), "^lost must have a boolean for each frame of 2 codes$"),
+        (np.full(4, 64), np.array([True, False]), "^codes must be from 0 to 63, but code 2 is 64$"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(codes: NDArray[np.int64], lost: NDArray[np.bool_], sentence: str) -> None:
+    decoder = StreamDecoder(random_engine("query"))
+    with pytest.raises(InputError, match=sentence):
+        decoder.push(codes, lost)
+    decoder.push(np.zeros(1, np.int64))
+    with pytest.raises(InputError, match=r"^frames can be lost only where the frame before is complete$"):
+        decoder.push(None)
