@@ -29,7 +29,7 @@ def page() -> str:
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
-    parts += [groups(load("groups.json"))]
+    parts += [groups(load("groups.json")), loss(load("loss.json"))]
     return "\n".join(parts)
 
 
@@ -218,6 +218,25 @@ def groups(found: dict[str, Any]) -> str:
     )
     titles = ["model", "engine", "encoder, ms", "decoder, ms", "gain", "codes", "differ"]
     return f"### Groups of streams\n\n{text}\n{markdown_table(titles, rows, align='llrrrrr')}\n"
+
+
+def loss(found: dict[str, Any]) -> str:
+    """Quality when packets are lost, with and without redundancy."""
+    rows = []
+    for row in found["rows"]:
+        if row["redundancy"]:
+            continue
+        same = {name: row[name] for name in ("model", "rate", "kind")}
+        repeated = next(each for each in found["rows"] if {**same, "redundancy": 1}.items() <= each.items())
+        cells = [METRICS[name].text(each[name]) for name in ("pesq", "stoi") for each in (row, repeated)]
+        rows.append([row["model"], f"{row['rate']:.0%}", row["kind"] if row["rate"] else "none", *cells])
+    text = (
+        f"Packets of one frame, {found['clips']} clean files. Losses are random, or in bursts of {found['burst']:g} "
+        "packets on average. With redundancy each packet repeats the frame before.\n"
+    )
+    titles = ["model", "packets lost", "losses"]
+    titles += [f"{METRICS[name].title}{kind}" for name in ("pesq", "stoi") for kind in ("", ", with redundancy")]
+    return f"### Loss\n\n{text}\n{markdown_table(titles, rows, align='lrlrrrr')}\n"
 
 
 def gain(row: dict[str, Any]) -> float:
