@@ -1,7 +1,6 @@
 """Tables and figures of `pretrained/results`, the quality of the released models and their rivals."""
 
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from spectok.audio import read_audio
 from spectok.bench.figures import CAPTIONS, draw_figures
 from spectok.evaluation.catalogue import JUDGED, METRICS, RATES
 from spectok.evaluation.tables import markdown_table
-from spectok.plotting import comparison
+from spectok.plotting import comparison, save
 from spectok.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -77,20 +76,13 @@ def stale_figures(content: bytes) -> list[str]:
 
 def draw(content: bytes, names: list[str]) -> None:
     """Draw figures of the results, with the SHA-256 of the results in each; few colours save space."""
-    from PIL import Image, PngImagePlugin
-
-    figures = draw_figures(json.loads(content))
+    figures, digest = draw_figures(json.loads(content)), hashlib.sha256(content).hexdigest()
     if "harmonics" in names:
         figures["harmonics"] = _harmonics()
     for name, figure in figures.items():
         if name in names:
-            drawn = io.BytesIO()
-            figure.savefig(drawn, format="png", dpi=76 if name == "harmonics" else 110)
-            metadata = PngImagePlugin.PngInfo()
-            metadata.add_text("Results", hashlib.sha256(content).hexdigest())
-            with Image.open(drawn) as image:
-                few = image.convert("RGB").quantize(COLOURS)
-            few.save(RESULTS.with_name(f"{name}.png"), optimize=True, pnginfo=metadata)
+            dpi = 76 if name == "harmonics" else 110
+            save(figure, RESULTS.with_name(f"{name}.png"), dpi, COLOURS, Results=digest)
 
 
 def _harmonics() -> "Figure":

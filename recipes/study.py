@@ -189,7 +189,7 @@ def draw(path: Path, results: list[dict[str, Any]]) -> None:
         axis.set_title(group["title"], fontsize="small")
         axis.set(xlabel="steps", ylabel="mel loss", yscale="log")
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
-    save(figure, path)
+    save(figure, path, dpi=80, colours=32)
 
 
 def tables(study: Path) -> str:

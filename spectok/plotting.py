@@ -1,5 +1,6 @@
 """Figures of spectrograms and codes."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,10 +70,25 @@ def canvas(inches: tuple[float, float]) -> "Figure":
     return figure
 
 
-def save(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as a PNG file, with `atomic_write`."""
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+def save(figure: "Figure", path: str | Path, dpi: int = 110, colours: int | None = None, **texts: str) -> None:
+    """Write a figure as a PNG file, with `atomic_write`.
+
+    Args:
+        figure: what is drawn.
+        path: of the file.
+        dpi: pixels per inch.
+        colours: the number of different colours, at most 256, which makes a small file; None keeps all.
+        texts: are stored in the file under their names.
+    """
+    from PIL import Image, PngImagePlugin
+
+    drawn, metadata = io.BytesIO(), PngImagePlugin.PngInfo()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    for name, text in texts.items():
+        metadata.add_text(name, text)
+    with atomic_write(path) as temporary, Image.open(drawn) as image:
+        kept = image.convert("RGB").quantize(colours) if colours else image
+        kept.save(temporary, format="PNG", optimize=True, pnginfo=metadata)
 
 
 def spectrogram(audio: NDArray[np.float32], n_fft: int = 512, hop_length: int = 128) -> NDArray[np.float64]:

@@ -1,6 +1,8 @@
 """The installed package: the wheel contains the weights, and the version is the same everywhere."""
 
 import email
+import re
+import shutil
 import tomllib
 import zipfile
 from pathlib import Path
@@ -82,3 +84,16 @@ def test_results_have_the_types_that_type_checkers_see(speech: NDArray[np.float3
         16160,
     )  # 51 frames of 320 samples, less the synthesis delay of 160
     assert downstream.refusal("nobody").startswith("there is no model 'nobody'")
+
+
+def test_the_dockerfile_copies_what_the_package_is_built_from(tmp_path: Path) -> None:
+    copied = re.findall(r"^COPY (.*) /spectok/\S*$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    sources = [source for line in copied for source in line.split()]
+    for source in sources:
+        path = ROOT / source
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / source)
+    wheel = next(WheelBuilder(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"]))
+    with zipfile.ZipFile(wheel) as archive:
+        held = set(archive.namelist())
+    assert {"spectok/cli/main.py", "spectok/_pretrained/index.toml"} <= held
+    assert {f"spectok/_pretrained/{name}/decoder.onnx" for name in pretrained.models()} <= held

@@ -170,3 +170,9 @@ def bars() -> Iterator[Any]:
 def test_each_model_is_as_natural_as_it_should_be(results: dict[str, Any], model: str, metric: str, bar: float) -> None:
     mean = results["coders"][model]["groups"]["clean_*"][metric]["mean"]
     assert mean >= bar if METRICS[metric].better == "higher" else mean <= bar
+
+
+def test_figures_in_the_repository_are_small() -> None:
+    paths = [path for folder in ("docs", "pretrained", "recipes") for path in (ROOT / folder).rglob("*.png")]
+    assert len(paths) >= 7
+    assert {str(path): path.stat().st_size for path in paths if path.stat().st_size > 100_000} == {}

@@ -87,7 +87,7 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
     record = json.loads((tmp_path / "runs" / "a-wider-gru-seed-1" / "run.json").read_text())
     assert (record["recipe"]["seed"], record["recipe"]["codec"]["gru_hidden"]) == (1, 20)
 
-    assert imread(tmp_path / "curves.png").shape[:2] == (352, 1320)  # one panel of 12 by 3.2 inches
+    assert imread(tmp_path / "curves.png").shape[:2] == (256, 960)  # one panel of 12 by 3.2 inches
 
     before = (tmp_path / "results.json").read_bytes()
     in_process.clear()

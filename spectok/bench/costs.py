@@ -86,15 +86,22 @@ class ProcessCost(NamedTuple):
     """Time and memory of a new process."""
 
     seconds: float  # from its start to its end
-    megabytes: float  # peak memory
+    megabytes: float  # peak memory; NaN on Windows, which does not tell it
 
 
 # A process inherits the recorded peak memory of its parent, so the parent must be a small process.
 PARENT = """
-import resource, subprocess, sys, time
+import subprocess, sys, time
 start = time.perf_counter()
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-print(code, time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+seconds, kilobytes = time.perf_counter() - start, "nan"
+try:
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+except ModuleNotFoundError:
+    pass
+print(code, seconds, kilobytes)
 """
 
 
