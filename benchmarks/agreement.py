@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from spectok import pretrained
-from spectok.audio import list_audio, read_audio, resample
+from spectok.audio import list_audio, read_audio
 from spectok.engine import ENGINES, load_codec, load_engine
 from spectok.errors import InputError
 from spectok.evaluation.provenance import weights_of, write_results
 from spectok.export.agreement import CUTS, Agreement, Difference, Reference, audio_differences
+from spectok.resampling import resample
 
 HERE = Path(__file__).parent
 AUDIO_EVERY = 16  # one in so many files is decoded frame by frame in float64, which is slow

@@ -23,13 +23,14 @@ from pathlib import Path
 import numpy as np
 
 from spectok import InputError, pretrained
-from spectok.audio import MAX_PEAK, AudioReader
+from spectok.audio import AudioReader
 from spectok.config import CodecConfig
 from spectok.container import Header, Reader, read_spt, write_spt
 from spectok.container.parts import unpack_codes
 from spectok.evaluation.provenance import write_results
 from spectok.graphs import check_graph, read_graph
 from spectok.network import Depacketizer, Packetizer
+from spectok.samples import MAX_PEAK
 from spectok.wav import wav_header
 
 FORMAT = Path(__file__).parent.parent / "tests" / "data" / "format"

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from spectok import pretrained
-from spectok.audio import list_audio, read_audio, resample
+from spectok.audio import list_audio, read_audio
 from spectok.engine import OnnxEngine
 from spectok.errors import InputError
 from spectok.evaluation.metrics import interval, pesq_wb
 from spectok.evaluation.provenance import weights_of, write_results
 from spectok.pretrained import Model
+from spectok.resampling import resample
 from spectok.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent

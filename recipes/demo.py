@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from spectok import pretrained
-from spectok.audio import read_audio, resample, restore, write_audio
+from spectok.audio import read_audio, write_audio
 from spectok.container import read_spt
 from spectok.evaluation.catalogue import METRICS, RATES
 from spectok.evaluation.metrics import has_pesq, pesq_wb, stoi
 from spectok.evaluation.realtime import measure_stream
 from spectok.plotting import comparison, save
+from spectok.resampling import resample, restore
 from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent.parent / "tests" / "data"

@@ -1,14 +1,10 @@
-"""Reads, writes and resamples audio. No other module opens audio files (libsndfile) or resamples (soxr).
+"""Reads and writes audio. No other module opens audio files (libsndfile).
 
 Conventions: audio is float32 in [-1, 1] and mono, `[T]`. Audio with channels is `[T, C]`, samples first, as libsndfile
 returns it. Integer samples are divided by 2**(bits - 1), so 16-bit audio is read and written without loss. Floats
 beyond 1, from a lossy format that overshoots or a float WAV, pass unchanged; only `write_audio` clips.
-
-    x = resample(audio, rate, 16000)                          # ceil(T * 16000 / rate) samples
-    y = restore(x, 16000, rate, len(audio))                   # exactly len(audio) samples
 """
 
-import functools
 import io
 import logging
 import os
@@ -19,17 +15,17 @@ from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, open_binary, why
+from spectok.resampling import resample
+from spectok.samples import check_audio
 from spectok.schema import require
 from spectok.wav import PcmFormat, read_wav_header, wav_header
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
 WRITE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
-MAX_PEAK = 16.0  # +24 dB: above any recording, and below integers that were cast to float without scaling
 MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C means that the array is [C, T]
 BLOCK_LENGTH = 1 << 17  # samples read from a file at a time; an allocation never has the size that a header claims
 MP3_FRAME = 1152  # samples; some encoders' headers count silence that decoders leave out
@@ -37,62 +33,6 @@ BLOCK_BYTES = 1 << 16  # the most that is read from a stream at a time
 
 logger = logging.getLogger(__name__)
 _mixed_notice_given = False
-
-
-def check_audio(
-    audio: Any, what: str = "the audio", *, dims: tuple[int, ...] = (1,), allow_empty: bool = False
-) -> np.ndarray:
-    """Check audio and convert it to float32. Integers are scaled to [-1, 1], floats keep their values.
-
-    Args:
-        audio: an array, or anything that numpy converts to one, with a number of axes listed in `dims`; of floats,
-            int8, int16, int32 or uint8.
-        what: what to call the audio in a message, such as the file's name.
-        dims: the allowed numbers of axes.
-        allow_empty: accept an array without samples.
-
-    Returns:
-        Float32 of the same shape; the same array if nothing had to be converted.
-
-    Raises:
-        InputError: the type or the number of axes is wrong, there are no samples, a sample is NaN or infinite, or the
-            peak is over 16.
-    """
-    if (
-        isinstance(audio, np.ndarray)
-        and audio.dtype == np.float32
-        and audio.ndim in dims
-        and audio.size > 0
-        and np.vdot(audio, audio) <= MAX_PEAK**2  # bounds every sample, and is False for NaN
-    ):
-        return audio  # this quick check keeps the cost of a live stream's chunk low
-    try:
-        array = np.asarray(audio)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{what} is not an array of samples") from error
-    if array.ndim not in dims:
-        allowed = " or ".join(str(n) for n in dims)
-        raise InputError(
-            f"{what} has shape {list(array.shape)}; expected {allowed} {'axis' if allowed == '1' else 'axes'}"
-        )
-    if array.size == 0:
-        if allow_empty:
-            return array.astype(np.float32)
-        raise InputError(f"{what} holds no samples")
-    if array.dtype == np.uint8:  # in an 8-bit WAV silence is 128
-        return (array.astype(np.float32) - 128) / 128
-    if array.dtype in (np.int8, np.int16, np.int32):
-        return (array / 2.0 ** (8 * array.dtype.itemsize - 1)).astype(np.float32)
-    if array.dtype.kind != "f":
-        raise InputError(f"{what} has samples of type {array.dtype}; expected floats in [-1, 1], int16 or int32")
-    peak = float(np.abs(array).max())
-    if not np.isfinite(peak):
-        raise InputError(f"{what} has samples that are not finite (NaN or infinity)")
-    if peak > MAX_PEAK:
-        raise InputError(
-            f"{what} has a peak of {peak:.6g}; floats must be in [-1, 1] (16-bit integers are divided by 32768)"
-        )
-    return array.astype(np.float32, copy=False)
 
 
 def to_mono(audio: Any, what: str = "the audio") -> np.ndarray:
@@ -293,147 +233,6 @@ def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) ->
     if sample_rate is None:
         return audio, rate
     return resample(audio, rate, sample_rate), sample_rate
-
-
-def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Resample with soxr in high quality, without delay.
-
-    Args:
-        audio: `[T]`, as `check_audio` accepts it.
-        from_rate: its sample rate in Hz.
-        to_rate: the wanted sample rate in Hz.
-
-    Returns:
-        Float32 `[ceil(T * to_rate / from_rate)]`. Resampling back never returns fewer than T samples; `restore` cuts
-        the extra ones.
-
-    Raises:
-        InputError: as for `check_audio`, or a sample rate is out of range.
-    """
-    array = check_audio(audio)
-    from_rate, to_rate = check_sample_rate(from_rate), check_sample_rate(to_rate)
-    if from_rate == to_rate:
-        return array
-    length = -(-len(array) * to_rate // from_rate)
-    # soxr rounds the output length; one more output sample of silence at the end makes it at least `length`.
-    padded = np.pad(array, (0, -(-from_rate // to_rate)))
-    return fit_length(soxr.resample(padded, from_rate, to_rate, quality="HQ"), length)
-
-
-class StreamResampler:
-    """Resamples audio that arrives in chunks. The joined outputs equal those of `resample`, sample for sample.
-
-    Args:
-        from_rate: sample rate of the input in Hz.
-        to_rate: sample rate of the output in Hz.
-        rows: number of signals that are resampled in parallel.
-    """
-
-    def __init__(self, from_rate: int, to_rate: int, rows: int) -> None:
-        self.from_rate, self.to_rate, self.rows = from_rate, to_rate, rows
-        self._stream = soxr.ResampleStream(from_rate, to_rate, rows, dtype="float32", quality="HQ")
-        self._pushed = self._returned = 0  # samples
-
-    def push(self, audio: np.ndarray) -> np.ndarray:
-        """Resample a chunk, float32 `[rows, T]`; returns `[rows, T']`, where T' is often 0 and then large."""
-        self._pushed += audio.shape[1]
-        return self._step(audio, last=False)
-
-    def flush(self) -> np.ndarray:
-        """Return the end of the signals, `[rows, T']`; nothing can be pushed afterwards."""
-        length = -(-self._pushed * self.to_rate // self.from_rate) - self._returned
-        # Silence of one output sample, as in `resample`.
-        end = np.zeros((self.rows, -(-self.from_rate // self.to_rate) if self._pushed else 0), np.float32)
-        return fit_length(self._step(end, last=True), length)
-
-    def _step(self, audio: np.ndarray, last: bool) -> np.ndarray:
-        output = self._stream.resample_chunk(np.ascontiguousarray(audio.T, np.float32), last)
-        self._returned += len(output)
-        return np.ascontiguousarray(output.T)
-
-
-@functools.cache
-def resampling_delay(from_rate: int, to_rate: int) -> float:
-    """The largest lag of a `StreamResampler`'s output behind its input, in seconds, measured over 1 s of silence.
-
-    soxr works in blocks, so the lag grows until a block is complete.
-    """
-    resampler, step, worst = StreamResampler(from_rate, to_rate, 1), max(1, from_rate // 1000), 0.0
-    silence, returned = np.zeros((1, step), np.float32), 0
-    for steps in range(1, 1001):
-        returned_before, returned = returned, returned + resampler.push(silence).shape[1]
-        worst = max(worst, steps * step / from_rate - returned_before / to_rate)
-    return worst
-
-
-def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
-    """Cut the end of `[..., T]`, or append zeros, so that the result is `[..., length]`."""
-    missing = length - audio.shape[-1]
-    if missing <= 0:
-        return audio[..., :length]
-    return np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, missing)])
-
-
-def restore(audio: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.ndarray:
-    """Give decoded audio the sample rate and length of the original.
-
-    Args:
-        audio: `[T]`; samples after the original's end are cut off before resampling, so that they do not affect it.
-        from_rate: its sample rate in Hz.
-        to_rate: the original's sample rate in Hz.
-        length: the original's number of samples.
-
-    Returns:
-        `[length]`; zeros at its end if `audio` is shorter than the original.
-
-    Raises:
-        InputError: as for `resample`.
-    """
-    audio = audio[: -(-length * from_rate // to_rate)]
-    if len(audio) and from_rate != to_rate:
-        audio = resample(audio, from_rate, to_rate)
-    return fit_length(audio, length)
-
-
-class StreamRestorer:
-    """Gives decoded audio that arrives in blocks the sample rate and length of the original, as `restore` does.
-
-    The length need not be known before the end. The last `held` samples are therefore held back: samples after the
-    original's end must not reach the resampler.
-
-    Args:
-        from_rate: sample rate of the decoded audio in Hz.
-        to_rate: the original's sample rate in Hz.
-        held: more samples than follow the original's end, at `from_rate`.
-    """
-
-    def __init__(self, from_rate: int, to_rate: int, held: int) -> None:
-        self.from_rate, self.to_rate = from_rate, to_rate
-        self._held = held
-        self._waiting = np.zeros(0, np.float32)
-        self._pushed = self._returned = 0
-        self._resampler = None if from_rate == to_rate else StreamResampler(from_rate, to_rate, 1)
-
-    def push(self, audio: np.ndarray) -> np.ndarray:
-        """Add decoded audio, float32 `[T]`; returns audio at the original's rate, `[T']`, T' often 0."""
-        self._waiting = np.concatenate([self._waiting, audio])
-        return self._step(max(0, len(self._waiting) - self._held))
-
-    def flush(self, length: int) -> np.ndarray:
-        """The rest of the audio, so that all of it has `length` samples; zeros if the decoded audio ended before."""
-        before = self._returned
-        end = self._step(max(0, -(-length * self.from_rate // self.to_rate) - self._pushed))
-        if self._resampler is not None:
-            end = np.concatenate([end, self._resampler.flush()[0]])
-        return fit_length(end, max(0, length - before))
-
-    def _step(self, count: int) -> np.ndarray:
-        audio, self._waiting = self._waiting[:count], self._waiting[count:]
-        self._pushed += len(audio)
-        if self._resampler is not None:
-            audio = self._resampler.push(audio[None])[0]
-        self._returned += len(audio)
-        return audio
 
 
 @contextmanager

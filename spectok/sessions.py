@@ -20,10 +20,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.audio import StreamResampler, check_audio, resampling_delay
 from spectok.engine import Engine, Side
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
+from spectok.resampling import StreamResampler, resampling_delay
+from spectok.samples import check_audio
 from spectok.schema import require
 
 ENGINE = "engine."  # start of the names of the engine's arrays in the state of a session

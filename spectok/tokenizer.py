@@ -25,6 +25,8 @@ from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
 from spectok.files import check_sample_rate, file_name
+from spectok.resampling import restore
+from spectok.samples import check_audio
 from spectok.schema import require
 from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
 
@@ -258,7 +260,7 @@ class Tokenizer:
         held = -(-audio.shape[1] * rate // self.sample_rate)
         samples = held if length is None else _length(length)
         require(0 <= samples <= held, f"the codes hold {held} samples, not {samples}")
-        audio = np.stack([audio_files.restore(row, self.sample_rate, rate, samples) for row in audio])
+        audio = np.stack([restore(row, self.sample_rate, rate, samples) for row in audio])
         return _like(codes, audio if is_batch else audio[0])
 
     def _rows(self, codes: NDArray[Any], layout: Layout | None) -> tuple[NDArray[Any], bool]:
@@ -395,7 +397,7 @@ def _samples(audio: Any) -> NDArray[Any]:
     for kind, sentence in NO_AUDIO.items():
         require(not isinstance(audio, kind), f"the audio is {sentence}")
     samples = _to_numpy(audio)
-    audio_files.check_audio(samples, dims=(1, 2))
+    check_audio(samples, dims=(1, 2))
     require(
         samples.ndim == 1 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
         f"the audio has shape {list(samples.shape)}; a batch is [B, T], and channels, the second axis of [T, C], "

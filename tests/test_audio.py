@@ -15,20 +15,10 @@ from numpy.typing import NDArray
 from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
-from spectok.audio import (
-    AudioReader,
-    StreamRestorer,
-    check_audio,
-    fit_length,
-    list_audio,
-    read_audio,
-    resample,
-    restore,
-    to_mono,
-    write_audio,
-    writing_audio,
-)
+from spectok.audio import AudioReader, list_audio, read_audio, to_mono, write_audio, writing_audio
 from spectok.errors import InputError
+from spectok.resampling import StreamRestorer, fit_length, resample, restore
+from spectok.samples import check_audio
 
 DATA = Path(__file__).parent / "data"
 RATES = [8000, 11025, 16000, 22050, 24000, 44100, 48000]

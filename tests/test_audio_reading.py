@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
-from spectok.audio import fit_length, read_audio, resample
+from spectok.audio import read_audio
 from spectok.errors import InputError
+from spectok.resampling import fit_length, resample
 
 DATA = Path(__file__).parent / "data"
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from streams import Pipe
 
 from spectok import Tokenizer, pretrained
-from spectok.audio import read_audio, resample, write_audio
+from spectok.audio import read_audio, write_audio
 from spectok.cli.main import main
 from spectok.container import read_spt
+from spectok.resampling import resample
 
 DATA = Path(__file__).parent / "data"
 

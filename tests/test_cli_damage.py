@@ -14,12 +14,13 @@ from models import released
 from numpy.typing import NDArray
 from streams import Pipe
 
-from spectok.audio import resample, write_audio
+from spectok.audio import write_audio
 from spectok.cli import decoding
 from spectok.cli.decoding import CONTEXT, stretch
 from spectok.cli.main import main
 from spectok.container import Header, Reader, read_spt, write_spt
 from spectok.errors import InputError
+from spectok.resampling import resample
 
 NAME = "spectok-16k-800"
 HEADER, PACKET = 26, 25  # bytes of a file with packets of 10 frames

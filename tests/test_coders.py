@@ -10,13 +10,14 @@ from models import random_engine
 from numpy.typing import NDArray
 
 from spectok import pretrained
-from spectok.audio import read_audio, resample
+from spectok.audio import read_audio
 from spectok.bench.rivals import RIVALS, lc3_frames, ogg_packets, rival
 from spectok.container import Header, write_spt
 from spectok.errors import InputError
 from spectok.evaluation import realtime
 from spectok.evaluation.coders import SpectokCoder
 from spectok.evaluation.metrics import score
+from spectok.resampling import resample
 from spectok.tokenizer import Tokenizer
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"

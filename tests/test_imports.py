@@ -10,6 +10,8 @@ ORDER = """
 errors files wav
 schema
 config
+samples
+resampling
 audio container graphs plotting pretrained
 network weights
 model
@@ -91,7 +93,7 @@ def test_each_library_is_imported_only_where_it_belongs() -> None:
                 "torchaudio": part in {"training", "evaluation"},
                 "vector_quantize_pytorch": path.name == "quantizer.py",
                 "soundfile": path.name == "audio.py",
-                "soxr": path.name == "audio.py",
+                "soxr": path.name == "resampling.py",
                 "sounddevice": inside and part == "cli",
                 "pickle": False,
             }

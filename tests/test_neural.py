@@ -10,9 +10,9 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from spectok.audio import resample
 from spectok.bench import neural
 from spectok.bench.neural import NEURAL
+from spectok.resampling import resample
 
 TINY: dict[str, Any] = {"num_filters": 4, "codebook_dim": 32, "hidden_size": 32, "num_lstm_layers": 1}
 

@@ -19,9 +19,10 @@ from models import in_double_precision, released, released_codec, use_root, writ
 from numpy.typing import NDArray
 
 from spectok import InputError, Tokenizer, pretrained
-from spectok.audio import read_audio, resample
+from spectok.audio import read_audio
 from spectok.engine import load_engine
 from spectok.evaluation.metrics import pesq_wb, stoi
+from spectok.resampling import resample
 from spectok.weights import load_tensors, save_tensors
 
 CLIPS = sorted((Path(__file__).parent / "data").glob("*.flac"))

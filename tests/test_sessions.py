@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from streams import cut, noise, through
 
 from spectok import Tokenizer, sessions
-from spectok.audio import resample
 from spectok.config import CodecConfig
 from spectok.engine import Engine
 from spectok.errors import InputError
+from spectok.resampling import resample
 from spectok.sessions import StreamDecoder, StreamEncoder
 
 quick = settings(max_examples=20, deadline=None, derandomize=True, database=None)

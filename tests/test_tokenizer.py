@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 import spectok
 from spectok import InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained, read_spt, sessions, write_spt
-from spectok.audio import read_audio, resample
+from spectok.audio import read_audio
 from spectok.config import CodecConfig
+from spectok.resampling import resample
 
 HASH = "0123456789abcdef"
 FRAME = 32  # samples per frame of the tiny codecs

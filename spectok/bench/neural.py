@@ -31,10 +31,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spectok.audio import fit_length, read_audio, resample, write_audio
+from spectok.audio import read_audio, write_audio
 from spectok.bench.macs import count_macs
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.resampling import fit_length, resample
 
 SNAC_24KHZ = {
     "sampling_rate": 24000,

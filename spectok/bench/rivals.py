@@ -24,10 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from spectok.audio import check_audio, fit_length, read_audio, resample, write_audio
+from spectok.audio import read_audio, write_audio
 from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.resampling import fit_length, resample
+from spectok.samples import check_audio
 
 
 @dataclass(frozen=True)

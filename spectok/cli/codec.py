@@ -27,6 +27,7 @@ from spectok.cli.decoding import (
 from spectok.cli.files import Output, PathOrStream, blocks, check_output, counted, for_each, standard
 from spectok.errors import InputError
 from spectok.files import file_name
+from spectok.resampling import StreamResampler, resample, restore
 from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
@@ -77,7 +78,7 @@ def _resampled(audio: Iterable[NDArray[np.float32]], from_rate: int, to_rate: in
     if from_rate == to_rate:
         yield from audio
         return
-    resampler = audio_files.StreamResampler(from_rate, to_rate, 1)
+    resampler = StreamResampler(from_rate, to_rate, 1)
     for piece in audio:
         yield resampler.push(piece[None])[0]
     yield resampler.flush()[0]
@@ -166,8 +167,8 @@ def stream(args: argparse.Namespace) -> None:
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, args.threads)
     audio, sample_rate = audio_files.read_audio(standard(args.input, "rb"))
     chunk_length = max(1, round(args.chunk_ms * tokenizer.sample_rate / 1000))
-    report = measure_stream(tokenizer, audio_files.resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
-    decoded = audio_files.restore(report.audio, tokenizer.sample_rate, sample_rate, len(audio))
+    report = measure_stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
+    decoded = restore(report.audio, tokenizer.sample_rate, sample_rate, len(audio))
     audio_files.write_audio(standard(args.output, "wb"), decoded, sample_rate)
     latency = tokenizer.config.latency_samples
     p50, p95, p99 = (report.percentile_ms(percent) for percent in (50, 95, 99))

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok import pretrained
-from spectok.audio import StreamRestorer
 from spectok.cli.files import counted
 from spectok.config import EXCITATION_PERIOD, CodecConfig
 from spectok.container import Header, Packet, Reader
 from spectok.errors import InputError
+from spectok.resampling import StreamRestorer
 from spectok.schema import require
 from spectok.sessions import BLOCK_SECONDS
 from spectok.tokenizer import Tokenizer

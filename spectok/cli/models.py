@@ -13,6 +13,7 @@ from spectok import container, pretrained
 from spectok.cli.files import check_output, progress
 from spectok.engine import load_codec, model_size
 from spectok.errors import InputError
+from spectok.resampling import resample
 from spectok.schema import require
 from spectok.tokenizer import check_layout
 
@@ -121,7 +122,7 @@ def inspect(args: argparse.Namespace) -> None:
     check_output(args.output, args.force)
     codec = load_codec(args.model)
     audio, sample_rate = audio_files.read_audio(args.input)
-    inspection = inspect_codec(codec, audio_files.resample(audio, sample_rate, codec.config.sample_rate))
+    inspection = inspect_codec(codec, resample(audio, sample_rate, codec.config.sample_rate))
     title = f"{codec.config.name}: {Path(args.input).name}"
     title += f", the first {MAX_SECONDS:g} s" if len(audio) > MAX_SECONDS * sample_rate else ""
     draw_inspection(args.output, inspection, codec.config.sample_rate, title)
@@ -199,7 +200,7 @@ def export(args: argparse.Namespace) -> None:
     for file in files:
         check_output(str(folder / file), args.force)
     audio, sample_rate = audio_files.read_audio(args.speech)
-    export_verified(model, audio_files.resample(audio, sample_rate, model.config.sample_rate), folder)
+    export_verified(model, resample(audio, sample_rate, model.config.sample_rate), folder)
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> InputError:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from spectok.audio import resample, restore
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.pretrained import find
+from spectok.resampling import resample, restore
 
 if TYPE_CHECKING:
     from spectok.tokenizer import Tokenizer

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spectok.audio import resample
 from spectok.evaluation.pitch import PITCH_RATE
+from spectok.resampling import resample
 from spectok.schema import require
 from spectok.training.corpus import Corpus
 

@@ -1,0 +1,154 @@
+"""Resamples audio: whole, or in chunks as it arrives. No other module uses soxr.
+
+x = resample(audio, rate, 16000)                          # ceil(T * 16000 / rate) samples
+y = restore(x, 16000, rate, len(audio))                   # exactly len(audio) samples
+"""
+
+import functools
+
+import numpy as np
+import soxr
+
+from spectok.files import check_sample_rate
+from spectok.samples import check_audio
+
+
+def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Resample with soxr in high quality, without delay.
+
+    Args:
+        audio: `[T]`, as `check_audio` accepts it.
+        from_rate: its sample rate in Hz.
+        to_rate: the wanted sample rate in Hz.
+
+    Returns:
+        Float32 `[ceil(T * to_rate / from_rate)]`. Resampling back never returns fewer than T samples; `restore` cuts
+        the extra ones.
+
+    Raises:
+        InputError: as for `check_audio`, or a sample rate is out of range.
+    """
+    array = check_audio(audio)
+    from_rate, to_rate = check_sample_rate(from_rate), check_sample_rate(to_rate)
+    if from_rate == to_rate:
+        return array
+    length = -(-len(array) * to_rate // from_rate)
+    # soxr rounds the output length; one more output sample of silence at the end makes it at least `length`.
+    padded = np.pad(array, (0, -(-from_rate // to_rate)))
+    return fit_length(soxr.resample(padded, from_rate, to_rate, quality="HQ"), length)
+
+
+class StreamResampler:
+    """Resamples audio that arrives in chunks. The joined outputs equal those of `resample`, sample for sample.
+
+    Args:
+        from_rate: sample rate of the input in Hz.
+        to_rate: sample rate of the output in Hz.
+        rows: number of signals that are resampled in parallel.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, rows: int) -> None:
+        self.from_rate, self.to_rate, self.rows = from_rate, to_rate, rows
+        self._stream = soxr.ResampleStream(from_rate, to_rate, rows, dtype="float32", quality="HQ")
+        self._pushed = self._returned = 0  # samples
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Resample a chunk, float32 `[rows, T]`; returns `[rows, T']`, where T' is often 0 and then large."""
+        self._pushed += audio.shape[1]
+        return self._step(audio, last=False)
+
+    def flush(self) -> np.ndarray:
+        """Return the end of the signals, `[rows, T']`; nothing can be pushed afterwards."""
+        length = -(-self._pushed * self.to_rate // self.from_rate) - self._returned
+        # Silence of one output sample, as in `resample`.
+        end = np.zeros((self.rows, -(-self.from_rate // self.to_rate) if self._pushed else 0), np.float32)
+        return fit_length(self._step(end, last=True), length)
+
+    def _step(self, audio: np.ndarray, last: bool) -> np.ndarray:
+        output = self._stream.resample_chunk(np.ascontiguousarray(audio.T, np.float32), last)
+        self._returned += len(output)
+        return np.ascontiguousarray(output.T)
+
+
+@functools.cache
+def resampling_delay(from_rate: int, to_rate: int) -> float:
+    """The largest lag of a `StreamResampler`'s output behind its input, in seconds, measured over 1 s of silence.
+
+    soxr works in blocks, so the lag grows until a block is complete.
+    """
+    resampler, step, worst = StreamResampler(from_rate, to_rate, 1), max(1, from_rate // 1000), 0.0
+    silence, returned = np.zeros((1, step), np.float32), 0
+    for steps in range(1, 1001):
+        returned_before, returned = returned, returned + resampler.push(silence).shape[1]
+        worst = max(worst, steps * step / from_rate - returned_before / to_rate)
+    return worst
+
+
+def fit_length(audio: np.ndarray, length: int) -> np.ndarray:
+    """Cut the end of `[..., T]`, or append zeros, so that the result is `[..., length]`."""
+    missing = length - audio.shape[-1]
+    if missing <= 0:
+        return audio[..., :length]
+    return np.pad(audio, [(0, 0)] * (audio.ndim - 1) + [(0, missing)])
+
+
+def restore(audio: np.ndarray, from_rate: int, to_rate: int, length: int) -> np.ndarray:
+    """Give decoded audio the sample rate and length of the original.
+
+    Args:
+        audio: `[T]`; samples after the original's end are cut off before resampling, so that they do not affect it.
+        from_rate: its sample rate in Hz.
+        to_rate: the original's sample rate in Hz.
+        length: the original's number of samples.
+
+    Returns:
+        `[length]`; zeros at its end if `audio` is shorter than the original.
+
+    Raises:
+        InputError: as for `resample`.
+    """
+    audio = audio[: -(-length * from_rate // to_rate)]
+    if len(audio) and from_rate != to_rate:
+        audio = resample(audio, from_rate, to_rate)
+    return fit_length(audio, length)
+
+
+class StreamRestorer:
+    """Gives decoded audio that arrives in blocks the sample rate and length of the original, as `restore` does.
+
+    The length need not be known before the end. The last `held` samples are therefore held back: samples after the
+    original's end must not reach the resampler.
+
+    Args:
+        from_rate: sample rate of the decoded audio in Hz.
+        to_rate: the original's sample rate in Hz.
+        held: more samples than follow the original's end, at `from_rate`.
+    """
+
+    def __init__(self, from_rate: int, to_rate: int, held: int) -> None:
+        self.from_rate, self.to_rate = from_rate, to_rate
+        self._held = held
+        self._waiting = np.zeros(0, np.float32)
+        self._pushed = self._returned = 0
+        self._resampler = None if from_rate == to_rate else StreamResampler(from_rate, to_rate, 1)
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Add decoded audio, float32 `[T]`; returns audio at the original's rate, `[T']`, T' often 0."""
+        self._waiting = np.concatenate([self._waiting, audio])
+        return self._step(max(0, len(self._waiting) - self._held))
+
+    def flush(self, length: int) -> np.ndarray:
+        """The rest of the audio, so that all of it has `length` samples; zeros if the decoded audio ended before."""
+        before = self._returned
+        end = self._step(max(0, -(-length * self.from_rate // self.to_rate) - self._pushed))
+        if self._resampler is not None:
+            end = np.concatenate([end, self._resampler.flush()[0]])
+        return fit_length(end, max(0, length - before))
+
+    def _step(self, count: int) -> np.ndarray:
+        audio, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._pushed += len(audio)
+        if self._resampler is not None:
+            audio = self._resampler.push(audio[None])[0]
+        self._returned += len(audio)
+        return audio

@@ -1,0 +1,65 @@
+"""Checks arrays of audio samples, and converts them to float32."""
+
+from typing import Any
+
+import numpy as np
+
+from spectok.errors import InputError
+
+MAX_PEAK = 16.0  # +24 dB: above any recording, and below integers that were cast to float without scaling
+
+
+def check_audio(
+    audio: Any, what: str = "the audio", *, dims: tuple[int, ...] = (1,), allow_empty: bool = False
+) -> np.ndarray:
+    """Check audio and convert it to float32. Integers are scaled to [-1, 1], floats keep their values.
+
+    Args:
+        audio: an array, or anything that numpy converts to one, with a number of axes listed in `dims`; of floats,
+            int8, int16, int32 or uint8.
+        what: what to call the audio in a message, such as the file's name.
+        dims: the allowed numbers of axes.
+        allow_empty: accept an array without samples.
+
+    Returns:
+        Float32 of the same shape; the same array if nothing had to be converted.
+
+    Raises:
+        InputError: the type or the number of axes is wrong, there are no samples, a sample is NaN or infinite, or the
+            peak is over 16.
+    """
+    if (
+        isinstance(audio, np.ndarray)
+        and audio.dtype == np.float32
+        and audio.ndim in dims
+        and audio.size > 0
+        and np.vdot(audio, audio) <= MAX_PEAK**2  # bounds every sample, and is False for NaN
+    ):
+        return audio  # this quick check keeps the cost of a live stream's chunk low
+    try:
+        array = np.asarray(audio)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what} is not an array of samples") from error
+    if array.ndim not in dims:
+        allowed = " or ".join(str(n) for n in dims)
+        raise InputError(
+            f"{what} has shape {list(array.shape)}; expected {allowed} {'axis' if allowed == '1' else 'axes'}"
+        )
+    if array.size == 0:
+        if allow_empty:
+            return array.astype(np.float32)
+        raise InputError(f"{what} holds no samples")
+    if array.dtype == np.uint8:  # in an 8-bit WAV silence is 128
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype in (np.int8, np.int16, np.int32):
+        return (array / 2.0 ** (8 * array.dtype.itemsize - 1)).astype(np.float32)
+    if array.dtype.kind != "f":
+        raise InputError(f"{what} has samples of type {array.dtype}; expected floats in [-1, 1], int16 or int32")
+    peak = float(np.abs(array).max())
+    if not np.isfinite(peak):
+        raise InputError(f"{what} has samples that are not finite (NaN or infinity)")
+    if peak > MAX_PEAK:
+        raise InputError(
+            f"{what} has a peak of {peak:.6g}; floats must be in [-1, 1] (16-bit integers are divided by 32768)"
+        )
+    return array.astype(np.float32, copy=False)
