@@ -14,6 +14,7 @@ import copy
 import itertools
 import math
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -46,7 +47,7 @@ class _OneThread:
         self._lock.release()
 
 
-class _Session:
+class _Session(ABC):
     """Base class of both directions: the state of a stream, and the input of its incomplete frame."""
 
     _side: Side
@@ -93,9 +94,10 @@ class _Session:
 
         Returns:
             Copies of the arrays of the engine's state, with names that start with "engine."; "waiting", the input of
-            the incomplete frame; "samples", how many were encoded or decoded since the start of the stream; and what a
-            session that loads it must have in common: "side", "model", "weights" (the hash of the weights, or "" if the
-            session does not know it), "batch" (0 for one stream without a batch) and "sample_rate".
+            the incomplete frame; "samples", how many were encoded or decoded since the start of the stream; of a
+            decoder "last_frame", codes `[B, K]`, and "lost_in_row", the number of lost frames up to now, `[B]`; and
+            what a session that loads it must have in common: "side", "model", "weights" (the hash of the weights, or ""
+            if the session does not know it), "batch" (0 for one stream without a batch) and "sample_rate".
 
         Raises:
             InputError: the session resamples; the state of soxr cannot be read.
@@ -103,7 +105,8 @@ class _Session:
         with self._one_thread:
             self._refuse_resampling()
             arrays = self._engine.to_arrays(self._state)
-            counted = {"waiting": self._waiting.copy(), "samples": self._samples, **self._kept()}
+            counted = {"waiting": self._waiting.copy(), "samples": self._samples}
+            counted |= {name: array.copy() for name, array in self._kept().items()}
         return self._identity() | counted | {ENGINE + name: array for name, array in arrays.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,9 +204,9 @@ class _Session:
         with self._one_thread:
             return self._give(self._run(self._take(self._checked(chunk))))
 
+    @abstractmethod
     def _checked(self, chunk: Any) -> NDArray[Any]:
         """A chunk as rows `[B, *]`; raises an InputError if it is invalid."""
-        raise NotImplementedError
 
     def _take(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Add input to the stream: returns all complete frames, and keeps the remaining input for the next call."""
@@ -225,9 +228,9 @@ class _Session:
             outputs.append(output)
         return np.concatenate(outputs, axis=1)
 
+    @abstractmethod
     def _step(self, rows: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
         """A step of the engine."""
-        raise NotImplementedError
 
     def _give(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The engine's output as `push` returns it."""
@@ -343,14 +346,17 @@ class StreamDecoder(_Session):
                 is complete.
         """
         with self._one_thread:
+            mask = None
             if codes is not None and lost is None:
                 frames = self._take(self._checked(codes))
-                mask = np.zeros((len(frames), frames.shape[1] // self._tokens), bool)
             else:
                 frames, mask = self._lossy(codes, lost)
-            if not mask.any() and not self._lost_in_row.any():
-                self._last_frame = frames[:, -self._tokens :] if frames.shape[1] else self._last_frame
+            if not self._lost_in_row.any() and (mask is None or not mask.any()):
+                if frames.shape[1]:  # a copy, because the caller may use the array of the codes again
+                    self._last_frame = frames[:, -self._tokens :].copy()
                 return self._give(self._run(frames))
+            if mask is None:
+                mask = np.zeros((len(frames), frames.shape[1] // self._tokens), bool)
             filled, levels = self._concealed(frames.reshape(*mask.shape, self._tokens), mask)
             return self._give(self._run(filled) * levels.astype(np.float32))
 

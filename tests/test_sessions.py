@@ -400,6 +400,18 @@ def test_a_session_is_kept_in_the_middle_of_a_loss() -> None:
     np.testing.assert_array_equal(second.push(codes[4:]), first.push(codes[4:]))
 
 
+def test_a_caller_may_reuse_its_array_before_a_loss() -> None:
+    engine = random_engine("query")
+    codes = offline(engine, noise(300))[0].reshape(-1, 2)
+    first, second, buffer = StreamDecoder(engine), StreamDecoder(engine), codes[:4].copy()
+    first.push(codes[:4])
+    second.push(buffer)
+    kept = second.state_dict()
+    buffer[:] = 0
+    kept["last_frame"][:] = 0
+    np.testing.assert_array_equal(second.push(None), first.push(None))
+
+
 @pytest.mark.parametrize(
     ("codes", "lost", "sentence"),
     [
