@@ -120,7 +120,7 @@ class Depacketizer:
         self._header, self._delay = header, delay
         self._frames: dict[int, NDArray[np.int64]] = {}  # by number, those that are not yet due
         self._next: int | None = None  # number of the frame that is due next; None before the first packet
-        self._missed: set[int] = set()
+        self._missed: set[int] = set()  # frames that were lost and may still arrive late, at most 128
         self.received = self.lost = self.late = 0
 
     def push(self, packet: bytes) -> None:
@@ -167,7 +167,7 @@ class Depacketizer:
             elif self.received:
                 self.lost += 1
                 self._missed.add(self._next)
-                self._missed.discard(self._next - CYCLE // 2)
+            self._missed.discard(self._next - CYCLE // 2)  # no packet can be as late as that
             self._next += 1
         return Frames(codes, lost)
 

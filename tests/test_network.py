@@ -106,6 +106,18 @@ def test_a_frame_that_arrives_too_late_is_lost_and_counted_once() -> None:
     assert buffer.pull(0).codes.shape == (0, 1)
 
 
+def test_an_endless_stream_with_loss_needs_no_more_memory() -> None:
+    """Every tenth frame of 20 s is lost; those of the last 2.56 s are remembered, because they may still arrive."""
+    packetizer, buffer = Packetizer(LARGE), Depacketizer(LARGE, delay=0)
+    for number, frame in enumerate(random_codes(LARGE, 1000)):
+        (packet,) = packetizer.push(frame)
+        if number % 10 != 5:
+            buffer.push(packet)
+        buffer.pull()
+    assert (buffer.received, buffer.lost, buffer.late) == (900, 100, 0)
+    assert len(buffer._missed) == 13 and not buffer._frames
+
+
 def test_before_the_first_packet_there_is_nothing_to_play() -> None:
     buffer = Depacketizer(SMALL)
     assert buffer.pull(5).codes.shape == (0, 8)
