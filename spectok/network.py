@@ -10,8 +10,8 @@
   lowest first, bit i of the string in bit i % 8 of byte i // 8, zeros after the last code.
 - The **number of frames** follows from the packet's length, because a frame has at least 8 bits.
 
-A packet may begin with frames that earlier packets held already. That is all there is to redundancy: a receiver needs
-no setting for it. There is no checksum and no length, because datagrams (UDP, DTLS, WebRTC data channels) have both.
+For redundancy a packet begins with frames that earlier packets held already; the receiver needs no setting for it.
+There is no checksum and no length, because datagrams (UDP, DTLS, WebRTC data channels) have both.
 
 In RTP (RFC 3550) the payload is the string of bits alone. The RTP timestamp counts samples at the codec's rate, so the
 first frame has the number `timestamp / frame_length`; a packet with redundancy has the timestamp of its first frame.
@@ -38,8 +38,7 @@ class Packetizer:
     Args:
         header: of the codec, as `Tokenizer.header` makes it; its codebook size and tokens per frame are used.
         frames: new frames in each packet, 1 to 6.
-        redundancy: frames before them that each packet repeats, 0 to 16; so many lost frames in a row, less `frames`
-            minus 1, can be restored from the next packet that arrives.
+        redundancy: frames before them that each packet repeats, 0 to 16. If they were lost, this packet restores them.
 
     Raises:
         InputError: a number is out of range, or a frame has less than 8 bits.
@@ -53,7 +52,7 @@ class Packetizer:
         _check_frame(header)
         self._header, self._frames, self._redundancy = header, frames, redundancy
         self._codes = np.zeros((0, header.tokens_per_frame), np.int64)  # the last frames that were sent, and new ones
-        self._sent = 0  # frames of `_codes` that were sent
+        self._sent = 0  # number of frames in `_codes` that were sent
         self._start = 0  # number of the first frame of `_codes`
 
     def push(self, codes: NDArray[np.integer]) -> list[bytes]:

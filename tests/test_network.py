@@ -179,8 +179,8 @@ def deliver(packets: Sequence[bytes], lost: NDArray[np.bool_], header: Header) -
     return buffer.pull(len(packets) + 1).lost[1:]
 
 
-def test_one_repeat_halves_the_exponent_of_random_loss() -> None:
-    """At 20 % of random loss a frame is lost with .2, and with one repeat with .2 squared."""
+def test_with_one_repeat_a_frame_is_lost_only_with_two_packets() -> None:
+    """At 20 % of random loss."""
     rng = np.random.default_rng(0)
     lost = rng.random(100) < 0.2
     lost[0] = False
