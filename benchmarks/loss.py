@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from spectok import Tokenizer, pretrained
 from spectok.audio import list_audio, read_audio
+from spectok.evaluation.erasures import lost_frames
 from spectok.evaluation.metrics import SAMPLE_RATE, pesq_wb, stoi
 from spectok.evaluation.provenance import weights_of, write_results
 from spectok.network import Depacketizer, Packetizer
@@ -25,19 +26,6 @@ from spectok.network import Depacketizer, Packetizer
 RATES = (0.0, 0.05, 0.1, 0.2, 0.4)
 BURST = 3.0  # packets
 EVERY, CLIP_SECONDS = 5, 6
-
-
-def lost_packets(count: int, rate: float, burst: float, seed: int) -> NDArray[np.bool_]:
-    """Which of `count` packets are lost: a share of `rate` in runs of `burst` on average; the first one never is.
-
-    A chain of two states (E. N. Gilbert, Bell System Technical Journal 39 (5), 1960); with a burst of `1 / (1 - rate)`
-    packets are lost independently of one another.
-    """
-    draws, lost = np.random.default_rng(seed).random(count), np.zeros(count, bool)
-    stay, begin = 1 - 1 / burst, rate / (1 - rate) / burst
-    for n in range(1, count):
-        lost[n] = draws[n] < (stay if lost[n - 1] else begin)
-    return lost
 
 
 def over_network(
@@ -80,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for redundancy in (0, 1):
                     scores = []
                     for n, (clip, frames) in enumerate(zip(clips, codes, strict=True)):
-                        lost = lost_packets(len(frames), rate, burst, n)
+                        lost = lost_frames(len(frames), rate, burst, np.random.default_rng(n))
                         audio = over_network(tokenizer, frames, lost, redundancy)[: len(clip)]
                         scores.append((pesq_wb(clip, audio), stoi(clip, audio)))
                     pesq, found = (float(np.nanmean(values)) for values in zip(*scores, strict=True))

@@ -22,7 +22,7 @@ from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.judges import distillmos_of, dnsmos_overall
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.tables import markdown_table
-from spectok.model.codec import Codec
+from spectok.model.codec import NETWORK_STATES, Codec
 from spectok.schema import require
 from spectok.training.corpus import Corpus
 
@@ -50,7 +50,7 @@ def variants(codec: Codec, clip: NDArray[np.float32]) -> dict[str, NDArray[np.fl
     padded = np.pad(clip, (0, config.num_frames(len(clip)) * config.frame_length - len(clip)))
     audio = torch.from_numpy(padded)[None]
     quantized = codec.quantizer(codec.encoder(audio)).quantized
-    estimate, _ = decoder.estimate(quantized, decoder.init_state(1)[:2])
+    estimate, _ = decoder.estimate(quantized, decoder.init_state(1)[:NETWORK_STATES])
     assert decoder.excitation is not None
     decoded, _ = decoder.excitation.step(estimate, decoder.excitation.init_state(1))
     original = codec.encoder.stft(audio)

@@ -183,6 +183,7 @@ class CodecConfig:
     gru_hidden: int = 192  # hidden size of the residual GRUs over the latent
     encoder_gru_layers: int = 1
     decoder_gru_layers: int = 1
+    concealment_hidden: int = 0  # width of the GRU that conceals lost frames (concealment.py); 0: they are repeated
 
     def __post_init__(self) -> None:
         positions = self.spectrum.positions
@@ -199,7 +200,13 @@ class CodecConfig:
         )
         for name in ("latent_dim", "gru_hidden"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
-        for name in ("encoder_dense_rank", "decoder_dense_rank", "encoder_gru_layers", "decoder_gru_layers"):
+        for name in (
+            "encoder_dense_rank",
+            "decoder_dense_rank",
+            "encoder_gru_layers",
+            "decoder_gru_layers",
+            "concealment_hidden",
+        ):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")
         left = positions // math.prod(self.tower.frequency_strides)
         require(

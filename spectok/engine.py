@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spectok.model.codec import Codec
 
 ENGINES = ("onnx", "torch")
+LOST = "lost"  # input of the graph of a decoder with concealment, bool [batch, frames]
 Side = Literal["encoder", "decoder"]
 
 
@@ -51,8 +52,14 @@ class Engine(Protocol):
     def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
         """Encode audio `[B, T]`, T a multiple of frame_length; returns codes `[B, N]` and the state after them."""
 
-    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
-        """Decode codes `[B, N]`, N a multiple of tokens_per_frame; returns audio `[B, T]` and the state after it."""
+    def decode_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Decode codes `[B, N]`, N a multiple of tokens_per_frame; returns audio `[B, T]` and the state after it.
+
+        `lost`, `[B, F]`, says which frames are lost; their codes must repeat the last frame that arrived. A codec
+        without concealment ignores it.
+        """
 
     def stack(self, states: Sequence[Any]) -> Any:
         """One state with a row for each of `states`, which have one row each and are of the same side."""
@@ -133,9 +140,11 @@ class OnnxEngine:
         """Audio `[B, T]` to codes `[B, N]`."""
         return self._run("encoder", np.ascontiguousarray(audio, np.float32), state)
 
-    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+    def decode_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, T]`."""
-        return self._run("decoder", np.ascontiguousarray(codes, np.int64), state)
+        return self._run("decoder", np.ascontiguousarray(codes, np.int64), state, lost)
 
     def stack(self, states: Sequence[Any]) -> Any:
         """Concatenate the arrays along the batch; zeros take the place of an empty state."""
@@ -160,11 +169,17 @@ class OnnxEngine:
         """The metadata in the file of one graph, "encoder" or "decoder"."""
         return self._graph(side).facts
 
-    def _run(self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], Any]:
+    def _run(
+        self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]], lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[Any], Any]:
         graph = self._graph(side)
         if not state:
             state = {name: np.zeros((len(chunk), *shape), kind) for name, (shape, kind) in graph.states.items()}
-        output, *after = graph.run(graph.outputs, {graph.stream: chunk, **state})
+        inputs = {graph.stream: chunk, **state}
+        if graph.conceals:
+            tokens = self.config.quantizer.tokens_per_frame
+            inputs[LOST] = np.zeros((len(chunk), chunk.shape[1] // tokens), bool) if lost is None else lost
+        output, *after = graph.run(graph.outputs, inputs)
         return output, dict(zip(state, after, strict=True))
 
     def __reduce__(self) -> tuple[type["OnnxEngine"], tuple[Model, int]]:
@@ -201,11 +216,12 @@ class OnnxEngine:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-        first, *states = session.get_inputs()
+        first, *others = session.get_inputs()
+        states = [item for item in others if item.name != LOST]
         outputs = [item.name for item in session.get_outputs()]
         kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
         zeros = {item.name: (tuple(item.shape[1:]), kinds[item.type]) for item in states}
-        return _Graph(session.run, outputs, first.name, zeros, facts)
+        return _Graph(session.run, outputs, first.name, len(states) < len(others), zeros, facts)
 
 
 class _Graph(NamedTuple):
@@ -213,7 +229,8 @@ class _Graph(NamedTuple):
 
     run: Any  # (outputs, inputs by name) to arrays
     outputs: list[str]
-    stream: str  # name of the input that is not a state
+    stream: str  # name of the input with audio or codes
+    conceals: bool  # whether there is an input LOST
     states: dict[str, tuple[tuple[int, ...], type]]  # shapes without the batch and types, in the order of the outputs
     facts: dict[str, str]
 
@@ -362,9 +379,11 @@ class TorchEngine(TorchStates):
         """Audio `[B, T]` to codes `[B, N]`."""
         return self._run(self.codec.encode_step, audio, state)
 
-    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+    def decode_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, T]`."""
-        return self._run(self.codec.decode_step, codes, state)
+        return self._run(self.codec.decode_step, codes, state, *([] if lost is None else [lost]))
 
     def _precision(self) -> AbstractContextManager[None]:
         """On a GPU, compute in full float32: TensorFloat-32 is less precise, and codes would depend on the device."""
@@ -375,9 +394,10 @@ class TorchEngine(TorchStates):
         flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         return flags
 
-    def _run(self, step: Any, chunk: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
+    def _run(self, step: Any, chunk: NDArray[Any], state: Any, *lost: NDArray[np.bool_]) -> tuple[NDArray[Any], Any]:
         import torch
 
         with torch.inference_mode(), self._precision():
-            output, state = step(torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device), state)
+            first, *others = (torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in (chunk, *lost))
+            output, state = step(first, state, *others)
         return output.cpu().numpy(), state

@@ -329,8 +329,9 @@ class StreamDecoder(_Session):
     def push(self, codes: NDArray[np.int64] | None, lost: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Add codes, and return the audio of all frames that are now complete.
 
-        In place of a lost frame the one before is repeated. After 100 ms of lost frames the audio fades, and after 200
-        ms it is silent; the first frame that arrives brings it back.
+        In place of a lost frame the one before is repeated, and the codec's concealment, if it has one
+        (`CodecConfig.concealment_hidden`), predicts what to change in it. After 100 ms of lost frames the audio fades,
+        and after 200 ms it is silent; the first frame that arrives brings it back.
 
         Args:
             codes: integers `[N]` (or `[B, N]` with a batch); N may be 0. Or whole frames `[F, K]` (or `[B, F, K]`), K
@@ -358,7 +359,7 @@ class StreamDecoder(_Session):
             if mask is None:
                 mask = np.zeros((len(frames), frames.shape[1] // self._tokens), bool)
             filled, levels = self._concealed(frames.reshape(*mask.shape, self._tokens), mask)
-            return self._give(self._run(filled) * levels.astype(np.float32))
+            return self._give(self._run_lossy(filled, mask) * levels.astype(np.float32))
 
     def _lossy(self, codes: Any, lost: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Codes `[B, N]` of whole frames, zeros where they are lost, and which are, `[B, F]`."""
@@ -390,6 +391,16 @@ class StreamDecoder(_Session):
             frames.append(np.maximum(self._last_frame, 0))
             levels.append(before + (after - before) * ramp)
         return np.concatenate(frames, axis=1), np.concatenate(levels, axis=1)
+
+    def _run_lossy(self, codes: NDArray[np.int64], lost: NDArray[np.bool_]) -> NDArray[Any]:
+        """The engine's output for frames of which some are lost, in steps of at most a block."""
+        outputs: list[NDArray[Any]] = [np.zeros((len(codes), 0), self._output)]
+        for start in range(0, lost.shape[1], self._block):
+            stop = start + self._block
+            step = codes[:, start * self._tokens : stop * self._tokens]
+            output, self._state = self._engine.decode_step(step, self._state, lost[:, start:stop])
+            outputs.append(output)
+        return np.concatenate(outputs, axis=1)
 
     def _level(self) -> NDArray[np.float64]:
         """The level of each row after so many lost frames in a row."""

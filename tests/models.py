@@ -56,9 +56,12 @@ class RandomEngine(TorchStates):
         return codes.numpy(), state
 
     @torch.inference_mode()
-    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+    def decode_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
         self.longest = max(self.longest, codes.shape[1] // self.config.quantizer.tokens_per_frame)
-        audio, state = self.codec.decode_step(torch.from_numpy(codes), state)
+        mask = None if lost is None else torch.from_numpy(lost)
+        audio, state = self.codec.decode_step(torch.from_numpy(codes), state, mask)
         return audio.numpy(), state
 
 
@@ -78,7 +81,9 @@ class EchoEngine(TorchStates):
     def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
         return (np.rint(audio.clip(-1, 1) * 32767) + 32768).astype(np.int64), state
 
-    def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
+    def decode_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
         spectrum, analysis = self.stft.step(torch.from_numpy((codes - 32768) / 32767), state[0])
         audio, synthesis = self.inverse.step(spectrum, state[1])
         return audio.numpy().astype(np.float32), (analysis, synthesis)

@@ -198,16 +198,6 @@ def test_the_gain_of_groups_by_hand() -> None:
     assert line in tables.groups({"streams": 16, "rows": [row]})
 
 
-def test_lost_packets_have_their_rate_and_their_bursts() -> None:
-    for rate, burst in ((0.1, 1 / 0.9), (0.1, 3.0), (0.4, 3.0)):
-        lost = loss.lost_packets(200_000, rate, burst, seed=0)
-        runs = np.count_nonzero(np.diff(lost.astype(int)) == 1)
-        assert not lost[0]
-        assert lost.mean() == pytest.approx(rate, rel=0.03)
-        assert lost.sum() / runs == pytest.approx(burst, rel=0.03)
-    assert not loss.lost_packets(1000, 0.0, 1.0, seed=0).any()
-
-
 def test_without_loss_the_network_changes_nothing(speech: NDArray[np.float32]) -> None:
     tokenizer = released("spectok-16k-800")
     codes = tokenizer.encode(speech, layout="frames")

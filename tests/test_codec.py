@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from recipes.train import load_recipe
 from spectok.config import CodecConfig, ExcitationConfig
 from spectok.model.bottleneck.bands import mel_bands
-from spectok.model.codec import SPECTRUM_GAIN, Codec, Decoder, Encoder
+from spectok.model.codec import NETWORK_STATES, SPECTRUM_GAIN, Codec, Decoder, Encoder
 from spectok.model.contract import verify_streaming
 from spectok.model.streaming import State, leaves
 
@@ -186,15 +186,15 @@ def test_draws_from_one_estimate_differ_only_in_their_excitation(name: str, spee
     codec = built(name)
     decoder, audio = codec.decoder, rows_of(speech, codec.config)
     encoder_state, decoder_state = codec.init_state(3)
-    estimate, quantized, _ = codec.estimate(audio, (encoder_state, decoder_state[:2]))
+    estimate, quantized, _ = codec.estimate(audio, (encoder_state, decoder_state[:NETWORK_STATES]))
     torch.manual_seed(5)
     drawn = decoder.drawn_state(6)
     assert not drawn[1][0].any()
     output, _ = decoder.synthesize(estimate.mapped(lambda part: part.repeat(2, *[1] * (part.dim() - 1))), drawn)
-    network, _ = decoder.estimate(quantized.quantized.repeat(2, 1, 1, 1), decoder.init_state(6)[:2])
+    network, _ = decoder.estimate(quantized.quantized.repeat(2, 1, 1, 1), decoder.init_state(6)[:NETWORK_STATES])
     expected, _ = decoder.synthesize(network, drawn)
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
-    plain, _ = decoder.synthesize(estimate, decoder.init_state(3)[2:])
+    plain, _ = decoder.synthesize(estimate, decoder.init_state(3)[NETWORK_STATES:])
     torch.testing.assert_close(plain, codec(audio)[0], rtol=0, atol=1e-6)
     assert not torch.isclose(output[:3], output[3:], rtol=0, atol=1e-6).all(dim=1).any()
 
@@ -399,7 +399,7 @@ def test_every_parameter_learns_after_one_step(name: str, speech: NDArray[np.flo
     for _ in range(2):  # layers with weights of zero pass gradients on after the first step
         optimizer.zero_grad(set_to_none=True)
         output, quantized = codec(audio)
-        estimate, _ = codec.decoder.estimate(quantized.quantized, codec.decoder.init_state(len(audio))[:2])
+        estimate, _ = codec.decoder.estimate(quantized.quantized, codec.decoder.init_state(len(audio))[:NETWORK_STATES])
         pitch = 0.0 if estimate.pitch is None else estimate.pitch[..., 3].mean()
         ((output - audio).square().mean() + quantized.commitment_loss + pitch).backward()
         optimizer.step()

@@ -72,7 +72,7 @@ def test_configurations_cannot_be_changed(query_config: CodecConfig) -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"hidden": 3}, "file has the unknown key 'hidden'; known are bottleneck, decoder_dense_rank, "),
+        ({"hidden": 3}, "file has the unknown key 'hidden'; known are bottleneck, concealment_hidden, "),
         ({"tower": {"stride": [2]}}, "file: tower has the unknown key 'stride'; known are activation, channels"),
         ({"bitrate": 4000}, "file has the unknown key 'bitrate'"),
         ({"sample_rate": 16000.0}, "file: sample_rate is 16000.0, but must be of type int"),

@@ -34,8 +34,10 @@ def test_a_codec_without_memory_does_not_drift(speech: NDArray[np.float32]) -> N
         def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
             return super().encode_step(audio, self.init_state(1).encoder)
 
-        def decode_step(self, codes: NDArray[np.int64], state: Any) -> tuple[NDArray[np.float32], Any]:
-            return super().decode_step(codes, self.init_state(1).decoder)
+        def decode_step(
+            self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+        ) -> tuple[NDArray[np.float32], Any]:
+            return super().decode_step(codes, self.init_state(1).decoder, lost)
 
     engine = Forgetful(released_codec("spectok-16k-800"))
     values = drift(engine, [speech[:32000]], speech)

@@ -17,7 +17,7 @@ from spectok.cli.main import main
 from spectok.config import ExcitationConfig
 from spectok.evaluation.inspection import Attention, Inspection, draw_inspection, inspect_codec
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
-from spectok.model.codec import Codec
+from spectok.model.codec import NETWORK_STATES, Codec
 
 AUDIO = 0.1 * np.random.default_rng(0).standard_normal(100 * QUERY.frame_length).astype(np.float32)
 
@@ -65,7 +65,7 @@ def test_pitch_and_voicing_are_those_of_the_decoder() -> None:
     codes = torch.from_numpy(seen.codes)[None]
     with torch.no_grad():
         state = codec.decoder.init_state(1)
-        estimate, _ = codec.decoder.estimate(codec.quantizer.decode(codes), state[:2])
+        estimate, _ = codec.decoder.estimate(codec.quantizer.decode(codes), state[:NETWORK_STATES])
     classes, unvoiced = estimate.pitch[0, :, :72], estimate.pitch[0, :, 72]
     is_voiced = (classes.max(1).values > unvoiced).numpy()
     assert 0 < is_voiced.mean() < 1

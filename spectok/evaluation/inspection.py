@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
 from spectok.model.bottleneck.queries import QueryAttention
-from spectok.model.codec import Codec
+from spectok.model.codec import NETWORK_STATES, Codec
 from spectok.model.excitation import Excitation
 from spectok.plotting import canvas, save, show_codes, show_spectrogram
 
@@ -88,7 +88,7 @@ def _voice(codec: Codec, codes: torch.Tensor) -> Voice | None:
     if not isinstance(excitation, Excitation):
         return None
     latent = codec.quantizer.decode(codes.reshape(1, -1, config.quantizer.tokens_per_frame))
-    estimate, _ = codec.decoder.estimate(latent, codec.decoder.init_state(1)[:2])
+    estimate, _ = codec.decoder.estimate(latent, codec.decoder.init_state(1)[:NETWORK_STATES])
     assert estimate.pitch is not None and estimate.voicing is not None
     points = excitation.grid.decode(estimate.pitch)[0]
     pitch = excitation.grid.frequencies()[points.clamp_min(0)].where(points >= 0, math.nan)

@@ -1,14 +1,16 @@
 """Exports `Codec.encode_step` and `Codec.decode_step` as the ONNX files `encoder.onnx` and `decoder.onnx`.
 
-    encoder.onnx    audio [batch, samples], state.*  ->  codes [batch, tokens], next.*
-    decoder.onnx    codes [batch, tokens],  state.*  ->  audio [batch, samples], next.*
+    encoder.onnx    audio [batch, samples], state.*                       ->  codes [batch, tokens], next.*
+    decoder.onnx    codes [batch, tokens], lost [batch, frames], state.*  ->  audio [batch, samples], next.*
 
 A call accepts any number of whole frames and any number of rows. `state.tower.1.0` is the value of `next.tower.1.0`
-from the previous call, and zeros at the start of a stream. The graph is stored as optimised by ONNX Runtime, with the
-facts that `spectok info` prints as metadata. Large weights are not in the graph, which refers to the tensors in
-`model.safetensors` as external data of ONNX; that file must be in the same folder. Other large constants are stored in
-compact forms. Released weights are float16 numbers; the runtime converts all weights to float32 when it loads the
-graph, and computes in float32.
+from the previous call, and zeros at the start of a stream. The input `lost` exists only if the codec has a concealment
+(concealment.py); it is true for frames that are lost, whose codes repeat the last frame that arrived.
+
+The graph is stored as optimised by ONNX Runtime, with the facts that `spectok info` prints as metadata. Large weights
+are not in the graph, which refers to the tensors in `model.safetensors` as external data of ONNX; that file must be in
+the same folder. Other large constants are stored in compact forms. Released weights are float16 numbers; the runtime
+converts all weights to float32 when it loads the graph, and computes in float32.
 """
 
 import logging
@@ -20,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from spectok.engine import LOST
 from spectok.export.graph import fix_shapes, optimise, store_small
 from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
@@ -27,7 +30,7 @@ from spectok.model.streaming import State, rebuilt
 
 PARTS = {  # names of the parts of a state
     "encoder": ("stft", "tower", "context"),
-    "decoder": ("context", "tower", "excitation", "inverse_stft"),
+    "decoder": ("concealment", "context", "tower", "excitation", "inverse_stft"),
 }
 OPSET = 23  # the first with RMSNormalization
 FRAMES, ROWS = 3, 2  # of the example; both axes are dynamic
@@ -43,11 +46,15 @@ def named(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Step(nn.Module):
-    """One direction of the codec with a flat state: `(x, *tensors)` to `(y, *tensors)`."""
+    """One direction of the codec with a flat state: `(x, *tensors)` to `(y, *tensors)`.
+
+    The first of the tensors for a decoder with concealment is the input `lost`.
+    """
 
     def __init__(self, codec: Codec, side: str) -> None:
         super().__init__()
         self.codec, self.side = codec, side
+        self.conceals = side == "decoder" and codec.decoder.concealment is not None
         self.state = codec.init_state(ROWS)[0 if side == "encoder" else 1]
 
     def tensors(self, state: State) -> dict[str, Tensor]:
@@ -55,10 +62,11 @@ class _Step(nn.Module):
         parts = zip(PARTS[self.side], state, strict=True)
         return {name: tensor for part, inner in parts for name, tensor in named(inner, part)}
 
-    def forward(self, x: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         step = self.codec.encode_step if self.side == "encoder" else self.codec.decode_step
-        y, state = step(x, rebuilt(self.state, iter(leaves)))
+        lost, leaves = others[: self.conceals], others[self.conceals :]
+        y, state = step(x, rebuilt(self.state, iter(leaves)), *lost)
         return (y, *self.tensors(state).values())
 
 
@@ -107,17 +115,21 @@ def _trace(step: _Step, path: Path) -> None:
     length = config.frame_length if step.side == "encoder" else config.quantizer.tokens_per_frame
     x = torch.zeros(ROWS, FRAMES * length, dtype=torch.float32 if step.side == "encoder" else torch.int64)
     batch, frames = torch.export.Dim("batch", min=1, max=1 << 16), torch.export.Dim("frames", min=1, max=1 << 20)
+    lost = {LOST: torch.zeros(ROWS, FRAMES, dtype=torch.bool)} if step.conceals else {}
     names = ("audio", "codes") if step.side == "encoder" else ("codes", "audio")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about changes in later releases of the exporter
         program = torch.onnx.export(
             step.eval(),
-            (x, *state.values()),
+            (x, *lost.values(), *state.values()),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=({0: batch, 1: frames * length if length > 1 else frames}, tuple({0: batch} for _ in state)),
-            input_names=[names[0], *(f"state.{name}" for name in state)],
+            dynamic_shapes=(
+                {0: batch, 1: frames * length if length > 1 else frames},
+                (*({0: batch, 1: frames} for _ in lost), *({0: batch} for _ in state)),
+            ),
+            input_names=[names[0], *lost, *(f"state.{name}" for name in state)],
             output_names=[names[1], *(f"next.{name}" for name in state)],
         )
     assert program is not None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
 from spectok.model.bottleneck.queries import Compression, Expansion
+from spectok.model.concealment import Concealment, repeated
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.latent import DenseAnalysis, DenseSynthesis, LatentGRU
 from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RNN2d, linear
@@ -25,6 +26,7 @@ from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQua
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming, in_series
 
+NETWORK_STATES = 3  # of the parts of the decoder's state belong to the network, the others to excitation and synthesis
 SPECTRUM_GAIN = 10.0  # scales the power-law spectrum of speech, whose rms is about 0.1, to an rms of about 1
 
 
@@ -90,7 +92,10 @@ class Decoder(Streaming):
         tower, bottleneck, quantizer = config.tower, config.bottleneck, config.quantizer
         latent_dim = config.latent_dim
         positions = config.spectrum.positions // math.prod(tower.frequency_strides)
-        self.project = linear(quantizer.tokens_per_frame * quantizer.codebook_dim, latent_dim)
+        inputs = quantizer.tokens_per_frame * quantizer.codebook_dim
+        self.project = linear(inputs, latent_dim)
+        hidden = config.concealment_hidden
+        self.concealment = Concealment(inputs, hidden, latent_dim) if hidden else None
         self.context = Serial(
             *(Residual(LatentGRU(latent_dim, config.gru_hidden)) for _ in range(config.decoder_gru_layers))
         )
@@ -124,9 +129,10 @@ class Decoder(Streaming):
         self.timing = in_series([self.context, self.tower, *excitation, self.inverse_stft])
 
     def init_state(self, batch: int) -> State:
-        """States of latent GRUs, tower, excitation and inverse STFT."""
+        """States of concealment, latent GRUs, tower, excitation and inverse STFT."""
         excitation = self.excitation.init_state(batch) if self.excitation is not None else ()
         return (
+            self.concealment.init_state(batch) if self.concealment is not None else (),
             self.context.init_state(batch),
             self.tower.init_state(batch),
             excitation,
@@ -138,18 +144,30 @@ class Decoder(Streaming):
         excitation = self.excitation.drawn_state(batch) if self.excitation is not None else ()
         return excitation, self.inverse_stft.init_state(batch)
 
-    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Consume frames; return frame_length samples for each."""
-        estimate, network_state = self.estimate(x, state[:2])
+    def step(self, x: Tensor, state: State, lost: Tensor | None = None) -> tuple[Tensor, State]:
+        """Consume frames, of which some may be lost (see `estimate`); return frame_length samples for each."""
+        estimate, network_state = self.estimate(x, state[:NETWORK_STATES], lost)
         if self.postfilter is not None:  # not in `estimate` or `synthesize`, which training calls
             estimate = estimate._replace(spectrum=self.postfilter(estimate.spectrum))
-        audio, synthesis_state = self.synthesize(estimate, state[2:])
+        audio, synthesis_state = self.synthesize(estimate, state[NETWORK_STATES:])
         return audio, (*network_state, *synthesis_state)
 
-    def estimate(self, x: Tensor, state: State) -> tuple[Estimate, State]:
-        """Run the network, the first part of a step; `state` holds the states of latent GRUs and tower."""
-        frames, context_state = self.context.step(self.project(x.flatten(2)), state[0])
-        features, tower_state = self.tower.step(self.bottleneck(frames), state[1])
+    def estimate(self, x: Tensor, state: State, lost: Tensor | None = None) -> tuple[Estimate, State]:
+        """Run the network, the first part of a step.
+
+        Args:
+            x: quantized frames `[B, F, K, D]`.
+            state: the first NETWORK_STATES parts of the decoder's state, those of concealment, latent GRUs and tower.
+            lost: which frames are lost, bool `[B, F]`; in their place `x` repeats the last frame that arrived.
+        """
+        quantized, concealment_state = x.flatten(2), state[0]
+        frames = self.project(quantized)
+        if self.concealment is not None:
+            flags = torch.zeros_like(quantized[..., :1]) if lost is None else lost[..., None].to(quantized.dtype)
+            correction, concealment_state = self.concealment.step(torch.cat([quantized, flags], dim=-1), state[0])
+            frames = frames + correction
+        frames, context_state = self.context.step(frames, state[1])
+        features, tower_state = self.tower.step(self.bottleneck(frames), state[2])
         spectrum = features.permute(0, 3, 1, 2)
         if self.dense is not None:
             spectrum = spectrum + self.dense(frames)
@@ -157,7 +175,7 @@ class Decoder(Streaming):
         voicing = pitch = None
         if isinstance(self.excitation, Excitation):
             voicing, pitch = self.excitation.controls(frames)
-        return Estimate(spectrum, voicing, pitch), (context_state, tower_state)
+        return Estimate(spectrum, voicing, pitch), (concealment_state, context_state, tower_state)
 
     def synthesize(self, estimate: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:
         """Run excitation and inverse STFT, the second part of a step: frame_length samples for each frame.
@@ -202,26 +220,36 @@ class Codec(nn.Module):
         latent, state = self.encoder.step(audio, state)
         return self.quantizer.encode(latent).flatten(1), state
 
-    def decode_step(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
-        """Codes `[B, N]`, N a multiple of tokens_per_frame, to audio `[B, N / K * frame_length]`."""
+    def decode_step(self, codes: Tensor, state: State, lost: Tensor | None = None) -> tuple[Tensor, State]:
+        """Codes `[B, N]`, N a multiple of tokens_per_frame, to audio `[B, N / K * frame_length]`.
+
+        Args:
+            codes: in place of lost frames they repeat the last frame that arrived.
+            state: the decoder's.
+            lost: which frames are lost, bool `[B, F]`; by default none.
+        """
         frames = codes.reshape(codes.shape[0], -1, self.config.quantizer.tokens_per_frame)
-        return self.decoder.step(self.quantizer.decode(frames), state)
+        return self.decoder.step(self.quantizer.decode(frames), state, lost)
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
         """Audio `[B, T]`, T a multiple of frame_length, to the delayed reconstruction and the quantizer's output."""
         quantized: Quantized = self.quantizer(self.encoder(audio))
         return self.decoder(quantized.quantized), quantized
 
-    def estimate(self, audio: Tensor, state: tuple[State, State]) -> tuple[Estimate, Quantized, tuple[State, State]]:
+    def estimate(
+        self, audio: Tensor, state: tuple[State, State], lost: Tensor | None = None
+    ) -> tuple[Estimate, Quantized, tuple[State, State]]:
         """For training: run all layers that have parameters, from audio to the input of `Decoder.synthesize`.
 
         Args:
             audio: `[B, T]`, T a multiple of frame_length.
-            state: the encoder's state, and the states of the decoder's latent GRUs and tower.
+            state: the encoder's state, and the first NETWORK_STATES parts of the decoder's.
+            lost: which frames are lost on their way to the decoder, bool `[B, F]`, never the first; by default none.
         """
         latent, encoder_state = self.encoder.step(audio, state[0])
         quantized: Quantized = self.quantizer(latent)
-        estimate, decoder_state = self.decoder.estimate(quantized.quantized, state[1])
+        frames = quantized.quantized if lost is None else repeated(quantized.quantized, lost)
+        estimate, decoder_state = self.decoder.estimate(frames, state[1], lost)
         return estimate, quantized, (encoder_state, decoder_state)
 
     @property

@@ -58,7 +58,7 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     """A model's weights for a codec whose excitation may differ, and whose convolutions may be shorter in time.
 
     Dropped taps are summed into the oldest kept tap, which preserves the response at low frequencies. Weights of the
-    excitation that the model lacks, or has in another shape, keep the codec's initial values.
+    excitation and of the concealment that the model lacks, or has in another shape, keep the codec's initial values.
 
     Raises:
         InputError: the configurations differ in more than that, or the file is damaged.
@@ -72,7 +72,8 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
             require(dropped >= 0, message)
             oldest = kernel[:, :, : dropped + 1].sum(2, keepdim=True)
             weights[name] = torch.cat([oldest, kernel[:, :, dropped + 1 :]], dim=2)
-    for name in [name for name in own | weights if ".excitation." in name]:
+    optional = (".excitation.", ".concealment.")
+    for name in [name for name in own | weights if any(part in name for part in optional)]:
         if name not in own:
             del weights[name]
         elif name not in weights or weights[name].shape != own[name].shape:
@@ -81,7 +82,8 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
 
 
 def _with_allowed_differences(config: CodecConfig, other: CodecConfig) -> CodecConfig:
-    """`other` with the excitation and the time lengths of the convolutions of `config`."""
+    """`other` with the excitation, the concealment and the time lengths of the convolutions of `config`."""
     mine, its = config.tower, other.tower
     input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
-    return replace(other, excitation=config.excitation, tower=replace(its, input_kernel=input_kernel, kernel=kernel))
+    tower = replace(its, input_kernel=input_kernel, kernel=kernel)
+    return replace(other, excitation=config.excitation, tower=tower, concealment_hidden=config.concealment_hidden)

@@ -1,6 +1,7 @@
 """The settings of a run: its recipe, its budget, and what it is computed on."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from spectok.config import CodecConfig
 from spectok.schema import require
@@ -29,6 +30,20 @@ class OptimConfig:
 
 
 @dataclass(frozen=True)
+class ErasureConfig:
+    """Frames that are lost between encoder and decoder (evaluation/erasures.py); the decoder learns to conceal them."""
+
+    share: float = 0.0  # of the streams of a step
+    rate: tuple[float, float] = (0.03, 0.4)  # range of the share of lost frames
+    burst: tuple[float, float] = (1.0, 4.0)  # range of the mean number of frames that are lost in a row
+
+    def __post_init__(self) -> None:
+        require(0 <= self.share <= 1, f"share is {self.share}, but must be from 0 to 1")
+        require(0 <= self.rate[0] <= self.rate[1] < 1, f"rate {self.rate} must rise, from at least 0 to less than 1")
+        require(1 <= self.burst[0] <= self.burst[1], f"burst {self.burst} must rise, from at least 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A recipe: everything that determines a run except its budget and `Compute`."""
 
@@ -37,6 +52,8 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    erasures: ErasureConfig = field(default_factory=ErasureConfig)
+    trained: Literal["all", "concealment"] = "all"  # the part of the codec that is trained
     seed: int = 0
     reset_share: float = 0.025  # probability that a stream's states are reset before a step; else they are carried over
     # Shares of the budget: until the first, the pulses follow the tracker's pitch in all streams; after the second, the
@@ -44,6 +61,13 @@ class TrainConfig:
     tracked_pitch: tuple[float, float] = (0.15, 0.5)
     validate_minutes: float = 10.0  # training time between validations
     checkpoint_minutes: float = 3.0  # training time between checkpoints
+
+    def __post_init__(self) -> None:
+        conceals = self.codec.concealment_hidden > 0 and self.erasures.share > 0
+        require(
+            conceals or self.trained != "concealment",
+            "to train the concealment, codec.concealment_hidden and erasures.share must be positive",
+        )
 
 
 @dataclass

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spectok.model.codec import Codec
+from spectok.model.codec import NETWORK_STATES, Codec
 from spectok.model.excitation import Estimate
 from spectok.model.streaming import State, leaves
 from spectok.training import distributed
@@ -31,7 +31,7 @@ class Streams:
     def __init__(self, codec: Codec, rows: int, draws: int) -> None:
         self.codec, self.rows, self.draws = codec, rows, draws
         encoder, decoder = self.codec.init_state(self.rows)
-        self.network: tuple[State, State] = (encoder, decoder[:2])
+        self.network: tuple[State, State] = (encoder, decoder[:NETWORK_STATES])
         self.synthesis = self.codec.decoder.drawn_state(self.draws * self.rows)
         delay = self.codec.config.synthesis_delay
         self.tail = torch.zeros(self.rows, delay, device=next(self.codec.parameters()).device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from spectok.evaluation.erasures import lost_frames
 from spectok.evaluation.pitch import PITCH_RATE
 from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate, Excitation
@@ -27,7 +28,7 @@ from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.weights import load_tensors, save_tensors
 
-Network = Callable[[Tensor, tuple[State, State]], tuple[Estimate, Quantized, tuple[State, State]]]
+Network = Callable[[Tensor, tuple[State, State], Tensor | None], tuple[Estimate, Quantized, tuple[State, State]]]
 
 
 class Trainer:
@@ -58,6 +59,10 @@ class Trainer:
         self.compute = compute or Compute()
         device = self.compute.device
         self.codec = Codec(config.codec).to(device)
+        if config.trained == "concealment":
+            self.codec.requires_grad_(False)
+            assert self.codec.decoder.concealment is not None  # TrainConfig requires it
+            self.codec.decoder.concealment.requires_grad_(True)
         self.network = compiled(self.codec) if self.compute.compile else self.codec.estimate
         self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below).to(device)
         self.balancer = Balancer(config.loss)
@@ -96,7 +101,7 @@ class Trainer:
         audio, tracked = self._next_batch()
         self.streams.reset(self._resets())
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.compute.bf16):
-            estimate, quantized, network_state = self.network(audio, self.streams.network)
+            estimate, quantized, network_state = self.network(audio, self.streams.network, self._lost())
         estimate = estimate.mapped(Tensor.float)
         pitch, pitch_losses = self._pitch(estimate, tracked)
         output, synthesis_state = self.streams.synthesize(estimate, pitch)
@@ -119,7 +124,8 @@ class Trainer:
         if usable:
             self.streams.go_on(audio, network_state, synthesis_state)
             gathered = [distributed.gather(tensor.detach()) for tensor in (quantized.latent, quantized.codes)]
-            self.codec.quantizer.update_(*gathered)
+            if self.config.trained == "all":
+                self.codec.quantizer.update_(*gathered)
         self.step += 1
         self.averaged.update_parameters(self.codec)
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + internal_total
@@ -212,6 +218,22 @@ class Trainer:
         own = draws[distributed.rank() * share :][:share]
         return torch.from_numpy(own).to(self.compute.device)
 
+    def _lost(self) -> Tensor | None:
+        """Which frames of this rank's streams are lost in this step, bool `[B, F]`; None if the recipe loses none."""
+        config = self.config.erasures
+        if not config.share:
+            return None
+        rng, frames = (
+            np.random.default_rng([self.config.seed, self.step, 1]),
+            self.crop_samples // self.codec.frame_length,
+        )
+        lost = np.zeros((self.config.data.batch_size, frames), bool)
+        for row in lost:
+            if rng.random() < config.share:
+                row[:] = lost_frames(frames, rng.uniform(*config.rate), rng.uniform(*config.burst), rng)
+        share = len(lost) // distributed.world()
+        return torch.from_numpy(lost[distributed.rank() * share :][:share]).to(self.compute.device)
+
     def _pitch(self, estimate: Estimate, tracked: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Grid points for the pulses, `[B, F]`, and the pitch head's loss, if the codec has an `Excitation`.
 
@@ -276,9 +298,8 @@ class Trainer:
 
     def _optimizer_of(self, module: nn.Module) -> torch.optim.AdamW:
         optim = self.config.optim
-        return torch.optim.AdamW(
-            module.parameters(), lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay
-        )
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(parameters, lr=optim.learning_rate, betas=optim.betas, weight_decay=optim.weight_decay)
 
     def _parts(self) -> dict[str, Part]:
         """The parts of a checkpoint, by name."""
