@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MIN_SAMPLE_RATE = 1_000  # Hz
-MAX_SAMPLE_RATE = 768_000  # Hz; limits the memory that a hostile header can make a resampler allocate
+MAX_SAMPLE_RATE = 192_000  # Hz; the highest that audio interfaces commonly use
 _PREFIX, _SUFFIX = ".spectok-", ".tmp"  # of temporary files
 
 
@@ -77,7 +77,7 @@ def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
     """The sample rate in Hz as an int.
 
     Raises:
-        InputError: it is not a whole number from 1 kHz to 768 kHz.
+        InputError: it is not a whole number from 1 kHz to 192 kHz.
     """
     if isinstance(sample_rate, str):
         raise InputError(f"{what} has a sample rate of {sample_rate!r}, a text; it must be a whole number of Hz")

@@ -141,9 +141,9 @@ def test_resampling_to_the_same_rate_returns_the_same_array() -> None:
     assert resample(audio, 16000, 16000) is audio
 
 
-@pytest.mark.parametrize("rate", [0, -16000, 999, 768_001, 16000.5, float("nan"), float("inf"), None])
+@pytest.mark.parametrize("rate", [0, -16000, 999, 192_001, 16000.5, float("nan"), float("inf"), None])
 def test_bad_sample_rates_are_refused(rate: Any) -> None:
-    with pytest.raises(InputError, match=r"sample rate of .* Hz; it must be 1000 to 768000"):
+    with pytest.raises(InputError, match=r"sample rate of .* Hz; it must be 1000 to 192000"):
         resample(sine(10, 16000), 16000, rate)
 
 
@@ -196,7 +196,7 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="not finite"):
         write_audio(tmp_path / "a.wav", np.array([np.nan]), 16000)
     with pytest.raises(InputError, match=r"cannot write .*a\.flac"):
-        write_audio(tmp_path / "a.flac", audio, 700_000)  # FLAC cannot store it
+        write_audio(tmp_path / "a.flac", audio, 191_999)  # FLAC cannot store it
 
     def fail(*_: Any, **__: Any) -> NoReturn:
         raise soundfile.LibsndfileError(2)

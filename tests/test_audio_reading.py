@@ -166,10 +166,11 @@ def test_a_wav_without_samples_stays_empty() -> None:
         ("inf.wav", wav_bytes(np.array([[0, np.inf], [0, -np.inf]]), subtype="FLOAT"), "not finite"),
         ("huge.wav", wav_bytes(np.array([0.0, 1e300]), subtype="DOUBLE"), "not finite"),
         ("loud.wav", wav_bytes(np.array([0.0, -20000.0]), subtype="FLOAT"), "peak of 20000"),
-        ("slow.wav", wav_bytes(np.zeros(9), 10), "sample rate of 10 Hz; it must be 1000 to 768000"),
+        ("slow.wav", wav_bytes(np.zeros(9), 10), "sample rate of 10 Hz; it must be 1000 to 192000"),
+        ("fast.wav", wav_bytes(np.zeros(9), 384000), "sample rate of 384000 Hz; it must be 1000 to 192000"),
         ("cut.flac", (DATA / "vctk_p259_48k.flac").read_bytes()[:60_000], "is damaged or cut off"),
     ],
-    ids=["empty", "text", "raw", "no-samples", "nan", "inf", "huge", "loud", "slow", "cut"],
+    ids=["empty", "text", "raw", "no-samples", "nan", "inf", "huge", "loud", "slow", "fast", "cut"],
 )
 def test_bad_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name

@@ -124,6 +124,25 @@ def test_messages_name_the_error(tmp_path: Path, content: bytes, message: str) -
         Reader(path)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_that_claims_a_sample_rate_over_192_khz_is_refused(version: int) -> None:
+    """The sample rate of the original multiplies the samples that a decoder makes of a small file."""
+    for rate in (191_999, 192_001, 768_000):
+        field = rate.to_bytes(3, "little")
+        if version == 1:
+            content = bytes.fromhex(TINY1_HEX)
+            content = with_true_crc(content[:12] + field + content[15:], 37)
+        else:
+            content = bytes.fromhex(TINY_HEX)
+            content = with_true_crc(content[:19] + b"\0" + field + content[20:], 29)
+            content = content[:-4] + hashlib.sha256(content[:-4]).digest()[:4]
+        if rate <= 192_000:
+            assert from_bytes(content)[0].sample_rate == rate
+            continue
+        with pytest.raises(InputError, match=f"sample_rate is {rate}; expected 1000 to 192000"):
+            from_bytes(content)
+
+
 def test_a_header_with_a_long_name_or_none_is_refused_in_one_short_sentence() -> None:
     content = bytes.fromhex(TINY_HEX)
     long = with_true_crc(content[:21] + b"\xff" + bytes(255) + bytes(4) + content[30:], 22 + 255)

@@ -23,7 +23,7 @@ few bytes as the number needs. A CRC-32 is that of zlib and PNG.
 | 4 | stream id: 4 random bytes, drawn for each file |
 | 1 | `tokens_per_frame`, 1 to 255 |
 | 1 or 4 | `codebook_size`, 2 to 2^24: n for 2^n, n from 1 to 24; any other size as 0 and 3 bytes |
-| 1 or 4 | sample rate of the original audio, 1000 to 768000 Hz: its place in the list below; others as 0 and 3 bytes |
+| 1 or 4 | sample rate of the original audio, 1000 to 192000 Hz: its place in the list below; others as 0 and 3 bytes |
 | 1 to 3 | `frames_per_packet`, 1 to 32767, a varint |
 | 1 | L, the length of the model's name, 0 to 64; 0 for a released model, which the hash of its weights identifies |
 | L | the model's name in ASCII: letters, digits, and after the first character also `.`, `_` and `-` |
@@ -75,7 +75,7 @@ Read, and no longer written.
 | 5 | 1 | `tokens_per_frame`, 1 to 255 |
 | 6 | 2 | `frames_per_packet`, 1 to 32767 |
 | 8 | 4 | `codebook_size`, 2 to 2^24 |
-| 12 | 4 | sample rate of the original audio in Hz, 1000 to 768000 |
+| 12 | 4 | sample rate of the original audio in Hz, 1000 to 192000 |
 | 16 | 8 | number of samples of the original audio; 2^64 - 1 while the file is being written |
 | 24 | 8 | the first 8 bytes of the SHA-256 of `model.safetensors` |
 | 32 | 1 | L, the length of the model's name, 1 to 64 |
