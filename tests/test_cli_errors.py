@@ -281,19 +281,71 @@ def test_bad_standard_input(
     assert fails(command, "-", "-") == sentence.replace("<stdin>", "the stream")
 
 
-@pytest.mark.parametrize("command", [["encode", "-", "out.spt"], ["decode", "-", "out.wav"], ["verify", "-"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["encode", "-", "out.spt"],
+        ["decode", "-", "out.wav"],
+        ["stream", "-", "out.wav"],
+        ["verify", "-"],
+        ["repair", "-", "-"],
+    ],
+)
 def test_a_closed_standard_input(fails: Fails, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     assert fails(*command).endswith("the standard input is closed")
 
 
-@pytest.mark.parametrize("command", [["encode", "good.wav", "-"], ["decode", "query.spt", "-"], ["info", "query.spt"]])
+PRINTING = [
+    ["info"],
+    ["info", "query.spt", "--json"],
+    ["info", "tiny-query"],
+    ["verify", "query.spt"],
+    ["stream", "good.wav", "out.wav"],
+    ["--help"],
+    ["encode", "--help"],
+    ["--version"],
+    ["--print-completion", "bash"],
+]
+
+
+def written(command: list[str]) -> list[str]:
+    """The file that a command has written, complete, before it prints."""
+    return ["out.wav"] if command[0] == "stream" else []
+
+
+@pytest.mark.parametrize("command", [["encode", "good.wav", "-"], ["repair", "query.spt", "-"], *PRINTING])
+def test_a_closed_standard_output(fails: Fails, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert fails(*command, leaves=written(command)) == "the standard output is closed"
+
+
+def test_a_closed_standard_output_that_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in (["verify", "query.spt", "--quiet"], ["encode", "good.wav", "out.spt"]):
+        monkeypatch.setattr(sys, "stdout", None)
+        assert main(command) == 0
+
+
+@pytest.mark.parametrize("command", PRINTING)
+def test_the_reader_of_the_output_has_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with monkeypatch.context() as patch, open(writer, "w", encoding="utf-8") as stream:
+        patch.setattr(sys, "stdout", stream)
+        assert main(command) == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", [["encode", "good.wav", "-"], ["decode", "query.spt", "-"], *PRINTING])
 def test_a_full_standard_output(fails: Fails, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     with open("/dev/full", "w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert re.fullmatch(r"cannot write \S+( standard output)?: No space left on device", fails(*command))
+        sentence = fails(*command, leaves=written(command))
+    assert re.fullmatch(r"cannot write \S+( standard output)?: No space left on device", sentence)
 
 
 @pytest.mark.parametrize("milliseconds", ["0", "-20", "nan", "inf"])
@@ -344,6 +396,9 @@ def test_names_of_any_bytes_are_read_and_written(name: bytes) -> None:
         ("encode - - <&-", 2, "spectok: the standard input is closed\n"),
         ("verify - <&-", 2, "spectok: the standard input is closed\n"),
         ("encode good.wav - >&-", 2, "spectok: the standard output is closed\n"),
+        ("info >&-", 2, "spectok: the standard output is closed\n"),
+        ("--version >&-", 2, "spectok: the standard output is closed\n"),
+        ("info >&- 2>&-", 2, ""),
         ("encode missing.wav out.spt 2>&-", 2, ""),
         ("encode good.wav out.spt <&- >&- 2>&-", 0, ""),
     ],

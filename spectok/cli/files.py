@@ -43,7 +43,7 @@ def standard(path: str, mode: str) -> PathOrStream:
     if path != "-":
         return path
     stream, name = (sys.stdin, "input") if mode == "rb" else (sys.stdout, "output")
-    require(stream is not None, f"the standard {name} is closed")
+    require(hasattr(stream, "buffer"), f"the standard {name} is closed")
     return stream.buffer
 
 

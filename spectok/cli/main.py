@@ -4,6 +4,7 @@ Invalid input prints one sentence on standard error and exits with code 2. An ou
 """
 
 import argparse
+import io
 import logging
 import os
 import signal
@@ -53,6 +54,13 @@ EXAMPLES = {  # at the end of each command's help
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(shown(message))
+
+
+class _ClosedOutput(io.TextIOBase):
+    """Stands for a standard output that was closed before the program began. Writing to it is an InputError."""
+
+    def write(self, text: str) -> NoReturn:
+        raise InputError("the standard output is closed")
 
 
 class _OneLine(logging.Formatter):
@@ -233,29 +241,33 @@ def _occupy_closed_streams() -> None:
     """Open the null device in place of closed standard streams.
 
     Otherwise the first file that is opened would get the number of one of them, and a library's warnings would be
-    written into it. A standard input or output that is closed stays None.
+    written into it. A closed standard input stays None. A program that prints nothing needs no standard output.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = _ClosedOutput()
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def _flush() -> None:
-    if sys.stdout is not None:
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return parser().parse_args(arguments)
+    finally:  # --help and --version print and exit
         sys.stdout.flush()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     _occupy_closed_streams()
-    args = parser().parse_args(arguments)
     code = 0
     try:
+        args = _parsed(arguments)
         with _messages(args), _signals():
             args.function(args)
-        _flush()
+        sys.stdout.flush()
     except InputError as error:
         for sentence in error.args:
             print(f"spectok: {shown(sentence)}", file=sys.stderr)
@@ -270,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         return 128 + stopped.signal
     try:
-        _flush()
+        sys.stdout.flush()
     except OSError:  # without this, the interpreter would report the unwritten output again at its exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
