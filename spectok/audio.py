@@ -22,6 +22,7 @@ from spectok.files import atomic_write, check_sample_rate, file_name, open_binar
 from spectok.resampling import resample
 from spectok.samples import check_audio
 from spectok.schema import require
+from spectok.truncation import check_end
 from spectok.wav import PcmFormat, read_wav_header, wav_header
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
@@ -29,6 +30,7 @@ WRITE_FORMATS = {".wav": "WAV", ".flac": "FLAC"}
 MAX_CHANNELS = 1024  # libsndfile's own limit; a larger C means that the array is [C, T]
 BLOCK_LENGTH = 1 << 17  # samples read from a file at a time; an allocation never has the size that a header claims
 MP3_FRAME = 1152  # samples; some encoders' headers count silence that decoders leave out
+UNKNOWN_LENGTH = (1 << 63) - 1  # samples, as libsndfile reports; it does not read to the end of such a file
 BLOCK_BYTES = 1 << 16  # the most that is read from a stream at a time
 
 logger = logging.getLogger(__name__)
@@ -68,8 +70,8 @@ class AudioReader:
     """Reads a file, or a stream as it arrives, as mono, block by block. Memory does not depend on the length.
 
     A stream that is a WAV of PCM samples, or raw, is read as it arrives. Any other stream is first read into memory.
-    A WAV or an MP3 must hold as many samples as its header claims, unless the header is that of a stream whose length
-    its writer did not know.
+    A file must reach the end that its header or its container promises (`spectok.truncation`), unless its header is
+    that of a stream whose length its writer did not know.
 
     Args:
         source: a path, or a binary stream (it need not seek), which stays open.
@@ -100,11 +102,10 @@ class AudioReader:
         if self._owned and os.path.isfile(os.fspath(cast(str, source))):
             if not self._read(1):
                 raise InputError(f"{self.name} is empty")
+            self._check_end()
             file = _sound_file(_library_path(cast(str, source)), self.name)
-            self._stream.seek(0)
             if file.frames:
                 self._file = file
-                self._check_wav_length()
                 return
             file.close()
         format, head = read_wav_header(self._read)
@@ -114,16 +115,26 @@ class AudioReader:
             pieces = [head]
             while piece := self._read(BLOCK_BYTES):
                 pieces.append(piece)
-            self._file = _sound_file(io.BytesIO(b"".join(pieces)), self.name)
+            content = _Content(b"".join(pieces))
+            check_end(content, self.name)
+            content.seek(0)
+            self._file = _sound_file(content, self.name)
         else:
             self._format = format
 
-    def _check_wav_length(self) -> None:
-        """Raise InputError if the file is a WAV that ends before the samples do that its header claims."""
-        format, head = read_wav_header(self._read)
-        if format is not None:
-            held = os.fstat(self._stream.fileno()).st_size - len(head)
-            self._check_length(format.claimed_samples, held // format.frame_bytes)
+    def _check_end(self) -> None:
+        """Raise InputError if the file, which can seek, is cut off. Afterwards it is at its start."""
+        try:
+            self._stream.seek(0)
+            format, head = read_wav_header(self._read)
+            if format is None:
+                check_end(self._stream, self.name)
+            else:
+                held = os.fstat(self._stream.fileno()).st_size - len(head)
+                self._check_length(format.claimed_samples, held // format.frame_bytes)
+            self._stream.seek(0)
+        except OSError as error:
+            raise InputError(f"cannot read {self.name}: {why(error)}") from error
 
     def _check_length(self, claimed: int | None, held: int, tolerance: int = 0) -> None:
         require(
@@ -202,6 +213,16 @@ class AudioReader:
         self.close()
 
 
+class _Content(io.BytesIO):
+    """Bytes for libsndfile. In some damaged files it moves to before the start, which here is the start."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return super().seek(0)
+
+
 def _library_path(path: str | Path) -> str | bytes:
     """A path as soundfile takes it: as bytes, because a name may not be text; on Windows every name is."""
     return os.fspath(path) if os.name == "nt" else os.fsencode(path)
@@ -209,9 +230,15 @@ def _library_path(path: str | Path) -> str | bytes:
 
 def _sound_file(source: str | bytes | io.BytesIO, name: str) -> soundfile.SoundFile:
     try:
-        return soundfile.SoundFile(source)
+        file = soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
         raise InputError(f"{name} is not an audio file of a known format") from error
+    require(
+        file.frames < UNKNOWN_LENGTH,
+        f"{name} does not say how many samples it holds, as FLAC that was written to a pipe; "
+        "ffmpeg -i IN OUT.flac makes a file that does",
+    )
+    return file
 
 
 def read_audio(source: str | Path | BinaryIO, sample_rate: int | None = None) -> tuple[np.ndarray, int]:

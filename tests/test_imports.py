@@ -10,7 +10,7 @@ ORDER = """
 errors files wav
 schema
 config
-samples
+samples truncation
 resampling
 audio container graphs plotting pretrained
 network weights
