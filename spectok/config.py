@@ -5,6 +5,7 @@ names the values. Rates are properties computed from the fields, never fields th
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -262,6 +263,17 @@ class CodecConfig:
         """All fields and the format version, as JSON text."""
         return json.dumps({"format": FORMAT} | dataclasses.asdict(self), indent=2) + "\n"
 
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the fields whose values are not the defaults, 64 hexadecimal digits; graphs contain it.
+
+        The layout of `config.json` does not matter, nor does a field that a later version adds with a default.
+        """
+        parsed = CodecConfig.from_json(json.loads(self.to_json()), "the configuration")  # integers become floats
+        values, defaults = (json.loads(config.to_json()) for config in (parsed, CodecConfig()))
+        changed = json.dumps(_changed(values, defaults), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(changed.encode()).hexdigest()
+
     @classmethod
     def from_json(cls, data: Any, where: str) -> "CodecConfig":
         """Build a configuration from parsed JSON of this or an earlier format version.
@@ -297,6 +309,15 @@ class CodecConfig:
         except (ValueError, RecursionError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
         return cls.from_json(data, str(path))
+
+
+def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The values that are not the defaults, in nested tables too."""
+    return {
+        key: _changed(value, defaults[key]) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value != defaults[key]
+    }
 
 
 def _upgraded(data: dict[str, Any], where: str) -> dict[str, Any]:

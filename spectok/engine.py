@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("onnx", "torch")
 LOST = "lost"  # input of the graph of a decoder with concealment, bool [batch, frames]
+CONFIG_REQUIRED = False  # whether a graph must name its configuration; those that version 0.1 exported do not
 Side = Literal["encoder", "decoder"]
 
 
@@ -207,6 +208,11 @@ class OnnxEngine:
             require(
                 facts.get("weights") == self._model.sha256,
                 f"{path} was made from other weights than {WEIGHTS} beside it; spectok export makes it anew",
+            )
+            expected = self.config.fingerprint
+            require(
+                facts.get("config", "" if CONFIG_REQUIRED else expected) == expected,
+                f"{path} was made with another configuration than config.json beside it; spectok export makes it anew",
             )
             arrays = [tensor.view(self._weights) for tensor in external]
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]

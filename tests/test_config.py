@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -261,6 +262,18 @@ def test_recipes_take_overrides_strictly() -> None:
         load_recipe(path, ["codec.gru_hidden=many"])
     with pytest.raises(InputError, match="--set takes key=value, not 'seed'"):
         load_recipe(path, ["seed"])
+
+
+def test_the_fingerprint_is_of_the_values_that_are_not_the_defaults() -> None:
+    """So that it stays as it is when a later version adds a field. It is stored in graphs, and must never change."""
+    assert CodecConfig().fingerprint == hashlib.sha256(b"{}").hexdigest()
+    other = CodecConfig(sample_rate=24000, excitation=ExcitationConfig(kind="signs", above=2000))  # an int, by mistake
+    expected = b'{"excitation":{"above":2000.0,"kind":"signs"},"sample_rate":24000}'
+    assert other.fingerprint == hashlib.sha256(expected).hexdigest()
+    assert CodecConfig.from_json(json.loads(other.to_json()), "file").fingerprint == other.fingerprint
+    assert (
+        CodecConfig.from_json({"sample_rate": 24000}, "file").fingerprint == CodecConfig(sample_rate=24000).fingerprint
+    )
 
 
 @pytest.mark.parametrize("value", [2**63, -(10**400)])

@@ -1,6 +1,7 @@
 """Tests that exported graphs equal the codec, for every kind of model and division of a stream, and of errors."""
 
 import dataclasses
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -181,6 +182,7 @@ def test_a_graph_has_metadata_and_no_paths(exported: Model) -> None:
             assert word.encode() not in content
         assert OnnxEngine(exported).facts(side) == {
             "weights": exported.sha256,
+            "config": QUERY.fingerprint,
             "parameters": str(codec.num_parameters),
             "macs_per_second": str(round(codec.macs_per_second()[side])),
         }
@@ -236,6 +238,41 @@ def test_graphs_of_other_weights_are_refused(copied: Model) -> None:
             InputError, match=r"^[^\n]*encoder\.onnx was made from other weights than model\.safetensors "
         ):
             engine.facts("encoder")
+
+
+def test_graphs_of_another_configuration_are_refused(copied: Model) -> None:
+    """Neither the sample rate nor the size of the codebook follows from the sizes in a graph."""
+    path = copied.folder / "config.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(dict(reversed(data.items()))), encoding="utf-8")  # the same in another order
+    for side in ("encoder", "decoder"):
+        assert OnnxEngine(pretrained.find(copied.folder)).facts(side)["config"] == QUERY.fingerprint
+    quantizer = data["quantizer"] | {"levels": [4, 4, 2], "codebook_size": 32}
+    for changed in ({"sample_rate": 48000}, {"quantizer": quantizer}, {"name": "other"}):
+        path.write_text(json.dumps(data | changed), encoding="utf-8")
+        engine = OnnxEngine(pretrained.find(copied.folder))
+        for side in ("encoder", "decoder"):
+            sentence = (
+                rf"^[^\n]*{side}\.onnx was made with another configuration than config\.json beside it; spectok export "
+            )
+            with pytest.raises(InputError, match=sentence):
+                engine.facts(side)
+
+
+def test_graphs_that_name_no_configuration_pass_unless_it_is_required(
+    copied: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copied.folder / "encoder.onnx"
+    model = onnx.load(path, load_external_data=False)
+    kept = {item.key: item.value for item in model.metadata_props if item.key != "config"}
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, kept)
+    path.write_bytes(model.SerializeToString())
+    assert OnnxEngine(copied).facts("encoder") == kept
+    monkeypatch.setattr("spectok.engine.CONFIG_REQUIRED", True)
+    OnnxEngine(copied).facts("decoder")
+    with pytest.raises(InputError, match="was made with another configuration"):
+        OnnxEngine(copied).facts("encoder")
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])

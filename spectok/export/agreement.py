@@ -173,8 +173,9 @@ def export_verified(model: Model, speech: Audio, folder: Path) -> None:
     macs, weights = codec.macs_per_second(), model.read(WEIGHTS)
     files = {} if folder.samefile(model.folder) else {WEIGHTS: weights}
     for side in ("encoder", "decoder"):
-        facts = {"weights": model.sha256, "parameters": codec.num_parameters, "macs_per_second": round(macs[side])}
-        files[f"{side}.onnx"] = export(codec, side, weights, {key: str(value) for key, value in facts.items()})
+        facts = {"weights": model.sha256, "config": model.config.fingerprint}
+        facts |= {"parameters": str(codec.num_parameters), "macs_per_second": str(round(macs[side]))}
+        files[f"{side}.onnx"] = export(codec, side, weights, facts)
     with tempfile.TemporaryDirectory() as trial:
         for name, content in {WEIGHTS: weights, **files}.items():
             (Path(trial) / name).write_bytes(content)

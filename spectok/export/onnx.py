@@ -7,10 +7,11 @@ A call accepts any number of whole frames and any number of rows. `state.tower.1
 from the previous call, and zeros at the start of a stream. The input `lost` exists only if the codec has a concealment
 (concealment.py); it is true for frames that are lost, whose codes repeat the last frame that arrived.
 
-The graph is stored as optimised by ONNX Runtime, with the facts that `spectok info` prints as metadata. Large weights
-are not in the graph, which refers to the tensors in `model.safetensors` as external data of ONNX; that file must be in
-the same folder. Other large constants are stored in compact forms. Released weights are float16 numbers; the runtime
-converts all weights to float32 when it loads the graph, and computes in float32.
+The graph is stored as optimised by ONNX Runtime. Its metadata are the SHA-256 of the weights and the fingerprint of the
+configuration that it was made from, and the numbers that `spectok info` prints. Large weights are not in the graph,
+which refers to the tensors in `model.safetensors` as external data of ONNX; that file must be in the same folder. Other
+large constants are stored in compact forms. Released weights are float16 numbers; the runtime converts all weights to
+float32 when it loads the graph, and computes in float32.
 """
 
 import logging
