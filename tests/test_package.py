@@ -1,8 +1,11 @@
 """The installed package: the wheel contains the weights, and the version is the same everywhere."""
 
 import email
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -54,6 +57,31 @@ def test_the_wheel_holds_every_released_model(wheel: str) -> None:
             assert held[f"spectok/_pretrained/{name}/{file}"] == (ROOT / "pretrained" / name / file).read_bytes()
     assert [name for name in held if name.endswith((".pt", ".pkl", ".bin"))] == []
     assert Path(wheel).stat().st_size <= 8e6
+
+
+def test_an_installation_can_be_checked(wheel: str, tmp_path: Path) -> None:
+    """The snippet in SECURITY.md names each file that was changed, and `spectok info` finds a changed model."""
+    document = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert run("-c", snippet).stdout == ""
+    assert run("-m", "spectok", "info").returncode == 0
+    names = ["spectok/_pretrained/spectok-16k-4k/model.safetensors", "spectok/wav.py"]
+    for name in names:
+        content = bytearray((tmp_path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (tmp_path / name).write_bytes(content)
+    assert sorted(run("-c", snippet).stdout.splitlines()) == [f"{name} has changed" for name in names]
+    (tmp_path / names[1]).write_bytes((ROOT / names[1]).read_bytes())
+    done = run("-m", "spectok", "info")
+    assert done.returncode == 2 and f"{names[0]} is damaged: its SHA-256 is not the one" in done.stderr
 
 
 def test_the_version_is_the_projects() -> None:
