@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ENGINES = ("onnx", "torch")
 LOST = "lost"  # input of the graph of a decoder with concealment, bool [batch, frames]
-CONFIG_REQUIRED = False  # whether a graph must name its configuration; those that version 0.1 exported do not
 Side = Literal["encoder", "decoder"]
 
 
@@ -211,7 +210,7 @@ class OnnxEngine:
             )
             expected = self.config.fingerprint
             require(
-                facts.get("config", "" if CONFIG_REQUIRED else expected) == expected,
+                facts.get("config") == expected,
                 f"{path} was made with another configuration than config.json beside it; spectok export makes it anew",
             )
             arrays = [tensor.view(self._weights) for tensor in external]
