@@ -29,7 +29,7 @@ def page() -> str:
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
-    parts += [groups(load("groups.json")), loss(load("loss.json"))]
+    parts += [groups(load("groups.json")), loss(load("loss.json")), generations(load("generations.json"))]
     return "\n".join(parts)
 
 
@@ -237,6 +237,22 @@ def loss(found: dict[str, Any]) -> str:
     titles = ["model", "packets lost", "losses"]
     titles += [f"{METRICS[name].title}{kind}" for name in ("pesq", "stoi") for kind in ("", ", with redundancy")]
     return f"### Loss\n\n{text}\n{markdown_table(titles, rows, align='lrlrrrr')}\n"
+
+
+def generations(found: dict[str, Any]) -> str:
+    """What is left of speech that is coded again and again."""
+    rows = []
+    for row in found["rows"]:
+        cells = [METRICS[name].text(row[name]) for name in ("pesq", "stoi", "level_db")]
+        changed = f"{row['changed']:.1%}" if row["generation"] > 1 else "-"
+        rows.append([row["model"], str(row["generation"]), *cells, changed])
+    text = (
+        f"The decoded audio of each generation is encoded by the next; {found['clips']} clean files, compared with the "
+        "originals.\n"
+    )
+    titles = ["model", "generation", *(METRICS[name].title for name in ("pesq", "stoi", "level_db"))]
+    titles.append("codes that differ from the generation before")
+    return f"### Generations\n\n{text}\n{markdown_table(titles, rows)}\n"
 
 
 def gain(row: dict[str, Any]) -> float:

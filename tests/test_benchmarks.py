@@ -11,7 +11,7 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, fuzz, groups, loss, run, tables, turns
+from benchmarks import agreement, context, fuzz, generations, groups, loss, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -239,3 +239,27 @@ def test_the_table_of_loss_by_hand() -> None:
     lines = tables.loss({"clips": 3, "burst": 3.0, "rows": rows}).splitlines()
     assert lines[-1] == "| m | 10% | random | 2.00 | 2.10 | 0.900 | 0.910 |"
     assert lines[4].startswith("| model | packets lost | losses | PESQ-WB | PESQ-WB, with redundancy | STOI | ")
+
+
+class _Quieter:
+    """A codec that halves the level: its codes are the samples of the audio, rounded to a thousandth."""
+
+    def encode(self, audio: NDArray[np.float32], layout: str) -> NDArray[np.int64]:
+        return np.rint(1000 * audio).astype(np.int64)[:, None]
+
+    def decode(self, codes: NDArray[np.int64], num_samples: int, layout: str) -> NDArray[np.float32]:
+        return (0.5 * codes[:num_samples, 0] / 1000).astype(np.float32)
+
+
+def test_each_generation_codes_the_one_before() -> None:
+    clip = np.float32([0.8, -0.4, 0.2, 0.0])
+    found = list(generations.generations(_Quieter(), clip, 3))  # type: ignore[arg-type]
+    for n, (audio, _) in enumerate(found, start=1):
+        np.testing.assert_allclose(audio, clip / 2**n, rtol=0, atol=1e-6)
+    assert [changed for _, changed in found] == [0.0, 0.75, 0.75]
+
+
+def test_the_table_of_generations_by_hand() -> None:
+    row = {"model": "m", "generation": 5, "pesq": 1.5345, "stoi": 0.7861, "level_db": 2.7824, "changed": 0.165}
+    line = "| m | 5 | 1.53 | 0.786 | 2.8 | 16.5% |"
+    assert line in tables.generations({"clips": 21, "rows": [row]})
