@@ -11,7 +11,7 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, fuzz, generations, groups, loss, run, tables, turns
+from benchmarks import agreement, context, fuzz, generations, groups, loss, opus, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -263,3 +263,90 @@ def test_the_table_of_generations_by_hand() -> None:
     row = {"model": "m", "generation": 5, "pesq": 1.5345, "stoi": 0.7861, "level_db": 2.7824, "changed": 0.165}
     line = "| m | 5 | 1.53 | 0.786 | 2.8 | 16.5% |"
     assert line in tables.generations({"clips": 21, "rows": [row]})
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What a stand-in for libopus is told to decode: packets, and whether the copy in them of the frame before."""
+    made = list[tuple[Any, ...]]()
+
+    class Stand:
+        def opus_decode_float(self, _: Any, data: bytes | None, size: int, out: Any, count: int, in_band: bool) -> int:
+            assert size == len(data or b"")
+            made.append((data, in_band))
+            return count
+
+        def opus_encoder_ctl(self, *_: Any) -> int:
+            return 0
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: 1
+
+    monkeypatch.setattr(opus, "library", Stand)
+    return made
+
+
+LOST = np.array([False, True, False, True, True, False, True])
+
+
+def test_opus_conceals_the_frames_that_no_packet_holds(calls: list[tuple[Any, ...]]) -> None:
+    packets = [b"a", b"bb", b"ccc", b"d", b"e", b"f", b"g"]
+    audio = opus.Opus(6000, 0, False).decode(packets, LOST)
+    assert audio.shape == (7 * 320,)
+    frames = [packet if not is_lost else None for packet, is_lost in zip(packets, LOST, strict=True)]
+    assert calls == [(frame, False) for frame in frames]
+
+
+def test_opus_takes_a_lost_frame_from_the_packet_that_repeats_it(calls: list[tuple[Any, ...]]) -> None:
+    packets = [b"\x00a", b"\x01abb", b"\x02bbccc", b"\x03cccd", b"\x01de", b"\x01ef", b"\x01fg"]
+    opus.Opus(6000, 1, False).decode(packets, LOST)
+    assert [data for data, _ in calls] == [b"a", b"bb", b"ccc", None, b"e", b"f", None]
+    assert not any(in_band for _, in_band in calls)
+
+
+def test_opus_decodes_the_copy_of_a_lost_frame_in_the_next_packet(calls: list[tuple[Any, ...]]) -> None:
+    packets = [b"a", b"bb", b"ccc", b"d", b"e", b"f", b"g"]
+    opus.Opus(18000, 1, True).decode(packets, LOST)
+    none = (None, False)
+    assert calls == [(b"a", False), (b"ccc", True), (b"ccc", False), none, (b"f", True), (b"f", False), none]
+
+
+needs_opus = pytest.mark.skipif(opus.library() is None, reason="needs libopus")
+
+
+@needs_opus
+def test_opus_is_aligned_and_has_its_rate(speech: NDArray[np.float32]) -> None:
+    coder = opus.Opus(18000, 0, False)
+    packets = coder.encode(speech, 0.0)
+    audio = coder.decode(packets, np.zeros(len(packets), bool))
+    assert len(packets) == -(-(len(speech) + 104) // 320) and len(audio) == 320 * len(packets) - 104
+    assert 8 * 50 * np.mean([len(packet) for packet in packets]) == pytest.approx(18000, rel=0.1)
+    lags = range(-20, 21)
+    middle = speech[1000:-1000]
+    products = [float(middle @ audio[1000 + lag : 1000 + lag + len(middle)]) for lag in lags]
+    assert abs(lags[int(np.argmax(products))]) <= 1
+
+
+@needs_opus
+def test_opus_has_no_redundancy_of_its_own_at_6_kbps(speech: NDArray[np.float32]) -> None:
+    def packets(bitrate: int, redundancy: int) -> list[bytes]:
+        return opus.Opus(bitrate, redundancy, True).encode(speech[:80000], 0.1)
+
+    assert packets(6000, 0) == packets(6000, 1)
+    assert packets(18000, 0) != packets(18000, 1)
+
+
+@needs_opus
+@pytest.mark.parametrize(("bitrate", "in_band"), [(6000, False), (18000, True)])
+def test_the_redundancy_of_opus_restores_most_of_what_is_lost(
+    speech: NDArray[np.float32], bitrate: int, in_band: bool
+) -> None:
+    errors = []
+    for redundancy in (0, 1):
+        coder = opus.Opus(bitrate, redundancy, in_band)
+        packets = coder.encode(speech, 0.2)
+        lost = np.arange(len(packets)) % 5 == 2
+        errors.append(coder.decode(packets, lost) - coder.decode(packets, np.zeros(len(packets), bool)))
+    before, after = (float(np.mean(error**2)) for error in errors)
+    assert before > 1e-6
+    assert after == 0 if not in_band else after < before / 2
