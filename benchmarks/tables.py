@@ -16,6 +16,8 @@ BARS = {  # limits that each released model must stay within, in ONNX Runtime
     "cold spectok encode of 5 s, s": 1.0,
     "one more stream, MB": 2.0,
 }
+KINDS = ("random", "bursts")  # of losses
+LOSS_METRICS = ("pesq", "stoi", "distillmos")
 
 
 def load(file: str) -> Any:
@@ -223,20 +225,50 @@ def groups(found: dict[str, Any]) -> str:
 def loss(found: dict[str, Any]) -> str:
     """Quality when packets are lost, with and without redundancy."""
     rows = []
-    for row in found["rows"]:
-        if row["redundancy"]:
-            continue
-        same = {name: row[name] for name in ("model", "rate", "kind")}
-        repeated = next(each for each in found["rows"] if {**same, "redundancy": 1}.items() <= each.items())
-        cells = [METRICS[name].text(each[name]) for name in ("pesq", "stoi") for each in (row, repeated)]
-        rows.append([row["model"], f"{row['rate']:.0%}", row["kind"] if row["rate"] else "none", *cells])
+    for pair in zip(found["rows"][::2], found["rows"][1::2], strict=True):
+        first, second = pair
+        assert second == {**second, **{name: first[name] for name in ("model", "rate", "kind")}, "redundancy": 1}
+        cells = [METRICS[name].text(row[name]) for name in LOSS_METRICS for row in pair]
+        rates = [f"{row['bits_per_second']:,}" for row in pair]
+        rows.append(
+            [first["model"], f"{first['rate']:.0%}", first["kind"] if first["rate"] else "none", *rates, *cells]
+        )
+    titles = ["codec", "packets lost", "losses", "bits/s", "bits/s, with redundancy"]
+    titles += [f"{METRICS[name].title}{kind}" for name in LOSS_METRICS for kind in ("", ", with redundancy")]
+    return f"### Loss\n\n{loss_terms(found)}\n\n{markdown_table(titles, rows, align='lrlrrrrrrrr')}\n"
+
+
+def loss_terms(found: dict[str, Any]) -> str:
+    """How the quality at loss was measured, in sentences."""
+    files = f"{found['clips']} clean files; {METRICS['distillmos'].title} is over {found['judged']} of them"
     text = (
-        f"Packets of one frame, {found['clips']} clean files. Losses are random, or in bursts of {found['burst']:g} "
-        "packets on average. With redundancy each packet repeats the frame before.\n"
+        f"Packets of one frame, {files}. Losses are random, or in bursts of {found['burst']:g} packets on average. "
+        "Bits per second are those of whole packets, without the headers of RTP, UDP and IP. With redundancy each "
+        "packet repeats the frame before."
     )
-    titles = ["model", "packets lost", "losses"]
-    titles += [f"{METRICS[name].title}{kind}" for name in ("pesq", "stoi") for kind in ("", ", with redundancy")]
-    return f"### Loss\n\n{text}\n{markdown_table(titles, rows, align='lrlrrrr')}\n"
+    if not found["opus"]:
+        return text
+    return (
+        f"{text} Opus is {found['opus']} for speech (VoIP) at a target of so many kbit/s as in the name, with its own "
+        "concealment; it is told the share of lost packets. At 6 kbit/s its encoder has no redundancy, so that each "
+        "packet repeats the one before. The redundancy of opus-18 is that of the encoder, which makes room for it "
+        "by a narrower band of frequencies, and leaves it out at 5 % of loss."
+    )
+
+
+def loss_summary(found: dict[str, Any], rate: float) -> str:
+    """The quality at one rate of loss, a row for each codec without and with redundancy."""
+    rows = []
+    for name in dict.fromkeys(row["model"] for row in found["rows"]):
+        for redundancy in (0, 1):
+            wanted = {"model": name, "redundancy": redundancy, "rate": rate}
+            kinds = {row["kind"]: row for row in found["rows"] if wanted.items() <= row.items()}
+            cells = [METRICS[metric].text(kinds[kind][metric]) for kind in KINDS for metric in LOSS_METRICS]
+            bits = f"{kinds['random']['bits_per_second']:,}"
+            rows.append([name, "yes" if redundancy else "no", bits, *cells])
+    titles = ["codec", "redundancy", "bits/s"]
+    titles += [f"{METRICS[metric].title}, {kind}" for kind in KINDS for metric in LOSS_METRICS]
+    return markdown_table(titles, rows, align="llrrrrrrr") + "\n"
 
 
 def generations(found: dict[str, Any]) -> str:

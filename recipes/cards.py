@@ -6,8 +6,8 @@
 Every measured number comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it from
 there), from each model's `training.json` (made by `recipes/release.py`), from the studies' `results.json` (by
 `recipes/study.py`), from `recipes/speed.json` (by the script of that name), from `pretrained/results/drift.json` (by
-`recipes/drift.py`) and from the results of the scripts in `benchmarks/`. The figures beside the results contain the
-SHA-256 of the results that they show. The options in docs/cli.md come from the parser of the command line. `--check`
+`recipes/drift.py`) and from the results of the scripts in `benchmarks/`. The figures of results contain the SHA-256 of
+the results that they show. The options in docs/cli.md come from the parser of the command line. `--check`
 writes nothing and fails if a file is stale.
 """
 
@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import bars
+from benchmarks import figures
+from benchmarks.tables import bars, load, loss_summary
 from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
@@ -38,6 +39,7 @@ from spectok.model.codec import Codec
 
 ROOT = Path(__file__).parent.parent
 RECIPES, BENCHMARKS, DOCS = Path(__file__).parent, ROOT / "benchmarks", ROOT / "docs"
+LOSS, LOSS_FIGURE = BENCHMARKS / "loss.json", DOCS / "loss.svg"
 BEGIN, END = "<!-- results: written by recipes/cards.py -->\n", "<!-- end of results -->"
 
 SUMMARY_CODERS = (
@@ -283,6 +285,16 @@ def benchmark_page(results: dict[str, Any]) -> str:
     )
 
 
+def loss_page() -> str:
+    """The figure and the table of docs/network.md."""
+    found = load(LOSS.name)
+    files = f"means over {found['clips']} files, {METRICS['distillmos'].title} over {found['judged']}"
+    return (
+        f"![Quality against the share of lost packets]({LOSS_FIGURE.name})\n\n"
+        f"When a tenth of the packets is lost ({files}):\n\n{loss_summary(found, 0.1)}"
+    )
+
+
 def between_marks(path: Path, body: str) -> str:
     """A document with another text between its marks."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
@@ -297,6 +309,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[RESULTS.with_name("results.md")] = markdown(results)
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", summary_table(results))
     texts[DOCS / "benchmark.md"] = between_marks(DOCS / "benchmark.md", benchmark_page(results))
+    texts[DOCS / "network.md"] = between_marks(DOCS / "network.md", loss_page())
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
@@ -317,6 +330,10 @@ def main() -> int:
     stale = [RESULTS.with_name(f"{name}.png") for name in stale_figures(content)]
     if not args.check:
         draw(content, [path.stem for path in stale])
+    if figures.is_stale(LOSS_FIGURE, LOSS.read_bytes()):
+        stale.append(LOSS_FIGURE)
+        if not args.check:
+            figures.draw(LOSS_FIGURE, LOSS.read_bytes())
     for path, text in documents(json.loads(content)).items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

@@ -11,11 +11,12 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, fuzz, generations, groups, loss, opus, run, tables, turns
+from benchmarks import agreement, context, figures, fuzz, generations, groups, loss, opus, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
 from spectok.cli import decoding
+from spectok.evaluation.erasures import lost_frames
 from spectok.export.agreement import export_verified
 
 SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(encoding="utf-8"))
@@ -200,15 +201,50 @@ def test_the_gain_of_groups_by_hand() -> None:
 
 def test_without_loss_the_network_changes_nothing(speech: NDArray[np.float32]) -> None:
     tokenizer = released("spectok-16k-800")
-    codes = tokenizer.encode(speech, layout="frames")
-    lost = np.zeros(len(codes), bool)
-    whole = tokenizer.decode(codes, layout="frames")
-    for redundancy in (0, 1):
-        np.testing.assert_allclose(loss.over_network(tokenizer, codes, lost, redundancy), whole, rtol=0, atol=1e-4)
+    whole = tokenizer.decode(tokenizer.encode(speech, layout="frames"), layout="frames")
+    models = [loss.Model(tokenizer, redundancy) for redundancy in (0, 1)]
+    packets = [model.encode(speech, 0.0) for model in models]
+    assert [{len(packet) for packet in each} for each in packets] == [{3}, {3, 5}]  # 2 bytes of codes, or twice 2
+    lost = np.zeros(len(packets[0]), bool)
+    for model, each in zip(models, packets, strict=True):
+        np.testing.assert_allclose(model.decode(each, lost), whole, rtol=0, atol=1e-4)
     lost[50] = True
-    repeated = loss.over_network(tokenizer, codes, lost, 1)
-    np.testing.assert_allclose(repeated, whole, rtol=0, atol=1e-4)
-    assert np.abs(loss.over_network(tokenizer, codes, lost, 0) - whole).max() > 1e-2
+    np.testing.assert_allclose(models[1].decode(packets[1], lost), whole, rtol=0, atol=1e-4)
+    assert np.abs(models[0].decode(packets[0], lost) - whole).max() > 1e-2
+
+
+class Quiet:
+    """A codec with packets of 5 bytes that decodes a tenth of what it encoded, and keeps which packets were lost."""
+
+    def __init__(self) -> None:
+        self.lost = list[NDArray[np.bool_]]()
+
+    def encode(self, audio: NDArray[np.float32], rate: float) -> list[bytes]:
+        self.audio = audio
+        return [bytes(5)] * (len(audio) // 320)
+
+    def decode(self, packets: list[bytes], lost: NDArray[np.bool_]) -> NDArray[np.float32]:
+        self.lost.append(lost)
+        return np.append(self.audio / 10, np.ones(320, np.float32))
+
+
+def test_every_codec_is_scored_with_the_same_losses(speech: NDArray[np.float32]) -> None:
+    clips, judged, coders = [speech[:32000], speech[32000:80000]], list[int](), (Quiet(), Quiet())
+
+    def judge(audio: NDArray[np.float32]) -> float:
+        judged.append(len(audio))
+        return 3.0
+
+    for coder in coders:
+        row = loss.measure(coder, clips, 0.5, 3.0, judge)
+        assert row["bits_per_second"] == 5 * 8 * 50
+        assert row["distillmos"] == 3.0
+        assert row["stoi"] == pytest.approx(1.0, abs=1e-3)  # it does not depend on the level
+        assert row["pesq"] > 4.5  # nor does PESQ
+    assert judged == [32000, 32000]  # of every second clip, without what is beyond its end
+    for n, (first, second) in enumerate(zip(*(coder.lost for coder in coders), strict=True)):
+        np.testing.assert_array_equal(first, lost_frames(len(clips[n]) // 320, 0.5, 3.0, np.random.default_rng(n)))
+        np.testing.assert_array_equal(second, first)
 
 
 BARS = {("spectok-16k-4k", 0): 2.0, ("spectok-16k-800", 0): 1.40}  # PESQ-WB at 10 % of random loss
@@ -233,12 +269,77 @@ def test_the_committed_quality_at_a_tenth_of_random_loss(model: str, redundancy:
     assert found >= BARS.get((model, redundancy), without - 0.1)
 
 
-def test_the_table_of_loss_by_hand() -> None:
-    row = {"model": "m", "rate": 0.1, "kind": "random"}
-    rows = [{**row, "redundancy": n, "pesq": 2 + n / 10, "stoi": 0.9 + n / 100} for n in (0, 1)]
-    lines = tables.loss({"clips": 3, "burst": 3.0, "rows": rows}).splitlines()
-    assert lines[-1] == "| m | 10% | random | 2.00 | 2.10 | 0.900 | 0.910 |"
-    assert lines[4].startswith("| model | packets lost | losses | PESQ-WB | PESQ-WB, with redundancy | STOI | ")
+def test_what_the_documents_say_of_opus_at_loss() -> None:
+    """spectok-16k-4k is better in DistillMOS and PESQ, at fewer bits; opus-18 has no redundancy at 5 % of loss."""
+    found = {
+        (row["model"], row["rate"], row["kind"], row["redundancy"]): row for row in tables.load("loss.json")["rows"]
+    }
+    compared = [(row, found["opus-6", *key[1:]]) for key, row in found.items() if key[0] == "spectok-16k-4k"]
+    assert len(compared) == 2 * 9
+    for row, rival in compared:
+        assert row["pesq"] > rival["pesq"] and row["distillmos"] > rival["distillmos"]
+        assert row["bits_per_second"] < rival["bits_per_second"]
+    for kind in ("random", "bursts"):
+        without, redundant = (found["opus-18", 0.05, kind, redundancy] for redundancy in (0, 1))
+        assert without == {**redundant, "redundancy": 0}
+    assert found["opus-18", 0.1, "random", 1]["stoi"] > found["opus-18", 0.1, "random", 0]["stoi"] + 0.01
+
+
+def rows_of_loss(model: str, bits: int) -> list[dict[str, Any]]:
+    return [
+        {
+            **{"model": model, "rate": rate, "kind": kind, "redundancy": redundancy},
+            "bits_per_second": bits * (1 + redundancy),
+            "pesq": 2.5 - rate + redundancy / 10,
+            "stoi": 0.9 + redundancy / 100,
+            "distillmos": 3.5 - rate + redundancy / 4,
+        }
+        for rate, kind in ((0.0, "random"), (0.1, "random"), (0.1, "bursts"))
+        for redundancy in (0, 1)
+    ]
+
+
+def test_the_tables_of_loss_by_hand() -> None:
+    found = {"clips": 3, "judged": 2, "burst": 3.0, "opus": "libopus 1.3.1", "rows": rows_of_loss("m", 4400)}
+    text = tables.loss(found)
+    assert "3 clean files; DistillMOS is over 2 of them. " in text and " Opus is libopus 1.3.1 " in text
+    head, _, *lines = text.splitlines()[-5:]
+    assert head.startswith(
+        "| codec | packets lost | losses | bits/s | bits/s, with redundancy | PESQ-WB | PESQ-WB, with "
+    )
+    assert lines[0] == "| m | 0% | none | 4,400 | 8,800 | 2.50 | 2.60 | 0.900 | 0.910 | 3.50 | 3.75 |"
+    assert lines[2] == "| m | 10% | bursts | 4,400 | 8,800 | 2.40 | 2.50 | 0.900 | 0.910 | 3.40 | 3.65 |"
+    assert "Opus" not in tables.loss({**found, "opus": None})
+    head, _, *lines = tables.loss_summary(found, 0.1).splitlines()
+    assert head.startswith(
+        "| codec | redundancy | bits/s | PESQ-WB, random | STOI, random | DistillMOS, random | PESQ-WB, "
+    )
+    assert lines == [
+        "| m | no | 4,400 | 2.40 | 0.900 | 3.40 | 2.40 | 0.900 | 3.40 |",
+        "| m | yes | 8,800 | 2.50 | 0.910 | 3.65 | 2.50 | 0.910 | 3.65 |",
+    ]
+
+
+def test_the_figure_of_loss_has_a_curve_for_each_codec_and_redundancy(tmp_path: Path) -> None:
+    found = {"burst": 3.0, "rows": rows_of_loss("opus-6", 5600) + rows_of_loss("spectok-16k-800", 1200)}
+    panels = figures.loss_curves(found).axes
+    assert [axis.get_ylabel() for axis in panels] == ["DistillMOS", "", "PESQ-WB", ""]
+    for axis in panels:
+        assert [line.get_label() for line in axis.lines] == [
+            "spectok-16k-800, 1.2 kbit/s",
+            "with redundancy, 2.4 kbit/s",
+            "opus-6, 5.6 kbit/s",
+            "with redundancy, 11.2 kbit/s",
+        ]
+    for line, points in ((panels[1].lines[3], [(0, 3.75), (10, 3.65)]), (panels[2].lines[0], [(0, 2.5), (10, 2.4)])):
+        np.testing.assert_array_equal(np.asarray(line.get_xydata(), float), points)
+    path, content = tmp_path / "loss.svg", json.dumps(found).encode()
+    assert figures.is_stale(path, content)
+    figures.draw(path, content)
+    assert not figures.is_stale(path, content) and figures.is_stale(path, content + b" ")
+    drawn = path.read_bytes()
+    figures.draw(path, content)
+    assert path.read_bytes() == drawn
 
 
 class _Quieter:
@@ -311,6 +412,11 @@ def test_opus_decodes_the_copy_of_a_lost_frame_in_the_next_packet(calls: list[tu
     assert calls == [(b"a", False), (b"ccc", True), (b"ccc", False), none, (b"f", True), (b"f", False), none]
 
 
+def test_without_libopus_only_the_models_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opus, "library", lambda: None)
+    assert list(loss.coders()) == pretrained.models()
+
+
 needs_opus = pytest.mark.skipif(opus.library() is None, reason="needs libopus")
 
 
@@ -337,7 +443,7 @@ def test_opus_has_no_redundancy_of_its_own_at_6_kbps(speech: NDArray[np.float32]
 
 
 @needs_opus
-@pytest.mark.parametrize(("bitrate", "in_band"), [(6000, False), (18000, True)])
+@pytest.mark.parametrize(("bitrate", "in_band"), loss.OPUS.values())
 def test_the_redundancy_of_opus_restores_most_of_what_is_lost(
     speech: NDArray[np.float32], bitrate: int, in_band: bool
 ) -> None:

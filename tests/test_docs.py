@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 import spectok
-from recipes.cards import documents
+from benchmarks.figures import is_stale
+from recipes.cards import LOSS, LOSS_FIGURE, documents
 from recipes.commands import command_tables
 from recipes.quality import RESULTS, stale_figures
 from spectok import pretrained
@@ -105,6 +106,7 @@ def test_what_quotes_the_results_is_up_to_date() -> None:
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     assert stale + stale_figures(RESULTS.read_bytes()) == [], "run recipes/cards.py"
+    assert not is_stale(LOSS_FIGURE, LOSS.read_bytes()), "run recipes/cards.py"
 
 
 def test_a_figure_of_other_results_is_stale() -> None:

@@ -173,6 +173,7 @@ def test_each_model_is_as_natural_as_it_should_be(results: dict[str, Any], model
 
 
 def test_figures_in_the_repository_are_small() -> None:
-    paths = [path for folder in ("docs", "pretrained", "recipes") for path in (ROOT / folder).rglob("*.png")]
-    assert len(paths) >= 7
+    folders = [ROOT / name for name in ("docs", "pretrained", "recipes")]
+    paths = [path for folder in folders for suffix in ("png", "svg") for path in folder.rglob(f"*.{suffix}")]
+    assert len(paths) >= 9
     assert {str(path): path.stat().st_size for path in paths if path.stat().st_size > 100_000} == {}
