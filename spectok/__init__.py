@@ -8,7 +8,11 @@
 `import spectok` imports neither onnxruntime nor torch. Creating a `Tokenizer` imports the one that it uses.
 """
 
+import os
 from importlib.metadata import version
+
+# ONNX Runtime 1.32 records events in the home directory when it is imported, to send them over the network.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from spectok.container import read_spt, write_spt
 from spectok.errors import InputError

@@ -1,6 +1,7 @@
 """Tests of the choice of the engine, and of the package without PyTorch."""
 
 import copy
+import os
 import pickle
 import re
 import subprocess
@@ -190,3 +191,12 @@ def test_the_core_needs_four_packages() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = {re.split(r"[^a-z-]", requirement)[0] for requirement in project["dependencies"]}
     assert names == {"numpy", "soundfile", "soxr", "onnxruntime"}
+
+
+def test_onnx_runtime_writes_nothing_to_the_home_directory(tmp_path: Path) -> None:
+    """Since version 1.32 its telemetry writes a device number and events there."""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    code = "import numpy, spectok; spectok.Tokenizer.from_pretrained().encode(numpy.zeros(4000, numpy.float32))"
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
+    assert list(tmp_path.iterdir()) == []
