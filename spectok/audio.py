@@ -120,6 +120,8 @@ class AudioReader:
             content.seek(0)
             self._file = _sound_file(content, self.name)
         else:
+            channels = format.channels
+            require(channels <= MAX_CHANNELS, f"{self.name} has {channels} channels; at most {MAX_CHANNELS} are read")
             self._format = format
 
     def _check_end(self) -> None:

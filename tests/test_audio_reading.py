@@ -15,6 +15,7 @@ from spectok import audio as audio_module
 from spectok.audio import read_audio
 from spectok.errors import InputError
 from spectok.resampling import fit_length, resample
+from spectok.wav import wav_header
 
 DATA = Path(__file__).parent / "data"
 
@@ -93,6 +94,19 @@ def test_a_named_pipe(tmp_path: Path) -> None:
     thread.start()
     assert len(read_audio(path)[0]) == 50
     thread.join()
+
+
+def wide_wav(channels: int) -> bytes:
+    """Two samples of silence in each of many channels."""
+    head, samples = wav_header(16000, 2 * channels), bytes(2 * 2 * channels)
+    sizes = struct.pack("<H", channels), struct.pack("<H", 2 * channels)  # of a sample of all channels, in bytes
+    return head[:22] + sizes[0] + head[24:32] + sizes[1] + head[34:] + samples
+
+
+def test_a_stream_with_more_channels_than_libsndfile_reads_is_refused() -> None:
+    assert read_audio(io.BytesIO(wide_wav(1024)))[0].tolist() == [0, 0]
+    with pytest.raises(InputError, match=r"^the stream has 1025 channels; at most 1024 are read$"):
+        read_audio(io.BytesIO(wide_wav(1025)))
 
 
 @pytest.mark.parametrize("riff", ["end of header", 0, 0xFFFFFFFF])
