@@ -19,7 +19,7 @@ from spectok.schema import from_dict, require
 
 FORMAT = 2  # version of config.json; files without a version have format 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # names of models
-MAX_BYTES = 1_000_000  # of config.json
+MAX_BYTES = 100_000  # of config.json; the time to check a list of numbers grows with the square of its length
 EXCITATION_PERIOD = 3200  # hops after which every fixed sequence of excitation.py begins again
 
 
@@ -120,6 +120,8 @@ class QuantizerConfig:
         require(self.codebook_dim > 0, f"codebook_dim is {self.codebook_dim}, but must be positive")
         require(0 <= self.decay < 1, f"decay is {self.decay}, but must be at least 0 and less than 1")
         if self.kind == "fsq":
+            dimensions = len(self.levels)  # 24 with 2 levels each make the largest codebook
+            require(dimensions <= 24, f"levels have {dimensions} dimensions, but may have at most 24")
             require(min(self.levels, default=0) >= 2, f"levels {self.levels} must each be at least 2")
             entries = math.prod(self.levels)
             require(
@@ -299,16 +301,15 @@ class CodecConfig:
         """Read `config.json` strictly.
 
         Raises:
-            InputError: the file is missing, is not a regular file, has over 1 MB or is not JSON, or a key or value is
-                wrong.
+            InputError: the file is missing, is not a regular file, has over 100 kB or is not JSON, or a key or value
+                is wrong.
         """
         try:
-            data = json.loads(read_regular(path, MAX_BYTES).decode("utf-8"))
+            return cls.from_json(json.loads(read_regular(path, MAX_BYTES).decode("utf-8")), str(path))
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"cannot read {path}: {error}") from error
-        return cls.from_json(data, str(path))
 
 
 def _changed(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

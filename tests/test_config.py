@@ -149,6 +149,7 @@ IMPOSSIBLE = [
     (QuantizerConfig, {"levels": (4, 4, 4, 16, 1)}, "levels (4, 4, 4, 16, 1) must each be at least 2"),
     (QuantizerConfig, {"levels": (8, 8)}, "levels (8, 8) make 64 entries, but codebook_size is 1024"),
     (QuantizerConfig, {"levels": (32, 32)}, "levels (32, 32) have 2 dimensions, but codebook_dim is 5"),
+    (QuantizerConfig, {"levels": [2**62] * 300}, "levels have 300 dimensions, but may have at most 24"),
     (CodecConfig, {"sample_rate": 0}, "sample_rate is 0, but must be positive"),
     (CodecConfig, {"latent_dim": 0}, "latent_dim is 0, but must be positive"),
     (CodecConfig, {"gru_hidden": -2}, "gru_hidden is -2, but must be positive"),
@@ -274,6 +275,15 @@ def test_the_fingerprint_is_of_the_values_that_are_not_the_defaults() -> None:
     assert (
         CodecConfig.from_json({"sample_rate": 24000}, "file").fingerprint == CodecConfig(sample_rate=24000).fingerprint
     )
+
+
+def test_lists_nested_as_deep_as_python_can_recurse_are_refused(tmp_path: Path) -> None:
+    """The parser still reads some of them that are too deep to be shown in a message."""
+    path = tmp_path / "config.json"
+    for depth in range(900, 1000):
+        path.write_text('{"spectrum": {"n_fft": ' + "[" * depth + "]" * depth + "}}")
+        with pytest.raises(InputError, match=r"config\.json: (spectrum: n_fft is \[|maximum recursion depth exceeded)"):
+            CodecConfig.load(path)
 
 
 @pytest.mark.parametrize("value", [2**63, -(10**400)])
