@@ -24,7 +24,7 @@ CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
 FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # files in the index
 MAX_FILE_BYTES = 1_000_000_000  # of each of them
-MAX_INDEX_BYTES = 1_000_000
+MAX_INDEX_BYTES, MAX_INDEX_LINE = 50_000, 200  # in bytes; the time to parse a line grows with the square of its dots
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,17 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
     """The SHA-256 of the files of each released model in a folder; empty if there is no index.
 
     Raises:
-        InputError: the index cannot be read, is not a regular file, has over 1 MB, or holds anything but such hashes.
+        InputError: the index cannot be read, is not a regular file, has over 50 kB or a line of over 200 bytes, or
+            holds anything but such hashes.
     """
     path = folder / "index.toml"
     if not path.exists():
         return {}
     try:
-        index: dict[str, Any] = tomllib.loads(read_regular(path, MAX_INDEX_BYTES).decode("utf-8"))
+        content = read_regular(path, MAX_INDEX_BYTES)
+        longest = max(map(len, content.splitlines()), default=0)
+        require(longest <= MAX_INDEX_LINE, f"{path} has a line of {longest} bytes, over {MAX_INDEX_LINE}")
+        index: dict[str, Any] = tomllib.loads(content.decode("utf-8"))
     except InputError:
         raise
     except (ValueError, RecursionError) as error:
