@@ -200,7 +200,7 @@ class OnnxEngine:
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         # The exported graph is optimised already; this level only converts the weights to float32, once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # errors are exceptions, and need not be printed too
         content = self._model.read(file)
         try:
             facts, external = read_graph(content)

@@ -13,6 +13,7 @@ A session can be copied, pickled, or kept as a dictionary of arrays (`state_dict
 import copy
 import itertools
 import math
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -118,18 +119,21 @@ class _Session(ABC):
             state: from `state_dict`, or loaded by `np.load` from a file that `np.savez` wrote.
 
         Raises:
-            InputError: the state is of another model, side, batch, sample rate or engine, or it is not complete.
-                The session is then unchanged.
+            InputError: the state is of another model, side, batch, sample rate or engine, or it is not complete, cannot
+                be read from its file, or has values that no stream has. The session is then unchanged.
         """
-        arrays = {name: np.asarray(value) for name, value in state.items()}
+        try:
+            arrays = {name: np.asarray(value) for name, value in state.items()}
+        except Exception as error:  # np.load reads an array when it is asked for; its errors have no common base class
+            raise InputError(f"cannot read the kept session: {error}") from error
         kept = {name: array for name, array in arrays.items() if not name.startswith(ENGINE)}
         expected = self._identity()
         wanted = {*expected, "waiting", "samples", *self._kept()}
         require(kept.keys() == wanted, f"a kept session has {', '.join(sorted(wanted))} and the engine's arrays")
         for name, value in expected.items():
-            given = kept[name][()]
+            given = _scalar(kept[name])
             is_same = given == value or (name == "weights" and "" in (given, value))
-            require(is_same, f"the kept session has the {name.replace('_', ' ')} {given}, not {value}")
+            require(is_same, f"the kept session has the {name.replace('_', ' ')} {given!s:.80}, not {value}")
         waiting, samples = kept["waiting"], kept["samples"]
         require(
             waiting.ndim == 2
@@ -140,17 +144,36 @@ class _Session(ABC):
             and samples.dtype.kind == "i",
             "the kept session has waiting input or a counter of another shape or type",
         )
+        require(int(samples) >= 0, f"the kept session has {int(samples)} samples")
+        self._checked(waiting if self._batch else waiting[0])
+        most = {"last_frame": self.config.quantizer.codebook_size - 1, "lost_in_row": 1 << 62}
         for name, array in self._kept().items():
             fits = kept[name].shape == array.shape and kept[name].dtype == array.dtype
             require(fits, f"the kept session has {name.replace('_', ' ')} of another shape or type")
+            in_range = -1 <= kept[name].min() <= kept[name].max() <= most[name]
+            require(in_range, f"the kept session has {name.replace('_', ' ')} out of range")
         engine = {name.removeprefix(ENGINE): array for name, array in arrays.items() if name.startswith(ENGINE)}
         with self._one_thread:
             self._refuse_resampling()
-            self._state = self._engine.from_arrays(self._side, engine, len(self._nothing))
+            loaded = self._engine.from_arrays(self._side, engine, len(self._nothing))
+            self._try(loaded)
+            self._state = loaded
             self._waiting = waiting.copy()
             self._samples = int(samples)
             for name in self._kept():
                 setattr(self, f"_{name}", kept[name].copy())
+
+    def _try(self, state: Any) -> None:
+        """Run a frame of zeros from a state; InputError if the engine cannot, or if a number is infinite or NaN."""
+        try:
+            output, after = self._step(np.zeros((len(self._nothing), self._frame), self._input), state)
+            arrays = [output, *self._engine.to_arrays(state).values(), *self._engine.to_arrays(after).values()]
+            is_good = all(np.isfinite(array).all() for array in arrays)
+            if self._output is np.int64:
+                is_good &= bool(0 <= output.min() <= output.max() < self.config.quantizer.codebook_size)
+        except Exception:  # the engines' exceptions have no common base class
+            is_good = False
+        require(is_good, "the state has values that no stream has")
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or pickle contains: all but the lock. States and input are never written to, so copies share."""
@@ -235,6 +258,16 @@ class _Session(ABC):
     def _give(self, rows: NDArray[Any]) -> NDArray[Any]:
         """The engine's output as `push` returns it."""
         return rows if self._batch else rows[0]
+
+
+def _scalar(array: NDArray[Any]) -> int | str | None:
+    """The integer or text in an array without axes; None if it holds something else."""
+    if array.shape != () or array.dtype.kind not in "iuU" or not array.dtype.isnative:
+        return None
+    if array.dtype.kind == "U" and np.frombuffer(array.tobytes(), np.uint32).max(initial=0) > sys.maxunicode:
+        return None  # numpy would make a str of it that Python cannot handle
+    value: int | str = array.item()
+    return value
 
 
 class StreamEncoder(_Session):

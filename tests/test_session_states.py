@@ -145,6 +145,18 @@ def used(**arguments: Any) -> StreamEncoder:
                 {"samples": np.zeros(2, np.int64)},
             )
         ),
+        ({"side": np.array(["encoder"] * 2)}, "the kept session has the side None, not encoder"),
+        ({"batch": np.zeros(2, np.int64)}, "the kept session has the batch None, not 0"),
+        (
+            {"model": np.frombuffer(bytes([255]) * 8, "<U2").reshape(())},
+            "the kept session has the model None, not tiny-query",
+        ),
+        ({"model": "x" * 1000}, f"the kept session has the model {'x' * 80}, not tiny-query"),
+        ({"samples": -1}, "the kept session has -1 samples"),
+        (
+            {"waiting": np.full((1, 3), np.nan, np.float32)},
+            "the audio has samples that are not finite (NaN or infinity)",
+        ),
     ],
 )
 def test_another_state_is_refused_and_the_session_unchanged(change: dict[str, Any], sentence: str) -> None:
@@ -153,6 +165,55 @@ def test_another_state_is_refused_and_the_session_unchanged(change: dict[str, An
         encoder.load_state_dict(encoder.state_dict() | change)
     assert str(caught.value) == sentence
     np.testing.assert_array_equal(encoder.push(noise(100)), expected.push(noise(100)))
+
+
+@pytest.mark.parametrize("damage", [np.nan, -np.inf])
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_state_with_numbers_that_are_not_finite_is_refused(
+    side: str, damage: float, speech: NDArray[np.float32]
+) -> None:
+    tokenizer = released("spectok-16k-4k")
+    session: Any = tokenizer.stream_encoder() if side == "encoder" else tokenizer.stream_decoder()
+    chunk: Any = speech[16000:18000] if side == "encoder" else tokenizer.encode(speech[16000:18000])
+    session.push(chunk)
+    state, other = session.state_dict(), copy.copy(session)
+    for name, array in state.items():
+        if name.startswith("engine.") and array.dtype == np.float32:
+            with pytest.raises(InputError, match=r"^the state has values that no stream has$"):
+                session.load_state_dict(state | {name: np.full_like(array, damage)})
+    np.testing.assert_array_equal(session.push(chunk), other.push(chunk))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"last_frame": np.full((1, 8), 1024)}, "the kept session has last frame out of range"),
+        ({"last_frame": np.full((1, 8), -2)}, "the kept session has last frame out of range"),
+        ({"lost_in_row": np.array([2**63 - 1])}, "the kept session has lost in row out of range"),
+        ({"waiting": np.array([[-1]])}, "codes must be from 0 to 1023, but code 0 is -1"),
+        ({"engine.state.excitation.0.1": np.array([[10**6]])}, "the state has values that no stream has"),
+    ],
+)
+def test_numbers_that_no_decoder_has_are_refused(
+    change: dict[str, Any], sentence: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The last one would be an index past the end of a table; ONNX Runtime says nothing on its own."""
+    decoder = released("spectok-16k-4k").stream_decoder()
+    decoder.push(np.arange(80))
+    with pytest.raises(InputError, match=f"^{sentence}$"):
+        decoder.load_state_dict(decoder.state_dict() | change)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_file_of_a_session_is_refused_in_one_sentence() -> None:
+    """np.load finds damage when it reads an array, which is within `load_state_dict`."""
+    session = used()
+    file = io.BytesIO()
+    np.savez(file, **session.state_dict())
+    content = bytearray(file.getvalue())
+    content[content.index(b"NUMPY") + 100] ^= 1
+    with pytest.raises(InputError, match=r"^cannot read the kept session: Bad CRC-32 for file 'side\.npy'$"):
+        session.load_state_dict(np.load(io.BytesIO(content)))
 
 
 def test_a_hash_is_compared_only_if_both_sessions_know_one() -> None:
