@@ -1,42 +1,51 @@
-"""Mutate valid inputs at random, and check that each is read as good or refused with one `InputError`.
+"""Mutate valid inputs, and check that each is read as good or refused with one `InputError`.
 
-    python benchmarks/fuzz.py --seconds 180 --seed 0
+    python benchmarks/fuzz.py --mutation 500000 --atheris 300000 --hypothesis 5000 --seed 0
+    python benchmarks/fuzz.py --mutation 500000 --seed 1 --add  # keeps the rows of the earlier run
 
-The inputs are .spt files of both versions, network packets, strings of packed codes, WAV files, `config.json`,
-`index.toml` and ONNX graphs. Half of the mutated .spt files get a true checksum of the header, so that its fields reach
-the checks behind.
-Another exception than `InputError` ends the run: its seed and the number of the execution repeat it.
-Writes `fuzz.json` beside this file.
+`fuzz_targets.py` has the kinds of inputs. Three tools make inputs of them: random mutation; atheris, which keeps those
+that reach new lines of the code and mutates them again; and hypothesis. Half of the inputs that contain checksums get
+true ones, so that false fields reach the checks behind.
+An input that fails ends the run: the tool, its seed and the number of the execution repeat it. atheris
+(`pip install ".[fuzz]"`) runs in a process for each kind of input.
+Writes `fuzz.json` beside this file; recipes/cards.py makes the table.
 """
 
 import argparse
-import dataclasses
-import io
+import contextlib
+import json
+import os
 import random
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import hypothesis
+from hypothesis import strategies as st
 
-from spectok import InputError, pretrained
-from spectok.audio import AudioReader
-from spectok.config import CodecConfig
-from spectok.container import Header, Reader, read_spt, write_spt
-from spectok.container.parts import unpack_codes
+from benchmarks.fuzz_targets import MAX_SECONDS, Target, execute, targets
 from spectok.evaluation.provenance import write_results
-from spectok.graphs import check_graph, read_graph
-from spectok.network import Depacketizer, Packetizer
-from spectok.samples import MAX_PEAK
-from spectok.wav import wav_header
 
-FORMAT = Path(__file__).parent.parent / "tests" / "data" / "format"
-TINY = Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2, 900, "a1b2c3d4")
-PACKET = Packetizer(TINY, frames=2).push(np.array([1, 1023, 512, 5]))[0]
-Read = Callable[[bytes, random.Random], None]
+MEMORY = Path("/dev/shm")  # a folder in memory, where there is one
+RESULTS = Path(__file__).parent / "fuzz.json"
+MAX_MB = 512  # that reading an input may reserve
+
+
+def memory_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder, in memory if possible."""
+    return tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None)
+
+
+def limit_memory() -> None:
+    """Let the process reserve at most `MAX_MB` more than now; a failure is then a MemoryError."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    most = pages * os.sysconf("SC_PAGE_SIZE") + MAX_MB * 1_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
@@ -61,125 +70,130 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
     return bytes(data)
 
 
-def _spt(content: bytes, draw: random.Random) -> None:
-    end = draw.choice((22, 22 + len(TINY.model)))  # of the headers in version 2, before their checksums
-    if draw.randrange(2):
-        content = content[:end] + zlib.crc32(content[:end]).to_bytes(4, "little") + content[end + 4 :]
-    header, codes = read_spt(io.BytesIO(content))
-    assert codes.size == 0 or 0 <= codes.min() <= codes.max() < header.codebook_size
-
-
-def _damaged_spt(content: bytes, _: random.Random) -> None:
-    with Reader(io.BytesIO(content), recover=True) as reader:
-        for packet in reader:
-            assert packet.codes.max() < reader.header.codebook_size
-
-
-def _bits(content: bytes, draw: random.Random) -> None:
-    header = dataclasses.replace(TINY, codebook_size=draw.randint(2, 1 << 17))
-    count = 8 * len(content) // header.bits_per_code
-    codes = unpack_codes(content, count, header, "the string")
-    assert len(codes) == count and (count == 0 or codes.max() < header.codebook_size)
-
-
-def _wav(content: bytes, _: random.Random) -> None:
-    with AudioReader(io.BytesIO(content)) as reader:
-        for block in reader:
-            assert np.abs(block).max() <= MAX_PEAK
-
-
-def _graph(content: bytes, _: random.Random) -> None:
-    try:
-        read_graph(content)
-        check_graph(content, 320, 8)
-    except ValueError as error:  # which the engine turns into an InputError
-        raise InputError(str(error)) from error
-
-
-def _network(content: bytes, _: random.Random) -> None:
-    buffer = Depacketizer(TINY, delay=0)
-    buffer.push(PACKET)
-    try:
-        buffer.push(content)
-    finally:  # which stays as it was if the packet is refused
-        codes, lost = buffer.pull(4)
-        assert not lost[0] and codes.min() >= 0 and codes.max() < TINY.codebook_size
-
-
-def _targets(folder: Path) -> dict[str, tuple[list[bytes], Read]]:
-    """For each kind of input, valid ones and the function that reads it; `folder` is for those that must be files."""
-
-    def config(content: bytes, _: random.Random) -> None:
-        (folder / "config.json").write_bytes(content)
-        found = CodecConfig.load(folder / "config.json")
-        assert found.frame_length > 0 and found.latency_samples > 0
-
-    def index(content: bytes, _: random.Random) -> None:
-        (folder / "index.toml").write_bytes(content)
-        assert all(set(hashes) <= set(pretrained.FILES) for hashes in pretrained.read_index(folder).values())
-
-    models = [pretrained.find(name) for name in pretrained.models()]
-    tiny = io.BytesIO()
-    write_spt(tiny, TINY, np.array([1, 1023, 512, 5, 7, 700]))
-    spt = [tiny.getvalue(), *(path.read_bytes() for path in sorted(FORMAT.glob("*.spt")))]
-    samples = np.arange(-150, 150, dtype="<i2").tobytes()
-    return {
-        ".spt": (spt, _spt),
-        ".spt, recovered": (spt, _damaged_spt),
-        "network packet": ([PACKET, bytes([2]) + PACKET[1:]], _network),
-        "bits": ([bytes(range(64))], _bits),
-        "WAV": ([wav_header(16000, 300) + samples, wav_header(44100, None) + samples], _wav),
-        "config.json": ([model.read("config.json") for model in models], config),
-        "index.toml": ([(pretrained.root() / "index.toml").read_bytes()], index),
-        "ONNX": ([models[0].read("encoder.onnx")], _graph),
-    }
-
-
-def fuzz(seed: int, seconds: float = float("inf"), executions: int | None = None) -> dict[str, dict[str, int]]:
-    """Run mutations until the time is over or the number is reached.
-
-    Args:
-        seed: of all mutations.
-        seconds: how long.
-        executions: how many, over all kinds of inputs; None: no limit.
-
-    Returns:
-        For each kind of input the numbers of "executions" and of those that were "refused".
+def mutation(name: str, target: Target, seed: int, executions: int) -> int:
+    """Read inputs that are mutated at random; returns how many were refused.
 
     Raises:
-        RuntimeError: an input gave another exception than an InputError.
+        RuntimeError: an input failed; a note has its bytes.
     """
-    ends, number = time.monotonic() + seconds, 0
-    with tempfile.TemporaryDirectory() as folder:
-        targets = _targets(Path(folder))
-        counts = {name: {"executions": 0, "refused": 0} for name in targets}
-        while time.monotonic() < ends and (executions is None or number < executions):
-            draw = random.Random(f"{seed} {number}")
-            name = list(targets)[number % len(targets)]
-            contents, read = targets[name]
-            try:
-                read(mutated(draw.choice(contents), draw), draw)
-            except InputError:
-                counts[name]["refused"] += 1
-            except Exception as error:
-                raise RuntimeError(f"{name}, seed {seed}, execution {number}: {error!r}") from error
-            counts[name]["executions"] += 1
-            number += 1
-    return counts
+    refused = 0
+    for number in range(executions):
+        draw = random.Random(f"{seed} {number}")
+        content = mutated(draw.choice(target.seeds), draw)
+        if target.mend and draw.randrange(2):
+            content = target.mend(content)
+        try:
+            refused += not execute(target, content)
+        except Exception as error:
+            raise _failure(name, seed, number, content, error) from error
+    return refused
+
+
+def _failure(name: str, seed: int, number: int, content: bytes, error: Exception) -> RuntimeError:
+    failure = RuntimeError(f"{name}, seed {seed}, execution {number}: {error!r}")
+    failure.add_note(repr(content))
+    return failure
+
+
+def generated(name: str, target: Target, seed: int, executions: int) -> int:
+    """Read inputs that hypothesis makes of valid ones by replacing some bytes; otherwise as `mutation`."""
+    places = st.tuples(st.integers(0, max(map(len, target.seeds))), st.integers(0, 9), st.binary(max_size=9))
+    number = refused = 0
+    failures = []
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=executions,
+        deadline=None,
+        database=None,
+        phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(st.sampled_from(target.seeds), st.lists(places, min_size=1, max_size=4), st.booleans())
+    def run(content: bytes, changes: list[tuple[int, int, bytes]], mend: bool) -> None:
+        nonlocal number, refused
+        for place, length, inserted in changes:
+            content = content[:place] + inserted + content[place + length :]
+        if target.mend and mend:
+            content = target.mend(content)
+        try:
+            refused += not execute(target, content)
+        except Exception as error:
+            failures.append(_failure(name, seed, number, content, error))
+            raise
+        number += 1
+
+    with contextlib.suppress(Exception):  # hypothesis repeats the execution that failed
+        run()
+    if failures:
+        raise failures[0]
+    assert number == executions, f"hypothesis has made {number} inputs"
+    return refused
+
+
+def guided(name: str, target: Target, seed: int, executions: int) -> int:
+    """Read inputs that atheris makes, in another process; otherwise as `mutation`."""
+    with memory_folder() as folder:
+        for number, content in enumerate(target.seeds):
+            (Path(folder) / str(number)).write_bytes(content)
+        command = [sys.executable, "-m", "benchmarks.fuzz_atheris", name, folder, f"-atheris_runs={executions}"]
+        # The time is measured by the target: one of the clock would depend on what else runs.
+        limits = [f"-seed={seed + 1}", "-timeout=60", "-rss_limit_mb=0", f"-max_len={64 + max(map(len, target.seeds))}"]
+        found = subprocess.run([*command, *limits], capture_output=True, text=True, errors="replace")
+    if found.returncode:
+        raise RuntimeError(f"{name}, seed {seed}: atheris ended with {found.returncode}\n{found.stderr[-4000:]}")
+    counts: dict[str, int] = json.loads(found.stdout.splitlines()[-1])
+    assert counts["executions"] == executions, counts
+    return counts["refused"]
+
+
+TOOLS: dict[str, Callable[[str, Target, int, int], int]] = {
+    "mutation": mutation,
+    "atheris": guided,
+    "hypothesis": generated,
+}
+
+
+def fuzz(tool: str, seed: int, executions: int) -> Iterator[dict[str, Any]]:
+    """Run one of `TOOLS` on all kinds of inputs.
+
+    Args:
+        tool: its name.
+        seed: of all inputs.
+        executions: for each kind of input, times its share.
+
+    Yields:
+        A row for each kind of "input": the "tool", the "seed", how many "executions", of which how many were
+        "refused", and in how many "seconds".
+
+    Raises:
+        RuntimeError: an input failed.
+    """
+    with memory_folder() as folder:
+        for name, target in targets(Path(folder)).items():
+            count, begin = round(target.share * executions), time.monotonic()
+            refused = TOOLS[tool](name, target, seed, count)
+            row = {"input": name, "tool": tool, "seed": seed, "executions": count, "refused": refused}
+            yield row | {"seconds": round(time.monotonic() - begin, 1)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments, run, and print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations (default: %(default)s)")
+    for tool in TOOLS:
+        parser.add_argument(f"--{tool}", type=int, default=0, metavar="N", help="inputs of each kind that it makes")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: %(default)s)")
+    parser.add_argument("--add", action="store_true", help="keep the rows that are in the file")
     args = parser.parse_args(arguments)
-    counts = fuzz(args.seed, args.seconds)
-    found = {"seed": args.seed, "seconds": args.seconds, "inputs": counts}
-    write_results(Path(__file__).parent / "fuzz.json", found, {})
-    for name, count in counts.items():
-        print(f"{name:<16}{count['executions']:>9} executions, {count['refused']} refused")
-    print(f"{sum(count['executions'] for count in counts.values())} executions, no other exception than InputError")
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if args.add else []
+    for tool in sorted(TOOLS):  # atheris first: its processes do not fit the limit of the others
+        if tool != "atheris":
+            limit_memory()
+        for row in fuzz(tool, args.seed, vars(args)[tool]) if vars(args)[tool] else ():
+            print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            rows.append(row)
+            write_results(RESULTS, {"limits": {"seconds": MAX_SECONDS, "MB": MAX_MB}, "rows": rows}, {})
+    print(f"{sum(row['executions'] for row in rows)} executions, no other exception than InputError")
     return 0
 
 

@@ -32,6 +32,7 @@ def page() -> str:
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
     parts += [groups(load("groups.json")), loss(load("loss.json")), generations(load("generations.json"))]
+    parts += [fuzz(load("fuzz.json"))]
     return "\n".join(parts)
 
 
@@ -291,3 +292,22 @@ def gain(row: dict[str, Any]) -> float:
     """The seconds of sessions one after the other, relative to those of a group, encoder and decoder together."""
     sums = [sum(row[f"{side}_{how}"] for side in ("encoder", "decoder")) for how in ("in_turn", "in_group")]
     return float(sums[0] / sums[1])
+
+
+def fuzz(found: dict[str, Any]) -> str:
+    """How many inputs each tool has made of valid ones, and the part that was refused."""
+    rows, limits = found["rows"], found["limits"]
+    tools = {row["tool"]: {other["seed"] for other in rows if other["tool"] == row["tool"]} for row in rows}
+    lines = []
+    for name in {row["input"]: None for row in rows}:
+        of_input = [row for row in rows if row["input"] == name]
+        counts = [sum(row["executions"] for row in of_input if row["tool"] == tool) for tool in tools]
+        refused = sum(row["refused"] for row in of_input) / sum(counts)
+        lines.append([name, *(f"{count:,}" for count in counts), f"{100 * refused:.0f} %"])
+    seeds = "; ".join(f"{tool} {', '.join(map(str, sorted(numbers)))}" for tool, numbers in tools.items())
+    text = (
+        f"{sum(row['executions'] for row in rows):,} inputs that three tools made of valid ones were each read, or "
+        f"refused with one `InputError`, within {limits['seconds']:g} s of processor time and {limits['MB']} MB of "
+        f"memory. Seeds: {seeds}."
+    )
+    return f"### Damaged inputs\n\n{text}\n\n" + markdown_table(["input", *tools, "refused"], lines) + "\n"

@@ -11,7 +11,7 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, figures, fuzz, generations, groups, loss, opus, run, tables, turns
+from benchmarks import agreement, context, figures, generations, groups, loss, opus, run, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -154,26 +154,6 @@ def test_context_is_measured_in_several_places() -> None:
     assert (short, longer) == (50, 200)
     assert len(few) == len(more) == 2
     assert 10 < min(few) < max(more) < 60
-
-
-def test_the_committed_run_has_mutated_every_kind_of_input() -> None:
-    found = json.loads((Path(tables.__file__).parent / "fuzz.json").read_text(encoding="utf-8"))
-    assert found["inputs"].keys() == fuzz.fuzz(0, executions=0).keys()
-    assert sum(count["executions"] for count in found["inputs"].values()) == 395741
-
-
-def test_mutated_inputs_are_read_or_refused() -> None:
-    """One seed gives the same mutations each time."""
-    counts = fuzz.fuzz(1, executions=800)
-    assert {name: count["executions"] for name, count in counts.items()} == dict.fromkeys(counts, 100)
-    assert all(20 <= count["refused"] <= 100 for count in counts.values())
-    assert fuzz.fuzz(1, executions=800) == counts
-
-
-def test_another_exception_ends_the_run_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "unpack_codes", lambda *_: [][0])
-    with pytest.raises(RuntimeError, match=r"^bits, seed 5, execution 3: IndexError\('list index out of range'\)$"):
-        fuzz.fuzz(5, executions=10)
 
 
 def test_the_committed_groups_save_time_and_change_few_codes() -> None:
