@@ -5,12 +5,37 @@ y = restore(x, 16000, rate, len(audio))                   # exactly len(audio) s
 """
 
 import functools
+import math
+from typing import Any
 
 import numpy as np
 import soxr
 
+from spectok.errors import InputError
 from spectok.files import check_sample_rate
 from spectok.samples import check_audio
+from spectok.schema import require
+
+# By the rates of input and output in Hz: after so many input samples soxr is in the same state again, except for the
+# samples in its filters. They are measured; tests/test_audio.py checks them.
+PERIODS = {
+    (8000, 16000): 830,
+    (11025, 16000): 361_620,
+    (22050, 16000): 109_368,
+    (24000, 16000): 2202,
+    (32000, 16000): 1660,
+    (44100, 16000): 218_736,
+    (48000, 16000): 4404,
+    (96000, 16000): 20_928,
+    (16000, 8000): 1660,
+    (16000, 11025): 46_720,
+    (16000, 22050): 13_120,
+    (16000, 24000): 1468,
+    (16000, 32000): 830,
+    (16000, 44100): 6560,
+    (16000, 48000): 1468,
+    (16000, 96000): 401_120,
+}
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -41,6 +66,12 @@ def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 class StreamResampler:
     """Resamples audio that arrives in chunks. The joined outputs equal those of `resample`, sample for sample.
 
+    At any point before the end it can be copied and pickled, or another one can continue from its `arrays`, with the
+    same output, bit for bit. As the state of soxr cannot be read, a new soxr stream is brought into the same state: it
+    gets as many input samples as the old one, of which the last are the same, and zeros before them; earlier samples
+    have left the filters. That takes about half a millisecond for each second of the stream, and more above 48 kHz.
+    Between the rates in `PERIODS` whole periods are left out, so that it takes less than 0.1 s of one core.
+
     Args:
         from_rate: sample rate of the input in Hz.
         to_rate: sample rate of the output in Hz.
@@ -49,11 +80,16 @@ class StreamResampler:
 
     def __init__(self, from_rate: int, to_rate: int, rows: int) -> None:
         self.from_rate, self.to_rate, self.rows = from_rate, to_rate, rows
-        self._stream = soxr.ResampleStream(from_rate, to_rate, rows, dtype="float32", quality="HQ")
+        self._stream = self._new_stream()
+        # Three times the largest lag is more than the filters hold: 22 kB for a signal from 48 to 16 kHz, and at most
+        # 200 kB from any rate to 16 kHz.
+        self._recent = np.zeros((rows, math.ceil(3 * resampling_delay(from_rate, to_rate) * from_rate)), np.float32)
         self._pushed = self._returned = 0  # samples
 
     def push(self, audio: np.ndarray) -> np.ndarray:
-        """Resample a chunk, float32 `[rows, T]`; returns `[rows, T']`, where T' is often 0 and then large."""
+        """Resample a chunk, floats `[rows, T]`; returns float32 `[rows, T']`, where T' is often 0 and then large."""
+        audio, size = audio.astype(np.float32, copy=False), self._recent.shape[1]
+        self._recent = np.concatenate([self._recent, audio[:, -size:]], axis=1)[:, -size:]
         self._pushed += audio.shape[1]
         return self._step(audio, last=False)
 
@@ -64,8 +100,50 @@ class StreamResampler:
         end = np.zeros((self.rows, -(-self.from_rate // self.to_rate) if self._pushed else 0), np.float32)
         return fit_length(self._step(end, last=True), length)
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What another resampler of the same rates and rows needs to continue: the arguments of `restore`."""
+        return {"recent": self._recent.copy(), "counts": np.array([self._pushed, self._returned], np.int64)}
+
+    def restore(self, recent: np.ndarray, counts: np.ndarray) -> None:
+        """Continue the signals of the resampler whose `arrays` these are.
+
+        Args:
+            recent: the last input samples, float32 `[rows, S]`, zeros before the start of the signals.
+            counts: the numbers of samples that were pushed and that were returned, int64 `[2]`.
+
+        Raises:
+            InputError: no resampler of these rates has returned so many samples by then. This one is then unchanged.
+        """
+        pushed, returned = counts.tolist()
+        rates = f"{self.from_rate} to {self.to_rate} Hz"
+        message = f"of {pushed} samples that are resampled from {rates}, {returned} cannot have been returned"
+        lag = pushed / self.from_rate - returned / self.to_rate
+        require(returned >= 0 and 0 <= lag < 2 * resampling_delay(self.from_rate, self.to_rate), message)
+        size, period = recent.shape[1], PERIODS.get((self.from_rate, self.to_rate), pushed + 1)
+        shortest = min(pushed, size + (pushed - size) % period)
+        for length in sorted({shortest, pushed}):  # all of it if another version of soxr has another period
+            stream, known = self._new_stream(), min(size, length)
+            zeros = np.zeros((self.from_rate, self.rows), np.float32)
+            parts = [zeros[:left] for left in range(length - known, 0, -self.from_rate)]
+            parts.append(np.ascontiguousarray(recent[:, size - known :].T))
+            given = sum(len(stream.resample_chunk(part)) for part in parts)
+            if given == returned - (pushed - length) * self.to_rate // self.from_rate:
+                self._stream, self._recent, self._pushed, self._returned = stream, recent, pushed, returned
+                return
+        raise InputError(message)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_stream"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.restore(**self.arrays())
+
+    def _new_stream(self) -> Any:
+        return soxr.ResampleStream(self.from_rate, self.to_rate, self.rows, dtype="float32", quality="HQ")
+
     def _step(self, audio: np.ndarray, last: bool) -> np.ndarray:
-        output = self._stream.resample_chunk(np.ascontiguousarray(audio.T, np.float32), last)
+        output = self._stream.resample_chunk(np.ascontiguousarray(audio.T), last)
         self._returned += len(output)
         return np.ascontiguousarray(output.T)
 
@@ -76,10 +154,10 @@ def resampling_delay(from_rate: int, to_rate: int) -> float:
 
     soxr works in blocks, so the lag grows until a block is complete.
     """
-    resampler, step, worst = StreamResampler(from_rate, to_rate, 1), max(1, from_rate // 1000), 0.0
-    silence, returned = np.zeros((1, step), np.float32), 0
+    stream, step, worst = soxr.ResampleStream(from_rate, to_rate, 1, quality="HQ"), max(1, from_rate // 1000), 0.0
+    silence, returned = np.zeros((step, 1), np.float32), 0
     for steps in range(1, 1001):
-        returned_before, returned = returned, returned + resampler.push(silence).shape[1]
+        returned_before, returned = returned, returned + len(stream.resample_chunk(silence))
         worst = max(worst, steps * step / from_rate - returned_before / to_rate)
     return worst
 

@@ -1,6 +1,8 @@
+import copy
 import io
 import logging
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 from streams import Pipe, sine, wav_bytes
 
 from spectok import audio as audio_module
+from spectok import resampling
 from spectok.audio import AudioReader, list_audio, read_audio, to_mono, write_audio, writing_audio
 from spectok.errors import InputError
-from spectok.resampling import StreamRestorer, fit_length, resample, restore
+from spectok.resampling import PERIODS, StreamResampler, StreamRestorer, fit_length, resample, restore
 from spectok.samples import check_audio
 
 DATA = Path(__file__).parent / "data"
@@ -145,6 +148,78 @@ def test_resampling_to_the_same_rate_returns_the_same_array() -> None:
 def test_bad_sample_rates_are_refused(rate: Any) -> None:
     with pytest.raises(InputError, match=r"sample rate of .* Hz; it must be 1000 to 192000"):
         resample(sine(10, 16000), 16000, rate)
+
+
+@pytest.fixture
+def streams_of_soxr(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The streams of soxr that resamplers begin from now on."""
+    streams, begin = list[Any](), StreamResampler._new_stream
+
+    def new_stream(self: StreamResampler) -> Any:
+        streams.append(begin(self))
+        return streams[-1]
+
+    monkeypatch.setattr(StreamResampler, "_new_stream", new_stream)
+    return streams
+
+
+def restored(resampler: StreamResampler) -> StreamResampler:
+    """A used resampler that continues another one."""
+    other = StreamResampler(resampler.from_rate, resampler.to_rate, resampler.rows)
+    other.push(np.full((resampler.rows, 999), 0.5, np.float32))
+    other.restore(**resampler.arrays())
+    return other
+
+
+@pytest.mark.parametrize("rates", [*PERIODS, (12000, 16000), (16000, 11127), (192_000, 16000)], ids=str)
+def test_a_resampler_continues_another_bit_for_bit(rates: tuple[int, int], streams_of_soxr: list[Any]) -> None:
+    """Within its first block, within its first kept samples, and after more than a period; without a second attempt."""
+    first = StreamResampler(*rates, 2)
+    size, step = first.arrays()["recent"].shape[1], rates[0] // 50
+    assert 4 * size < 200_000  # bytes
+    places = [step // 3, size // 2 + 11, size + PERIODS.get(rates, 2 * size) + 12345]
+    rng = np.random.default_rng(0)
+    audio = rng.uniform(-0.5, 0.5, (2, places[-1] + 2 * size)).astype(np.float32)
+    for place in places:
+        resampler = StreamResampler(*rates, 2)
+        for start in range(0, place, rates[0]):
+            resampler.push(audio[:, start : min(place, start + rates[0])])
+        del streams_of_soxr[:]
+        others = [restored(resampler), copy.copy(resampler), pickle.loads(pickle.dumps(resampler))]
+        assert len(streams_of_soxr) == 4  # one of them before `restored` restores
+        for start in range(place, place + 2 * size, step):
+            expected = resampler.push(audio[:, start : start + step])
+            for other in others:
+                np.testing.assert_array_equal(other.push(audio[:, start : start + step]), expected)
+        expected = resampler.flush()
+        for other in others:
+            np.testing.assert_array_equal(other.flush(), expected)
+
+
+def test_a_resampler_is_restored_even_if_soxr_had_another_period(
+    streams_of_soxr: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(resampling.PERIODS, (48000, 16000), 4404 + 600)
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 90_000)).astype(np.float32)
+    resampler = StreamResampler(48000, 16000, 1)
+    resampler.push(audio[:, :50_000])
+    other = copy.copy(resampler)
+    assert len(streams_of_soxr) == 3  # the second attempt has been made with all of the input
+    np.testing.assert_array_equal(other.push(audio[:, 50_000:]), resampler.push(audio[:, 50_000:]))
+
+
+@pytest.mark.parametrize("counts", [[-3, 0], [300, -1], [3000, 1001], [48_000, 15_000], [2**60, 0]], ids=str)
+def test_a_resampler_refuses_counts_that_soxr_cannot_have_returned(counts: list[int]) -> None:
+    resampler, expected = StreamResampler(48000, 16000, 1), StreamResampler(48000, 16000, 1)
+    recent = resampler.arrays()["recent"]
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 5000)).astype(np.float32)
+    np.testing.assert_array_equal(resampler.push(audio), expected.push(audio))
+    with pytest.raises(InputError) as caught:
+        resampler.restore(recent, np.array(counts))
+    pushed, returned = counts
+    sentence = f"of {pushed} samples that are resampled from 48000 to 16000 Hz, {returned} cannot have been returned"
+    assert str(caught.value) == sentence
+    np.testing.assert_array_equal(resampler.push(audio), expected.push(audio))
 
 
 def test_fit_length() -> None:

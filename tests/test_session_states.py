@@ -24,7 +24,7 @@ def stored(session: Any) -> Any:
     file = io.BytesIO()
     np.savez(file, **session.state_dict())
     file.seek(0)
-    after = type(session)(session._engine, session._batch, weight_hash=session._weight_hash)
+    after = type(session)(session._engine, session._batch, session.sample_rate, session._weight_hash)
     after.load_state_dict(np.load(file))
     return after
 
@@ -231,13 +231,77 @@ def test_the_state_of_another_engine_is_refused(speech: NDArray[np.float32]) -> 
             session.load_state_dict(state)
 
 
-def test_a_session_that_resamples_is_not_kept() -> None:
-    resampling, plain = used(sample_rate=8000), used()
-    state = plain.state_dict() | {"sample_rate": 8000}
-    for use in (StreamEncoder.state_dict, copy.copy, copy.deepcopy, pickle.dumps, lambda s: s.load_state_dict(state)):
-        with pytest.raises(InputError) as caught:
-            use(resampling)
-        assert str(caught.value) == "a session that resamples can be neither kept nor copied; use one at 16000 Hz"
+@copies
+@pytest.mark.parametrize("rate", [8000, 12000, 48000])
+def test_a_session_that_resamples_continues_bit_for_bit(rate: int, again: Callable[[Any], Any]) -> None:
+    """Before the resampler has returned anything, and within one of its blocks."""
+    tokenizer, audio = Tokenizer(random_engine("query"), HASH), noise(rate // 2)
+    codes = tokenizer.encode(audio, rate)
+    for place in (rate // 99, rate // 4 + 1):
+        encoder, decoder = tokenizer.stream_encoder(rate), tokenizer.stream_decoder(rate)
+        encoder.push(audio[:place])
+        other = again(encoder)
+        for start in range(place, len(audio), rate // 50):
+            chunk = audio[start : start + rate // 50]
+            np.testing.assert_array_equal(other.push(chunk), encoder.push(chunk))
+        np.testing.assert_array_equal(other.flush(), encoder.flush())
+        place = place * len(codes) // len(audio)
+        decoder.push(codes[:place])
+        other = again(decoder)
+        heard = [np.concatenate([session.push(codes[place:]), session.flush()]) for session in (decoder, other)]
+        assert np.abs(heard[0]).max() > 1e-3
+        np.testing.assert_array_equal(heard[1], heard[0])
+
+
+def test_a_batch_that_resamples_is_kept() -> None:
+    audio = np.stack([noise(4000, 1), noise(4000, 2)])
+    encoder = StreamEncoder(random_engine("query"), 2, 8000)
+    encoder.push(audio[:, :1777])
+    other = stored(encoder)
+    expected = encoder.push(audio[:, 1777:])
+    assert expected.size > 0
+    np.testing.assert_array_equal(other.push(audio[:, 1777:]), expected)
+
+
+def test_the_kept_state_of_a_session_that_resamples() -> None:
+    encoder = StreamEncoder(random_engine("query"), sample_rate=8000)
+    audio = noise(4000)
+    encoder.push(audio)
+    state = encoder.state_dict()
+    recent, counts = state["resampler_recent"], state["resampler_counts"]
+    assert recent.dtype == np.float32 and counts.dtype == np.int64
+    assert recent.shape[0] == 1 and 2700 < recent.shape[1] < 2900  # samples, three times the lag of about 0.117 s
+    np.testing.assert_array_equal(recent[0], audio[-recent.shape[1] :])
+    assert counts.tolist() == [4000, state["samples"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"resampler_recent": np.zeros((1, 9), np.float32)}, "the kept session has resampler recent of another shape"),
+        ({"resampler_counts": np.zeros(2)}, "the kept session has resampler counts of another shape or type"),
+        (
+            {"resampler_counts": np.array([100, 100])},
+            "of 100 samples that are resampled from 8000 to 16000 Hz, 100 cannot have been returned",
+        ),
+        ({"sample_rate": 48000}, "the kept session has the sample rate 48000, not 8000"),
+    ],
+)
+def test_another_state_of_a_resampler_is_refused_and_the_session_unchanged(
+    change: dict[str, Any], sentence: str
+) -> None:
+    encoder, expected = used(sample_rate=8000), used(sample_rate=8000)
+    with pytest.raises(InputError) as caught:
+        encoder.load_state_dict(encoder.state_dict() | change)
+    assert str(caught.value).startswith(sentence)
+    np.testing.assert_array_equal(encoder.push(noise(3000)), expected.push(noise(3000)))
+
+
+def test_the_state_of_another_sample_rate_is_refused() -> None:
+    for session, other in ((used(sample_rate=8000), used()), (used(), used(sample_rate=8000))):
+        rates = f"{other.sample_rate}, not {session.sample_rate}"
+        with pytest.raises(InputError, match=f"^the kept session has the sample rate {rates}$"):
+            session.load_state_dict(other.state_dict())
 
 
 class SlowEngine(RandomEngine):
