@@ -1,3 +1,4 @@
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models import ECHOES, echo_engine, random_engine
+from models import ECHOES, echo_engine, random_engine, released
 from numpy.typing import NDArray
 from streams import cut, noise, through
 
@@ -215,6 +216,23 @@ def test_latency_at_another_rate_is_at_most_the_reported_one(rate: int) -> None:
     assert encoder.latency_samples == decoder.latency_samples
     # Each of three parts waits for its blocks; that all of them wait longest at once is rare.
     assert 0.7 * encoder.latency_samples < worst <= encoder.latency_samples
+
+
+@pytest.mark.parametrize("rate", [16000, 48000])
+def test_the_memory_of_a_stream_does_not_grow(rate: int) -> None:
+    """Not even by one number for each chunk, 32 bytes in Python."""
+    tokenizer, audio = released("spectok-16k-4k"), noise(rate // 50)
+    encoder, decoder = tokenizer.stream_encoder(rate), tokenizer.stream_decoder(rate)
+    tracemalloc.start()
+    try:
+        sizes = []
+        for chunks in (100, 400):
+            for _ in range(chunks):
+                decoder.push(encoder.push(audio))
+            sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert abs(sizes[1] - sizes[0]) < 4000
 
 
 @tiny
