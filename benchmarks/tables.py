@@ -31,8 +31,8 @@ def page() -> str:
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
-    parts += [groups(load("groups.json")), loss(load("loss.json")), generations(load("generations.json"))]
-    parts += [fuzz(load("fuzz.json"))]
+    parts += [soak(load("soak.json")), groups(load("groups.json")), loss(load("loss.json"))]
+    parts += [generations(load("generations.json")), fuzz(load("fuzz.json"))]
     return "\n".join(parts)
 
 
@@ -203,6 +203,34 @@ def context(found: dict[str, Any]) -> str:
     )
     titles = ["model", "context, s", "places", "least, dB", "median, dB"]
     return f"### Parts of a recording\n\n{text}\n{markdown_table(titles, rows)}\n"
+
+
+def soak(found: dict[str, Any]) -> str:
+    """Whether a stream of hours stays as it began."""
+    rows = []
+    for row in found["rows"]:
+        differences = [later - fresh for later, fresh in zip(row["soaked"], row["fresh"], strict=True)]
+        quality = [METRICS["pesq"].text(statistics.mean(row[key])) for key in ("fresh", "soaked")]
+        rows.append(
+            [
+                row["model"],
+                f"{row['megabytes'][0]:.1f} -> {max(row['megabytes'][1:]):.1f}",
+                f"x {row['median_ratio']:.2f}, x {row['p99_ratio']:.2f}",
+                f"{row['silence']:.0f}, {max(row['silences']):.0f}",
+                " -> ".join(quality),
+                f"{statistics.mean(differences):+.3f}, {min(differences):+.2f} to {max(differences):+.2f}",
+            ]
+        )
+    clips, silences = (len(found["rows"][0][key]) for key in ("fresh", "silences"))
+    text = (
+        f"A stream of {found['hours']:g} hours in chunks of 20 ms: files of speech, digital silence, and noise of -20 "
+        "to -80 dBFS. Memory is the resident memory after a tenth of the stream -> the largest after the other tenths. "
+        "Times are those of the last ten minutes relative to those of the first. The level of the "
+        f"{silences} silences is that of the output from one second after their start. Quality is that of {clips} "
+        "clips of speech, each coded by new sessions -> all of them at the end of the stream.\n"
+    )
+    titles = ["model", "MB", "time of a chunk: median, p99", "silence, dBFS: all, worst", METRICS["pesq"].title]
+    return f"### Hours\n\n{text}\n{markdown_table([*titles, 'difference: mean, single clips'], rows)}\n"
 
 
 def groups(found: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, figures, generations, groups, loss, opus, run, tables, turns
+from benchmarks import agreement, context, figures, generations, groups, loss, opus, run, soak, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -333,7 +333,7 @@ class _Quieter:
 
 
 def test_each_generation_codes_the_one_before() -> None:
-    clip = np.float32([0.8, -0.4, 0.2, 0.0])
+    clip = np.array([0.8, -0.4, 0.2, 0.0], np.float32)
     found = list(generations.generations(_Quieter(), clip, 3))  # type: ignore[arg-type]
     for n, (audio, _) in enumerate(found, start=1):
         np.testing.assert_allclose(audio, clip / 2**n, rtol=0, atol=1e-6)
@@ -436,3 +436,107 @@ def test_the_redundancy_of_opus_restores_most_of_what_is_lost(
     before, after = (float(np.mean(error**2)) for error in errors)
     assert before > 1e-6
     assert after == 0 if not in_band else after < before / 2
+
+
+def test_the_table_of_loss_by_hand() -> None:
+    row = {"model": "m", "rate": 0.1, "kind": "random"}
+    rows = [{**row, "redundancy": n, "pesq": 2 + n / 10, "stoi": 0.9 + n / 100} for n in (0, 1)]
+    lines = tables.loss({"clips": 3, "burst": 3.0, "rows": rows}).splitlines()
+    assert lines[-1] == "| m | 10% | random | 2.00 | 2.10 | 0.900 | 0.910 |"
+    assert lines[4].startswith("| model | packets lost | losses | PESQ-WB | PESQ-WB, with redundancy | STOI | ")
+
+
+def soaked(model: str) -> dict[str, Any]:
+    """The committed measurements of a model in a stream of three hours."""
+    found = tables.load("soak.json")
+    assert found["hours"] == 3
+    (row,) = (row for row in found["rows"] if row["model"] == model)
+    assert isinstance(row, dict)
+    return row
+
+
+@pytest.mark.parametrize("model", pretrained.models())
+def test_the_committed_memory_of_three_hours_is_constant(model: str) -> None:
+    """To 1 MB after the first of ten parts."""
+    memory = soaked(model)["megabytes"]
+    assert len(memory) == 10
+    assert max(memory[1:]) - memory[0] < 1
+
+
+@pytest.mark.parametrize("model", pretrained.models())
+def test_the_committed_times_of_three_hours_are_constant(model: str) -> None:
+    """To a tenth in the median; the p99, which other work on the machine affects, to a half."""
+    row = soaked(model)
+    assert row["median_ratio"] < 1.1
+    assert row["p99_ratio"] < 1.5
+
+
+@pytest.mark.parametrize("model", pretrained.models())
+def test_the_committed_silence_of_three_hours_is_silent(model: str) -> None:
+    silences = soaked(model)["silences"]
+    assert len(silences) > 20
+    assert max(silences) < -70  # dBFS
+
+
+@pytest.mark.parametrize("model", pretrained.models())
+def test_the_committed_quality_after_three_hours_is_that_of_new_sessions(model: str) -> None:
+    row = soaked(model)
+    assert len(row["fresh"]) == len(row["soaked"]) > 8
+    assert np.mean(row["soaked"]) > np.mean(row["fresh"]) - 0.05
+
+
+def test_the_stream_of_the_soak_has_every_kind_and_depends_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "KINDS", {"speech": 0.4, "silence": 0.3, "noise": 0.3})
+    monkeypatch.setattr(soak, "SILENCE_SECONDS", (2, 3))
+    monkeypatch.setattr(soak, "NOISE_SECONDS", (1, 2))
+    speech = [np.full(101 * soak.CHUNK + 7, 2.0, np.float32)]  # louder than the noise ever is
+    chunks = list(soak.stream(speech, 5000, seed=0))
+    assert len(chunks) == 5000
+    assert {(chunk.shape, chunk.dtype) for chunk, _ in chunks} == {((soak.CHUNK,), np.dtype(np.float32))}
+    spoken, silent = (np.array([(chunk == value).all() for chunk, _ in chunks]) for value in (2, 0))
+    settled = np.array([is_settled for _, is_settled in chunks])
+    assert np.count_nonzero(spoken) % 101 == 0
+    assert not settled[~silent].any()
+    starts = np.flatnonzero(np.diff(silent.astype(int)) == 1) + 1
+    assert len(starts) > 5
+    for start in starts[starts < 4900]:
+        assert not settled[start : start + 50].any() and settled[start + 50]
+    noises = [chunk for chunk, other in zip(chunks, spoken | silent, strict=True) if not other]
+    levels = {5 * round(soak.level(float(np.vdot(noise, noise)), noise.size) / 5) for noise, _ in noises}
+    assert levels == set(soak.NOISE_LEVELS)
+    for seed, is_same in ((0, True), (1, False)):
+        others = soak.stream(speech, 5000, seed)
+        assert all(np.array_equal(one, other) for (one, _), (other, _) in zip(chunks, others, strict=True)) == is_same
+
+
+def test_the_soak_measures_the_audio_of_the_clips(speech: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is scored is what the tokenizer decodes of the whole stream, and of each clip alone."""
+    monkeypatch.setattr(soak, "KINDS", {"silence": 0.5, "speech": 0.5})
+    scored = list[NDArray[np.float32]]()
+
+    def score(clip: NDArray[np.float32], audio: NDArray[np.float32]) -> float:
+        scored.append(audio)
+        return float(len(clip))
+
+    monkeypatch.setattr(soak, "pesq_wb", score)
+    tokenizer = released("spectok-16k-800")
+    clips = [speech[16000:20800], speech[32000:40000]]
+    row = soak.soak("spectok-16k-800", [speech], clips, 400)
+    before = [chunk for chunk, _ in soak.stream([speech], 400, 0)]
+    whole = np.concatenate([*before, *clips])
+    heard = tokenizer.decode(tokenizer.encode(whole), len(whole))
+    expected = [heard[128_000:132_800], heard[132_800:]]
+    expected += [tokenizer.decode(tokenizer.encode(clip), len(clip)) for clip in clips]
+    for audio, same in zip(scored, expected, strict=True):
+        np.testing.assert_allclose(audio, same, rtol=0, atol=1e-3)
+    assert row["fresh"] == row["soaked"] == [4800, 8000]
+    assert len(row["megabytes"]) == 10 and min(row["megabytes"]) > 50
+    assert min(row["median_ratio"], row["p99_ratio"]) > 0
+    assert row["silence"] < -60 and len(row["silences"]) == 1
+
+
+def test_the_table_of_hours_by_hand() -> None:
+    row = {"model": "m", "megabytes": [100.04, 99.0, 100.26], "median_ratio": 1.004, "p99_ratio": 0.95}
+    row |= {"silence": -101.2, "silences": [-120.0, -90.4], "fresh": [2.0, 3.0], "soaked": [2.1, 2.8]}
+    line = "| m | 100.0 -> 100.3 | x 1.00, x 0.95 | -101, -90 | 2.50 -> 2.45 | -0.050, -0.20 to +0.10 |"
+    assert line in tables.soak({"hours": 3.0, "rows": [row]})
