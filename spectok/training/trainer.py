@@ -107,7 +107,7 @@ class Trainer:
         output, synthesis_state = self.streams.synthesize(estimate, pitch)
         original = self.streams.delayed(audio)
         decoded = output.detach().requires_grad_()
-        losses = self.losses(original, decoded, self.progress)
+        losses = self.losses(original, decoded, self.progress) | self._idempotence_loss(decoded, quantized)
         adversarial, error = self._adversarial_losses(original, decoded[: len(original)])
         gradient, gradient_norms = self.balancer.combine(losses | adversarial, decoded)
         internal_losses = self._latent_losses(quantized) | pitch_losses  # of tensors other than the output
@@ -274,6 +274,20 @@ class Trainer:
         )
         losses, error = adversarial_losses(of_real, of_fake)
         return {name: value for name, value in losses.items() if loss.weights[name]}, error
+
+    def _idempotence_loss(self, decoded: Tensor, quantized: Quantized) -> dict[str, Tensor]:
+        """The distance of the latent of the decoded audio, encoded as a part of its stream, from that of the original.
+
+        Only the decoder learns from it, and what passes through it: the second pass of the encoder gives a gradient of
+        the decoded audio, not of its weights.
+        """
+        config, codec = self.config.loss, self.codec
+        if not config.idempotence_weight or self.step % config.idempotence_every:
+            return {}
+        rows = decoded[: len(quantized.codes), codec.config.synthesis_delay :]
+        frames = rows.shape[1] // codec.frame_length
+        latent, _ = codec.encoder.step(rows[:, : frames * codec.frame_length], self.streams.network[0])
+        return {"idempotence": nn.functional.mse_loss(latent, quantized.latent[:, :frames].detach())}
 
     def _latent_losses(self, quantized: Quantized) -> dict[str, Tensor]:
         losses = {"commitment": quantized.commitment_loss}
