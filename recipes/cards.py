@@ -24,6 +24,7 @@ from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
 from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
+from recipes.reliability import page as reliability
 from recipes.study import RUN_DIGITS, tables
 from spectok import pretrained
 from spectok.bench.figures import CAPTIONS
@@ -310,6 +311,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", summary_table(results))
     texts[DOCS / "benchmark.md"] = between_marks(DOCS / "benchmark.md", benchmark_page(results))
     texts[DOCS / "network.md"] = between_marks(DOCS / "network.md", loss_page())
+    texts[DOCS / "reliability.md"] = between_marks(DOCS / "reliability.md", reliability())
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))

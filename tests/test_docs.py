@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import spectok
 from benchmarks.figures import is_stale
+from recipes import reliability
 from recipes.cards import LOSS, LOSS_FIGURE, documents
 from recipes.commands import command_tables
 from recipes.quality import RESULTS, stale_figures
@@ -241,3 +242,11 @@ def test_the_demo_does_without_what_needs_a_compiler(tmp_path: Path) -> None:
     assert make(tmp_path, "exit 1", ".demo") == 0
     extras = [line[line.index("-e") :] for line in log.read_text(encoding="utf-8").splitlines() if "-e" in line]
     assert extras == ["-e .[pesq]", "-e .[pesq]", "-e .[eval]"]
+
+
+def test_the_tests_that_the_page_on_reliability_names_exist() -> None:
+    named = reliability.named_tests()
+    assert len(named) > 40
+    for test in named:
+        file, name = test.split("::")
+        assert f"\ndef {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
