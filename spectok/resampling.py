@@ -36,6 +36,7 @@ PERIODS = {
     (16000, 48000): 1468,
     (16000, 96000): 401_120,
 }
+MAX_REPLAY = 24 * 3600  # seconds of a stream that `restore` may resample again: less than a minute of one core
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -112,7 +113,8 @@ class StreamResampler:
             counts: the numbers of samples that were pushed and that were returned, int64 `[2]`.
 
         Raises:
-            InputError: no resampler of these rates has returned so many samples by then. This one is then unchanged.
+            InputError: no resampler of these rates has returned so many samples by then, or over 24 hours would have to
+                be resampled again. This one is then unchanged.
         """
         pushed, returned = counts.tolist()
         rates = f"{self.from_rate} to {self.to_rate} Hz"
@@ -122,6 +124,8 @@ class StreamResampler:
         size, period = recent.shape[1], PERIODS.get((self.from_rate, self.to_rate), pushed + 1)
         shortest = min(pushed, size + (pushed - size) % period)
         for length in sorted({shortest, pushed}):  # all of it if another version of soxr has another period
+            too_long = f"a stream that is resampled from {rates} cannot be continued after over 24 hours"
+            require(length <= MAX_REPLAY * self.from_rate, too_long)
             stream, known = self._new_stream(), min(size, length)
             zeros = np.zeros((self.from_rate, self.rows), np.float32)
             parts = [zeros[:left] for left in range(length - known, 0, -self.from_rate)]

@@ -113,7 +113,7 @@ class _Session(ABC):
 
         With the same engine the outputs are those of the uninterrupted stream, bit for bit. In a session that resamples
         between rates which are not in `spectok.resampling.PERIODS`, loading and copying take about half a millisecond
-        for each second of the stream, and more above 48 kHz.
+        for each second of the stream, and more above 48 kHz; they are refused after more than 24 hours.
 
         Args:
             state: from `state_dict`, or loaded by `np.load` from a file that `np.savez` wrote.

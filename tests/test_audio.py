@@ -222,6 +222,26 @@ def test_a_resampler_refuses_counts_that_soxr_cannot_have_returned(counts: list[
     np.testing.assert_array_equal(resampler.push(audio), expected.push(audio))
 
 
+@pytest.mark.parametrize(("rate", "off"), [(12000, 0), (48000, 1)], ids=["no period", "counts that do not fit"])
+def test_what_would_take_more_than_a_day_of_audio_to_restore_is_refused(rate: int, off: int) -> None:
+    """Damaged counts of samples would otherwise take hours."""
+    resampler = StreamResampler(rate, 16000, 1)
+    counts = np.array([24 * 3600 * rate + rate, 24 * 3600 * 16000 + 15_700 + off])
+    with pytest.raises(InputError) as caught:
+        resampler.restore(resampler.arrays()["recent"], counts)
+    sentence = f"a stream that is resampled from {rate} to 16000 Hz cannot be continued after over 24 hours"
+    assert str(caught.value) == sentence
+
+
+def test_between_rates_with_a_period_a_stream_of_more_than_a_day_is_restored() -> None:
+    audio = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 20_000)).astype(np.float32)
+    resampler, other = StreamResampler(48000, 16000, 1), StreamResampler(48000, 16000, 1)
+    resampler.push(audio[:, :15_000])
+    state = resampler.arrays()
+    other.restore(state["recent"], state["counts"] + 10**6 * np.array([4404, 1468]))  # 25.5 hours later
+    np.testing.assert_array_equal(other.push(audio[:, 15_000:]), resampler.push(audio[:, 15_000:]))
+
+
 def test_fit_length() -> None:
     audio = np.arange(3, dtype=np.float32)
     assert fit_length(audio, 2).tolist() == [0, 1]
