@@ -334,14 +334,14 @@ def _graph_seed() -> bytes:
 # Kept sessions.
 
 
-def _session(engine: OnnxEngine, side: str) -> tuple[list[bytes], Callable[[bytes], None]]:
+def _session(engine: OnnxEngine, side: str, rate: int) -> tuple[list[bytes], Callable[[bytes], None]]:
     """States of a session as files, new and in use; and a function that continues a stream from any file."""
     tokens = engine.config.quantizer.tokens_per_frame
     audio = np.linspace(-0.1, 0.1, engine.config.frame_length, dtype=np.float32)
     chunk: Any = np.arange(tokens) if side == "decoder" else audio
 
     def session() -> Any:
-        return StreamDecoder(engine) if side == "decoder" else StreamEncoder(engine)
+        return (StreamDecoder if side == "decoder" else StreamEncoder)(engine, sample_rate=rate)
 
     def read(content: bytes) -> None:
         try:
@@ -399,6 +399,10 @@ def targets(folder: Path) -> dict[str, Target]:
         "index.toml": Target([index], _index(folder), share=1.2),
         "ONNX": Target([_graph_seed()], _graph, share=1.5),
     }
-    for side in ("encoder", "decoder"):
-        found[f"kept {side}"] = Target(*_session(engine, side), _with_zip_checksums, 0.3)
+    for name, side, rate in (
+        ("encoder", "encoder", 16000),
+        ("decoder", "decoder", 16000),
+        ("resampler", "encoder", 48000),
+    ):
+        found[f"kept {name}"] = Target(*_session(engine, side, rate), _with_zip_checksums, 0.3)
     return found
