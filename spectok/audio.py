@@ -22,7 +22,7 @@ from spectok.files import atomic_write, check_sample_rate, file_name, open_binar
 from spectok.resampling import resample
 from spectok.samples import check_audio
 from spectok.schema import require
-from spectok.truncation import check_end
+from spectok.truncation import check_end, check_lists
 from spectok.wav import PcmFormat, read_wav_header, wav_header
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif"})
@@ -116,6 +116,7 @@ class AudioReader:
             while piece := self._read(BLOCK_BYTES):
                 pieces.append(piece)
             content = _Content(b"".join(pieces))
+            check_lists(content, self.name)
             check_end(content, self.name)
             content.seek(0)
             self._file = _sound_file(content, self.name)
@@ -127,6 +128,7 @@ class AudioReader:
     def _check_end(self) -> None:
         """Raise InputError if the file, which can seek, is cut off. Afterwards it is at its start."""
         try:
+            check_lists(self._stream, self.name)
             self._stream.seek(0)
             format, head = read_wav_header(self._read)
             if format is None:

@@ -11,6 +11,7 @@ from spectok.schema import require
 
 TAIL = 1 << 16  # bytes; the longest page of an Ogg file has 65,307
 MAX_CHUNKS = 1000  # that are looked at before the samples
+MAX_LISTED = 10_000  # chunks of a WAV file, with those inside of other chunks
 END_OF_STREAM = 4  # in the flags of an Ogg page
 
 
@@ -51,6 +52,41 @@ def check_end(file: BinaryIO, name: str) -> None:
         _check_chunks(file, size, _CHUNKED[magic], name)
     else:
         _check_mp3(file, size, name)
+
+
+def check_lists(file: BinaryIO, name: str) -> None:
+    """Check that the chunks within the LIST chunks of a WAV file claim less than 2^31 bytes.
+
+    libsndfile 1.2.2 takes more for a negative number, goes back, and reads the same chunk forever.
+
+    Args:
+        file: it can seek.
+        name: of the file, for the message.
+
+    Raises:
+        InputError: a chunk claims more, or there are over 10,000 chunks.
+        OSError: it cannot be read.
+    """
+    size, magic = file.seek(0, os.SEEK_END), _read(file, 0, 4)
+    order: Literal["little", "big"] = "big" if magic == b"RIFX" else "little"
+    pending = [(12, size)] if magic in (b"RIFF", b"RIFX", b"RF64") else []
+    for _ in range(MAX_LISTED):
+        if not pending:
+            return
+        position, stop = pending.pop()
+        if position >= stop:
+            continue
+        is_inside, head = len(pending) > 0, _read(file, position, 8)
+        length, end = int.from_bytes(head[4:], order), position + 8
+        if is_inside and head[:4] in (b"INFO", b"adtl"):  # the kind of list, which is not a chunk
+            pending.append((position + 4, stop))
+            continue
+        most = 1 << 31 if end <= stop else 0xFFFFFFE0  # less of a list is padding, which libsndfile reads as well
+        require(not is_inside or length < most, f"{name} is damaged: a chunk in it claims {length} bytes")
+        pending.append((end + length + length % 2, stop))
+        if head[:4] == b"LIST" and not is_inside:
+            pending.append((end, min(size, end + length)))
+    require(not pending, f"{name} is damaged: it has over {MAX_LISTED} chunks")
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:

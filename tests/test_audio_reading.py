@@ -96,6 +96,38 @@ def test_a_named_pipe(tmp_path: Path) -> None:
     thread.join()
 
 
+LOOPS = [  # libsndfile 1.2.2 reads each of them forever
+    "ff0000fff7ffffff",  # a list of an unknown kind: 8 bytes back, with the length rounded up
+    "ff0000fff8ffffff",
+    b"INFOabcd".hex() + "f3ffffff",  # 12 bytes back
+    b"adtlever".hex() + "f8ffffff",
+]
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("content", LOOPS)
+def test_chunks_that_libsndfile_would_read_forever_are_refused(tmp_path: Path, content: str, place: str) -> None:
+    whole, path = wav_bytes(np.arange(100, dtype=np.int16)), tmp_path / "a.wav"
+    chunk = b"LIST" + struct.pack("<I", 28) + bytes.fromhex(content).ljust(28, b"x")
+    path.write_bytes(whole + chunk if place == "after" else whole[:36] + chunk + whole[36:])
+    with pytest.raises(InputError, match=r"a\.wav is damaged: a chunk in it claims 42949672[0-9]{2} bytes$"):
+        read_audio(path)
+    compressed = whole[:20] + b"\2" + whole[21:36] + chunk  # of a format that is not read as it arrives
+    with pytest.raises(InputError, match=r"^the stream is damaged: a chunk in it claims 42949672[0-9]{2} bytes$"):
+        read_audio(io.BytesIO(compressed))
+
+
+def test_a_wav_of_too_many_chunks_is_refused(tmp_path: Path) -> None:
+    whole, path = wav_bytes(np.arange(100, dtype=np.int16)), tmp_path / "a.wav"
+    listed = b"INFO" + (b"IART" + struct.pack("<I", 3) + b"abc\0") * 20
+    path.write_bytes(whole + b"LIST" + struct.pack("<I", len(listed)) + listed + (b"abcd" + bytes(4)) * 9900)
+    assert len(read_audio(path)[0]) == 100
+    with open(path, "ab") as file:
+        file.write((b"abcd" + bytes(4)) * 200)
+    with pytest.raises(InputError, match=r"a\.wav is damaged: it has over 10000 chunks$"):
+        read_audio(path)
+
+
 def wide_wav(channels: int) -> bytes:
     """Two samples of silence in each of many channels."""
     head, samples = wav_header(16000, 2 * channels), bytes(2 * 2 * channels)
