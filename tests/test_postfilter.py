@@ -8,6 +8,7 @@ from conftest import QUERY
 from models import random_codec
 
 from spectok.config import ExcitationConfig, SpectrumConfig
+from spectok.model.codec import NETWORK_STATES
 from spectok.model.postfilter import Postfilter
 
 SPECTRUM, RATE = SpectrumConfig(), 16000
@@ -53,7 +54,9 @@ def test_the_decoder_uses_the_postfilter_and_training_does_not() -> None:
     audio = torch.randn(1, 10 * filtered.frame_length, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         estimates = [
-            codec.estimate(audio, (codec.encoder.init_state(1), codec.decoder.init_state(1)[:2]))[0].spectrum
+            codec.estimate(audio, (codec.encoder.init_state(1), codec.decoder.init_state(1)[:NETWORK_STATES]))[
+                0
+            ].spectrum
             for codec in (with_it, without)
         ]
         outputs = [codec(audio)[0] for codec in (with_it, without)]

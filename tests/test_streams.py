@@ -9,6 +9,7 @@ import torch
 from runs import recipe, trainer_of
 
 from spectok.config import ExcitationConfig
+from spectok.model.codec import NETWORK_STATES
 from spectok.model.excitation import Excitation
 from spectok.model.streaming import leaves
 from spectok.training.augment import Augmenter
@@ -36,7 +37,7 @@ def test_states_after_three_steps_are_those_of_one_long_stream(prepared: Path) -
     streams, codec = trainer.streams, trainer.codec
     encoder, decoder = codec.init_state(2)
     with torch.no_grad():
-        _, _, (encoder, network) = codec.estimate(audio, (encoder, decoder[:2]))
+        _, _, (encoder, network) = codec.estimate(audio, (encoder, decoder[:NETWORK_STATES]))
     for found, expected in zip(leaves(streams.network), leaves((encoder, network)), strict=True):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
         assert not found.requires_grad
