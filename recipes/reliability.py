@@ -4,10 +4,12 @@ import statistics
 from collections.abc import Iterator
 
 from benchmarks.tables import load
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table
 
 DAMAGE, STREAMS, MODELS = "test_container_damage.py", "test_cli_streams.py", "test_pretrained.py"
 BENCHMARKS = "test_benchmarks.py"
+PESQ = METRICS["pesq"].title
 LOSSY = ("spectok-16k-4k", "spectok-16k-800")
 
 # What was wrong in version 0.1, what is true now, and the tests that fail if it is not.
@@ -173,7 +175,7 @@ def promises() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     worst = min(statistics.mean(row["soaked"]) - statistics.mean(row["fresh"]) for row in soak["rows"])
     yield (
         "A stream of hours stays as it began: its memory, the time of a chunk, its quality, and its silence.",
-        f"{soak['hours']:g} hours of each model: {growth:.1f} MB more after the first tenth, PESQ-WB {worst:+.3f} or "
+        f"{soak['hours']:g} hours of each model: {growth:.1f} MB more after the first tenth, {PESQ} {worst:+.3f} or "
         f"better, silence at most {silence:.0f} dBFS",
         "benchmarks/soak.py",
         (
@@ -218,7 +220,7 @@ def promises() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
         ),
     )
     yield (
-        "Lost frames are concealed. At 10 % of random loss PESQ-WB should be 2.0 (4k) and 1.40 (800), and with one "
+        f"Lost frames are concealed. At 10 % of random loss {PESQ} should be 2.0 (4k) and 1.40 (800), and with one "
         "repeat within .1 of that without loss. The first two goals are missed.",
         ", ".join(f"{model[12:]} {_at_loss(model, 0):.2f}, with a repeat {_at_loss(model, 1):.2f}" for model in LOSSY),
         "benchmarks/loss.py",

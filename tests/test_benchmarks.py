@@ -438,14 +438,6 @@ def test_the_redundancy_of_opus_restores_most_of_what_is_lost(
     assert after == 0 if not in_band else after < before / 2
 
 
-def test_the_table_of_loss_by_hand() -> None:
-    row = {"model": "m", "rate": 0.1, "kind": "random"}
-    rows = [{**row, "redundancy": n, "pesq": 2 + n / 10, "stoi": 0.9 + n / 100} for n in (0, 1)]
-    lines = tables.loss({"clips": 3, "burst": 3.0, "rows": rows}).splitlines()
-    assert lines[-1] == "| m | 10% | random | 2.00 | 2.10 | 0.900 | 0.910 |"
-    assert lines[4].startswith("| model | packets lost | losses | PESQ-WB | PESQ-WB, with redundancy | STOI | ")
-
-
 def soaked(model: str) -> dict[str, Any]:
     """The committed measurements of a model in a stream of three hours."""
     found = tables.load("soak.json")
