@@ -12,7 +12,7 @@ from spectok.errors import InputError
 from spectok.training.losses import LossConfig, Losses, adversarial_losses, decorrelation, pitch_loss
 
 NAMES = ("complex", "magnitude", "mel", "stft", "level")
-WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation", "pitch", "idempotence")
+WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "decorrelation", "pitch")
 
 
 @pytest.fixture

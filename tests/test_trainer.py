@@ -340,20 +340,3 @@ def test_the_discriminators_in_use_depend_on_seed_and_step_only(prepared: Path) 
             trainer.train_step()
     assert draws[0][3:] == draws[3]
     assert set(draws[0]) == {0, 1}
-
-
-def test_the_idempotence_loss_is_the_distance_of_the_latents(prepared: Path) -> None:
-    """Of the codec's own output, delayed; with the original in its place the loss is 0. It moves the decoder only."""
-    loss = dataclasses.replace(LossConfig(), idempotence_weight=0.5, idempotence_every=2)
-    trainer = trainer_of(prepared, recipe(loss=loss), steps=4)
-    audio, _ = trainer._next_batch()
-    _, quantized, _ = trainer.codec.estimate(audio, trainer.streams.network)
-    delay = trainer.codec.config.synthesis_delay
-    same = torch.nn.functional.pad(audio, (delay, 0)).requires_grad_()
-    assert float(trainer._idempotence_loss(same, quantized)["idempotence"].detach()) < 1e-10
-    other = trainer._idempotence_loss((0.5 * same).detach().requires_grad_(), quantized)["idempotence"]
-    half, _ = trainer.codec.encoder.step(0.5 * audio, trainer.streams.network[0])
-    assert float(other.detach()) == pytest.approx(float((half - quantized.latent).square().mean().detach()), rel=1e-5)
-    assert float(other.detach()) > 1e-4
-    names = [set(trainer.train_step()) for _ in range(3)]
-    assert ["idempotence" in found for found in names] == [True, False, True]

@@ -38,8 +38,6 @@ class LossConfig:
     balance: bool = True  # whether adversarial and feature are scaled by their gradients' norms (balance.py)
     power: float = 2.0  # p of the power law |s|^(1/p) in complex and magnitude
     pitch_weight: float = 0.0  # cross entropy of the decoder's pitch with a tracker's; for pulses only
-    idempotence_weight: float = 0.0  # squared error of the latent of the decoded audio when it is encoded again
-    idempotence_every: int = 1  # steps between uses of idempotence, which costs a pass of the encoder
     draws: int = 1  # decoded samples of each clip, with different excitations; with 2, losses become energy distances
     spectral_n_fft: int = 512  # samples in the window of complex and magnitude
     mel_n_fft: tuple[int, ...] = (128, 256, 512, 1024, 2048)  # samples in each window of mel
@@ -62,7 +60,6 @@ class LossConfig:
             f"level_windows are {self.level_windows}, but must be windows of at least 2 samples",
         )
         require(self.draws in (1, 2), f"draws is {self.draws}, but must be 1 or 2")
-        require(self.idempotence_every > 0, f"idempotence_every is {self.idempotence_every}, but must be at least 1")
         for name, weight in self.weights.items():
             require(weight >= 0, f"{name}_weight is {weight}, but must not be negative")
 

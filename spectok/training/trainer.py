@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -107,7 +108,7 @@ class Trainer:
         output, synthesis_state = self.streams.synthesize(estimate, pitch)
         original = self.streams.delayed(audio)
         decoded = output.detach().requires_grad_()
-        losses = self.losses(original, decoded, self.progress) | self._idempotence_loss(decoded, quantized)
+        losses = self.losses(original, decoded, self.progress)
         adversarial, error = self._adversarial_losses(original, decoded[: len(original)])
         gradient, gradient_norms = self.balancer.combine(losses | adversarial, decoded)
         internal_losses = self._latent_losses(quantized) | pitch_losses  # of tensors other than the output
@@ -212,27 +213,26 @@ class Trainer:
 
     def _resets(self) -> Tensor:
         """Which of this rank's streams are reset before this step, bool `[B]`."""
-        rows = self.config.data.batch_size
-        draws = np.random.default_rng([self.config.seed, self.step]).random(rows) < self.config.reset_share
-        share = rows // distributed.world()
-        own = draws[distributed.rank() * share :][:share]
-        return torch.from_numpy(own).to(self.compute.device)
+        rng = np.random.default_rng([self.config.seed, self.step])
+        return self._own(rng.random(self.config.data.batch_size) < self.config.reset_share)
 
     def _lost(self) -> Tensor | None:
         """Which frames of this rank's streams are lost in this step, bool `[B, F]`; None if the recipe loses none."""
         config = self.config.erasures
         if not config.share:
             return None
-        rng, frames = (
-            np.random.default_rng([self.config.seed, self.step, 1]),
-            self.crop_samples // self.codec.frame_length,
-        )
+        rng = np.random.default_rng([self.config.seed, self.step, 1])
+        frames = self.crop_samples // self.codec.frame_length
         lost = np.zeros((self.config.data.batch_size, frames), bool)
         for row in lost:
             if rng.random() < config.share:
                 row[:] = lost_frames(frames, rng.uniform(*config.rate), rng.uniform(*config.burst), rng)
-        share = len(lost) // distributed.world()
-        return torch.from_numpy(lost[distributed.rank() * share :][:share]).to(self.compute.device)
+        return self._own(lost)
+
+    def _own(self, rows: NDArray[np.bool_]) -> Tensor:
+        """This rank's rows of an array that has a row for each stream of the whole batch."""
+        share = len(rows) // distributed.world()
+        return torch.from_numpy(rows[distributed.rank() * share :][:share]).to(self.compute.device)
 
     def _pitch(self, estimate: Estimate, tracked: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
         """Grid points for the pulses, `[B, F]`, and the pitch head's loss, if the codec has an `Excitation`.
@@ -274,20 +274,6 @@ class Trainer:
         )
         losses, error = adversarial_losses(of_real, of_fake)
         return {name: value for name, value in losses.items() if loss.weights[name]}, error
-
-    def _idempotence_loss(self, decoded: Tensor, quantized: Quantized) -> dict[str, Tensor]:
-        """The distance of the latent of the decoded audio, encoded as a part of its stream, from that of the original.
-
-        Only the decoder learns from it, and what passes through it: the second pass of the encoder gives a gradient of
-        the decoded audio, not of its weights.
-        """
-        config, codec = self.config.loss, self.codec
-        if not config.idempotence_weight or self.step % config.idempotence_every:
-            return {}
-        rows = decoded[: len(quantized.codes), codec.config.synthesis_delay :]
-        frames = rows.shape[1] // codec.frame_length
-        latent, _ = codec.encoder.step(rows[:, : frames * codec.frame_length], self.streams.network[0])
-        return {"idempotence": nn.functional.mse_loss(latent, quantized.latent[:, :frames].detach())}
 
     def _latent_losses(self, quantized: Quantized) -> dict[str, Tensor]:
         losses = {"commitment": quantized.commitment_loss}
