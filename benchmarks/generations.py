@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.clips import clean_speech
 from spectok import Tokenizer, pretrained
-from spectok.audio import list_audio, read_audio
 from spectok.evaluation.metrics import SAMPLE_RATE, level_db, pesq_wb, stoi
 from spectok.evaluation.provenance import weights_of, write_results
 
@@ -51,9 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--every", type=int, default=EVERY, help="take every n-th file (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "generations.json", help="file to write")
     args = parser.parse_args(arguments)
-    paths = list_audio(args.corpus)
-    paths = [path for path in paths if "clean" in path.name] or paths
-    clips = [read_audio(path, SAMPLE_RATE)[0][: CLIP_SECONDS * SAMPLE_RATE] for path in paths[:: args.every]]
+    clips = [speech[: CLIP_SECONDS * SAMPLE_RATE] for speech in clean_speech(args.corpus, args.every)]
     rows = []
     for name in args.models:
         tokenizer, scores = Tokenizer.from_pretrained(name), dict[int, list[tuple[float, ...]]]()

@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import opus
+from benchmarks.clips import clean_speech
 from spectok import Tokenizer, pretrained
-from spectok.audio import list_audio, read_audio
 from spectok.evaluation.erasures import lost_frames
 from spectok.evaluation.metrics import SAMPLE_RATE, pesq_wb, stoi
 from spectok.evaluation.provenance import weights_of, write_results
@@ -127,9 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     if opus.library() is None:
         print(opus.MISSING, file=sys.stderr)
-    paths = list_audio(args.corpus)
-    paths = [path for path in paths if "clean" in path.name] or paths
-    clips = [read_audio(path, SAMPLE_RATE)[0][: CLIP_SECONDS * SAMPLE_RATE] for path in paths[::EVERY]]
+    clips = [speech[: CLIP_SECONDS * SAMPLE_RATE] for speech in clean_speech(args.corpus, EVERY)]
     rows: list[dict[str, Any]] = []
     for name, versions in coders().items():
         for rate in args.rates:

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.clips import clean_speech
 from spectok import StreamDecoder, StreamEncoder, Tokenizer, pretrained
-from spectok.audio import list_audio, read_audio
 from spectok.evaluation.metrics import SAMPLE_RATE, pesq_wb
 from spectok.evaluation.provenance import weights_of, write_results
 
@@ -140,9 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("corpus", help="folder of speech")
     parser.add_argument("--hours", type=float, default=3.0, help="of audio before the clips (default: %(default)s)")
     args = parser.parse_args(arguments)
-    paths = list_audio(args.corpus)
-    paths = [path for path in paths if "clean" in path.name] or paths
-    speech = [read_audio(path, SAMPLE_RATE)[0] for path in paths]
+    speech = clean_speech(args.corpus)
     whole = [audio[: len(audio) // CHUNK * CHUNK] for audio in speech[::EVERY]]
     clips = [audio[: CLIP_SECONDS * SAMPLE_RATE] for audio in whole]
     rows = [soak(name, speech, clips, round(args.hours * 3600 * 50)) for name in pretrained.models()]
