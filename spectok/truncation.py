@@ -81,7 +81,8 @@ def check_lists(file: BinaryIO, name: str) -> None:
         if is_inside and head[:4] in (b"INFO", b"adtl"):  # the kind of list, which is not a chunk
             pending.append((position + 4, stop))
             continue
-        most = 1 << 31 if end <= stop else 0xFFFFFFE0  # less of a list is padding, which libsndfile reads as well
+        # The last bytes of a list, too few for a chunk's head, are padding. libsndfile reads a head there all the same.
+        most = 1 << 31 if end <= stop else 0xFFFFFFE0
         require(not is_inside or length < most, f"{name} is damaged: a chunk in it claims {length} bytes")
         pending.append((end + length + length % 2, stop))
         if head[:4] == b"LIST" and not is_inside:
