@@ -33,6 +33,7 @@ from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.loop import fit
 from spectok.training.recipe import Budget, Compute, TrainConfig
+from spectok.training.robust import EncoderTrainer
 from spectok.training.trainer import Trainer
 from spectok.weights import load_tensors
 
@@ -56,6 +57,20 @@ def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
         except tomllib.TOMLDecodeError:
             table[leaf] = text
     return from_dict(TrainConfig, data, str(path))
+
+
+def with_codec_of_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
+    """A recipe for an encoder alone has no codec: it gets that of the model in `--init`, with a leveller."""
+    if config.trained != "encoder":
+        return config
+    if args.resume:
+        path = args.out / "run.json"
+        require(path.is_file(), f"{args.out} holds no run to continue")
+        known = json.loads(path.read_text(encoding="utf-8"))["recipe"]["codec"]
+        return dataclasses.replace(config, codec=CodecConfig.from_json(known, str(path)))
+    require(bool(args.init), "this recipe trains an encoder for the decoder of a model, so it needs --init")
+    codec = dataclasses.replace(pretrained.find(args.init).config, leveller=True)
+    return dataclasses.replace(config, codec=codec)
 
 
 def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None:
@@ -109,11 +124,11 @@ def _differing(begun: dict[str, Any], recipe: dict[str, Any], where: str) -> lis
 
 def run(args: argparse.Namespace) -> int:
     """Build the trainer from the arguments and fit; returns the number of the signal that stopped it, or 0."""
-    config = load_recipe(args.recipe, args.set)
+    config = with_codec_of_teacher(load_recipe(args.recipe, args.set), args)
     train, valid = Corpus(args.data, "train"), Corpus(args.data, "valid")
-    noise = Corpus(args.data, "noise") if config.data.noise_share else None
     compute = Compute(distributed.start(args.device), args.bf16, args.compile, args.workers)
-    trainer = Trainer(config, train, Budget(args.steps, args.minutes), compute, noise)
+    kind = EncoderTrainer if config.trained == "encoder" else Trainer
+    trainer = kind(config, train, Budget(args.steps, args.minutes), compute)
     begun = (args.out / "checkpoint.safetensors").exists()
     require(args.resume or not begun, f"{args.out} already holds a run; add --resume to continue it")
     require(not args.resume or begun, f"{args.out} holds no run to continue")

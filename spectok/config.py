@@ -186,6 +186,7 @@ class CodecConfig:
     gru_hidden: int = 192  # hidden size of the residual GRUs over the latent
     encoder_gru_layers: int = 1
     decoder_gru_layers: int = 1
+    leveller: bool = False  # whether the encoder brings its input to one level first (leveller.py)
     concealment_hidden: int = 0  # width of the GRU that conceals lost frames (concealment.py); 0: they are repeated
 
     def __post_init__(self) -> None:

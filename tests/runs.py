@@ -113,4 +113,5 @@ def distances(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, 
 
 def bad_batch(trainer: Trainer) -> Batch:
     rows, samples = trainer.config.data.batch_size, trainer.crop_samples
-    return Batch(torch.full((rows, samples), math.nan), torch.zeros(rows, samples * PITCH_RATE // 16000))
+    nan = torch.full((rows, samples), math.nan)
+    return Batch(nan, nan, torch.zeros(rows, samples * PITCH_RATE // 16000))

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import multiprocessing
+import shutil
 import time
 import weakref
 from pathlib import Path
@@ -15,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from recipes.prepare import write_manifest
+from recipes.rooms import add_rooms
 from spectok.errors import InputError
-from spectok.training.augment import Augmenter, DataConfig, Passage
+from spectok.training.augment import Augmenter, DataConfig, Passage, coloured
 from spectok.training.batches import Batches
 from spectok.training.corpus import Corpus
 
@@ -163,6 +165,8 @@ def test_silent_speech_gets_no_noise_and_silent_noise_is_not_added(tmp_path: Pat
     write_prepared(tmp_path / "silent", train=[("a", white(900, 0.2))], noise=[("n", np.zeros(900))])
     assert np.array_equal(draw(tmp_path / "silent", NOISY, 300), draw(tmp_path / "silent", PLAIN, 300))
     interrupted = dataclasses.replace(NOISY, silence_share=0.25, gap_share=0.75)
+    assert (draw(speech_and_noise, interrupted, 4800, rows=40) == 0).all(axis=1).mean() == three_sigma(0.25, 40)
+    interrupted = dataclasses.replace(interrupted, noise_share=0.0)
     zeros = draw(speech_and_noise, interrupted, 4800, rows=2000) == 0
     assert zeros.all(axis=1).mean() == three_sigma(0.25, 2000)
     gaps = zeros[~zeros.all(axis=1)].mean(axis=1)
@@ -333,7 +337,12 @@ def test_impossible_settings_are_refused_before_the_first_batch(tmp_path: Path, 
             r"source_weights has 'c', 'd', but the .* 'a', 'b'",
         ),
         (train, {"source_weights": {"a": 0.0, "b": 0.0}}, {}, "source_weights gives every source of .* the weight 0"),
-        (valid, {"noise_share": 0.5}, {}, "noise_share is 0.5, but .* has no files in the split 'noise'"),
+        (
+            valid,
+            {"noise_share": 0.5},
+            {},
+            "noise_share is 0.5 and room_share 0.0, but .* has no files in the split 'noise'",
+        ),
         (train, {"noise_share": 0.5}, {"noise": valid}, "the noise was prepared at 8000 Hz, but the corpus at 16000"),
         (train, {"batch_size": 6}, {"world": 4}, "batch_size 6 is not a multiple of 4 ranks"),
         (train, {}, {"rank": 2, "world": 2}, "rank is 2, but must be at least 0 and less than the world of 2"),
@@ -341,5 +350,88 @@ def test_impossible_settings_are_refused_before_the_first_batch(tmp_path: Path, 
     ):
         with pytest.raises(InputError, match=f"^{sentence}$"):
             Batches(corpus, dataclasses.replace(PLAIN, **changes), 480, 0, **options)
-    with pytest.raises(InputError, match=r"^noise_share is 1.0, but no noise was given$"):
-        Augmenter(train, NOISY)
+    for config, name in ((NOISY, "noise"), (dataclasses.replace(PLAIN, room_share=0.1), "rooms")):
+        share = name.removesuffix("s")
+        with pytest.raises(InputError, match=f"^{share}_share needs the split {name}, which is missing$"):
+            Augmenter(train, config)
+
+
+DENOISE = dataclasses.replace(NOISY, denoise=True)
+
+
+def test_the_target_has_no_noise_and_the_input_has(speech_and_noise: Path) -> None:
+    """Gaps come before the noise, so that pauses have noise in the input and silence in the target."""
+    clean, noisy = draw(speech_and_noise, PLAIN, 2000), passages(speech_and_noise, DENOISE, 2000)
+    assert np.array_equal(np.stack([passage.audio for passage in noisy]), clean)
+    added = np.stack([passage.heard.astype(np.float64) for passage in noisy]) - clean
+    assert 20 * np.log10(rms(clean) / rms(added)) == pytest.approx(np.full(64, 7.0), abs=1e-3)
+    gaps = dataclasses.replace(DENOISE, gap_share=1.0)
+    for passage in passages(speech_and_noise, gaps, 4800):
+        silent = passage.audio == 0
+        assert silent.mean() < 1 and (passage.heard != 0).mean() > 0.999
+    assert np.array_equal(*(getattr(passages(speech_and_noise, NOISY, 500)[0], part) for part in ("audio", "heard")))
+
+
+def test_target_and_input_are_scaled_alike_if_the_mix_would_clip(tmp_path: Path) -> None:
+    write_prepared(tmp_path, train=[("a", 0.9 * sine(0.1))], noise=[("n", sine(0.1, frequency=3000))])
+    loud = dataclasses.replace(DENOISE, noise_snr_db=(-20.0, -20.0))
+    (passage,) = passages(tmp_path, loud, 1600, rows=1)
+    assert np.abs(passage.heard).max() == 1.0
+    noise = passage.heard.astype(np.float64) - passage.audio
+    assert 20 * np.log10(rms(noise) / rms(passage.audio)) == pytest.approx(20, abs=1e-3)
+
+
+def test_silence_and_floors_are_wanted_as_silence(speech_and_noise: Path) -> None:
+    for changes in (
+        {"silence_share": 1.0, "noise_alone_db": (-40.0, -40.0)},
+        {"floor_share": 1.0, "floor_db": (-40.0, -40.0)},
+    ):
+        for passage in passages(speech_and_noise, dataclasses.replace(DENOISE, **changes), 3700):
+            assert not passage.audio.any() and not passage.pitch.any()
+            assert 20 * np.log10(rms(passage.heard.astype(np.float64))) == pytest.approx(-40, abs=0.5)
+
+
+def test_the_kinds_of_noise(speech_and_noise: Path) -> None:
+    """Recorded noise repeats after 37 samples, babble holds several voices, and coloured noise has a slope."""
+    kinds = {"recorded": 1.0, "coloured": 2.0, "babble": 1.0}
+    config = dataclasses.replace(DENOISE, noise_kinds=kinds)
+    noise = [passage.heard - passage.audio for passage in passages(speech_and_noise, config, 500, rows=2000)]
+    repeats = [np.abs(one[37:] - one[:-37]).max() < 1e-5 for one in noise]
+    assert np.mean(repeats) == three_sigma(0.25, 2000)
+    augmenter = Augmenter(Corpus(speech_and_noise, "train"), dataclasses.replace(config, noise_kinds={"babble": 1.0}))
+    drawn = [augmenter._noise(4000, np.random.default_rng(seed)) for seed in range(100)]
+    voices = np.square([rms(one) / rms(augmenter.corpus.clip(0)[:4000] / 0.18) for one in drawn])
+    assert voices.mean() == pytest.approx(6, abs=1)  # from 4 to 8, of equal power
+    for slope in (-2.0, 0.0, 1.0):
+        power = np.square(np.abs(np.fft.rfft(coloured(1 << 17, slope, np.random.default_rng(0)))))
+        octaves = [10 * np.log10(power[first : 2 * first].mean()) for first in (1000, 4000, 16000)]
+        assert np.diff(octaves) == pytest.approx(10 * np.log10(4.0**slope) * np.ones(2), abs=0.3)
+
+
+def test_reverberation_is_heard_and_not_wanted(tmp_path: Path) -> None:
+    """A room with one echo, at the level of the direct sound."""
+    echo = np.zeros(400)
+    echo[[0, 300]] = 0.5
+    clip = white(3000, 0.05)
+    write_prepared(tmp_path, train=[("a", clip)], rooms=[("simulated", echo)])
+    config = dataclasses.replace(PLAIN, room_share=1.0, denoise=True)
+    augmenter = Augmenter(Corpus(tmp_path, "train"), config, rooms=Corpus(tmp_path, "rooms"))
+    passage = augmenter.passage(3000, np.random.default_rng(0))
+    assert passage.audio == pytest.approx(clip, abs=1e-4)
+    reverberant = passage.audio + np.pad(passage.audio, (300, 0))[:3000]
+    assert passage.heard == pytest.approx(reverberant * rms(passage.audio) / rms(reverberant), abs=1e-6)
+    batches = Batches(Corpus(tmp_path, "train"), config, 480, 0)
+    assert next(batches).heard.shape == (4, 480)
+
+
+def test_simulated_rooms_are_added_to_a_prepared_folder(prepared: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(prepared, tmp_path / "copy"))
+    for count in (2, 3):  # the second time replaces the first
+        add_rooms(folder, count)
+    rooms = Corpus(folder, "rooms")
+    assert len(rooms) == 3 and len(Corpus(folder, "train")) == len(Corpus(prepared, "train"))
+    for number in range(3):
+        response = rooms.clip(number)
+        assert response.shape == (8000,) and response.argmax() == 0 and response[0] == pytest.approx(0.9, abs=1e-4)
+        early, late = np.square(response[:800]).sum(), np.square(response[-800:]).sum()
+        assert late < 0.01 * early

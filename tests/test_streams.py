@@ -107,7 +107,7 @@ def test_pulses_follow_the_tracker_at_first_and_the_codec_later(prepared: Path) 
     excitation = trainer.codec.decoder.excitation
     assert isinstance(excitation, Excitation)
     grid = excitation.grid
-    audio, _ = trainer._next_batch()
+    audio, _, _ = trainer._next_batch()
     estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)
     assert estimate.pitch is not None
     own = grid.decode(estimate.pitch)
@@ -131,7 +131,7 @@ def test_pulses_follow_the_tracker_at_first_and_the_codec_later(prepared: Path) 
 
 def test_pitches_outside_the_range_count_as_unvoiced(prepared: Path) -> None:
     trainer = trainer_of(prepared, pulsed(), steps=100)
-    audio, _ = trainer._next_batch()
+    audio, _, _ = trainer._next_batch()
     estimate, _, _ = trainer.codec.estimate(audio, trainer.streams.network)
     for hertz, is_voiced in ((0.0, False), (54.0, False), (55.0, True), (520.0, True), (521.0, False)):
         pitch, _ = trainer._pitch(estimate, torch.full((2, 40), hertz))

@@ -146,7 +146,7 @@ def test_the_codec_follows_the_gradient_of_the_whole_loss(prepared: Path, balanc
     trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
     values = trainer.train_step()
 
-    audio, _ = other._next_batch()
+    audio, _, _ = other._next_batch()
     decoded, quantized = other.codec(audio)
     original = other.streams.delayed(audio)
     losses = other.losses(original, decoded)
@@ -193,7 +193,7 @@ def test_a_step_with_two_draws_uses_half_of_the_energy_distance(prepared: Path) 
     trainer, other = trainer_of(prepared, config), trainer_of(prepared, config)
     values = trainer.train_step()
 
-    audio, _ = other._next_batch()
+    audio, _, _ = other._next_batch()
     estimate, _, _ = other.codec.estimate(audio, other.streams.network)
     decoded, _ = other.streams.synthesize(estimate, None)
     assert len(decoded) == 2 * len(audio)
@@ -270,7 +270,7 @@ def test_clips_are_normalised_for_the_discriminators(prepared: Path) -> None:
 
 def test_discriminators_accept_silence(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trainer_of(prepared, recipe(loss=FROM_THE_START))
-    silence = Batch(torch.zeros(2, trainer.crop_samples), torch.zeros(2, 40))
+    silence = Batch(*(torch.zeros(2, length) for length in (trainer.crop_samples, trainer.crop_samples, 40)))
     monkeypatch.setattr(trainer, "_next_batch", lambda: silence)
     values = trainer.train_step()
     assert [name for name, value in values.items() if not math.isfinite(value)] == []

@@ -1,6 +1,6 @@
 """The codec: audio to codes to audio.
 
-Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
+Encoder   (leveller ->) STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
                           `---> dense spectral path --'
 Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> postfilter -> excitation -> inverse STFT
                          `---> dense spectral path --'
@@ -20,6 +20,7 @@ from spectok.model.concealment import Concealment, repeated
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.latent import DenseAnalysis, DenseSynthesis, LatentGRU
 from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RNN2d, linear
+from spectok.model.leveller import Leveller
 from spectok.model.macs import macs_per_second
 from spectok.model.postfilter import Postfilter
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
@@ -42,6 +43,7 @@ class Encoder(Streaming):
         super().__init__()
         tower, bottleneck, quantizer = config.tower, config.bottleneck, config.quantizer
         positions, latent_dim = config.spectrum.positions, config.latent_dim
+        self.leveller = Leveller(config.spectrum.hop_length, config.sample_rate) if config.leveller else None
         self.stft = STFT(config.spectrum, positions)
         self.power_law = PowerLaw(config.spectrum.power)
         layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
@@ -65,23 +67,32 @@ class Encoder(Streaming):
         self.slots = (quantizer.tokens_per_frame, quantizer.codebook_dim)
         self.project = linear(latent_dim, math.prod(self.slots))
         self.limit = SoftLimit(math.prod(self.slots))
-        self.timing = in_series([self.stft, self.tower, self.context])
+        leveller = [] if self.leveller is None else [self.leveller]
+        self.timing = in_series([*leveller, self.stft, self.tower, self.context])
 
     def init_state(self, batch: int) -> State:
-        """States of STFT, tower and latent GRUs."""
-        return self.stft.init_state(batch), self.tower.init_state(batch), self.context.init_state(batch)
+        """States of leveller, STFT, tower and latent GRUs."""
+        return (
+            self.leveller.init_state(batch) if self.leveller is not None else (),
+            self.stft.init_state(batch),
+            self.tower.init_state(batch),
+            self.context.init_state(batch),
+        )
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume a multiple of frame_length samples."""
-        spectrum, stft_state = self.stft.step(x, state[0])
+        leveller_state: State = ()
+        if self.leveller is not None:
+            x, leveller_state = self.leveller.step(x, state[0])
+        spectrum, stft_state = self.stft.step(x, state[1])
         spectrum = self.power_law.compress(spectrum) * SPECTRUM_GAIN
-        features, tower_state = self.tower.step(spectrum.permute(0, 2, 3, 1), state[1])
+        features, tower_state = self.tower.step(spectrum.permute(0, 2, 3, 1), state[2])
         frames = self.bottleneck(features)
         if self.dense is not None:
             frames = frames + self.dense(spectrum)
-        frames, context_state = self.context.step(frames, state[2])
+        frames, context_state = self.context.step(frames, state[3])
         latent = self.limit(self.project(frames)).unflatten(-1, self.slots)
-        return latent, (stft_state, tower_state, context_state)
+        return latent, (leveller_state, stft_state, tower_state, context_state)
 
 
 class Decoder(Streaming):
@@ -237,7 +248,7 @@ class Codec(nn.Module):
         return self.decoder(quantized.quantized), quantized
 
     def estimate(
-        self, audio: Tensor, state: tuple[State, State], lost: Tensor | None = None
+        self, audio: Tensor, state: tuple[State, ...], lost: Tensor | None = None
     ) -> tuple[Estimate, Quantized, tuple[State, State]]:
         """For training: run all layers that have parameters, from audio to the input of `Decoder.synthesize`.
 

@@ -68,12 +68,14 @@ class Batches:
         require(0 <= rank < world, f"rank is {rank}, but must be at least 0 and less than the world of {world}")
         require(config.batch_size % world == 0, f"batch_size {config.batch_size} is not a multiple of {world} ranks")
         require(workers >= 0, f"workers is {workers}, but must not be negative")
-        if noise is None and config.noise_share > 0:
-            try:
+        try:
+            if noise is None and config.noise_share > 0 and config.noise_kinds.get("recorded"):
                 noise = Corpus(corpus.folder, "noise")
-            except InputError as error:
-                raise InputError(f"noise_share is {config.noise_share}, but {error}") from error
-        augmenter = Augmenter(corpus, config, noise)
+            rooms = Corpus(corpus.folder, "rooms") if config.room_share > 0 else None
+        except InputError as error:
+            shares = f"noise_share is {config.noise_share} and room_share {config.room_share}"
+            raise InputError(f"{shares}, but {error}") from error
+        augmenter = Augmenter(corpus, config, noise, rooms)
         share = config.batch_size // world
         loader = DataLoader(
             _Steps(augmenter, samples, seed, range(rank * share, (rank + 1) * share)),

@@ -53,7 +53,7 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     erasures: ErasureConfig = field(default_factory=ErasureConfig)
-    trained: Literal["all", "concealment"] = "all"  # the part of the codec that is trained
+    trained: Literal["all", "concealment", "encoder"] = "all"  # the part of the codec that is trained
     seed: int = 0
     reset_share: float = 0.025  # probability that a stream's states are reset before a step; else they are carried over
     # Shares of the budget: until the first, the pulses follow the tracker's pitch in all streams; after the second, the
@@ -67,6 +67,14 @@ class TrainConfig:
         require(
             conceals or self.trained != "concealment",
             "to train the concealment, codec.concealment_hidden and erasures.share must be positive",
+        )
+        require(
+            self.trained == "encoder" or not self.data.denoise,
+            "data.denoise needs trained = 'encoder', which keeps the decoder and trains an encoder that is robust",
+        )
+        require(
+            self.trained != "encoder" or (self.loss.latent_weight > 0 and not self.loss.is_adversarial),
+            "to train an encoder, loss.latent_weight must be positive, and the adversarial losses must have the weight 0",
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from spectok.model.codec import NETWORK_STATES, Codec
+from spectok.model.codec import NETWORK_STATES, Codec, Encoder
 from spectok.model.excitation import Estimate
 from spectok.model.streaming import State, leaves
 from spectok.training import distributed
@@ -21,17 +21,20 @@ class Streams:
         codec: the codec to be trained.
         rows: B, the number of streams of this process.
         draws: the number of outputs for each stream.
+        teacher: another encoder that encodes the same streams (robust.py), if there is one.
 
     Attributes:
-        network: states of the encoder, and of the decoder's network, B rows each.
+        network: states of the encoder, of the decoder's network, and of the teacher if there is one, B rows each.
         synthesis: states of excitation and inverse STFT, `draws * B` rows: first B rows of one draw, then of the next.
         tail: the last `synthesis_delay` samples of each stream, `[B, delay]`, for the delay of the output.
     """
 
-    def __init__(self, codec: Codec, rows: int, draws: int) -> None:
-        self.codec, self.rows, self.draws = codec, rows, draws
+    def __init__(self, codec: Codec, rows: int, draws: int, teacher: Encoder | None = None) -> None:
+        self.codec, self.rows, self.draws, self.teacher = codec, rows, draws, teacher
         encoder, decoder = self.codec.init_state(self.rows)
-        self.network: tuple[State, State] = (encoder, decoder[:NETWORK_STATES])
+        self.network: tuple[State, ...] = (encoder, decoder[:NETWORK_STATES])
+        if teacher is not None:
+            self.network += (teacher.init_state(self.rows),)
         self.synthesis = self.codec.decoder.drawn_state(self.draws * self.rows)
         delay = self.codec.config.synthesis_delay
         self.tail = torch.zeros(self.rows, delay, device=next(self.codec.parameters()).device)
@@ -40,13 +43,12 @@ class Streams:
         """Reset the streams where `rows`, bool `[B]`, is true: to zeros, with a random state of the excitation."""
         if not rows.any():
             return
-        fresh = Streams(self.codec, self.rows, self.draws)
+        fresh = Streams(self.codec, self.rows, self.draws, self.teacher)
 
         def mixed(new: State, old: State, chosen: Tensor) -> State:
             return _zipped(lambda a, b: torch.where(_along(chosen, a), a, b), new, old)
 
-        encoder, decoder = (mixed(new, old, rows) for new, old in zip(fresh.network, self.network, strict=True))
-        self.network = (encoder, decoder)
+        self.network = tuple(mixed(new, old, rows) for new, old in zip(fresh.network, self.network, strict=True))
         self.synthesis = mixed(fresh.synthesis, self.synthesis, rows.repeat(self.draws))
         self.tail = self.tail.masked_fill(rows[:, None], 0)
 
@@ -63,10 +65,10 @@ class Streams:
         """A step's input `[B, T]` delayed by `synthesis_delay` samples, to be compared with its output."""
         return torch.cat([self.tail, audio], dim=1)[:, : audio.shape[1]]
 
-    def go_on(self, audio: Tensor, network: tuple[State, State], synthesis: State) -> None:
+    def go_on(self, audio: Tensor, network: tuple[State, ...], synthesis: State) -> None:
         """Store the states after a step for the next one."""
-        encoder, decoder, synthesis = (_mapped(_own, state) for state in (*network, synthesis))
-        self.network, self.synthesis = (encoder, decoder), synthesis
+        self.network = tuple(_mapped(_own, state) for state in network)
+        self.synthesis = _mapped(_own, synthesis)
         self.tail = _own(audio[:, audio.shape[1] - self.tail.shape[1] :])
 
     def tensors(self) -> dict[str, Tensor]:
@@ -78,11 +80,11 @@ class Streams:
         """Restore the states returned by `tensors`."""
         shares = iter(tensors[f"{index}"].chunk(world)[rank] for index in range(len(tensors)))
         device = self.tail.device
-        encoder, decoder, self.synthesis, (self.tail,) = (
+        *network, self.synthesis, (self.tail,) = (
             _mapped(lambda _: _own(next(shares).to(device)), state)
             for state in (*self.network, self.synthesis, (self.tail,))
         )
-        self.network = (encoder, decoder)
+        self.network = tuple(network)
 
     def _leaves(self) -> list[Tensor]:
         return [leaf for state in (*self.network, self.synthesis, (self.tail,)) for leaf in leaves(state)]

@@ -29,7 +29,7 @@ from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.weights import load_tensors, save_tensors
 
-Network = Callable[[Tensor, tuple[State, State], Tensor | None], tuple[Estimate, Quantized, tuple[State, State]]]
+Network = Callable[[Tensor, tuple[State, ...], Tensor | None], tuple[Estimate, Quantized, tuple[State, State]]]
 
 
 class Trainer:
@@ -60,10 +60,11 @@ class Trainer:
         self.compute = compute or Compute()
         device = self.compute.device
         self.codec = Codec(config.codec).to(device)
-        if config.trained == "concealment":
+        if config.trained != "all":
             self.codec.requires_grad_(False)
-            assert self.codec.decoder.concealment is not None  # TrainConfig requires it
-            self.codec.decoder.concealment.requires_grad_(True)
+            part = self.codec.encoder if config.trained == "encoder" else self.codec.decoder.concealment
+            assert part is not None  # TrainConfig requires it
+            part.requires_grad_(True)
         self.network = compiled(self.codec) if self.compute.compile else self.codec.estimate
         self.losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below).to(device)
         self.balancer = Balancer(config.loss)
@@ -99,10 +100,10 @@ class Trainer:
         """One update; returns the unweighted losses, the norms of their gradients, and the learning rate."""
         rate = self._set_learning_rate()
         torch.manual_seed(self.config.seed + self.step)
-        audio, tracked = self._next_batch()
+        audio, heard, tracked = self._next_batch()
         self.streams.reset(self._resets())
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.compute.bf16):
-            estimate, quantized, network_state = self.network(audio, self.streams.network, self._lost())
+            estimate, quantized, network_state = self.network(heard, self.streams.network, self._lost())
         estimate = estimate.mapped(Tensor.float)
         pitch, pitch_losses = self._pitch(estimate, tracked)
         output, synthesis_state = self.streams.synthesize(estimate, pitch)
