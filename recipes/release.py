@@ -1,11 +1,15 @@
 """Turn a finished run into a released model: `pretrained/<name>/` and its files in `pretrained/index.toml`.
 
     python recipes/release.py runs/4k --data PREPARED
+    python recipes/release.py runs/robust-4k --data PREPARED
 
 The name is that of the configuration. The averaged weights are multiplied by a constant gain, which centres the error
 of the output level over training files, rounded to float16, and exported. `training.json` holds a record of the run
 (its recipe, seconds, steps and learning curve) and of the earlier runs whose weights it started from, the gain, and the
 use of the codebook over the whole training split; `recipes/cards.py` writes the model card from it.
+
+A run of `recipes/robust.toml` becomes another encoder of the model that it started from, in `<name>/robust/`, if this
+model is released with the same decoder.
 """
 
 import argparse
@@ -29,13 +33,16 @@ from spectok.errors import InputError
 from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.export.agreement import export_verified
 from spectok.files import write_text
+from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
+from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.validation import reconstruct
 from spectok.weights import halved, round_to_half_, save_tensors
 
+ENCODER = "robust"  # name of the encoder that a run of recipes/robust.toml becomes
 LEVEL_FILES, LEVEL_SECONDS = 400, 6  # used to measure the gain
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # used to verify the export
 
@@ -95,6 +102,26 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     return config.name
 
 
+def release_encoder(run: Path, root: Path) -> str:
+    """Write the encoder of a run that trained nothing else, as an encoder of the released model; returns its name."""
+    codec = load_codec(run / "release")
+    model = pretrained.find(root / codec.config.name)
+    decoder = load_codec(model).decoder.state_dict()
+    is_same = all(torch.equal(tensor, decoder[name]) for name, tensor in codec.decoder.state_dict().items())
+    require(is_same, f"the encoder in {run} was trained for another decoder than that of {model.folder}")
+    round_to_half_(codec.encoder)
+    folder = model.folder / ENCODER
+    folder.mkdir(exist_ok=True)
+    save_tensors(folder / WEIGHTS, halved(codec.encoder.state_dict()), {"format": "pt"})
+    write_text(folder / "config.json", codec.config.to_json())
+    speech, _ = read_audio(SPEECH, codec.config.sample_rate)
+    export_verified(model, speech, folder, pretrained.find_encoder(model, ENCODER))
+    write_text(folder / "training.json", json.dumps({"runs": history(run / "release")[-1:]}, indent=1) + "\n")
+    name = f"{codec.config.name}/{ENCODER}"
+    pretrained.write_index(root, name)
+    return name
+
+
 def main() -> int:
     """Parse the arguments and release."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,7 +131,11 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     try:
-        print(f"released {release(args.run, Corpus(args.data, 'train'), args.root)}")
+        recipe = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["recipe"]
+        if recipe.get("trained") == "encoder":
+            print(f"released {release_encoder(args.run, args.root)}")
+        else:
+            print(f"released {release(args.run, Corpus(args.data, 'train'), args.root)}")
     except (InputError, OSError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 2

@@ -78,7 +78,13 @@ class Engine(Protocol):
         """
 
 
-def load_engine(model: Model, name: str | None = None, device: str = "cpu", threads: int | None = None) -> Engine:
+def load_engine(
+    model: Model,
+    name: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    encoder: Model | None = None,
+) -> Engine:
     """Create an engine for a model.
 
     Args:
@@ -87,16 +93,18 @@ def load_engine(model: Model, name: str | None = None, device: str = "cpu", thre
             graphs.
         device: "cpu", or for torch also "cuda" or "cuda:1".
         threads: CPU threads; by default 1 for onnx, and PyTorch's own default for torch.
+        encoder: an encoder of the model to use in place of its own, from `pretrained.find_encoder`.
 
     Raises:
         InputError: there is no such engine or device, a package is not installed, or the model is damaged.
     """
     require(name is None or name in ENGINES, f"there is no engine '{name}'; known are {', '.join(ENGINES)}")
     require(threads is None or threads > 0, f"the number of threads is {threads}, but must be positive")
-    if name == "torch" or (name is None and (device != "cpu" or not model.has_graphs)):
-        return TorchEngine(model, device, threads)
+    has_graphs = model.has_graphs and (encoder is None or encoder.has_graph("encoder"))
+    if name == "torch" or (name is None and (device != "cpu" or not has_graphs)):
+        return TorchEngine(model, device, threads, encoder)
     require(device == "cpu", f"the engine onnx runs on the device cpu, not on '{device}'; torch does")
-    return OnnxEngine(model, threads or 1)
+    return OnnxEngine(model, threads or 1, encoder)
 
 
 class OnnxEngine:
@@ -110,17 +118,20 @@ class OnnxEngine:
     Args:
         model: a model with graphs.
         threads: number of CPU threads.
+        encoder: an encoder to use in place of the model's own.
 
     Raises:
         InputError: there are no graphs, or the weights are damaged. A damaged graph is an error of the first step.
     """
 
-    def __init__(self, model: Model, threads: int = 1) -> None:
-        self._model, self._threads = model, threads
+    def __init__(self, model: Model, threads: int = 1, encoder: Model | None = None) -> None:
+        self._model, self._threads, self._encoder = model, threads, encoder
         self._graphs: dict[str, _Graph] = {}
         self._loading = threading.Lock()
         require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
-        self._weights = model.read(WEIGHTS)  # both graphs refer to these bytes
+        self._models = {"encoder": model if encoder is None else encoder, "decoder": model}
+        weights = model.read(WEIGHTS)
+        self._weights = {side: weights if of is model else of.read(WEIGHTS) for side, of in self._models.items()}
 
     @property
     def config(self) -> CodecConfig:
@@ -182,8 +193,8 @@ class OnnxEngine:
         output, *after = graph.run(graph.outputs, inputs)
         return output, dict(zip(state, after, strict=True))
 
-    def __reduce__(self) -> tuple[type["OnnxEngine"], tuple[Model, int]]:
-        return OnnxEngine, (self._model, self._threads)
+    def __reduce__(self) -> tuple[type["OnnxEngine"], tuple[Model, int, Model | None]]:
+        return OnnxEngine, (self._model, self._threads, self._encoder)
 
     def _graph(self, side: str) -> "_Graph":
         if side not in self._graphs:
@@ -195,25 +206,26 @@ class OnnxEngine:
     def _load(self, side: str) -> "_Graph":
         import onnxruntime
 
-        file, path = f"{side}.onnx", self._model.folder / f"{side}.onnx"
+        model = self._models[side]
+        file, path = f"{side}.onnx", model.folder / f"{side}.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         # The exported graph is optimised already; this level only converts the weights to float32, once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 4  # errors are exceptions, and need not be printed too
-        content = self._model.read(file)
+        content = model.read(file)
         try:
             facts, external = read_graph(content)
             require(
-                facts.get("weights") == self._model.sha256,
+                facts.get("weights") == model.sha256,
                 f"{path} was made from other weights than {WEIGHTS} beside it; spectok export makes it anew",
             )
-            expected = self.config.fingerprint
+            expected = model.config.fingerprint
             require(
                 facts.get("config") == expected,
                 f"{path} was made with another configuration than config.json beside it; spectok export makes it anew",
             )
-            arrays = [tensor.view(self._weights) for tensor in external]
+            arrays = [tensor.view(self._weights[side]) for tensor in external]
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
             options.add_external_initializers([tensor.name for tensor in external], values)
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -257,17 +269,18 @@ def model_size(model: Model) -> tuple[int, dict[str, float]]:
     return int(facts["encoder"]["parameters"]), macs
 
 
-def load_codec(model: Model | str | Path) -> "Codec":
+def load_codec(model: Model | str | Path, encoder: Model | None = None) -> "Codec":
     """Load the codec in PyTorch, with its weights, on the CPU, in evaluation mode.
 
     Args:
         model: a model from `pretrained.find`, or the name or folder for that function.
+        encoder: an encoder to use in place of the model's own, from `pretrained.find_encoder`.
 
     Raises:
         InputError: PyTorch is missing, there is no such model, or the weights do not fit the configuration.
     """
     try:
-        from spectok.model.codec import Codec
+        from spectok.model.codec import Codec, Encoder
         from spectok.weights import load_weights
     except ModuleNotFoundError as error:
         raise InputError(f"the engine torch needs PyTorch: pip install 'spectok[torch]' ({error})") from error
@@ -275,6 +288,9 @@ def load_codec(model: Model | str | Path) -> "Codec":
         model = find(model)
     codec = Codec(model.config)
     load_weights(codec, model)
+    if encoder is not None:
+        codec.encoder = Encoder(encoder.config)
+        load_weights(codec.encoder, encoder)
     return codec.eval()
 
 
@@ -341,13 +357,16 @@ class TorchEngine(TorchStates):
         model: configuration and weights on disk.
         device: "cpu", "cuda" or "cuda:1".
         threads: number of CPU threads, set for PyTorch in the whole process; by default it is not changed.
+        encoder: an encoder to use in place of the model's own.
 
     Raises:
         InputError: PyTorch is missing, the weights do not fit the configuration, or the device does not exist here.
     """
 
-    def __init__(self, model: Model, device: str = "cpu", threads: int | None = None) -> None:
-        self.codec = load_codec(model)
+    def __init__(
+        self, model: Model, device: str = "cpu", threads: int | None = None, encoder: Model | None = None
+    ) -> None:
+        self.codec = load_codec(model, encoder)
         import torch
 
         if threads is not None:

@@ -1,8 +1,10 @@
 """Finds models by name or folder.
 
 A model is a folder with `config.json`, the weights `model.safetensors` and, if `spectok export` has written them, the
-graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. Released models are inside
-the package, listed in `index.toml` with the SHA-256 of these files. Nothing is downloaded or unpickled.
+graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. A folder inside it can hold
+another encoder for the same codes: `robust/` has `config.json`, `model.safetensors` with the encoder's weights, and
+`encoder.onnx`. Released models are inside the package, listed in `index.toml` with the SHA-256 of these files. Nothing
+is downloaded or unpickled.
 """
 
 import hashlib
@@ -22,6 +24,7 @@ from spectok.schema import require
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
+ENCODER = "[a-z]{1,32}"  # names of further encoders; the index lists them as <model>/<encoder>
 FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # files in the index
 MAX_FILE_BYTES = 1_000_000_000  # of each of them
 MAX_INDEX_BYTES, MAX_INDEX_LINE = 50_000, 200  # in bytes; the time to parse a line grows with the square of its dots
@@ -49,7 +52,11 @@ class Model:
     @property
     def has_graphs(self) -> bool:
         """Whether the folder has `encoder.onnx` and `decoder.onnx`."""
-        return all((self.folder / f"{side}.onnx").is_file() for side in ("encoder", "decoder"))
+        return all(self.has_graph(side) for side in ("encoder", "decoder"))
+
+    def has_graph(self, side: str) -> bool:
+        """Whether the folder has the graph of one side, "encoder" or "decoder"."""
+        return (self.folder / f"{side}.onnx").is_file()
 
     def read(self, file: str) -> bytes:
         """The content of one of `FILES`.
@@ -81,15 +88,13 @@ def root() -> Path:
 
 def models() -> list[str]:
     """Names of the released models."""
-    return sorted(read_index(root()))
+    return sorted(name for name in read_index(root()) if "/" not in name)
 
 
 def named(weight_hash: str) -> str | None:
     """The name of the released model whose weights have this hash, 16 hexadecimal digits; None if there is none."""
-    for name, hashes in read_index(root()).items():
-        if hashes.get("model.safetensors", "").startswith(weight_hash):
-            return name
-    return None
+    index = read_index(root())
+    return next((name for name in models() if index[name].get(WEIGHTS, "").startswith(weight_hash)), None)
 
 
 def find(name_or_folder: str | Path = DEFAULT) -> Model:
@@ -100,20 +105,48 @@ def find(name_or_folder: str | Path = DEFAULT) -> Model:
             index. The hash of the weights is checked when an engine reads them.
     """
     index = read_index(root())
-    released = str(name_or_folder) in index
+    released = str(name_or_folder) in models()
     folder = root() / str(name_or_folder) if released else Path(name_or_folder)
     if not os.path.isdir(folder):  # unlike Path.is_dir, also False for names that are too long
-        raise InputError(
-            f"there is no model '{name_or_folder}'; known are {', '.join(sorted(index))}, or give a folder"
-        )
-    config = CodecConfig.load(folder / "config.json")
-    model = Model(config, folder, "", index[str(name_or_folder)] if released else {})
+        raise InputError(f"there is no model '{name_or_folder}'; known are {', '.join(models())}, or give a folder")
+    return _found(folder, index[str(name_or_folder)] if released else {})
+
+
+def find_encoder(model: Model, name: str) -> Model:
+    """Find another encoder for the codes of a model: the folder of this name inside the model's.
+
+    Raises:
+        InputError: there is no such encoder, it is of another codec, or as in `find`.
+    """
+    folder, known = model.folder / name, encoders(model)
+    if name not in known:
+        others = f"it has {', '.join(map(repr, known))}" if known else "it has none but its own"
+        raise InputError(f"the model {model.config.name} has no encoder {name!r:.50}; {others}")
+    index = read_index(model.folder.parent)[f"{model.folder.name}/{name}"] if model.index else {}
+    encoder = _found(folder, index)
+    is_same = replace(encoder.config, leveller=model.config.leveller) == model.config
+    require(is_same, f"the encoder {folder} is of another codec than {model.folder}")
+    return encoder
+
+
+def encoders(model: Model) -> list[str]:
+    """Names of the further encoders of a model."""
+    if model.index:
+        known = [name.partition("/") for name in read_index(model.folder.parent)]
+        return sorted(encoder for name, _, encoder in known if encoder and name == model.folder.name)
+    folders = (path.parent.name for path in model.folder.glob("*/config.json"))
+    return sorted(name for name in folders if re.fullmatch(ENCODER, name))
+
+
+def _found(folder: Path, index: dict[str, str]) -> Model:
+    """The model, or further encoder, in a folder, with the hashes that the index has of it."""
+    model = Model(CodecConfig.load(folder / "config.json"), folder, "", index)
     model.read("config.json")  # checks its hash
     return replace(model, sha256=model.index.get(WEIGHTS) or hashlib.sha256(model.read(WEIGHTS)).hexdigest())
 
 
 def read_index(folder: Path) -> dict[str, dict[str, str]]:
-    """The SHA-256 of the files of each released model in a folder; empty if there is no index.
+    """The SHA-256 of the files of each released model and encoder in a folder; empty if there is no index.
 
     Raises:
         InputError: the index cannot be read, is not a regular file, has over 50 kB or a line of over 200 bytes, or
@@ -136,12 +169,13 @@ def read_index(folder: Path) -> dict[str, dict[str, str]]:
             file in FILES and isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)
             for file, sha256 in hashes.items()
         )
-        require(re.fullmatch(NAME, name) is not None and are_hashes, f"{path} has no SHA-256 of files for {name!r:.80}")
+        is_name = re.fullmatch(f"{NAME}(/{ENCODER})?", name) is not None
+        require(is_name and are_hashes, f"{path} has no SHA-256 of files for {name!r:.80}")
     return index
 
 
 def write_index(folder: Path, name: str) -> None:
-    """Update the hashes of one model in the index."""
+    """Update the hashes of one model, or further encoder, in the index."""
     index = read_index(folder)
     paths = [path for path in (folder / name / file for file in FILES) if path.is_file()]
     index[name] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

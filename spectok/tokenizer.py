@@ -72,6 +72,7 @@ class Tokenizer:
         device: str = "cpu",
         engine: str | None = None,
         threads: int | None = None,
+        encoder: str | None = None,
     ) -> "Tokenizer":
         """Load a released model by name, or any model from its folder.
 
@@ -81,12 +82,15 @@ class Tokenizer:
             engine: "onnx" or "torch"; by default onnx, but torch on a device other than the CPU, or if the folder has
                 no graphs.
             threads: CPU threads; by default 1 for onnx, and PyTorch's own default for torch.
+            encoder: "robust" for the encoder that ignores noise, reverberation and loudness. Its codes are decoded like
+                all others, to speech without noise at one level; by default the model's own encoder.
 
         Raises:
-            InputError: there is no such model, engine or device, or the weights are damaged.
+            InputError: there is no such model, engine, device or encoder, or the weights are damaged.
         """
         model = pretrained.find(name_or_folder)
-        return cls(load_engine(model, engine, device, threads), model.weight_hash)
+        other = None if encoder is None else pretrained.find_encoder(model, encoder)
+        return cls(load_engine(model, engine, device, threads, other), model.weight_hash)
 
     @property
     def config(self) -> CodecConfig:

@@ -177,5 +177,5 @@ def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, 
 def test_impossible_recipes_are_refused() -> None:
     with pytest.raises(InputError, match=r"^data.denoise needs trained = 'encoder', which keeps the decoder and "):
         TrainConfig(data=DataConfig(denoise=True))
-    with pytest.raises(InputError, match=r"^to train an encoder, loss.latent_weight must be positive, and "):
+    with pytest.raises(InputError, match=r"^to train an encoder, loss.latent_weight must be positive, and the adv"):
         TrainConfig(trained="encoder")

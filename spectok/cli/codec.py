@@ -41,7 +41,7 @@ def encode(args: argparse.Namespace) -> None:
         args.packet_ms is None or 0 < args.packet_ms < math.inf,
         f"--packet-ms is {args.packet_ms}, but must be positive and finite",
     )
-    tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine)
+    tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, encoder=_encoder(args))
     raw_rate = (args.rate or tokenizer.sample_rate) if args.raw else None
 
     def encode_one(source: PathOrStream, output: Output) -> None:
@@ -62,6 +62,11 @@ def encode(args: argparse.Namespace) -> None:
                 writer.close(reader.num_samples)
 
     for_each(".spt", _list_raw if args.raw else audio_files.list_audio, encode_one, args)
+
+
+def _encoder(args: argparse.Namespace) -> str | None:
+    """The name of the encoder that the options ask for; None for the model's own."""
+    return "robust" if args.denoise else None
 
 
 def _encoded(
@@ -164,7 +169,7 @@ def stream(args: argparse.Namespace) -> None:
 
     require(0 < args.chunk_ms < math.inf, f"--chunk-ms is {args.chunk_ms:g}, but must be positive and finite")
     check_output(args.output, args.force, args.input)
-    tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, args.threads)
+    tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, args.threads, _encoder(args))
     audio, sample_rate = audio_files.read_audio(standard(args.input, "rb"))
     chunk_length = max(1, round(args.chunk_ms * tokenizer.sample_rate / 1000))
     report = measure_stream(tokenizer, resample(audio, sample_rate, tokenizer.sample_rate), chunk_length)
@@ -196,7 +201,7 @@ def live(args: argparse.Namespace) -> None:
             "spectok live needs sounddevice, pip install 'spectok[live]', and PortAudio, on Debian and Ubuntu "
             f"apt install libportaudio2, on macOS brew install portaudio ({error})"
         ) from error
-    tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine)
+    tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, encoder=_encoder(args))
 
     def show(reading: Reading) -> None:
         meter = "#" * max(0, min(20, round(20 + reading.input_db / 3)))  # 3 dB for each character

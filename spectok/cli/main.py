@@ -96,6 +96,9 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--model", default=default, help=f"released name or folder ({text})")
         engine_options(sub)
 
+    def denoise(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--denoise", action="store_true", help="encode speech without its noise, at one level")
+
     def engine_options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx on the CPU)")
         sub.add_argument("--device", default="cpu", help="cpu, or with the engine torch cuda or cuda:1 (default: cpu)")
@@ -112,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--skip-existing", action="store_true", help="skip inputs whose outputs exist")
         sub.add_argument("--jobs", type=int, default=1, help="number of files at a time (default: %(default)s)")
         if name == "encode":
+            denoise(sub)
             sub.add_argument("--raw", action="store_true", help="inputs are 16-bit little-endian mono samples")
             sub.add_argument("--rate", type=int, help="sample rate of --raw input, Hz (default: the model's)")
             sub.add_argument("--packet-ms", type=float, help="length of a packet in ms (default: 1200 bytes of codes)")
@@ -135,12 +139,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("input", metavar="IN", help="an audio file")
     sub.add_argument("output", metavar="OUT", help="file for the decoded audio, .wav or .flac")
     sub.add_argument("--chunk-ms", type=float, default=20.0, help="length of a chunk in ms (default: %(default)g)")
+    denoise(sub)
     sub.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite an existing output")
 
     sub = command("live", live, "encode the microphone and play the decoded audio, with a level meter, until Ctrl-C")
     sub.add_argument("--seconds", type=float, help="stop after this time (default: only at Ctrl-C)")
+    denoise(sub)
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
 
     sub = command("info", info, "describe a .spt file or a model; without an argument, list the released models")

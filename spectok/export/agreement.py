@@ -156,7 +156,7 @@ def _whole_numbers(state: Any) -> list[NDArray[np.int64]]:
     return [value for item in state for value in _whole_numbers(item)]
 
 
-def export_verified(model: Model, speech: Audio, folder: Path) -> None:
+def export_verified(model: Model, speech: Audio, folder: Path, encoder: Model | None = None) -> None:
     """Export a model, compare the graphs with the codec, and write `encoder.onnx` and `decoder.onnx` into a folder.
 
     The graphs refer to the weights in `model.safetensors`, which is copied into a folder that is not the model's own.
@@ -165,21 +165,24 @@ def export_verified(model: Model, speech: Audio, folder: Path) -> None:
         model: the model to export.
         speech: audio for the comparison, `[T]` at the codec's sample rate.
         folder: an existing folder; it may be the model's own.
+        encoder: another encoder of the model, from `pretrained.find_encoder`; then only its graph is exported.
 
     Raises:
         InputError: codes or audio of the graphs differ from the codec's, or the graphs cannot be written.
     """
-    codec = load_codec(model)
-    macs, weights = codec.macs_per_second(), model.read(WEIGHTS)
-    files = {} if folder.samefile(model.folder) else {WEIGHTS: weights}
-    for side in ("encoder", "decoder"):
-        facts = {"weights": model.sha256, "config": model.config.fingerprint}
+    codec, exported = load_codec(model, encoder), encoder or model
+    macs, weights = codec.macs_per_second(), exported.read(WEIGHTS)
+    files = {} if folder.samefile(exported.folder) else {WEIGHTS: weights}
+    for side in ("encoder", "decoder") if encoder is None else ("encoder",):
+        facts = {"weights": exported.sha256, "config": exported.config.fingerprint}
         facts |= {"parameters": str(codec.num_parameters), "macs_per_second": str(round(macs[side]))}
         files[f"{side}.onnx"] = export(codec, side, weights, facts)
     with tempfile.TemporaryDirectory() as trial:
         for name, content in {WEIGHTS: weights, **files}.items():
             (Path(trial) / name).write_bytes(content)
-        _verify(OnnxEngine(Model(model.config, Path(trial), model.sha256)), Reference(codec), speech)
+        new = Model(exported.config, Path(trial), exported.sha256)
+        engine = OnnxEngine(new) if encoder is None else OnnxEngine(model, encoder=new)
+        _verify(engine, Reference(codec), speech)
     for name, content in files.items():
         with atomic_write(folder / name) as temporary:
             temporary.write_bytes(content)

@@ -74,7 +74,7 @@ class TrainConfig:
         )
         require(
             self.trained != "encoder" or (self.loss.latent_weight > 0 and not self.loss.is_adversarial),
-            "to train an encoder, loss.latent_weight must be positive, and the adversarial losses must have the weight 0",
+            "to train an encoder, loss.latent_weight must be positive, and the adversarial losses must be off",
         )
 
 
