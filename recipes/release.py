@@ -4,15 +4,17 @@
     python recipes/release.py runs/robust-4k --data PREPARED
 
 The name is that of the configuration. The averaged weights are multiplied by a constant gain, which centres the error
-of the output level over training files, rounded to float16, and exported. `training.json` holds a record of the run
-(its recipe, seconds, steps and learning curve) and of the earlier runs whose weights it started from, the gain, and the
-use of the codebook over the whole training split; `recipes/cards.py` writes the model card from it.
+of the output level over training files, rounded to float16, and exported. The codes of digital silence are chosen among
+those that the encoder gives for it: the ones that are decoded to the lowest level. `training.json` holds a record of
+the run (its recipe, seconds, steps and learning curve) and of the earlier runs whose weights it started from, the gain,
+and the use of the codebook over the whole training split; `recipes/cards.py` writes the model card from it.
 
 A run of `recipes/robust.toml` becomes another encoder of the model that it started from, in `<name>/robust/`, if this
 model is released with the same decoder.
 """
 
 import argparse
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -43,6 +45,7 @@ from spectok.training.validation import reconstruct
 from spectok.weights import halved, round_to_half_, save_tensors
 
 ENCODER = "robust"  # name of the encoder that a run of recipes/robust.toml becomes
+SILENT_SECONDS, CANDIDATES = 60, 24  # digital silence that is encoded, and the number of its frames that are compared
 LEVEL_FILES, LEVEL_SECONDS = 400, 6  # used to measure the gain
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # used to verify the export
 
@@ -79,6 +82,37 @@ def centring_gain(codec: Codec, corpus: Corpus) -> float:
     return -float(np.nanpercentile(levels, (1, 99)).mean())
 
 
+@torch.inference_mode()
+def silence_codes(codec: Codec, speech: NDArray[np.float32]) -> tuple[int, ...]:
+    """The codes of a frame, among those for digital silence, that are decoded to the lowest level if they are repeated.
+
+    The level is the highest of two: of two seconds from the start of a stream, and after speech and half a second of
+    silence.
+    """
+    config = dataclasses.replace(codec.config, silence_codes=())
+    plain = Codec(config).eval()
+    plain.load_state_dict(codec.state_dict())
+    tokens, seconds = config.quantizer.tokens_per_frame, round(config.frame_rate)
+
+    def encode(audio: NDArray[np.float32]) -> torch.Tensor:
+        whole = torch.from_numpy(audio[: len(audio) // config.frame_length * config.frame_length])[None]
+        return plain.encode_step(whole, plain.encoder.init_state(1))[0].reshape(-1, tokens)
+
+    found, counts = torch.unique(
+        encode(np.zeros(SILENT_SECONDS * config.sample_rate, np.float32)), dim=0, return_counts=True
+    )
+    frames = found[counts.argsort(descending=True)[:CANDIDATES]]
+    silence = frames[:, None].expand(-1, 2 * seconds, -1).flatten(1)
+    head = encode(np.pad(speech, (0, config.sample_rate // 2))).flatten()
+    levels = []
+    for before in (head[:0], head):
+        codes = torch.cat([before.expand(len(frames), -1), silence], dim=1)
+        audio, _ = plain.decode_step(codes, plain.decoder.init_state(len(frames)))
+        levels.append(audio[:, -2 * seconds * config.frame_length :].square().mean(dim=1))
+    best = int(torch.stack(levels).amax(dim=0).argmin())
+    return tuple(frames[best].tolist())
+
+
 def release(run: Path, corpus: Corpus, root: Path) -> str:
     """Write the release form of a run under `root`; returns the model's name."""
     codec = load_codec(run / "release")
@@ -89,8 +123,10 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     folder = root / config.name
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / "model.safetensors", halved(codec.state_dict()), {"format": "pt"})
-    write_text(folder / "config.json", config.to_json())
     speech, _ = read_audio(SPEECH, config.sample_rate)
+    if config.quantizer.kind == "fsq":
+        config = dataclasses.replace(config, silence_codes=silence_codes(codec, speech))
+    write_text(folder / "config.json", config.to_json())
     export_verified(pretrained.find(folder), speech, folder)
     facts = {
         "runs": history(run / "release"),

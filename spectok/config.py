@@ -186,6 +186,7 @@ class CodecConfig:
     gru_hidden: int = 192  # hidden size of the residual GRUs over the latent
     encoder_gru_layers: int = 1
     decoder_gru_layers: int = 1
+    silence_codes: tuple[int, ...] = ()  # codes of a frame of digital silence (silence.py); empty: whatever comes out
     leveller: bool = False  # whether the encoder brings its input to one level first (leveller.py)
     concealment_hidden: int = 0  # width of the GRU that conceals lost frames (concealment.py); 0: they are repeated
 
@@ -201,6 +202,17 @@ class CodecConfig:
             or max(self.excitation.above, self.excitation.band_limit) < self.sample_rate / 2,
             f"excitation: above {self.excitation.above} Hz and band_limit {self.excitation.band_limit} Hz must be less "
             f"than half of the sample rate {self.sample_rate}",
+        )
+        quantizer = self.quantizer
+        require(
+            not self.silence_codes
+            or (
+                quantizer.kind == "fsq"
+                and len(self.silence_codes) == quantizer.tokens_per_frame
+                and 0 <= min(self.silence_codes) <= max(self.silence_codes) < quantizer.codebook_size
+            ),
+            f"silence_codes are {self.silence_codes}, but must be {quantizer.tokens_per_frame} codes of an fsq, from 0 "
+            f"to {quantizer.codebook_size - 1}",
         )
         for name in ("latent_dim", "gru_hidden"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")

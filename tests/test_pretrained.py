@@ -331,7 +331,7 @@ def test_the_releases_take_at_most_9_megabytes() -> None:
     folders = [pretrained.find(name).folder for name in pretrained.models()]
     assert sum(path.stat().st_size for folder in folders for path in folder.iterdir()) <= 9e6
     for folder in folders:
-        assert (folder / "encoder.onnx").stat().st_size <= 50e3
+        assert (folder / "encoder.onnx").stat().st_size <= 52e3
         assert (folder / "decoder.onnx").stat().st_size <= 300e3
 
 

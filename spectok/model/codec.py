@@ -24,6 +24,7 @@ from spectok.model.leveller import Leveller
 from spectok.model.macs import macs_per_second
 from spectok.model.postfilter import Postfilter
 from spectok.model.quantizer import FSQuantizer, Quantized, SoftLimit, VectorQuantizer
+from spectok.model.silence import Silence
 from spectok.model.spectrum import STFT, InverseSTFT, PowerLaw
 from spectok.model.streaming import Residual, Serial, State, Streaming, in_series
 
@@ -67,20 +68,24 @@ class Encoder(Streaming):
         self.slots = (quantizer.tokens_per_frame, quantizer.codebook_dim)
         self.project = linear(latent_dim, math.prod(self.slots))
         self.limit = SoftLimit(math.prod(self.slots))
+        codes = config.silence_codes
+        self.silence = Silence(codes, quantizer, config.frame_length) if codes else None
         leveller = [] if self.leveller is None else [self.leveller]
         self.timing = in_series([*leveller, self.stft, self.tower, self.context])
 
     def init_state(self, batch: int) -> State:
-        """States of leveller, STFT, tower and latent GRUs."""
+        """States of leveller, STFT, tower, latent GRUs and silence."""
         return (
             self.leveller.init_state(batch) if self.leveller is not None else (),
             self.stft.init_state(batch),
             self.tower.init_state(batch),
             self.context.init_state(batch),
+            self.silence.init_state(batch) if self.silence is not None else (),
         )
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume a multiple of frame_length samples."""
+        audio = x
         leveller_state: State = ()
         if self.leveller is not None:
             x, leveller_state = self.leveller.step(x, state[0])
@@ -92,7 +97,10 @@ class Encoder(Streaming):
             frames = frames + self.dense(spectrum)
         frames, context_state = self.context.step(frames, state[3])
         latent = self.limit(self.project(frames)).unflatten(-1, self.slots)
-        return latent, (leveller_state, stft_state, tower_state, context_state)
+        silence_state: State = ()
+        if self.silence is not None:
+            latent, silence_state = self.silence.replace(latent, audio, state[4])
+        return latent, (leveller_state, stft_state, tower_state, context_state, silence_state)
 
 
 class Decoder(Streaming):

@@ -55,7 +55,7 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
-    """A model's weights for a codec whose excitation and leveller may differ, and whose convolutions may be shorter.
+    """A model's weights for a codec whose convolutions may be shorter, and some parts may differ.
 
     Dropped taps are summed into the oldest kept tap, which preserves the response at low frequencies. Weights of the
     excitation and of the concealment that the model lacks, or has in another shape, keep the codec's initial values.
@@ -82,9 +82,9 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
 
 
 def _with_allowed_differences(config: CodecConfig, other: CodecConfig) -> CodecConfig:
-    """`other` with the excitation, concealment, leveller and time lengths of the convolutions of `config`."""
+    """`other` with the excitation, concealment, leveller, silence and lengths of the convolutions of `config`."""
     mine, its = config.tower, other.tower
     input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
     tower = replace(its, input_kernel=input_kernel, kernel=kernel)
-    same = {name: getattr(config, name) for name in ("excitation", "concealment_hidden", "leveller")}
+    same = {name: getattr(config, name) for name in ("excitation", "concealment_hidden", "leveller", "silence_codes")}
     return replace(other, tower=tower, **same)
