@@ -11,7 +11,7 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, figures, generations, groups, loss, opus, run, soak, tables, turns
+from benchmarks import agreement, context, figures, generations, groups, loss, noise, opus, run, soak, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -344,6 +344,51 @@ def test_the_table_of_generations_by_hand() -> None:
     row = {"model": "m", "generation": 5, "pesq": 1.5345, "stoi": 0.7861, "level_db": 2.7824, "changed": 0.165}
     line = "| m | 5 | 1.53 | 0.786 | 2.8 | 16.5% |"
     assert line in tables.generations({"clips": 21, "rows": [row]})
+
+
+def test_noise_is_mixed_at_its_level_and_recordings_take_turns(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    speech, hum = (level * random.standard_normal(8000).astype(np.float32) for level in (0.05, 0.3))
+    for snr in (20, 10):
+        mix, stretch = noise.mixed(speech, hum[:3000], snr, random)
+        assert noise.level(mix - stretch) - noise.level(stretch) == pytest.approx(snr, abs=1e-3)
+        np.testing.assert_allclose(mix - stretch, speech, rtol=0, atol=1e-6)
+    loud, stretch = noise.mixed(15 * speech, hum, -6, random)
+    assert np.abs(loud).max() == pytest.approx(1.0) and noise.level(stretch) > noise.level(loud - stretch)
+    for name in ("1_hard_noise", "2_hard_noise", "3_hard_music", "4_clean"):
+        write_audio(tmp_path / f"{name}.wav", speech * len(name) / 20, 16000)
+    assert [kind for kind, _ in noise.noises(tmp_path)] == ["surroundings", "music", "surroundings", "music"]
+
+
+class _Deaf(_Quieter):
+    """Its codes are the samples that are louder than a limit, and silence elsewhere."""
+
+    def encode(self, audio: NDArray[np.float32], layout: str = "flat") -> NDArray[np.int64]:
+        return np.where(np.abs(audio) > 0.15, np.rint(1000 * audio), 0).astype(np.int64)
+
+    def decode(self, codes: NDArray[np.int64], num_samples: int, layout: str = "flat") -> NDArray[np.float32]:
+        return (codes[:num_samples] / 1000).astype(np.float32)
+
+
+def test_codes_are_compared_with_those_of_the_same_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pesq_wb", "stoi"):
+        monkeypatch.setattr(noise, name, lambda original, decoded: float(np.abs(original - decoded).max()))
+    clip = np.tile(np.array([0.4, -0.4, 0.0, 0.2], np.float32), 100)
+    hum = np.full(400, 0.1, np.float32)
+    rows = noise.measure({None: _Deaf()}, [clip, clip], [("music", hum)])  # type: ignore[dict-item]
+    found = {(row["condition"], row["noise"]): row for row in rows}
+    assert found["clean", "all"]["changed"] == 0.0 and found["clean", "all"]["pesq"] == pytest.approx(0.0, abs=1e-6)
+    assert found["10 dB SNR", "music"] == found["10 dB SNR", "all"] | {"noise": "music"}
+    assert found["-6 dB gain", "all"]["changed"] == 0.75  # the zeros stay zero
+    assert found["noise alone", "all"]["level_db"] < -80  # the noise is below the limit
+    assert found["noise alone", "all"]["files"] == 2 and "pesq" not in found["noise alone", "all"]
+
+
+def test_the_table_of_noise_by_hand() -> None:
+    row = {"model": "m", "condition": "10 dB SNR", "noise": "music", "files": 34, "pesq": 1.5, "stoi": 0.8}
+    rows = [row | {"encoder": "own", "changed": 0.76}, row | {"encoder": "robust", "changed": 0.5, "pesq": 2.0}]
+    line = "| m | 10 dB SNR | music | 34 | 1.50 | 2.00 | 0.800 | 0.800 | 76.0% | 50.0% | - | - |"
+    assert line in tables.noise({"rows": rows})
 
 
 @pytest.fixture
