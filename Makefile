@@ -21,8 +21,8 @@ $(BIN)/.ready $(BIN)/.demo: pyproject.toml
 demo: $(BIN)/.demo  ## encode and decode real speech with the bundled weights
 	$(BIN)/python recipes/demo.py
 
-test: $(BIN)/.ready  ## every test
-	$(BIN)/python -m pytest
+test: $(BIN)/.ready  ## every test, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 docs: $(BIN)/.ready  ## the documentation site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -60,7 +60,7 @@ def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
 
 
 def with_codec_of_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
-    """A recipe for an encoder alone has no codec: it gets that of the model in `--init`, with a leveller."""
+    """A recipe for an encoder gets the codec of the model in `--init`, with a leveller and the recipe's denoiser."""
     if config.trained != "encoder":
         return config
     if args.resume:
@@ -69,7 +69,8 @@ def with_codec_of_teacher(config: TrainConfig, args: argparse.Namespace) -> Trai
         known = json.loads(path.read_text(encoding="utf-8"))["recipe"]["codec"]
         return dataclasses.replace(config, codec=CodecConfig.from_json(known, str(path)))
     require(bool(args.init), "this recipe trains an encoder for the decoder of a model, so it needs --init")
-    codec = dataclasses.replace(pretrained.find(args.init).config, leveller=True)
+    hidden = config.codec.denoiser_hidden
+    codec = dataclasses.replace(pretrained.find(args.init).config, leveller=True, denoiser_hidden=hidden)
     return dataclasses.replace(config, codec=codec)
 
 

@@ -188,6 +188,7 @@ class CodecConfig:
     decoder_gru_layers: int = 1
     silence_codes: tuple[int, ...] = ()  # codes of a frame of digital silence (silence.py); empty: whatever comes out
     leveller: bool = False  # whether the encoder brings its input to one level first (leveller.py)
+    denoiser_hidden: int = 0  # width of the GRUs that remove noise from the encoder's spectrum (denoiser.py); 0: none
     concealment_hidden: int = 0  # width of the GRU that conceals lost frames (concealment.py); 0: they are repeated
 
     def __post_init__(self) -> None:
@@ -221,6 +222,7 @@ class CodecConfig:
             "decoder_dense_rank",
             "encoder_gru_layers",
             "decoder_gru_layers",
+            "denoiser_hidden",
             "concealment_hidden",
         ):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")

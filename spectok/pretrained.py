@@ -124,7 +124,8 @@ def find_encoder(model: Model, name: str) -> Model:
         raise InputError(f"the model {model.config.name} has no encoder {name!r:.50}; {others}")
     index = read_index(model.folder.parent)[f"{model.folder.name}/{name}"] if model.index else {}
     encoder = _found(folder, index)
-    is_same = replace(encoder.config, leveller=model.config.leveller) == model.config
+    own = {name: getattr(model.config, name) for name in ("leveller", "denoiser_hidden")}
+    is_same = replace(encoder.config, **own) == model.config
     require(is_same, f"the encoder {folder} is of another codec than {model.folder}")
     return encoder
 

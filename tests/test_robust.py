@@ -15,13 +15,14 @@ from recipes import train as train_recipe
 from spectok.errors import InputError
 from spectok.model.codec import Codec
 from spectok.model.contract import verify_streaming
+from spectok.model.denoiser import Denoiser
 from spectok.model.leveller import TARGET_DB, Leveller
 from spectok.model.quantizer import FSQuantizer, VectorQuantizer
 from spectok.training.augment import Augmenter, DataConfig
 from spectok.training.corpus import Corpus
 from spectok.training.losses import LossConfig
 from spectok.training.recipe import Budget, TrainConfig
-from spectok.training.robust import EncoderTrainer, code_errors
+from spectok.training.robust import EncoderTrainer, code_errors, denoised_error
 from spectok.weights import load_tensors
 
 LATENT_ONLY = LossConfig(latent_weight=1.0, complex_weight=0.0, magnitude_weight=0.0, mel_weight=0.0)
@@ -85,6 +86,38 @@ def test_an_encoder_with_a_leveller_gives_nearly_the_same_codes_at_another_loudn
     assert shares[1] < 0.4 * shares[0]
 
 
+def test_the_denoiser_keeps_the_contract_and_changes_nothing_before_training() -> None:
+    layer, x = Denoiser(5, 4), torch.randn(2, 2, 9, 5)
+    assert torch.equal(layer(x), x)
+    torch.nn.init.normal_(layer.output.weight)
+    gains = layer(x) / x
+    assert ((gains > 0) & (gains < 2)).all() and gains.std() > 0.1
+    torch.testing.assert_close(gains[:, 0], gains[:, 1])  # phases stay
+    verify_streaming(layer, x, time_axis=2)
+
+
+def test_an_untrained_robust_encoder_gives_the_codes_of_the_leveller_alone(speech: NDArray[np.float32]) -> None:
+    first = Codec(ROBUST).eval()
+    second = Codec(dataclasses.replace(ROBUST, denoiser_hidden=6)).eval()
+    second.load_state_dict(first.state_dict(), strict=False)
+    audio = torch.from_numpy(speech[:16000])[None]
+    codes = [codec.encode_step(audio, codec.encoder.init_state(1))[0] for codec in (first, second)]
+    assert torch.equal(*codes)
+    verify_streaming(second.encoder, torch.randn(2, 320))
+
+
+def test_the_error_of_a_denoised_spectrum_by_hand() -> None:
+    clean = torch.zeros(2, 2, 4, 3)
+    clean[0, 0] = 1.0  # the other row is silent
+    noisy = clean.clone()
+    noisy[:, 1] = 0.5
+    # Mean square of the clean row: 0.5, as half of its numbers are 1. Errors: 0.25 in half of the numbers.
+    complex_error, magnitude_error = 0.3 * 0.125, 0.35 * np.array([(np.sqrt(1.25) - 1) ** 2, 0.25])
+    expected = ((complex_error + magnitude_error) / np.array([0.51, 0.01])).mean()
+    assert float(denoised_error(noisy, clean)) == pytest.approx(expected, rel=1e-3)
+    assert float(denoised_error(clean, clean)) == 0
+
+
 def test_code_errors_are_distances_to_the_region_of_a_code() -> None:
     """Of a grid of 4 levels: boundaries at -1, 0 and 1 steps, and a margin of 0.4 steps."""
     quantizer = FSQuantizer(QUERY.quantizer)
@@ -100,9 +133,11 @@ def test_code_errors_are_distances_to_the_region_of_a_code() -> None:
     assert float(code_errors(vector, entries + 0.1, torch.tensor([[[3], [5]]]))) == pytest.approx(0.01, abs=1e-6)
 
 
-def trainer_of(folder: Path, loss: LossConfig = LATENT_ONLY, steps: int = 100, rate: float = 1e-3) -> EncoderTrainer:
+def trainer_of(
+    folder: Path, loss: LossConfig = LATENT_ONLY, steps: int = 100, rate: float = 1e-3, denoiser: int = 0
+) -> EncoderTrainer:
     base = recipe(loss=loss, learning_rate=rate)
-    codec = dataclasses.replace(base.codec, leveller=True)
+    codec = dataclasses.replace(base.codec, leveller=True, denoiser_hidden=denoiser)
     data = dataclasses.replace(base.data, denoise=True, noise_share=0.7, noise_kinds={"coloured": 1.0, "babble": 1.0})
     config = dataclasses.replace(base, codec=codec, trained="encoder", data=data)
     return EncoderTrainer(config, Corpus(folder, "train"), Budget(steps=steps))
@@ -120,6 +155,21 @@ def test_only_the_encoder_learns_and_its_codes_come_nearer_to_the_clean_ones(pre
     assert changed == {"encoder"}
     teacher = trainer.teacher.state_dict()
     assert all(torch.equal(teacher[name], before[f"encoder.{name}"]) for name in teacher)
+
+
+def test_the_denoiser_learns_alone_and_its_teacher_has_none(prepared: Path) -> None:
+    loss = dataclasses.replace(LATENT_ONLY, latent_weight=0.0, denoised_weight=1.0)
+    trainer = trainer_of(prepared, loss, rate=3e-3, denoiser=12)
+    before = {name: tensor.clone() for name, tensor in trainer.codec.state_dict().items()}
+    values = [trainer.train_step() for _ in range(40)]
+    assert np.mean([one["denoised"] for one in values[-8:]]) < 0.8 * np.mean([one["denoised"] for one in values[:8]])
+    after = trainer.codec.state_dict()
+    changed = {".".join(name.split(".")[:2]) for name, tensor in after.items() if (tensor != before[name]).any()}
+    assert changed == {"encoder.denoiser"}
+    assert trainer.teacher.denoiser is None
+    trainer.start_from(after)
+    teacher = trainer.teacher.state_dict()
+    assert all(torch.equal(teacher[name], after[f"encoder.{name}"]) for name in teacher)
 
 
 def test_losses_between_waveforms_compare_with_the_levelled_speech(
@@ -162,13 +212,22 @@ def test_a_resumed_run_equals_an_uninterrupted_one(prepared: Path, tmp_path: Pat
 def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", dataclasses.replace(QUERY, name="tiny"))
     options = ["--data", str(prepared), "--steps", "2", "--quiet", "--set", "data.noise_share=0.0"]
-    options += ["--set", "data.room_share=0.0", "--set", "data.crop_seconds=0.2", "--set", "data.batch_size=2"]
+    options += [
+        "--set",
+        "codec.denoiser_hidden=4",
+        "--set",
+        "data.room_share=0.0",
+        "--set",
+        "data.crop_seconds=0.2",
+        "--set",
+        "data.batch_size=2",
+    ]
     command = ["recipes/robust.toml", *options, "--out", str(tmp_path / "run")]
     assert train_recipe.main([*command, "--init", str(model.folder)]) == 0
     weights, _ = load_tensors(tmp_path / "run" / "release" / "model.safetensors")
     before, _ = load_tensors(model.weights)
     assert all(torch.equal(weights[name], before[name]) for name in before if name.startswith("decoder."))
-    assert '"leveller": true' in (tmp_path / "run" / "release" / "config.json").read_text()
+    assert '"denoiser_hidden": 4' in (tmp_path / "run" / "release" / "config.json").read_text()
     command[command.index("--steps") + 1] = "3"
     assert train_recipe.main([*command, "--resume"]) == 0
     assert train_recipe.main(["recipes/robust.toml", *options, "--out", str(tmp_path / "other")]) == 2
@@ -177,5 +236,5 @@ def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, 
 def test_impossible_recipes_are_refused() -> None:
     with pytest.raises(InputError, match=r"^data.denoise needs trained = 'encoder', which keeps the decoder and "):
         TrainConfig(data=DataConfig(denoise=True))
-    with pytest.raises(InputError, match=r"^to train an encoder, loss.latent_weight must be positive, and the adv"):
+    with pytest.raises(InputError, match=r"^to train an encoder, latent_weight or denoised_weight must be po"):
         TrainConfig(trained="encoder")

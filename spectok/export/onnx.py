@@ -30,7 +30,7 @@ from spectok.model.codec import Codec
 from spectok.model.streaming import State, rebuilt
 
 PARTS = {  # names of the parts of a state
-    "encoder": ("leveller", "stft", "tower", "context", "silence"),
+    "encoder": ("leveller", "stft", "denoiser", "tower", "context", "silence"),
     "decoder": ("concealment", "context", "tower", "excitation", "inverse_stft"),
 }
 OPSET = 23  # the first with RMSNormalization

@@ -1,12 +1,13 @@
 """The codec: audio to codes to audio.
 
-Encoder   (leveller ->) STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
+Encoder   STFT -> power law -> tower -> bottleneck -(+)-> GRUs -> latent [B, F, K, D]
                           `---> dense spectral path --'
 Decoder   quantized -> GRUs -> bottleneck -> tower -(+)-> power law -> postfilter -> excitation -> inverse STFT
                          `---> dense spectral path --'
 
 The excitation generates the phases that the codes do not carry (excitation.py); the postfilter raises the contrast of
-the spectrum at those frequencies (postfilter.py).
+the spectrum at those frequencies (postfilter.py). A robust encoder has a leveller before the STFT (leveller.py), and a
+denoiser after the power law (denoiser.py).
 """
 
 import math
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from spectok.config import CodecConfig, TowerConfig
 from spectok.model.bottleneck.queries import Compression, Expansion
 from spectok.model.concealment import Concealment, repeated
+from spectok.model.denoiser import Denoiser
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
 from spectok.model.latent import DenseAnalysis, DenseSynthesis, LatentGRU
 from spectok.model.layers import CausalConv2d, FrequencyDown, FrequencyUp, RNN2d, linear
@@ -47,6 +49,8 @@ class Encoder(Streaming):
         self.leveller = Leveller(config.spectrum.hop_length, config.sample_rate) if config.leveller else None
         self.stft = STFT(config.spectrum, positions)
         self.power_law = PowerLaw(config.spectrum.power)
+        hidden = config.denoiser_hidden
+        self.denoiser = Denoiser(positions, hidden) if hidden else None
         layers: list[nn.Module] = [CausalConv2d(2, tower.channels[0], tower.input_kernel, positions)]
         for i, stride in enumerate(zip(tower.time_strides, tower.frequency_strides, strict=True)):
             before, after = tower.channels[i : i + 2]
@@ -70,14 +74,15 @@ class Encoder(Streaming):
         self.limit = SoftLimit(math.prod(self.slots))
         codes = config.silence_codes
         self.silence = Silence(codes, quantizer, config.frame_length) if codes else None
-        leveller = [] if self.leveller is None else [self.leveller]
-        self.timing = in_series([*leveller, self.stft, self.tower, self.context])
+        parts = (self.leveller, self.stft, self.denoiser, self.tower, self.context)
+        self.timing = in_series([part for part in parts if part is not None])
 
     def init_state(self, batch: int) -> State:
-        """States of leveller, STFT, tower, latent GRUs and silence."""
+        """States of leveller, STFT, denoiser, tower, latent GRUs and silence."""
         return (
             self.leveller.init_state(batch) if self.leveller is not None else (),
             self.stft.init_state(batch),
+            self.denoiser.init_state(batch) if self.denoiser is not None else (),
             self.tower.init_state(batch),
             self.context.init_state(batch),
             self.silence.init_state(batch) if self.silence is not None else (),
@@ -85,22 +90,47 @@ class Encoder(Streaming):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume a multiple of frame_length samples."""
-        audio = x
+        spectrum, before = self.analyse(x, state)
+        latent, after = self.latent(spectrum, x, state)
+        return latent, (*before, *after)
+
+    def latent(self, spectrum: Tensor, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The second part of a step: the latent `[B, F, K, D]`.
+
+        Args:
+            spectrum: from `analyse`.
+            x: audio as in `step`.
+            state: a state of the encoder, of which the last three parts are used and returned: those of tower, latent
+                GRUs and silence.
+        """
+        features, tower_state = self.tower.step(spectrum.permute(0, 2, 3, 1), state[3])
+        frames = self.bottleneck(features)
+        if self.dense is not None:
+            frames = frames + self.dense(spectrum)
+        frames, context_state = self.context.step(frames, state[4])
+        latent = self.limit(self.project(frames)).unflatten(-1, self.slots)
+        silence_state: State = ()
+        if self.silence is not None:
+            latent, silence_state = self.silence.replace(latent, x, state[5])
+        return latent, (tower_state, context_state, silence_state)
+
+    def analyse(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """The first part of a step: the spectrum `[B, 2, F * hops, Q]`, after the denoiser if there is one.
+
+        Args:
+            x: audio as in `step`.
+            state: a state of the encoder, of which the first three parts are used and returned: those of leveller, STFT
+                and denoiser.
+        """
         leveller_state: State = ()
+        denoiser_state: State = ()
         if self.leveller is not None:
             x, leveller_state = self.leveller.step(x, state[0])
         spectrum, stft_state = self.stft.step(x, state[1])
         spectrum = self.power_law.compress(spectrum) * SPECTRUM_GAIN
-        features, tower_state = self.tower.step(spectrum.permute(0, 2, 3, 1), state[2])
-        frames = self.bottleneck(features)
-        if self.dense is not None:
-            frames = frames + self.dense(spectrum)
-        frames, context_state = self.context.step(frames, state[3])
-        latent = self.limit(self.project(frames)).unflatten(-1, self.slots)
-        silence_state: State = ()
-        if self.silence is not None:
-            latent, silence_state = self.silence.replace(latent, audio, state[4])
-        return latent, (leveller_state, stft_state, tower_state, context_state, silence_state)
+        if self.denoiser is not None:
+            spectrum, denoiser_state = self.denoiser.step(spectrum, state[2])
+        return spectrum, (leveller_state, stft_state, denoiser_state)
 
 
 class Decoder(Streaming):

@@ -58,7 +58,7 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     """A model's weights for a codec whose convolutions may be shorter, and some parts may differ.
 
     Dropped taps are summed into the oldest kept tap, which preserves the response at low frequencies. Weights of the
-    excitation and of the concealment that the model lacks, or has in another shape, keep the codec's initial values.
+    excitation, concealment and denoiser that the model lacks, or has in another shape, keep the codec's initial values.
 
     Raises:
         InputError: the configurations differ in more than that, or the file is damaged.
@@ -72,7 +72,7 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
             require(dropped >= 0, message)
             oldest = kernel[:, :, : dropped + 1].sum(2, keepdim=True)
             weights[name] = torch.cat([oldest, kernel[:, :, dropped + 1 :]], dim=2)
-    optional = (".excitation.", ".concealment.")
+    optional = (".excitation.", ".concealment.", ".denoiser.")
     for name in [name for name in own | weights if any(part in name for part in optional)]:
         if name not in own:
             del weights[name]
@@ -82,9 +82,10 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
 
 
 def _with_allowed_differences(config: CodecConfig, other: CodecConfig) -> CodecConfig:
-    """`other` with the excitation, concealment, leveller, silence and lengths of the convolutions of `config`."""
+    """`other` with those parts of `config` that may differ, and the time lengths of its convolutions."""
     mine, its = config.tower, other.tower
     input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
     tower = replace(its, input_kernel=input_kernel, kernel=kernel)
-    same = {name: getattr(config, name) for name in ("excitation", "concealment_hidden", "leveller", "silence_codes")}
+    parts = ("excitation", "concealment_hidden", "leveller", "denoiser_hidden", "silence_codes")
+    same = {name: getattr(config, name) for name in parts}
     return replace(other, tower=tower, **same)

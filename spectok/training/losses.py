@@ -34,6 +34,7 @@ class LossConfig:
     feature_weight: float = 0.0  # relative error of the discriminators' feature maps
     commitment_weight: float = 0.25  # squared distance of the latent to its codebook entry; 0 for fsq
     latent_weight: float = 0.0  # for a robust encoder: distance to the codes of clean speech (robust.py)
+    denoised_weight: float = 0.0  # for a robust encoder: squared error of the denoiser's output (robust.py)
     decorrelation_weight: float = 0.0  # deviation of the latent's second moments from the identity (`decorrelation`)
     adversarial_start: float = 0.0  # share of the budget after which the discriminators are used
     balance: bool = True  # whether adversarial and feature are scaled by their gradients' norms (balance.py)

@@ -73,8 +73,9 @@ class TrainConfig:
             "data.denoise needs trained = 'encoder', which keeps the decoder and trains an encoder that is robust",
         )
         require(
-            self.trained != "encoder" or (self.loss.latent_weight > 0 and not self.loss.is_adversarial),
-            "to train an encoder, loss.latent_weight must be positive, and the adversarial losses must be off",
+            self.trained != "encoder"
+            or (max(self.loss.latent_weight, self.loss.denoised_weight) > 0 and not self.loss.is_adversarial),
+            "to train an encoder, latent_weight or denoised_weight must be positive, and the adversarial losses off",
         )
 
 

@@ -1,15 +1,18 @@
 """Training of an encoder that is robust to noise and loudness, for the decoder and codebook of a finished codec.
 
-The new encoder hears noisy, reverberant, quieter or louder speech and learns to give the codes that the finished one,
-the teacher, gives for the clean speech. Decoder and quantizer do not change, so that they decode the codes of both.
+The new encoder hears noisy, reverberant, quieter or louder speech. It is the finished one, the teacher, with a leveller
+and a denoiser in front. The denoiser learns to give the spectrum of the clean speech (`loss.denoised_weight`), and all
+of the encoder to give the codes that the teacher gives for the clean speech (`loss.latent_weight`). Decoder and
+quantizer do not change, so that they decode the codes of both.
 """
 
-import copy
+import dataclasses
 import math
 
 import torch
 from torch import Tensor, nn
 
+from spectok.model.codec import Encoder
 from spectok.model.quantizer import FSQuantizer, VectorQuantizer
 from spectok.training.checkpoint import Part, module_part
 from spectok.training.corpus import Corpus
@@ -40,6 +43,19 @@ def code_errors(quantizer: FSQuantizer | VectorQuantizer, latent: Tensor, wanted
     return nn.functional.relu(beyond - (0.5 - MARGIN)).square().mean()
 
 
+def denoised_error(denoised: Tensor, clean: Tensor) -> Tensor:
+    """Squared error of power-law spectra `[B, 2, F, Q]`, complex and of magnitudes, relative to the clean one's energy.
+
+    Silent rows count as if they had a hundredth of the energy of speech, whose rms is about 1, so that noise on silence
+    matters.
+    """
+    energy = clean.square().mean(dim=(1, 2, 3)) + 0.01
+    magnitudes = ((x.square().sum(1) + 1e-8).sqrt() for x in (denoised, clean))
+    first, second = magnitudes
+    both = 0.3 * (denoised - clean).square().mean(dim=(1, 2, 3)) + 0.35 * (first - second).square().mean(dim=(1, 2))
+    return (both / energy).mean()
+
+
 class EncoderTrainer(Trainer):
     """The state of a run with `trained = "encoder"`; the arguments are those of `Trainer`.
 
@@ -59,7 +75,8 @@ class EncoderTrainer(Trainer):
         noise: Corpus | None = None,
     ) -> None:
         super().__init__(config, corpus, budget, compute, noise)
-        self.teacher = copy.deepcopy(self.codec.encoder).requires_grad_(False)
+        self.teacher = Encoder(dataclasses.replace(config.codec, denoiser_hidden=0)).requires_grad_(False)
+        self.teacher.to(self.compute.device)
         self.streams = Streams(self.codec, self.streams.rows, config.loss.draws, self.teacher)
         self.hears_output = any(
             config.loss.weights[name] > 0 for name in ("complex", "magnitude", "mel", "stft", "level")
@@ -68,7 +85,8 @@ class EncoderTrainer(Trainer):
     def start_from(self, weights: dict[str, Tensor], discriminators: dict[str, Tensor] | None = None) -> None:
         """Start from the weights of a release, which are the teacher's as well."""
         super().start_from(weights, discriminators)
-        self.teacher.load_state_dict(self.codec.encoder.state_dict())
+        own = self.codec.encoder.state_dict()
+        self.teacher.load_state_dict({name: own[name] for name in self.teacher.state_dict()})
 
     def train_step(self) -> dict[str, float]:
         """One update; returns the unweighted losses, the share of wrong codes and the norm of the gradient."""
@@ -77,32 +95,43 @@ class EncoderTrainer(Trainer):
         batch = self._next_batch()
         self.streams.reset(self._resets())
         encoder_state, decoder_state, teacher_state = self.streams.network
-        latent, encoder_state = self.codec.encoder.step(batch.heard, encoder_state)
+        synthesis_state = self.streams.synthesis
+        weights = self.config.loss.weights
+        losses: dict[str, Tensor] = {}
+        values: dict[str, Tensor] = {}
         with torch.no_grad():
             audio = batch.audio
             if self.teacher.leveller is not None:
                 audio, _ = self.teacher.leveller.step(audio, teacher_state[0])
-            clean, teacher_state = self.teacher.step(batch.audio, teacher_state)
-            wanted = self.codec.quantizer.encode(clean)
-        quantized = self.codec.quantizer(latent)
-        losses = {"latent": code_errors(self.codec.quantizer, latent, wanted)}
-        synthesis_state = self.streams.synthesis
-        if self.hears_output:
-            estimate, decoder_state = self.codec.decoder.estimate(quantized.quantized, decoder_state)
-            pitch, _ = self._pitch(estimate, batch.pitch)
-            output, synthesis_state = self.streams.synthesize(estimate, pitch)
-            losses |= self.losses(self.streams.delayed(audio), output, self.progress)
-        weights = self.config.loss.weights
+            clean, teacher_fronts = self.teacher.analyse(batch.audio, teacher_state)
+        denoised, fronts = self.codec.encoder.analyse(batch.heard, encoder_state)
+        if weights["denoised"]:
+            losses["denoised"] = denoised_error(denoised, clean)
+        rest, teacher_rest = encoder_state[3:], teacher_state[3:]
+        if weights["latent"]:
+            with torch.no_grad():
+                wanted_latent, teacher_rest = self.teacher.latent(clean, batch.audio, teacher_state)
+                wanted = self.codec.quantizer.encode(wanted_latent)
+            latent, rest = self.codec.encoder.latent(denoised, batch.heard, encoder_state)
+            quantized = self.codec.quantizer(latent)
+            losses["latent"] = code_errors(self.codec.quantizer, latent, wanted)
+            values["wrong_codes"] = (quantized.codes != wanted).float().mean()
+            if self.hears_output:
+                estimate, decoder_state = self.codec.decoder.estimate(quantized.quantized, decoder_state)
+                pitch, _ = self._pitch(estimate, batch.pitch)
+                output, synthesis_state = self.streams.synthesize(estimate, pitch)
+                losses |= self.losses(self.streams.delayed(audio), output, self.progress)
+        states = (*fronts, *rest), decoder_state, (*teacher_fronts, *teacher_rest)
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.optimizer.zero_grad()
         total.backward()
         norm = self._update(self.codec, self.optimizer)
         usable = math.isfinite(norm)
         if usable:
-            self.streams.go_on(audio, (encoder_state, decoder_state, teacher_state), synthesis_state)
+            self.streams.go_on(audio, states, synthesis_state)
         self.step += 1
         self.averaged.update_parameters(self.codec)
-        values = losses | {"total": total, "wrong_codes": (quantized.codes != wanted).float().mean()}
+        values |= losses | {"total": total}
         numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one synchronisation
         return {
             **dict(zip(values, numbers, strict=True)),
