@@ -35,7 +35,7 @@ from spectok.training.loop import fit
 from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.robust import EncoderTrainer
 from spectok.training.trainer import Trainer
-from spectok.weights import load_tensors
+from spectok.weights import load_tensors, read_weights
 
 
 def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
@@ -82,6 +82,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     command += "".join(f" --{name} {value}" for name in ("minutes", "steps") if (value := getattr(args, name)))
     init = args.init if args.init in pretrained.models() else "EARLIER/release" if args.init else None
     command += f" --init {init}" if init else ""
+    command += " --denoiser EARLIER/release" if args.denoiser else ""
     command += (
         "".join(f" --set {override}" for override in args.set)
         + " --bf16" * args.bf16
@@ -143,7 +144,11 @@ def run(args: argparse.Namespace) -> int:
         # If the model is the release/ of a run, its discriminators are in the checkpoint beside it.
         earlier = model.weights.parent.parent / "checkpoint.safetensors"
         discriminators = with_prefix(load_tensors(earlier)[0], "discriminators.") if earlier.exists() else None
-        trainer.start_from(initial_weights(model, trainer.codec), discriminators)
+        weights = initial_weights(model, trainer.codec)
+        if args.denoiser:
+            others = read_weights(pretrained.find(args.denoiser))
+            weights |= {name: tensor for name, tensor in others.items() if name.startswith("encoder.denoiser.")}
+        trainer.start_from(weights, discriminators)
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
     return fit(trainer, valid, args.out, args.quiet, time.process_time if args.cpu_clock else time.monotonic)
@@ -166,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MODEL",
         help="start from a released model, or from the folder of one; RUN/release brings the discriminators of RUN",
     )
+    parser.add_argument("--denoiser", metavar="MODEL", help="the release of a run whose denoiser to start from")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument(

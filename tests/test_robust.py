@@ -113,8 +113,11 @@ def test_the_error_of_a_denoised_spectrum_by_hand() -> None:
     noisy[:, 1] = 0.5
     # Mean square of the clean row: 0.5, as half of its numbers are 1. Errors: 0.25 in half of the numbers.
     complex_error, magnitude_error = 0.3 * 0.125, 0.35 * np.array([(np.sqrt(1.25) - 1) ** 2, 0.25])
-    expected = ((complex_error + magnitude_error) / np.array([0.51, 0.01])).mean()
+    expected = ((complex_error + magnitude_error) / np.array([0.6, 0.1])).mean()
     assert float(denoised_error(noisy, clean)) == pytest.approx(expected, rel=1e-3)
+    weak = 0.9 * clean  # too small: three times the error of magnitudes
+    expected = (0.3 * 0.005 + 3 * 0.35 * 0.01) / 0.6 / 2
+    assert float(denoised_error(weak, clean)) == pytest.approx(expected, rel=1e-3)
     assert float(denoised_error(clean, clean)) == 0
 
 
@@ -223,11 +226,18 @@ def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, 
         "data.batch_size=2",
     ]
     command = ["recipes/robust.toml", *options, "--out", str(tmp_path / "run")]
-    assert train_recipe.main([*command, "--init", str(model.folder)]) == 0
+    init = ["--init", str(model.folder)]
+    assert train_recipe.main([*command, *init]) == 0
     weights, _ = load_tensors(tmp_path / "run" / "release" / "model.safetensors")
     before, _ = load_tensors(model.weights)
     assert all(torch.equal(weights[name], before[name]) for name in before if name.startswith("decoder."))
     assert '"denoiser_hidden": 4' in (tmp_path / "run" / "release" / "config.json").read_text()
+    further = [*options, "--out", str(tmp_path / "further"), "--set", "optim.learning_rate=1e-9", *init]
+    assert train_recipe.main(["recipes/robust.toml", *further, "--denoiser", str(tmp_path / "run" / "release")]) == 0
+    later, _ = load_tensors(tmp_path / "further" / "release" / "model.safetensors")
+    for name in later:  # the denoiser is that of the first run, all else that of the model
+        expected = weights[name] if name.startswith("encoder.denoiser.") else before[name]
+        torch.testing.assert_close(later[name], expected, rtol=0, atol=1e-6)
     command[command.index("--steps") + 1] = "3"
     assert train_recipe.main([*command, "--resume"]) == 0
     assert train_recipe.main(["recipes/robust.toml", *options, "--out", str(tmp_path / "other")]) == 2

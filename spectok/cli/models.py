@@ -84,7 +84,7 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
     """The facts about a model, and the lines that `info` prints."""
     model = pretrained.find(name)
     config, (parameters, macs) = model.config, model_size(model)
-    size = model.weights.stat().st_size
+    size, others = model.weights.stat().st_size, pretrained.encoders(model)
     facts = {
         "model": config.name,
         "sha256": model.sha256,
@@ -97,6 +97,7 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
         "latency_samples": config.latency_samples,
         "parameters": parameters,
         "macs_per_second": macs,
+        "encoders": others,
     }
     return facts, {
         "model": config.name,
@@ -108,6 +109,7 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
         "latency": f"{config.latency_samples} samples = {1000 * config.latency_samples / config.sample_rate:g} ms",
         "parameters": f"{parameters:,}",
         "MACs": f"{macs['encoder'] / 1e6:.0f} M/s encoder, {macs['decoder'] / 1e6:.0f} M/s decoder",
+        "encoders": ", ".join(["its own", *others]),
         "licence": "CC BY 4.0 for released weights; see the model card beside them",
     }
 

@@ -46,14 +46,15 @@ def code_errors(quantizer: FSQuantizer | VectorQuantizer, latent: Tensor, wanted
 def denoised_error(denoised: Tensor, clean: Tensor) -> Tensor:
     """Squared error of power-law spectra `[B, 2, F, Q]`, complex and of magnitudes, relative to the clean one's energy.
 
-    Silent rows count as if they had a hundredth of the energy of speech, whose rms is about 1, so that noise on silence
-    matters.
+    Magnitudes that are too small count three times, because missing speech is worse than remaining noise. Silent rows
+    count as if they had a tenth of the energy of speech, so that noise on silence matters.
     """
-    energy = clean.square().mean(dim=(1, 2, 3)) + 0.01
-    magnitudes = ((x.square().sum(1) + 1e-8).sqrt() for x in (denoised, clean))
-    first, second = magnitudes
-    both = 0.3 * (denoised - clean).square().mean(dim=(1, 2, 3)) + 0.35 * (first - second).square().mean(dim=(1, 2))
-    return (both / energy).mean()
+    energy = clean.square().mean(dim=(1, 2, 3)) + 0.1
+    magnitude, wanted = ((x.square().sum(1) + 1e-8).sqrt() for x in (denoised, clean))
+    excess = magnitude - wanted
+    weighted = excess.square() * torch.where(excess < 0, 3.0, 1.0)
+    errors = 0.3 * (denoised - clean).square().mean(dim=(1, 2, 3)) + 0.35 * weighted.mean(dim=(1, 2))
+    return (errors / energy).mean()
 
 
 class EncoderTrainer(Trainer):
