@@ -109,16 +109,22 @@ def test_an_untrained_robust_encoder_gives_the_codes_of_the_leveller_alone(speec
 def test_the_error_of_a_denoised_spectrum_by_hand() -> None:
     clean = torch.zeros(2, 2, 4, 3)
     clean[0, 0] = 1.0  # the other row is silent
-    noisy = clean.clone()
-    noisy[:, 1] = 0.5
-    # Mean square of the clean row: 0.5, as half of its numbers are 1. Errors: 0.25 in half of the numbers.
-    complex_error, magnitude_error = 0.3 * 0.125, 0.35 * np.array([(np.sqrt(1.25) - 1) ** 2, 0.25])
-    expected = ((complex_error + magnitude_error) / np.array([0.6, 0.1])).mean()
-    assert float(denoised_error(noisy, clean)) == pytest.approx(expected, rel=1e-3)
-    weak = 0.9 * clean  # too small: three times the error of magnitudes
-    expected = (0.3 * 0.005 + 3 * 0.35 * 0.01) / 0.6 / 2
-    assert float(denoised_error(weak, clean)) == pytest.approx(expected, rel=1e-3)
-    assert float(denoised_error(clean, clean)) == 0
+    heard = clean.clone()
+    heard[:, 1] = 0.5
+    half = clean.clone()
+    half[:, 1] = 0.25
+    # Half of the numbers of the clean row are 1, so its mean square is 0.5; the errors are in the other half.
+    before, after = (
+        0.3 * 0.5 * noise**2 + 0.35 * np.array([(np.sqrt(1 + noise**2) - 1) ** 2, noise**2]) for noise in (0.5, 0.25)
+    )
+    expected = (after / (before + np.array([0.02 * 0.5, 0.0]) + 1e-3)).mean()
+    assert float(denoised_error(half, clean, heard)) == pytest.approx(expected, rel=1e-3)
+    weak = (
+        0.9 * clean
+    )  # too small: three times the error of magnitudes, and relative to little where doing nothing is right
+    expected = (0.3 * 0.005 + 3 * 0.35 * 0.01) / (0.02 * 0.5 + 1e-3) / 2
+    assert float(denoised_error(weak, clean, clean)) == pytest.approx(expected, rel=1e-3)
+    assert float(denoised_error(clean, clean, heard)) == 0
 
 
 def test_code_errors_are_distances_to_the_region_of_a_code() -> None:
@@ -163,6 +169,10 @@ def test_only_the_encoder_learns_and_its_codes_come_nearer_to_the_clean_ones(pre
 def test_the_denoiser_learns_alone_and_its_teacher_has_none(prepared: Path) -> None:
     loss = dataclasses.replace(LATENT_ONLY, latent_weight=0.0, denoised_weight=1.0)
     trainer = trainer_of(prepared, loss, rate=3e-3, denoiser=12)
+    steady = dataclasses.replace(
+        trainer.config.data, noise_share=1.0, noise_kinds={"coloured": 1.0}, noise_snr_db=(5.0, 5.0)
+    )
+    trainer.config = dataclasses.replace(trainer.config, data=steady)
     before = {name: tensor.clone() for name, tensor in trainer.codec.state_dict().items()}
     values = [trainer.train_step() for _ in range(40)]
     assert np.mean([one["denoised"] for one in values[-8:]]) < 0.8 * np.mean([one["denoised"] for one in values[:8]])

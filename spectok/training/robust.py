@@ -43,18 +43,28 @@ def code_errors(quantizer: FSQuantizer | VectorQuantizer, latent: Tensor, wanted
     return nn.functional.relu(beyond - (0.5 - MARGIN)).square().mean()
 
 
-def denoised_error(denoised: Tensor, clean: Tensor) -> Tensor:
-    """Squared error of power-law spectra `[B, 2, F, Q]`, complex and of magnitudes, relative to the clean one's energy.
+def denoised_error(denoised: Tensor, clean: Tensor, heard: Tensor) -> Tensor:
+    """Squared error of a power-law spectrum, relative to that of the spectrum without denoising.
 
-    Magnitudes that are too small count three times, because missing speech is worse than remaining noise. Silent rows
-    count as if they had a tenth of the energy of speech, so that noise on silence matters.
+    Rows of clean speech, on which doing nothing is right, thereby count as much as noisy ones: their error is relative
+    to a fiftieth of their energy. Magnitudes that are too small count three times, because missing speech is worse than
+    remaining noise.
+
+    Args:
+        denoised: `[B, 2, F, Q]`.
+        clean: the target.
+        heard: the input of the denoiser.
     """
-    energy = clean.square().mean(dim=(1, 2, 3)) + 0.1
-    magnitude, wanted = ((x.square().sum(1) + 1e-8).sqrt() for x in (denoised, clean))
+    before, after = _error(heard, clean), _error(denoised, clean)
+    return (after / (before + 0.02 * clean.square().mean(dim=(1, 2, 3)) + 1e-3)).mean()
+
+
+def _error(spectrum: Tensor, clean: Tensor) -> Tensor:
+    """Squared error, complex and of magnitudes, of each row."""
+    magnitude, wanted = ((x.square().sum(1) + 1e-8).sqrt() for x in (spectrum, clean))
     excess = magnitude - wanted
     weighted = excess.square() * torch.where(excess < 0, 3.0, 1.0)
-    errors = 0.3 * (denoised - clean).square().mean(dim=(1, 2, 3)) + 0.35 * weighted.mean(dim=(1, 2))
-    return (errors / energy).mean()
+    return 0.3 * (spectrum - clean).square().mean(dim=(1, 2, 3)) + 0.35 * weighted.mean(dim=(1, 2))
 
 
 class EncoderTrainer(Trainer):
@@ -107,7 +117,9 @@ class EncoderTrainer(Trainer):
             clean, teacher_fronts = self.teacher.analyse(batch.audio, teacher_state)
         denoised, fronts = self.codec.encoder.analyse(batch.heard, encoder_state)
         if weights["denoised"]:
-            losses["denoised"] = denoised_error(denoised, clean)
+            with torch.no_grad():
+                heard, _ = self.teacher.analyse(batch.heard, encoder_state)
+            losses["denoised"] = denoised_error(denoised, clean, heard)
         rest, teacher_rest = encoder_state[3:], teacher_state[3:]
         if weights["latent"]:
             with torch.no_grad():
