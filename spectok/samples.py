@@ -1,8 +1,10 @@
-"""Checks arrays of audio samples, and converts them to float32."""
+"""Checks arrays of audio samples, converts them to float32, and splits streams of them into blocks."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spectok.errors import InputError
 
@@ -63,3 +65,19 @@ def check_audio(
             f"{what} has a peak of {peak:.6g}; floats must be in [-1, 1] (16-bit integers are divided by 32768)"
         )
     return array.astype(np.float32, copy=False)
+
+
+def blocks(pieces: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
+    """Join pieces `[n]` of any length and split them into blocks of `size` values; the last one may be shorter."""
+    waiting: list[NDArray[Any]] = []
+    length = 0
+    for piece in pieces:
+        waiting.append(piece)
+        length += len(piece)
+        if length >= size:
+            joined = np.concatenate(waiting)
+            whole = length // size * size
+            yield from (joined[start : start + size] for start in range(0, whole, size))
+            waiting, length = [joined[whole:]], length - whole
+    if length:
+        yield np.concatenate(waiting)

@@ -13,9 +13,10 @@ import soundfile
 from models import listing, use_root, write_root
 
 from spectok import Tokenizer, pretrained
-from spectok.cli.files import PROGRESS_FILES, blocks, counted
+from spectok.cli.files import PROGRESS_FILES, counted
 from spectok.cli.main import EXAMPLES, main, parser
 from spectok.container import read_spt
+from spectok.samples import blocks
 
 MISSING = "No such file or directory"
 ERASE = "\033[K"

@@ -24,10 +24,11 @@ from spectok.cli.decoding import (
     recovered_header,
     stretch,
 )
-from spectok.cli.files import Output, PathOrStream, blocks, check_output, counted, for_each, standard
+from spectok.cli.files import Output, PathOrStream, check_output, counted, for_each, standard
 from spectok.errors import InputError
 from spectok.files import file_name
 from spectok.resampling import StreamResampler, resample, restore
+from spectok.samples import blocks
 from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from spectok.errors import InputError, shown
@@ -61,35 +60,25 @@ class Output(NamedTuple):
 
 
 @contextmanager
-def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Yield a progress callback `(done, total)`. A terminal shows the progress on one line, removed at the end."""
+def status_line(hidden: bool = False) -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a text. A terminal shows the last one on one line, removed at the end."""
     visible = sys.stderr.isatty() and not hidden and logger.isEnabledFor(logging.WARNING)  # not with --quiet
 
-    def show(done: int, total: int) -> None:
+    def show(text: str) -> None:
         if visible:
-            print(f"\r{shown(what, 60)}: {done}/{total} {unit}\033[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{text}\033[K", end="", file=sys.stderr, flush=True)
 
     try:
         yield show
     finally:
-        if visible:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        show("")
 
 
-def blocks(pieces: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
-    """Join pieces `[n]` of any length and split them into blocks of `size` values; the last one may be shorter."""
-    waiting: list[NDArray[Any]] = []
-    length = 0
-    for piece in pieces:
-        waiting.append(piece)
-        length += len(piece)
-        if length >= size:
-            joined = np.concatenate(waiting)
-            whole = length // size * size
-            yield from (joined[start : start + size] for start in range(0, whole, size))
-            waiting, length = [joined[whole:]], length - whole
-    if length:
-        yield np.concatenate(waiting)
+@contextmanager
+def progress(what: str, unit: str, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Yield a progress callback `(done, total)`, which shows the numbers with `status_line`."""
+    with status_line(hidden) as show:
+        yield lambda done, total: show(f"{shown(what, 60)}: {done}/{total} {unit}")
 
 
 def counted(pieces: Iterable[NDArray[Any]], per_second: float, total: int | None, name: str) -> Iterator[NDArray[Any]]:

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import NoReturn
 
 from spectok import pretrained
+from spectok.cli.bulk import tokenize
 from spectok.cli.checks import repair, verify
 from spectok.cli.codec import decode, encode, live, stream
 from spectok.cli.files import Stopped
@@ -36,6 +37,9 @@ EXAMPLES = {  # at the end of each command's help
   spectok decode speech.spt part.wav --start 0.5 --end 1.5
   spectok decode damaged.spt rest.wav --recover
   cat speech.spt | spectok decode - - --raw | aplay -t raw -f S16_LE -r 16000""",
+    "tokenize": """  spectok tokenize recordings/ --out tokens/
+  spectok tokenize corpus.jsonl --out tokens/ --model spectok-16k-800 --jobs 8
+  spectok tokenize shards/000.tar shards/001.tar --out tokens/ --ray""",
     "verify": """  spectok verify speech.spt
   spectok verify codes/*.spt --quiet""",
     "repair": """  spectok repair damaged.spt repaired.spt""",
@@ -125,6 +129,30 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--end", type=float, help="where to end, in seconds (default: the end)")
             sub.add_argument("--max-seconds", type=float, help="refuse longer outputs, in seconds (default: no limit)")
             sub.add_argument("--recover", action="store_true", help="accept damaged files; lost frames become silence")
+
+    sub = command(
+        "tokenize", tokenize, "encode a corpus as Parquet files of tokens; the same command goes on after a stop"
+    )
+    sub.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SRC",
+        help="folders, manifests (.csv, .tsv, .jsonl), .tar shards, .parquet files and audio files",
+    )
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder for the tokens")
+    network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
+    sub.add_argument("--jobs", type=int, help="number of processes (default: one per core)")
+    sub.add_argument(
+        "--ray", action="store_true", help="run on Ray: a running cluster, or a local one with --jobs CPUs"
+    )
+    sub.add_argument(
+        "--shard-recordings", type=int, default=1000, metavar="N", help="recordings of a shard (default: %(default)s)"
+    )
+    sub.add_argument("--shard-hours", type=float, metavar="H", help="end a shard earlier, at so many hours of audio")
+    sub.add_argument(
+        "--batch", type=int, help="recordings that are encoded together (default: 4 on the CPU, otherwise 32)"
+    )
+    sub.add_argument("--root", metavar="FOLDER", help="folder of the paths in manifests (default: the manifest's)")
 
     sub = command("verify", verify, "read .spt files whole and name each damaged packet")
     sub.add_argument("inputs", nargs="+", metavar="FILE", help=".spt files; - is standard input")
