@@ -120,7 +120,7 @@ class Replacement:
         self.path = self._target.parent / f"{_PREFIX}{secrets.token_hex(6)}{_SUFFIX}"
         self._lock: int | None = None
         try:
-            _remove_leftovers(self._target.parent)
+            _remove_leftovers_once(self._target.parent)
             self._lock = _locked(self.path)
             if self._target.exists():
                 shutil.copymode(self._target, self.path)
@@ -178,8 +178,7 @@ def _locked(path: Path) -> int:
         os.close(descriptor)  # another process took it for a leftover before it was locked
 
 
-@functools.cache
-def _remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files in a folder that no living process has locked."""
     for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError), open(path, "r+b") as handle:
@@ -189,6 +188,9 @@ def _remove_leftovers(folder: Path) -> None:
         if fcntl is None:
             with suppress(OSError):  # Windows: an open file cannot be removed
                 path.unlink()
+
+
+_remove_leftovers_once = functools.cache(remove_leftovers)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Runs shards on Ray: on a cluster, or on a local one that is started for it."""
 
+import logging
 import os
 import secrets
 import tempfile
@@ -49,6 +50,7 @@ def run_ray(plan: Plan, indices: Sequence[int], jobs: int) -> Generator[tuple[in
             _connect(ray, jobs, stack)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         gpus = 1 if plan.device.startswith("cuda") else 0
         shards = ray.data.from_items([int(index) for index in indices], override_num_blocks=len(indices))
         for row in shards.map(run, num_cpus=1, num_gpus=gpus).iter_rows():

@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
@@ -11,16 +10,22 @@ from contextlib import suppress
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 from spectok.bulk.plan import Plan
 from spectok.bulk.shards import Counts, tokenize_shard
 from spectok.errors import InputError
+from spectok.files import remove_leftovers
 
 TRIES = 2  # how often a shard is begun whose process ends without an answer
 
 
 def run_here(plan: Plan, indices: Sequence[int]) -> Generator[tuple[int, Counts]]:
-    """Run shards one after the other in this process; yields each index with what `tokenize_shard` returned."""
+    """Run shards one after the other in this process; yields each index with what `tokenize_shard` returned.
+
+    A signal that arrives while libsndfile reads from a tar or a Parquet file can be taken for damage of the recording,
+    because its callbacks lose exceptions. Processes of a pool get no signals but the one that ends them.
+    """
     for index in indices:
         yield index, tokenize_shard(plan, index)
 
@@ -75,6 +80,7 @@ def run_pool(plan: Plan, indices: Sequence[int], jobs: int) -> Generator[tuple[i
     finally:
         for connection, (process, _) in workers.items():
             _stop(connection, process)
+        remove_leftovers(Path(plan.folder))
     if given_up:
         raise InputError(
             f"the processes of {len(given_up)} shards ended without an answer, {TRIES} times each, such as shard "
@@ -93,19 +99,15 @@ def _start(plan: Plan) -> tuple[Connection, BaseProcess]:
 
 
 def _stop(connection: Connection, process: BaseProcess) -> None:
-    """End a process. It removes its temporary file."""
+    """End a process at once. Its temporary file stays."""
+    process.kill()
+    process.join()
     connection.close()
-    process.terminate()
-    process.join(10)
-    if process.is_alive():
-        process.kill()
-        process.join()
 
 
 def _work(connection: Connection, plan: Plan) -> None:
     """The main function of a process: runs each shard whose index arrives, and answers with its counts or an error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process; the first one ends the others
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger("spectok").addHandler(logging.NullHandler())
     while True:

@@ -45,8 +45,8 @@ def tokenize(
         model: a released name, or the folder of a model.
         engine: "onnx" or "torch"; by default as in `Tokenizer.from_pretrained`.
         device: "cpu", or with the engine torch "cuda".
-        jobs: number of processes, or of CPUs of a local Ray; by default one per core, and one for a device other than
-            the CPU.
+        jobs: number of further processes, or of CPUs of a local Ray; by default one per core, and one for a device
+            other than the CPU. 0 is for tests: everything runs in this process.
         ray: run on Ray.
         shard_recordings: number of recordings of a shard.
         shard_hours: end a shard earlier, at so many hours of audio.
@@ -63,7 +63,7 @@ def tokenize(
     """
     names = [sources] if isinstance(sources, str | Path) else list(sources)
     require(len(names) > 0, "there are no sources")
-    require(jobs is None or jobs > 0, f"the number of jobs is {jobs}, but must be positive")
+    require(jobs is None or jobs >= 0, f"the number of jobs is {jobs}, but must be positive")
     require(batch is None or batch > 0, f"the batch is {batch}, but must be positive")
     require(shard_recordings > 0, f"a shard has {shard_recordings} recordings, but must have at least one")
     require(shard_hours is None or shard_hours > 0, f"a shard has {shard_hours} hours, but must have more than 0")
@@ -91,11 +91,11 @@ def tokenize(
         else:
             done = add(done, Counts(*(facts[name] for name in Counts._fields)))
     report(plan.num_shards - len(missing), plan.num_shards, done, new)
-    jobs = min(jobs or (_cores() if is_cpu else 1), max(1, len(missing)))
+    jobs = (_cores() if is_cpu else 1) if jobs is None else jobs
     if ray and missing:
-        results = run_ray(plan, missing, jobs)
+        results = run_ray(plan, missing, max(1, min(jobs, len(missing))))
     else:
-        results = run_here(plan, missing) if jobs == 1 else run_pool(plan, missing, jobs)
+        results = run_pool(plan, missing, jobs) if jobs else run_here(plan, missing)
     with closing(results):  # an interrupt ends the processes too
         for number, (_, counts) in enumerate(results, plan.num_shards - len(missing) + 1):
             done, new = add(done, counts), add(new, counts)

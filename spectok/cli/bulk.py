@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from spectok.cli.files import status_line
 from spectok.errors import InputError
+from spectok.schema import require
 
 if TYPE_CHECKING:
     from spectok.bulk.shards import Counts
@@ -22,6 +23,7 @@ def tokenize(args: argparse.Namespace) -> None:
         from spectok.bulk.summary import REJECTED
     except ModuleNotFoundError as error:
         raise InputError(f"spectok tokenize needs pyarrow: pip install 'spectok[bulk]' ({error})") from error
+    require(args.jobs is None or args.jobs > 0, f"--jobs is {args.jobs}, but must be positive")
     began = time.monotonic()
     with status_line() as show:
         show("looking for recordings")
