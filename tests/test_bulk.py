@@ -25,7 +25,7 @@ from test_bulk_sources import write_tar
 
 from spectok.audio import list_audio, read_audio, write_audio
 from spectok.bulk import pool, run, shards
-from spectok.bulk.plan import make_plan
+from spectok.bulk.plan import Plan, make_plan
 from spectok.bulk.pool import run_here, run_pool
 from spectok.bulk.run import tokenize
 from spectok.bulk.shards import Counts
@@ -151,7 +151,12 @@ def test_the_windows_change_nothing(
     monkeypatch.setattr(shards, "WINDOW_SECONDS", 1)
     held: list[int] = []
     encode = shards._encoded
-    monkeypatch.setattr(shards, "_encoded", lambda *given: held.append(len(given[1])) or encode(*given))
+
+    def counted(tokenizer: Tokenizer, window: Any, batch: int) -> Any:
+        held.append(len(window))
+        return encode(tokenizer, window, batch)
+
+    monkeypatch.setattr(shards, "_encoded", counted)
     tokenize(corpus, tmp_path / "windows", jobs=0)
     assert held == [2, 1, 1, 2, 1, 1]  # in quarters of a second: 1 and 6; 4; 4; not audio, and 7; 5; 3
     assert rows(tmp_path / "windows") == rows(tmp_path / "whole")
@@ -222,8 +227,12 @@ def test_a_finished_shard_is_kept_and_a_missing_one_made_again(
     for name in ("tokens-000001.parquet", "summary.json", "rejected.parquet"):
         (out / name).unlink()
     made: list[int] = []
-    encode = shards.tokenize_shard
-    monkeypatch.setattr(pool, "tokenize_shard", lambda plan, index: made.append(index) or encode(plan, index))
+
+    def counted(plan: Plan, index: int) -> Counts:
+        made.append(index)
+        return shards.tokenize_shard(plan, index)
+
+    monkeypatch.setattr(pool, "tokenize_shard", counted)
     seen: list[tuple[int, int, Counts, Counts]] = []
     tokenize(corpus, out, jobs=0, shard_recordings=2, report=lambda *given: seen.append(given))
     assert made == [1]
@@ -238,7 +247,7 @@ def test_another_plan_is_refused(
 ) -> None:
     out, manifest = tmp_path / "out", tmp_path / "m.jsonl"
     lines = [{"path": f"corpus/{path.name}", "text": path.name} for path in list_audio(corpus)]
-    options = {"jobs": 0, "shard_recordings": 4, "batch": 2}
+    options: dict[str, Any] = {"jobs": 0, "shard_recordings": 4, "batch": 2}
     manifest.write_text("".join(json.dumps(line) + "\n" for line in lines))
     tokenize(manifest, out, **options)
     before = contents(out)
@@ -299,7 +308,7 @@ def test_a_shard_that_cannot_be_written_is_one_sentence(
     out = tmp_path / "out"
     plan = make_plan([find_source(corpus)], out, exact, model=MODEL, batch=2, shard_recordings=9)
     before = contents(out)
-    monkeypatch.setattr(shards.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     with pytest.raises(InputError, match=r"^cannot write .*tokens-000000\.parquet: No space left on device$"):
         list(run_here(plan, [0]))
     assert contents(out) == before
@@ -354,8 +363,8 @@ def test_after_a_kill_the_same_command_writes_what_an_undisturbed_run_writes(
     assert 0 < len(list((tmp_path / "out").glob("tokens-*"))) < 5
     wait_for_the_end_of(workers)  # they end with the process that started them
     (tmp_path / "out" / ".spectok-0123456789ab.tmp").write_bytes(b"what a killed process leaves")
-    options = {"model": MODEL, "jobs": 0, "shard_recordings": 8}
-    tokenize(tmp_path / "corpus", tmp_path / "whole", **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"model": MODEL, "jobs": 0, "shard_recordings": 8}
+    tokenize(tmp_path / "corpus", tmp_path / "whole", **options)
     assert subprocess.run(COMMAND, cwd=tmp_path, capture_output=True).returncode == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 

@@ -12,7 +12,7 @@ from spectok.bulk.plan import Plan
 from spectok.bulk.shards import Counts, tokenize_shard
 from spectok.errors import InputError
 
-STARTS = 3  # attempts to start a local Ray, which gives up by itself on a machine with much other work
+STARTS = 5  # attempts to start a local Ray, which gives up by itself on a machine with much other work
 
 
 def run_ray(plan: Plan, indices: Sequence[int], jobs: int) -> Generator[tuple[int, Counts]]:
