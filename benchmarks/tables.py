@@ -186,6 +186,75 @@ def kills(found: dict[str, Any]) -> str:
     )
 
 
+WAYS = {"pool": "processes", "ray": "Ray"}  # of tokenising a corpus
+CORPUS_HOURS, CORPUS_CORES, SHARD = 100_000, 64, 1000  # of the plan on paper; recordings of a shard
+
+
+def core_hours(row: dict[str, Any], way: dict[str, Any]) -> float:
+    """Hours of audio that an hour of one core encodes."""
+    return float(row["hours"] / way["cpu_seconds"] * 3600)
+
+
+def bulk(found: dict[str, Any]) -> str:
+    """How much audio `spectok tokenize` encodes in each way, and what a large corpus takes."""
+    rows = [
+        [
+            row["model"],
+            WAYS[way["kind"]],
+            str(way["workers"]),
+            f"{way['seconds']:.0f}",
+            f"{way['cpu_seconds']:.0f}",
+            f"{core_hours(row, way):.0f}",
+        ]
+        for row in found["rows"]
+        for way in row["ways"]
+    ]
+    titles = ["model", "runs on", "workers", "seconds", "processor seconds", "hours of audio per core-hour"]
+    first = found["rows"][0]
+    measured = (
+        f"{first['recordings']} recordings, {first['hours']:.2f} hours, in shards of {found['shard_recordings']}, on "
+        f"{found['provenance']['machine']['cores']} cores with other work: compare the processor seconds, which "
+        "contain the start of all processes, and of Ray.\n"
+    )
+    return f"{measured}\n{markdown_table(titles, rows, align='llrrrr')}\n"
+
+
+def large_corpus(found: dict[str, Any]) -> str:
+    """What a large corpus of recordings like the measured ones takes, calculated."""
+    columns = []
+    for row in found["rows"]:
+        way = next(way for way in row["ways"] if (way["kind"], way["workers"]) == ("pool", 2))
+        scale = CORPUS_HOURS / row["hours"]
+        hours = CORPUS_HOURS / core_hours(row, way)
+        columns.append(
+            [
+                f"{hours:,.0f}",
+                f"{hours / CORPUS_CORES / 24:.1f}",
+                f"{scale * row['tokens'] / 1e9:.1f} billion",
+                f"{row['bytes'] / row['hours'] / 1e6:.2f} MB",
+                f"{scale * row['bytes'] / 1e9:.0f} GB",
+                f"{8 * row['bytes'] / row['tokens']:.1f} (entropy: {row['entropy_bits']:.1f})",
+                f"{scale * row['recordings'] / SHARD:,.0f}",
+                f"{3600 / core_hours(row, way) * SHARD * row['hours'] / row['recordings'] / 60:.1f}",
+                f"{scale * row['plan_bytes'] / 1e9:.1f} GB",
+            ]
+        )
+    names = [
+        "core-hours",
+        f"days on {CORPUS_CORES} cores",
+        "tokens",
+        "an hour of audio",
+        "all shards",
+        "bits per token",
+        f"shards of {SHARD} recordings",
+        "minutes of one core for a shard",
+        "`plan.parquet`",
+    ]
+    rows = [[name, *(column[place] for column in columns)] for place, name in enumerate(names)]
+    titles = [f"{CORPUS_HOURS:,} hours", *(row["model"] for row in found["rows"])]
+    return markdown_table(titles, rows) + "\n"
+
+
 def context(found: dict[str, Any]) -> str:
     """How close a part that is decoded alone is to the same part of the whole."""
     rows = [

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.tables import bars, load, loss_summary
+from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary
 from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
@@ -296,6 +296,12 @@ def loss_page() -> str:
     )
 
 
+def bulk_page() -> str:
+    """The tables of docs/bulk.md."""
+    found = load("bulk.json")
+    return f"{bulk(found)}\n## A hundred thousand hours\n\n{large_corpus(found)}"
+
+
 def between_marks(path: Path, body: str) -> str:
     """A document with another text between its marks."""
     before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
@@ -311,6 +317,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[ROOT / "README.md"] = between_marks(ROOT / "README.md", summary_table(results))
     texts[DOCS / "benchmark.md"] = between_marks(DOCS / "benchmark.md", benchmark_page(results))
     texts[DOCS / "network.md"] = between_marks(DOCS / "network.md", loss_page())
+    texts[DOCS / "bulk.md"] = between_marks(DOCS / "bulk.md", bulk_page())
     texts[DOCS / "reliability.md"] = between_marks(DOCS / "reliability.md", reliability())
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):

@@ -11,7 +11,7 @@ from conftest import QUERY
 from models import released, write_model
 from numpy.typing import NDArray
 
-from benchmarks import agreement, context, figures, generations, groups, loss, noise, opus, run, soak, tables, turns
+from benchmarks import agreement, bulk, context, figures, generations, groups, loss, noise, opus, run, soak, tables, turns
 from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
@@ -177,6 +177,40 @@ def test_the_gain_of_groups_by_hand() -> None:
     assert tables.gain(times) == pytest.approx(2.5)
     line = "| m | onnx | 4.00 -> 1.00 | 6.00 -> 3.00 | 2.5 | 16,000 | 1 |"
     assert line in tables.groups({"streams": 16, "rows": [row]})
+
+
+def test_bulk_tokenisation_is_measured(speech: NDArray[np.float32], tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for n in range(11):
+        write_audio(tmp_path / "in" / f"{n}.wav", np.roll(speech, 999 * n), 16000)
+    (tmp_path / "out").mkdir()
+    row = bulk.measure(tmp_path / "in", "spectok-16k-800", tmp_path / "out", [("pool", 2)])
+    assert (row["recordings"], row["tokens"]) == (11, 11 * 200)
+    assert row["hours"] == pytest.approx(11 * 3.99 / 3600, abs=1e-6)
+    (way,) = row["ways"]
+    assert 11 * 3.99 * 0.001 < way["cpu_seconds"] < 2.2 * way["seconds"]
+
+
+def test_the_committed_figures_of_bulk_tokenisation_are_those_of_every_way() -> None:
+    found = tables.load("bulk.json")
+    assert [row["model"] for row in found["rows"]] == pretrained.models()
+    for row in found["rows"]:
+        assert [(way["kind"], way["workers"]) for way in row["ways"]] == list(bulk.WAYS)
+        assert row["tokens"] == pytest.approx(row["hours"] * 3600 * {"4k": 400, "800": 50}[row["model"][12:]], rel=0.01)
+
+
+def test_the_cost_of_a_large_corpus_by_hand() -> None:
+    ways = [{"kind": "pool", "workers": 2, "seconds": 30.0, "cpu_seconds": 36.0}]
+    row = {"model": "m", "hours": 1.0, "recordings": 500, "tokens": 10**6, "bytes": 2 * 10**6, "entropy_bits": 9.5}
+    found = {
+        "shard_recordings": 10,
+        "provenance": {"machine": {"cores": 2}},
+        "rows": [row | {"plan_bytes": 5000, "ways": ways}],
+    }
+    assert "| m | processes | 2 | 30 | 36 | 100 |" in tables.bulk(found)
+    cells = [line.split("|")[2].strip() for line in tables.large_corpus(found).splitlines()[2:]]
+    expected = ["1,000", "0.7", "100.0 billion", "2.00 MB", "200 GB", "16.0 (entropy: 9.5)", "50,000", "1.2", "0.5 GB"]
+    assert cells == expected
 
 
 def test_without_loss_the_network_changes_nothing(speech: NDArray[np.float32]) -> None:

@@ -86,6 +86,7 @@ def test_shell_snippets_run(desk: Path, document: str) -> None:
         assert whole[44:] == piped[44:]  # the header of a pipe's WAV does not know the length
 
 
+@pytest.mark.filterwarnings("ignore:.*name='tokens.tar':pytest.PytestUnraisableExceptionWarning")  # webdataset's
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if python_snippets(document)])
 def test_python_snippets_print_what_they_say(desk: Path, document: str) -> None:
     names: dict[str, object] = {}

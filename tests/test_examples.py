@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import spectok
 from spectok.audio import read_audio, write_audio
+from spectok.bulk.run import tokenize
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "tour.ipynb"
@@ -37,7 +38,7 @@ def run(name: str, *arguments: object) -> None:
 
 def test_there_is_a_test_of_each_example() -> None:
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"call", "encode_folder", "language_model_tokens", "microphone_loop"}
+    assert names == {"call", "encode_folder", "language_model_tokens", "microphone_loop", "read_tokens"}
 
 
 def test_language_model_tokens(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,6 +62,31 @@ def test_encode_folder(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert len(recording.codes) == len(alone)
         assert np.count_nonzero(recording.codes != alone) <= 1  # float32: a batch may round elsewhere
     assert capsys.readouterr().out == f"3 recordings in {out}\n"
+
+
+def test_read_tokens(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenize(corpus, tmp_path / "tokens", model="spectok-16k-800", jobs=0, shard_recordings=1)
+    tokenizer = spectok.Tokenizer.from_pretrained("spectok-16k-800")
+    codes = {name: tokenizer.encode(corpus / name).tolist() for name in ("a.wav", "b.wav", "more/c.wav")}
+    sequences, orders = importlib.import_module("examples.read_tokens").Sequences(tmp_path / "tokens", 1), set()
+    for sequences.epoch in range(8):
+        read = [token for sequence in sequences for token in sequence.tolist()]
+        ends = [place for place, token in enumerate(read) if token == 65536]
+        pieces = [read[start:end] for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
+        assert sorted(pieces) == sorted(codes.values())
+        orders.add(tuple(map(len, pieces)))
+    assert len(orders) > 1
+    for workers in (0, 2):
+        run("read_tokens", tmp_path / "tokens", "--length", 10, "--batch", 4, "--workers", workers)
+        # 51, 76 and 51 codes and three ends: 18 sequences of ten, or at least 17 if two processes drop their ends
+        printed = capsys.readouterr().out
+        assert (
+            printed
+            in {
+                0: ("5 batches, 180 tokens, vocabulary 65,537\n",),
+                2: ("5 batches, 170 tokens, vocabulary 65,537\n", "5 batches, 180 tokens, vocabulary 65,537\n"),
+            }[workers]
+        )
 
 
 @pytest.mark.parametrize(("name", "rate", "delay"), [("a", 16000, 30), ("more/c", 48000, 105)])
