@@ -5,7 +5,8 @@
 The corpus is tokenised by each model in each way, in turn in one run. Counted are the seconds of the clock and those of
 the processors in all processes that belong to the run, from its start to the finished summary: loading of packages,
 planning and Ray's own services included. Only the latter can be compared on a machine with other work. All ways must
-write the same bytes. Writes `bulk.json` beside this file; recipes/cards.py makes the tables.
+write the same bytes. The size of the files and the seconds without the start of a process are those of a further run in
+this process, with shards of the usual size. Writes `bulk.json` beside this file; recipes/cards.py makes the tables.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from spectok.bulk.run import tokenize
 from spectok.evaluation.provenance import weights_of, write_results
 
 WAYS = (("pool", 1), ("pool", 2), ("ray", 1), ("ray", 2))
-SHARD_RECORDINGS = 10
+SHARD_RECORDINGS = 10  # so that the workers have enough shards to share
+WHOLE_SHARD = 1000  # recordings of a shard of the usual size
 EVERY = 0.2  # seconds between looks at the processes
 
 
@@ -95,12 +97,12 @@ def measure(corpus: Path, model: str, folder: Path, ways: Sequence[tuple[str, in
     if len(digests) != 1:
         raise InputError("the ways wrote different bytes")
     began = time.process_time()
-    again = tokenize(corpus, folder / "0", model=model, jobs=0, shard_recordings=SHARD_RECORDINGS)
-    kept = round(time.process_time() - began, 3)  # planning, and the summary of finished shards
-    names = ("recordings", "hours", "tokens", "bytes")
-    facts = {name: again[name] for name in names} | {"entropy_bits": again["token_statistics"]["entropy_bits"]}
-    plan = (folder / "0" / "plan.parquet").stat().st_size
-    return {"model": model, **facts, "plan_bytes": plan, "again_cpu_seconds": kept, "ways": rows}
+    whole = tokenize(corpus, folder / "whole", model=model, jobs=0, shard_recordings=WHOLE_SHARD)
+    steady = round(time.process_time() - began, 2)
+    facts = {name: whole[name] for name in ("recordings", "hours", "tokens", "bytes")}
+    facts |= {"entropy_bits": whole["token_statistics"]["entropy_bits"]}
+    plan = (folder / "whole" / "plan.parquet").stat().st_size
+    return {"model": model, **facts, "plan_bytes": plan, "steady_cpu_seconds": steady, "ways": rows}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -190,9 +190,9 @@ WAYS = {"pool": "processes", "ray": "Ray"}  # of tokenising a corpus
 CORPUS_HOURS, CORPUS_CORES, SHARD = 100_000, 64, 1000  # of the plan on paper; recordings of a shard
 
 
-def core_hours(row: dict[str, Any], way: dict[str, Any]) -> float:
+def core_hours(row: dict[str, Any], cpu_seconds: float) -> float:
     """Hours of audio that an hour of one core encodes."""
-    return float(row["hours"] / way["cpu_seconds"] * 3600)
+    return float(row["hours"] / cpu_seconds * 3600)
 
 
 def bulk(found: dict[str, Any]) -> str:
@@ -204,7 +204,7 @@ def bulk(found: dict[str, Any]) -> str:
             str(way["workers"]),
             f"{way['seconds']:.0f}",
             f"{way['cpu_seconds']:.0f}",
-            f"{core_hours(row, way):.0f}",
+            f"{core_hours(row, way['cpu_seconds']):.0f}",
         ]
         for row in found["rows"]
         for way in row["ways"]
@@ -223,11 +223,11 @@ def large_corpus(found: dict[str, Any]) -> str:
     """What a large corpus of recordings like the measured ones takes, calculated."""
     columns = []
     for row in found["rows"]:
-        way = next(way for way in row["ways"] if (way["kind"], way["workers"]) == ("pool", 2))
-        scale = CORPUS_HOURS / row["hours"]
-        hours = CORPUS_HOURS / core_hours(row, way)
+        rate, scale = core_hours(row, row["steady_cpu_seconds"]), CORPUS_HOURS / row["hours"]
+        hours = CORPUS_HOURS / rate
         columns.append(
             [
+                f"{rate:.0f}",
                 f"{hours:,.0f}",
                 f"{hours / CORPUS_CORES / 24:.1f}",
                 f"{scale * row['tokens'] / 1e9:.1f} billion",
@@ -235,11 +235,12 @@ def large_corpus(found: dict[str, Any]) -> str:
                 f"{scale * row['bytes'] / 1e9:.0f} GB",
                 f"{8 * row['bytes'] / row['tokens']:.1f} (entropy: {row['entropy_bits']:.1f})",
                 f"{scale * row['recordings'] / SHARD:,.0f}",
-                f"{3600 / core_hours(row, way) * SHARD * row['hours'] / row['recordings'] / 60:.1f}",
+                f"{3600 / rate * SHARD * row['hours'] / row['recordings'] / 60:.1f}",
                 f"{scale * row['plan_bytes'] / 1e9:.1f} GB",
             ]
         )
     names = [
+        "hours of audio per core-hour",
         "core-hours",
         f"days on {CORPUS_CORES} cores",
         "tokens",
