@@ -220,7 +220,7 @@ def test_the_cost_of_a_large_corpus_by_hand() -> None:
     found = {
         "shard_recordings": 10,
         "provenance": {"machine": {"cores": 2}},
-        "rows": [row | {"plan_bytes": 5000, "ways": ways}],
+        "rows": [row | {"plan_bytes": 5000, "steady_cpu_seconds": 18.0, "ways": ways}],
     }
     assert "| m | processes | 2 | 30 | 36 | 100 |" in tables.bulk(found)
     cells = [line.split("|")[2].strip() for line in tables.large_corpus(found).splitlines()[2:]]

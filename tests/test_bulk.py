@@ -113,6 +113,17 @@ def test_the_shards_say_what_they_hold(exact: Tokenizer, corpus: Path, tmp_path:
     assert (summary["rejected"], summary["shards"]) == (1, 2)
 
 
+def test_a_codebook_that_needs_more_than_16_bits(
+    exact: Tokenizer, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenize(corpus, tmp_path / "narrow", jobs=0)
+    monkeypatch.setattr(Tokenizer, "codebook_size", (1 << 16) + 1)
+    summary = tokenize(corpus, tmp_path / "wide", jobs=0)
+    assert summary["codebook_size"] == 65537
+    assert pq.read_schema(tmp_path / "wide" / "tokens-000000.parquet").field("codes").type == pa.list_(pa.uint32())
+    assert rows(tmp_path / "wide") == rows(tmp_path / "narrow")
+
+
 def test_statistics_of_known_tokens() -> None:
     expected = {"entropy_bits": 1.5, "codes_used": 3, "most_frequent": 2, "share": 0.5}
     assert statistics(np.array([1, 0, 2, 1])) == expected
