@@ -2,7 +2,8 @@
 
     python examples/language_model_tokens.py CORPUS tokens.npz
 
-The result holds one array of tokens per recording, between BEGIN and END, with speech codes behind the text vocabulary.
+The result holds one array of ids per recording, between "begin" and "end", behind the ids of the text. Ids of codes are
+from TEXT_IDS on, those of special tokens follow. `tokenizer.vocabulary(TEXT_IDS).decode` makes codes of them.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import numpy as np
 from spectok import Tokenizer
 from spectok.audio import list_audio
 
-TEXT_VOCABULARY = 32_000  # size of the language model's own vocabulary
+TEXT_IDS = 32_000  # size of the language model's own vocabulary
 
 
 def encode(tokenizer: Tokenizer, path: Path) -> np.ndarray:
-    """One recording as tokens, int64 `[N + 2]`."""
-    begin = TEXT_VOCABULARY + tokenizer.codebook_size
-    return np.concatenate([[begin], tokenizer.encode(path) + TEXT_VOCABULARY, [begin + 1]])
+    """One recording as ids, int64 `[N + 2]`."""
+    vocabulary = tokenizer.vocabulary(offset=TEXT_IDS)
+    ids = vocabulary.encode(tokenizer.encode(path))
+    return np.concatenate([[vocabulary.id_of("begin")], ids, [vocabulary.id_of("end")]])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         args.out, **{path.relative_to(args.corpus).as_posix(): row for path, row in zip(paths, tokens, strict=True)}
     )
     print(f"{sum(map(len, tokens)):,} tokens of {len(paths)} recordings")
-    print(f"vocabulary: {TEXT_VOCABULARY + tokenizer.codebook_size + 2:,}")
+    print(f"vocabulary: {tokenizer.vocabulary(offset=TEXT_IDS).end_of_ids:,}")
 
 
 if __name__ == "__main__":

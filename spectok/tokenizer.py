@@ -8,18 +8,19 @@ It runs the codec on files and batches, and handles sample rates and lengths. Nu
 PyTorch tensors give tensors on the same device.
 """
 
-import sys
 from collections.abc import Sequence
 from numbers import Number
 from operator import index as as_int
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectok import audio as audio_files
 from spectok import pretrained
+from spectok.arrays import like, to_numpy
+from spectok.codes import Layout, check_layout_name, to_rows
 from spectok.config import CodecConfig
 from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
@@ -29,12 +30,11 @@ from spectok.resampling import restore
 from spectok.samples import check_audio
 from spectok.schema import require
 from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
+from spectok.vocabulary import SPECIALS, Pattern, Vocabulary
 
 if TYPE_CHECKING:
     import torch
 
-Layout = Literal["flat", "frames"]
-LAYOUTS = ("flat", "frames")
 Lengths = int | Sequence[int] | NDArray[np.integer[Any]]
 _Audio = TypeVar("_Audio", bound=str | Path | BinaryIO | NDArray[Any])  # the items of a list, of one or several types
 NO_AUDIO: dict[type, str] = {
@@ -132,6 +132,28 @@ class Tokenizer:
         """Bits per second of the codes."""
         return self.config.bitrate
 
+    def vocabulary(
+        self,
+        offset: int = 0,
+        specials: Sequence[str] = SPECIALS,
+        pattern: Pattern = "flat",
+        separate: bool = False,
+    ) -> Vocabulary:
+        """Ids for the codes and for special tokens in a language model.
+
+        Args:
+            offset: the first id: the number of ids that the language model has already.
+            specials: names of special tokens, which have the ids after those of the codes, in this order.
+            pattern: "flat" for ids frame after frame; "delay" for the delay pattern of MusicGen, a row for each of the
+                K codes of a frame.
+            separate: whether each of the K codes of a frame has ids of its own. By default they share the ids, because
+                they are from one codebook.
+
+        Raises:
+            InputError: an argument is not one that `Vocabulary` accepts.
+        """
+        return Vocabulary(self.codebook_size, self.tokens_per_frame, offset, specials, pattern, separate)
+
     def stream_encoder(self, sample_rate: int | None = None) -> StreamEncoder:
         """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""
         return StreamEncoder(self.engine, None, sample_rate, self.weight_hash)
@@ -185,14 +207,14 @@ class Tokenizer:
             return [self.encode(item, sample_rate, layout) for item in audio]
         if isinstance(audio, (str, Path)) or hasattr(audio, "read"):
             return self.encode(audio_files.read_audio(audio, self.sample_rate)[0], None, layout)
-        require(layout in LAYOUTS, f"the layout is {layout!r}, but must be 'flat' or 'frames'")
+        check_layout_name(layout)
         samples = _samples(audio)
         rows = np.atleast_2d(samples)
         session = StreamEncoder(self.engine, len(rows), sample_rate)
         codes = np.concatenate([session.push(rows), session.flush()], axis=1)
         if layout == "frames":
             codes = codes.reshape(len(rows), -1, self.tokens_per_frame)
-        return _like(audio, codes if samples.ndim == 2 else codes[0])
+        return like(audio, codes if samples.ndim == 2 else codes[0])
 
     @overload
     def decode(
@@ -256,7 +278,7 @@ class Tokenizer:
                 lengths = [length] * len(codes)
             require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
             return [self.decode(item, n, sample_rate, layout) for item, n in zip(codes, lengths, strict=True)]
-        rows, is_batch = self._rows(_to_numpy(codes), layout)
+        rows, is_batch = to_rows(to_numpy(codes), self.tokens_per_frame, layout)
         session = StreamDecoder(self.engine, len(rows))
         audio = session.push(rows)
         session.flush()
@@ -265,26 +287,7 @@ class Tokenizer:
         samples = held if length is None else _length(length)
         require(0 <= samples <= held, f"the codes hold {held} samples, not {samples}")
         audio = np.stack([restore(row, self.sample_rate, rate, samples) for row in audio])
-        return _like(codes, audio if is_batch else audio[0])
-
-    def _rows(self, codes: NDArray[Any], layout: Layout | None) -> tuple[NDArray[Any], bool]:
-        """Convert codes of any shape that `decode` accepts to rows `[B, N]`; also returns whether they are a batch."""
-        shape, tokens = list(codes.shape), self.tokens_per_frame
-        require(layout in (None, *LAYOUTS), f"the layout is {layout!r}, but must be 'flat' or 'frames'")
-        expected = {"flat": "[N] or [B, N]", "frames": f"[F, {tokens}] or [B, F, {tokens}]"}
-        of_frames = layout == "frames" or (layout is None and codes.ndim == 3)
-        allowed = expected[layout] if layout else f"{expected['flat']}, or by frames {expected['frames']}"
-        fits = codes.ndim in ((2, 3) if of_frames else (1, 2)) and (not of_frames or shape[-1] == tokens)
-        require(fits, f"codes must be {allowed}, not {shape}")
-        require(codes.ndim == 1 or shape[0] > 0 or of_frames, "the batch has no rows")
-        require(
-            layout is not None or codes.ndim != 2 or shape[0] < 2 or shape[1] != tokens,
-            f"codes of shape {shape} can be {shape[0]} recordings of one frame, or one recording of {shape[0]} frames "
-            f"of {tokens}; pass layout='flat' or layout='frames'",
-        )
-        if of_frames:
-            return codes.reshape(shape[0] if codes.ndim == 3 else 1, -1), codes.ndim == 3
-        return np.atleast_2d(codes), codes.ndim == 2
+        return like(codes, audio if is_batch else audio[0])
 
     def save(
         self,
@@ -304,7 +307,7 @@ class Tokenizer:
         Raises:
             InputError: the codes do not fit this codec or `length`, or the file cannot be written.
         """
-        array = _to_numpy(codes)
+        array = to_numpy(codes)
         require(
             array.ndim == 1 or (array.ndim == 2 and array.shape[1] == self.tokens_per_frame),
             f"a file holds the codes of one recording, [N] or [F, {self.tokens_per_frame}], not {list(array.shape)}",
@@ -400,7 +403,7 @@ def _samples(audio: Any) -> NDArray[Any]:
     """Audio `[T]` or `[B, T]` as an array; InputError if it is not audio."""
     for kind, sentence in NO_AUDIO.items():
         require(not isinstance(audio, kind), f"the audio is {sentence}")
-    samples = _to_numpy(audio)
+    samples = to_numpy(audio)
     check_audio(samples, dims=(1, 2))
     require(
         samples.ndim == 1 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
@@ -410,27 +413,9 @@ def _samples(audio: Any) -> NDArray[Any]:
     return samples
 
 
-def _to_numpy(value: Any) -> NDArray[Any]:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()  # numpy has no bfloat16
-    try:
-        return np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"neither audio nor codes: {error}") from error
-
-
 def _length(length: Any) -> int:
     try:
         return as_int(length)
     except TypeError as error:
         shown = " ".join(str(length).split())[:40]
         raise InputError(f"the length must be one whole number of samples, not {shown}") from error
-
-
-def _like(original: Any, result: NDArray[Any]) -> Any:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(original, torch.Tensor):
-        return torch.from_numpy(result).to(original.device)
-    return result

@@ -10,13 +10,14 @@ ORDER = """
 errors files wav
 schema
 config
-samples truncation
+arrays samples truncation
 resampling
 audio container graphs plotting pretrained
-network weights
+codes network weights
 model
 engine
 sessions
+vocabulary
 tokenizer
 live bulk
 export
