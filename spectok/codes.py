@@ -1,19 +1,87 @@
-"""The shapes that codes can have, and the conversion between them.
+"""Codes that know which model made them, the shapes that they can have, and the conversion between these.
 
 One recording has N = F * K codes, F frames of K codes each. They can be flat, `[N]`, frame after frame; or by frames,
 `[F, K]`; or with an axis of frames for each of the K codes of a frame, `[K, F]`. A batch has one more axis, B, before
 these.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spectok import pretrained
+from spectok.errors import InputError
 from spectok.schema import require
 
 Layout = Literal["flat", "frames"]
 LAYOUTS = ("flat", "frames")
+
+
+class Codes(np.ndarray[tuple[int, ...], np.dtype[np.int64]]):
+    """An array of codes with the hash of the weights that made them, so that another model refuses to decode them.
+
+    Slices, reshaped and copied codes and unpickled ones keep the hash. The results of arithmetic, comparisons and joins
+    are plain arrays, or codes of an unknown model: `codes + offset` are no codes. `np.asarray(codes)` is the plain
+    array. In everything else, codes are an array.
+
+    Args:
+        array: integers, which are not copied.
+        model: 16 hexadecimal digits of the weights' hash, as in `Tokenizer.weight_hash`; "" if it is not known.
+
+    Attributes:
+        model: see above.
+    """
+
+    model: str
+
+    def __new__(cls, array: Any, model: str = "") -> Self:  # noqa: D102, the class docstring documents the constructor
+        codes = np.asarray(array).view(cls)
+        codes.model = model
+        return codes
+
+    def __array_finalize__(self, parent: Any) -> None:
+        self.model = getattr(parent, "model", "")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
+        """Compute with plain arrays."""
+        if out is not None:
+            options["out"] = tuple(_plain(array) for array in out)
+        return getattr(ufunc, method)(*map(_plain, inputs), **options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts: Any = super().__reduce__()
+        return *parts[:2], (parts[2], self.model)
+
+    def __setstate__(self, state: Any) -> None:
+        array, self.model = state
+        super().__setstate__(array)
+
+
+def _plain(value: Any) -> Any:
+    return np.asarray(value) if isinstance(value, Codes) else value
+
+
+def check_model(codes: Any, name: str, weight_hash: str) -> None:
+    """Check that codes were not made by other weights than those with this hash.
+
+    Args:
+        codes: any value; only `Codes` that know their model can be refused.
+        name: of the model that is to use them, for the message.
+        weight_hash: of that model; "" if it is not known.
+
+    Raises:
+        InputError: they were made by other weights.
+    """
+    if isinstance(codes, Codes) and codes.model and weight_hash and codes.model != weight_hash:
+        raise InputError(other_model(pretrained.named(codes.model), codes.model, name, weight_hash))
+
+
+def other_model(theirs: str | None, their_hash: str, ours: str, our_hash: str) -> str:
+    """The sentence that refuses codes of another model; `theirs` is None if its name is not known."""
+    return (
+        f"the codes were made by {theirs or 'a model'} with weights {their_hash}, not by {ours} with weights {our_hash}"
+    )
 
 
 def check_layout_name(layout: Any) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from spectok.codes import check_model
 from spectok.engine import Engine, Side
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
@@ -352,7 +353,8 @@ class StreamDecoder(_Session):
         batch: None for one stream, with chunks `[N]`; or the number of parallel streams, with chunks `[B, N]`.
         sample_rate: of the audio, in Hz; by default the codec's own. For another rate the audio is resampled (soxr) as
             by `Tokenizer.decode`.
-        weight_hash: of the engine's weights, which `state_dict` then contains.
+        weight_hash: of the engine's weights, which `state_dict` then contains. Codes that know their model
+            (`spectok.codes.Codes`) are then refused if it is another one.
     """
 
     _side, _input, _output = "decoder", np.int64, np.float32
@@ -381,8 +383,8 @@ class StreamDecoder(_Session):
             Audio `[T]` (or `[B, T]`) at the session's sample rate.
 
         Raises:
-            InputError: the shape is wrong, a code is not in the codebook, or a frame is lost before the one before it
-                is complete.
+            InputError: the shape is wrong, a code is not in the codebook, the codes know that another model made them,
+                or a frame is lost before the one before it is complete.
         """
         with self._one_thread:
             mask = None
@@ -405,6 +407,7 @@ class StreamDecoder(_Session):
         require(self._waiting.shape[1] == 0, "frames can be lost only where the frame before is complete")
         if codes is None:
             return np.zeros((rows, self._tokens), np.int64), np.ones((rows, 1), bool)
+        check_model(codes, self.config.name, self._weight_hash)
         array, mask = np.asarray(codes), np.atleast_2d(np.asarray(lost))
         fits = mask.dtype == bool and len(mask) == rows and array.size == mask.size * self._tokens
         require(fits, f"lost must have a boolean for each frame of {self._tokens} codes")
@@ -461,6 +464,7 @@ class StreamDecoder(_Session):
         return super()._give(audio)
 
     def _checked(self, chunk: Any) -> NDArray[np.int64]:
+        check_model(chunk, self.config.name, self._weight_hash)
         codes = np.asarray(chunk)
         if codes.ndim == (3 if self._batch else 2) and codes.shape[-1] == self._tokens:  # whole frames
             codes = codes.reshape(*codes.shape[:-2], -1)
@@ -498,12 +502,18 @@ class StreamGroup:
         kind: `StreamEncoder` or `StreamDecoder`.
         engine: runs the codec.
         sample_rate: of the audio of all streams, in Hz; by default the codec's own.
+        weight_hash: of the engine's weights, as for a session.
     """
 
     def __init__(
-        self, kind: type[StreamEncoder] | type[StreamDecoder], engine: Engine, sample_rate: int | None = None
+        self,
+        kind: type[StreamEncoder] | type[StreamDecoder],
+        engine: Engine,
+        sample_rate: int | None = None,
+        weight_hash: str = "",
     ) -> None:
-        self._kind, self._engine, self._sample_rate = kind, engine, sample_rate
+        self._kind, self._engine = kind, engine
+        self._sample_rate, self._weight_hash = sample_rate, weight_hash
         self._sessions: dict[int, StreamEncoder | StreamDecoder] = {}
         self._keys = itertools.count()
         self._one_thread = _OneThread()
@@ -516,7 +526,7 @@ class StreamGroup:
         """Start a new stream in the group; returns its key, which is not used again."""
         with self._one_thread:
             key = next(self._keys)
-            self._sessions[key] = self._kind(self._engine, None, self._sample_rate)
+            self._sessions[key] = self._kind(self._engine, None, self._sample_rate, self._weight_hash)
         return key
 
     def push(self, chunks: Mapping[int, Any]) -> dict[int, NDArray[Any]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spectok import audio as audio_files
 from spectok import pretrained
 from spectok.arrays import like, to_numpy
-from spectok.codes import Layout, check_layout_name, to_rows
+from spectok.codes import Codes, Layout, check_layout_name, check_model, other_model, to_rows
 from spectok.config import CodecConfig
 from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
@@ -49,7 +49,7 @@ MOST_CHANNELS = 8  # a second axis that is at most this long and shorter than th
 class Recording(NamedTuple):
     """The content of a `.spt` file, in the order of the arguments of `Tokenizer.decode`."""
 
-    codes: NDArray[np.int64]  # [N]
+    codes: NDArray[np.int64]  # [N], `spectok.codes.Codes`
     length: int  # of the original, in samples at `sample_rate`
     sample_rate: int  # of the original, in Hz
 
@@ -152,7 +152,9 @@ class Tokenizer:
         Raises:
             InputError: an argument is not one that `Vocabulary` accepts.
         """
-        return Vocabulary(self.codebook_size, self.tokens_per_frame, offset, specials, pattern, separate)
+        return Vocabulary(
+            self.codebook_size, self.tokens_per_frame, offset, specials, pattern, separate, self.weight_hash
+        )
 
     def stream_encoder(self, sample_rate: int | None = None) -> StreamEncoder:
         """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""
@@ -164,11 +166,11 @@ class Tokenizer:
 
     def encoder_group(self, sample_rate: int | None = None) -> StreamGroup:
         """A new group of streams that are encoded together, from audio at `sample_rate` Hz."""
-        return StreamGroup(StreamEncoder, self.engine, sample_rate)
+        return StreamGroup(StreamEncoder, self.engine, sample_rate, self.weight_hash)
 
     def decoder_group(self, sample_rate: int | None = None) -> StreamGroup:
         """A new group of streams that are decoded together, to audio at `sample_rate` Hz."""
-        return StreamGroup(StreamDecoder, self.engine, sample_rate)
+        return StreamGroup(StreamDecoder, self.engine, sample_rate, self.weight_hash)
 
     @overload
     def encode(
@@ -198,7 +200,8 @@ class Tokenizer:
                 number of frames and K the number of tokens per frame.
 
         Returns:
-            int64 codes: a tensor on the same device for a tensor, a list for a list, otherwise an array.
+            int64 codes: a tensor on the same device for a tensor, a list for a list, otherwise an array, which knows
+            its model (`spectok.codes.Codes`).
 
         Raises:
             InputError: a file cannot be read, or the audio is empty, not finite, or has a wrong shape or type.
@@ -214,7 +217,7 @@ class Tokenizer:
         codes = np.concatenate([session.push(rows), session.flush()], axis=1)
         if layout == "frames":
             codes = codes.reshape(len(rows), -1, self.tokens_per_frame)
-        return like(audio, codes if samples.ndim == 2 else codes[0])
+        return like(audio, Codes(codes if samples.ndim == 2 else codes[0], self.weight_hash))
 
     @overload
     def decode(
@@ -268,8 +271,8 @@ class Tokenizer:
             array.
 
         Raises:
-            InputError: the codes end within a frame, are not in the codebook, have a wrong or ambiguous shape, or hold
-                fewer than `length` samples; or `length` is not a whole number.
+            InputError: the codes end within a frame, are not in the codebook, have a wrong or ambiguous shape, hold
+                fewer than `length` samples, or know that another model made them; or `length` is not a whole number.
         """
         if isinstance(codes, list) and not (codes and isinstance(codes[0], Number)):
             try:
@@ -278,6 +281,7 @@ class Tokenizer:
                 lengths = [length] * len(codes)
             require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
             return [self.decode(item, n, sample_rate, layout) for item, n in zip(codes, lengths, strict=True)]
+        check_model(codes, self.config.name, self.weight_hash)
         rows, is_batch = to_rows(to_numpy(codes), self.tokens_per_frame, layout)
         session = StreamDecoder(self.engine, len(rows))
         audio = session.push(rows)
@@ -305,8 +309,10 @@ class Tokenizer:
             sample_rate: of the original, in Hz; by default the codec's own.
 
         Raises:
-            InputError: the codes do not fit this codec or `length`, or the file cannot be written.
+            InputError: the codes do not fit this codec or `length`, or know that another model made them; or the file
+                cannot be written.
         """
+        check_model(codes, self.config.name, self.weight_hash)
         array = to_numpy(codes)
         require(
             array.ndim == 1 or (array.ndim == 2 and array.shape[1] == self.tokens_per_frame),
@@ -332,7 +338,7 @@ class Tokenizer:
         header, codes = read_spt(path, self.check_codes)
         self.check_header(header, len(codes) // header.tokens_per_frame, file_name(path))
         assert header.num_samples is not None  # `read_spt` refuses unfinished files
-        return Recording(codes, header.num_samples, header.sample_rate)
+        return Recording(Codes(codes, self.weight_hash), header.num_samples, header.sample_rate)
 
     def header(self, sample_rate: int, num_samples: int | None) -> Header:
         """The header for a .spt file with codes of this codec. It names the model only if it is not a released one.
@@ -360,12 +366,9 @@ class Tokenizer:
             InputError: the codes were made by another model or other weights, or have another size.
         """
         ours = self.config.name
-        theirs = header.model or pretrained.named(header.weight_hash) or "a model"
+        theirs = header.model or pretrained.named(header.weight_hash)
         if header.weight_hash != self.weight_hash or header.model not in ("", ours):
-            raise InputError(
-                f"the codes were made by {theirs} with weights {header.weight_hash}, "
-                f"not by {ours} with weights {self.weight_hash}"
-            )
+            raise InputError(other_model(theirs, header.weight_hash, ours, self.weight_hash))
         check_layout(header, self.config)
 
     def check_header(self, header: Header, num_frames: int, what: str = "the recording") -> None:

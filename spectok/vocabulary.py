@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.arrays import like, to_numpy
-from spectok.codes import Layout, to_rows
+from spectok.codes import Codes, Layout, check_model, to_rows
 from spectok.errors import InputError
 from spectok.schema import require
 
@@ -38,6 +38,8 @@ class Vocabulary:
             "pad" in the k steps before the first frame and in the K - 1 - k steps after the last.
         separate: False: the K codes of a frame share the ids, because they are from one codebook. True: code k of each
             frame has ids of its own, which begin at `offset + k * codebook_size`.
+        model: hash of the weights whose codes these are; "" if it is not known. `encode` refuses codes that know that
+            another model made them (`spectok.codes.Codes`), and the codes that `decode` returns know this model.
 
     Raises:
         InputError: `offset` is negative or not a whole number, a name of a special token is empty or not unique, there
@@ -50,6 +52,7 @@ class Vocabulary:
     specials: Sequence[str] = SPECIALS
     pattern: Pattern = "flat"
     separate: bool = False
+    model: str = ""
 
     def __post_init__(self) -> None:
         is_whole = isinstance(self.offset, (int, np.integer)) and not isinstance(self.offset, bool)
@@ -98,8 +101,10 @@ class Vocabulary:
             tensor on the same device for a tensor, otherwise an array.
 
         Raises:
-            InputError: the codes are not in the codebook, end within a frame, or have a wrong or ambiguous shape.
+            InputError: the codes are not in the codebook, end within a frame, have a wrong or ambiguous shape, or know
+                that another model made them.
         """
+        check_model(codes, "the vocabulary's model", self.model)
         rows, is_batch = to_rows(to_numpy(codes), self.tokens_per_frame, layout)
         rows = self._whole_frames(self._integers(rows, "codes"), "codes")
         wrong = np.argwhere((rows < 0) | (rows >= self.codebook_size))
@@ -144,7 +149,7 @@ class Vocabulary:
             shortest == longest,
             f"the recordings of the batch have {shortest} to {longest} codes; decode them one by one",
         )
-        codes = np.stack(rows)
+        codes = Codes(np.stack(rows), self.model)
         return like(ids, codes if is_batch else codes[0])
 
     @property

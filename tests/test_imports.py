@@ -13,7 +13,7 @@ config
 arrays samples truncation
 resampling
 audio container graphs plotting pretrained
-codes network weights
+network weights codes
 model
 engine
 sessions

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 import spectok
 from spectok import InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained, read_spt, sessions, write_spt
 from spectok.audio import read_audio
+from spectok.codes import Codes
 from spectok.config import CodecConfig
 from spectok.resampling import resample
 
@@ -128,7 +129,7 @@ def test_a_list_equals_its_items(tokenizer: Tokenizer, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(500), 16000)
     members: list[Any] = [noise(1), noise(77), torch.from_numpy(noise(2, 50)), str(tmp_path / "a.wav")]
     codes: list[Any] = tokenizer.encode(members)
-    assert [type(item) for item in codes] == [np.ndarray, np.ndarray, torch.Tensor, np.ndarray]
+    assert [type(item) for item in codes] == [Codes, Codes, torch.Tensor, Codes]
     for item, member in zip(codes, members, strict=True):
         np.testing.assert_array_equal(np.asarray(item), np.asarray(tokenizer.encode(member)))
     lengths = [1, 77, 50, 500]
