@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         engine_options(sub)
 
     def denoise(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--denoise", action="store_true", help="encode speech without its noise, at one level")
+        sub.add_argument("--denoise", action="store_true", help="use the robust encoder of a model that has one")
 
     def engine_options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--engine", choices=ENGINES, help="what runs the network (default: onnx on the CPU)")
