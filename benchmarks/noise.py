@@ -1,4 +1,4 @@
-"""Measure what noise and loudness do to the codes and to the decoded speech, with and without the robust encoder.
+"""Measure what noise and loudness do to the codes and to the decoded speech, with each encoder of a model.
 
     python benchmarks/noise.py CORPUS/test
 
@@ -7,7 +7,7 @@ turns with the recordings. Two of the three kinds of noise, music and the murmur
 training of the robust encoder; of the third, sounds of the surroundings, other recordings do. Scores compare the
 decoded audio with the clean original, and codes with those of the same encoder for the clean original. The noise of
 each mix is also encoded alone, and its level after decoding is compared with its own. Writes `noise.json` beside this
-file; recipes/cards.py makes the table.
+file. Models without a robust encoder are measured with their own only.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from spectok.evaluation.provenance import weights_of, write_results
 SNRS = (20, 10)  # dB, by rms
 GAINS = (-6, 6)  # dB
 KINDS = {"hard_noise": "surroundings", "hard_music": "music", "hard_meeting": "meeting"}  # by a part of the file's name
-ENCODERS = (None, "robust")
 Audio = NDArray[np.float32]
 
 
@@ -103,7 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clips, recordings = clean_speech(args.corpus, args.every), noises(args.corpus)
     rows = []
     for name in args.models:
-        tokenizers = {encoder: Tokenizer.from_pretrained(name, encoder=encoder) for encoder in ENCODERS}
+        encoders = (None, *pretrained.encoders(pretrained.find(name)))
+        tokenizers = {encoder: Tokenizer.from_pretrained(name, encoder=encoder) for encoder in encoders}
         for row in measure(tokenizers, clips, recordings):
             rows.append({"model": pretrained.find(name).config.name, **row})
             print(rows[-1], flush=True)

@@ -17,7 +17,6 @@ BARS = {  # limits that each released model must stay within, in ONNX Runtime
     "one more stream, MB": 2.0,
 }
 KINDS = ("random", "bursts")  # of losses
-ALONE = "noise alone"  # the condition of noise.json without speech
 LOSS_METRICS = ("pesq", "stoi", "distillmos")
 
 
@@ -385,36 +384,6 @@ def generations(found: dict[str, Any]) -> str:
     titles = ["model", "generation", *(METRICS[name].title for name in ("pesq", "stoi", "level_db"))]
     titles.append("codes that differ from the generation before")
     return f"### Generations\n\n{text}\n{markdown_table(titles, rows)}\n"
-
-
-def noise(found: dict[str, Any]) -> str:
-    """What noise and loudness do to codes and quality, with a model's own encoder and with the robust one."""
-    rows = []
-    for model in {row["model"]: None for row in found["rows"]}:
-        of_model = [row for row in found["rows"] if row["model"] == model]
-        for condition, kind in {(row["condition"], row["noise"]): None for row in of_model}:
-            pair = [noise_row(found, model, encoder, condition, kind) for encoder in ("own", "robust")]
-            cells = [
-                (METRICS[name].text(row[name]) if name in row else "-") for name in ("pesq", "stoi") for row in pair
-            ]
-            cells += [f"{row['changed']:.1%}" if condition not in ("clean", ALONE) else "-" for row in pair]
-            cells += [METRICS["level_db"].text(row["level_db"]) if condition == ALONE else "-" for row in pair]
-            rows.append([model, condition, kind, str(pair[0]["files"]), *cells])
-    titles = ["model", "input", "noise", "files"]
-    for name in (METRICS["pesq"].title, METRICS["stoi"].title, "codes that differ from those of clean input"):
-        titles += [name, f"{name}, robust"]
-    titles += ["level of the output relative to the noise, dB", "level, robust"]
-    text = (
-        "Clean files with noise, louder and quieter, and noise alone. Scores compare the decoded audio with the clean "
-        'original; "robust" is the encoder of `encode --denoise`. Music and meetings do not occur in its training.\n'
-    )
-    return f"### Noise\n\n{text}\n{markdown_table(titles, rows, align='lll' + 'r' * (len(titles) - 3))}\n"
-
-
-def noise_row(found: dict[str, Any], model: str, encoder: str, condition: str, kind: str = "all") -> dict[str, Any]:
-    """The row of `noise.json` of an encoder, a condition and a kind of noise."""
-    wanted = {"model": model, "encoder": encoder, "condition": condition, "noise": kind}
-    return next(row for row in found["rows"] if wanted.items() <= row.items())
 
 
 def gain(row: dict[str, Any]) -> float:

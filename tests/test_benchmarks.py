@@ -444,13 +444,6 @@ def test_codes_are_compared_with_those_of_the_same_encoder(monkeypatch: pytest.M
     assert found["noise alone", "all"]["files"] == 2 and "pesq" not in found["noise alone", "all"]
 
 
-def test_the_table_of_noise_by_hand() -> None:
-    row = {"model": "m", "condition": "10 dB SNR", "noise": "music", "files": 34, "pesq": 1.5, "stoi": 0.8}
-    rows = [row | {"encoder": "own", "changed": 0.76}, row | {"encoder": "robust", "changed": 0.5, "pesq": 2.0}]
-    line = "| m | 10 dB SNR | music | 34 | 1.50 | 2.00 | 0.800 | 0.800 | 76.0% | 50.0% | - | - |"
-    assert line in tables.noise({"rows": rows})
-
-
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What a stand-in for libopus is told to decode: packets, and whether the copy in them of the frame before."""
