@@ -14,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def mixed(speech: Audio, noise: Audio, snr_db: float, rng: np.random.Generator) 
 
 def measure(
     tokenizers: dict[str | None, Tokenizer], clips: Sequence[Audio], recordings: Sequence[tuple[str, Audio]]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """The mean scores of each encoder and condition, over all files and for each kind of noise."""
     scores: dict[tuple[str, str, str], list[tuple[float, ...]]] = {}
     for number, clip in enumerate(clips):
@@ -80,9 +81,9 @@ def measure(
                     scores.setdefault((name, condition, group), []).append(row)
             decoded = tokenizer.decode(tokenizer.encode(alone[-1]), len(clip))
             for group in ("all", kind):
-                row = (np.nan, np.nan, np.nan, level(decoded) - level(alone[-1]))
-                scores.setdefault((name, "noise alone", group), []).append(row)
-    rows: list[dict[str, object]] = []
+                levels = (np.nan, np.nan, np.nan, level(decoded) - level(alone[-1]))
+                scores.setdefault((name, "noise alone", group), []).append(levels)
+    rows: list[dict[str, Any]] = []
     for (name, condition, group), values in scores.items():
         means = np.array(values).mean(axis=0).round(4).tolist()
         facts = dict(zip(("pesq", "stoi", "changed", "level_db"), means, strict=False))

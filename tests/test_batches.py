@@ -382,11 +382,11 @@ def test_target_and_input_are_scaled_alike_if_the_mix_would_clip(tmp_path: Path)
 
 
 def test_silence_and_floors_are_wanted_as_silence(speech_and_noise: Path) -> None:
-    for changes in (
-        {"silence_share": 1.0, "noise_alone_db": (-40.0, -40.0)},
-        {"floor_share": 1.0, "floor_db": (-40.0, -40.0)},
+    for config in (
+        dataclasses.replace(DENOISE, silence_share=1.0, noise_alone_db=(-40.0, -40.0)),
+        dataclasses.replace(DENOISE, floor_share=1.0, floor_db=(-40.0, -40.0)),
     ):
-        for passage in passages(speech_and_noise, dataclasses.replace(DENOISE, **changes), 3700):
+        for passage in passages(speech_and_noise, config, 3700):
             assert not passage.audio.any() and not passage.pitch.any()
             assert 20 * np.log10(rms(passage.heard.astype(np.float64))) == pytest.approx(-40, abs=0.5)
 

@@ -30,12 +30,13 @@ ROBUST = dataclasses.replace(QUERY, leveller=True)
 
 
 def decibels(audio: NDArray[np.float32]) -> float:
-    return 10 * np.log10(float(np.square(audio, dtype=np.float64).mean()))
+    return float(10 * np.log10(np.square(audio, dtype=np.float64).mean()))
 
 
 def levelled(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     whole = audio[: len(audio) // 160 * 160]
-    return Leveller(160, 16000)(torch.from_numpy(whole)[None])[0].numpy()
+    output: torch.Tensor = Leveller(160, 16000)(torch.from_numpy(whole)[None])[0]
+    return output.numpy()
 
 
 def test_the_leveller_keeps_the_contract() -> None:

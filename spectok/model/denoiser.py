@@ -59,6 +59,7 @@ class Denoiser(Streaming):
         self.register_buffer("mean", nearness / nearness.sum(0), persistent=False)
         self.nearness: Tensor
         self.mean: Tensor
+        self.hidden = hidden
         self.input = nn.Sequential(linear(len(centres), hidden), nn.SiLU())
         self.grus = nn.ModuleList(GRU(hidden, hidden) for _ in range(2))
         self.output = linear(2 * hidden, len(centres))
@@ -66,7 +67,7 @@ class Denoiser(Streaming):
 
     def init_state(self, batch: int) -> State:
         """The hidden states, `[B, hidden]` each."""
-        return tuple(self.zeros(batch, gru.hidden_size) for gru in self.grus)
+        return tuple(self.zeros(batch, self.hidden) for _ in self.grus)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Run along time."""

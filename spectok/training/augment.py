@@ -216,7 +216,10 @@ class Augmenter:
             return self.noise.stretch(samples, rng)
         if kind == "babble":
             voices = (self.corpus.stretch(samples, rng) for _ in range(rng.integers(*TALKERS, endpoint=True)))
-            return np.sum([voice / max(float(np.abs(voice).max()), 1e-5) for voice in voices], axis=0, dtype=np.float32)
+            babble: NDArray[np.float32] = np.sum(
+                [voice / max(float(np.abs(voice).max()), 1e-5) for voice in voices], axis=0, dtype=np.float32
+            )
+            return babble
         return coloured(samples, rng.uniform(-2.0, 1.0), rng)
 
     def _noise_alone(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
