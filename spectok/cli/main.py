@@ -22,7 +22,7 @@ from spectok.cli.bulk import tokenize
 from spectok.cli.checks import repair, verify
 from spectok.cli.codec import decode, encode, live, stream
 from spectok.cli.files import Stopped
-from spectok.cli.models import bench, evaluate, export, info, inspect
+from spectok.cli.models import bench, evaluate, export, info, inspect, tokens
 from spectok.engine import ENGINES
 from spectok.errors import InputError, shown
 from spectok.files import why
@@ -50,6 +50,8 @@ EXAMPLES = {  # at the end of each command's help
   spectok info spectok-16k-4k --json""",
     "inspect": """  spectok inspect speech.wav attention.png --model spectok-16k-800""",
     "eval": """  spectok eval recordings/ --model spectok-16k-4k --rival opus-6 --out results/""",
+    "tokens": """  spectok tokens recordings/ --files 100 --out results/
+  spectok tokens manifest.csv --model spectok-16k-800 --probe --out results/""",
     "bench": """  spectok bench recordings/ --out report/ --files 20""",
     "export": """  spectok export runs/4k/release speech.wav""",
 }
@@ -99,6 +101,14 @@ def parser() -> argparse.ArgumentParser:
     def network(sub: argparse.ArgumentParser, default: str | None, text: str) -> None:
         sub.add_argument("--model", default=default, help=f"released name or folder ({text})")
         engine_options(sub)
+
+    def models(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--model",
+            action="append",
+            default=[],
+            help="released name or folder; may be repeated (default: all released models)",
+        )
 
     def denoise(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--denoise", action="store_true", help="use the robust encoder of a model that has one")
@@ -191,18 +201,25 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command("eval", evaluate, "measure quality, bits and speed over a folder or manifest")
     sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")
-    sub.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        help="released name or folder; may be repeated (default: all released models)",
-    )
+    models(sub)
     sub.add_argument("--rival", action="append", default=[], help="another codec, such as opus-6; may be repeated")
     sub.add_argument("--split", help="split of the manifest (default: test)")
     sub.add_argument("--out", type=Path, help="folder for results.json and results.md")
     sub.add_argument("--jobs", type=int, default=1, help="number of scoring processes (default: %(default)s)")
     sub.add_argument("--threads", type=int, default=1, help="CPU threads of the codec (default: %(default)s)")
     engine_options(sub)
+
+    sub = command("tokens", tokens, "measure tokens for language models: entropies, repeatability, pairs, probes")
+    sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")
+    models(sub)
+    sub.add_argument("--split", help="split of the manifest (default: test)")
+    sub.add_argument("--files", type=int, metavar="N", help="use N files, evenly spaced in the list (default: all)")
+    sub.add_argument(
+        "--probe",
+        action="store_true",
+        help="also probe speaker, phones and pitch, which takes minutes; speakers are read from the manifest",
+    )
+    sub.add_argument("--out", type=Path, help="folder for tokens.json and tokens.md")
 
     sub = command("bench", bench, "compare spectok with all installed rivals on an HTML page; continues earlier runs")
     sub.add_argument("source", metavar="FOLDER|MANIFEST", help="audio files, or a manifest.csv that names them")

@@ -1,4 +1,4 @@
-"""The commands about files and models: info, inspect, eval, bench and export, one function each."""
+"""The commands about files and models: info, inspect, eval, tokens, bench and export, one function each."""
 
 import argparse
 import importlib
@@ -152,6 +152,30 @@ def evaluate(args: argparse.Namespace) -> None:
     print(markdown(results))
 
 
+def tokens(args: argparse.Namespace) -> None:
+    """Measure the tokens of models as the vocabulary of a language model."""
+    try:
+        from spectok.evaluation.items import load_items
+        from spectok.evaluation.report import write_results_and_page
+        from spectok.evaluation.token_report import markdown
+        from spectok.evaluation.tokens import measure_tokens
+
+        importlib.import_module("tokenizers")  # to fail before the run if a package is missing
+        if args.probe:
+            importlib.import_module("spectok.evaluation.probes")
+    except ModuleNotFoundError as error:
+        raise _missing("tokens", error) from error
+    require(args.files is None or args.files >= 2, f"--files is {args.files}, but must be at least 2")
+    items = load_items(args.source, args.split)
+    if args.files is not None:
+        items = [items[number * len(items) // args.files] for number in range(min(args.files, len(items)))]
+    with progress("files", "encoded") as show:
+        results = measure_tokens(items, args.model or pretrained.models(), args.probe, show)
+    if args.out:
+        write_results_and_page(args.out, "tokens", results, markdown(results))
+    print(markdown(results))
+
+
 def bench(args: argparse.Namespace) -> None:
     """Compare spectok with every rival that is installed, on one HTML page."""
     try:
@@ -206,5 +230,5 @@ def export(args: argparse.Namespace) -> None:
 
 
 def _missing(command: str, error: ModuleNotFoundError) -> InputError:
-    extra = command if command in ("bench", "export") else "eval"
+    extra = command if command in ("bench", "export", "tokens") else "eval"
     return InputError(f"spectok {command} needs more packages: pip install 'spectok[{extra}]' ({error})")

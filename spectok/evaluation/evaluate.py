@@ -107,8 +107,8 @@ def assemble(
             if _members(rows[first], group)
         ],
     }
-    plain: dict[str, Any] = _plain(results)
-    return plain
+    assembled: dict[str, Any] = plain(results)
+    return assembled
 
 
 @contextlib.contextmanager
@@ -223,12 +223,12 @@ def _paired(first: str, second: str, group: str, rows: dict[str, list[Row]], met
     return {"first": first, "second": second, "group": group, "files": len(members), **differences}
 
 
-def _plain(value: Any) -> Any:
-    """Replace NaN by None and NumPy scalars by Python numbers."""
+def plain(value: Any) -> Any:
+    """Replace NaN by None and NumPy scalars by Python numbers, in dicts, lists and tuples, which become lists."""
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,17 +13,18 @@ from spectok.evaluation.metrics import SAMPLE_RATE
 
 @dataclass(frozen=True)
 class Item:
-    """A file to evaluate, and its category."""
+    """A file to evaluate, its category, and its speaker, which is empty if it is not known."""
 
     path: Path
     category: str
+    speaker: str = ""
 
 
 def load_items(source: str | Path, split: str | None = None) -> list[Item]:
     """The files to evaluate, from a folder or from a manifest.csv with the columns `file` and `category`.
 
-    In a folder without a manifest.csv, the category is part of the file's name (`000_clean_en_vctk16k.flac` is
-    `clean_en_vctk16k`), or else the name of its sub-folder, or else `all`.
+    A column `speaker` is optional. In a folder without a manifest.csv, the category is part of the file's name
+    (`000_clean_en_vctk16k.flac` is `clean_en_vctk16k`), or else the name of its sub-folder, or else `all`.
 
     Args:
         source: a manifest, or a folder. If the folder contains a manifest.csv, this is used; the paths in it are
@@ -74,7 +75,8 @@ def _items_of_manifest(manifest: Path, split: str | None) -> list[Item]:
         path = manifest.parent / (row["file"] or "")
         if not path.is_file():
             raise InputError(f"{manifest} names {row['file']}, but there is no such file")
-        items.append(Item(path, row.get("category") or _category(Path(row["file"]))))
+        category = row.get("category") or _category(Path(row["file"]))
+        items.append(Item(path, category, row.get("speaker") or ""))
     return items
 
 

@@ -196,7 +196,7 @@ def _magnitudes(audio: Audio, n_fft: int) -> Audio:
 
 
 @functools.cache
-def _mel_filters(n_fft: int, n_mels: int) -> Audio:
+def mel_filters(n_fft: int, n_mels: int) -> Audio:
     """[n_mels, n_fft // 2 + 1] triangles of peak 1, evenly spaced from 0 to 8 kHz on the HTK mel scale."""
     top = 2595.0 * math.log10(1.0 + SAMPLE_RATE / 2 / 700.0)
     edges = 700.0 * (10.0 ** (np.linspace(0.0, top, n_mels + 2) / 2595.0) - 1.0)
@@ -207,7 +207,7 @@ def _mel_filters(n_fft: int, n_mels: int) -> Audio:
 
 
 def _log_mel(audio: Audio, n_fft: int, n_mels: int) -> Audio:
-    return np.log(np.maximum(_magnitudes(audio, n_fft) @ _mel_filters(n_fft, n_mels).T, MEL_FLOOR))
+    return np.log(np.maximum(_magnitudes(audio, n_fft) @ mel_filters(n_fft, n_mels).T, MEL_FLOOR))
 
 
 def mel_distance(original: Audio, decoded: Audio) -> float:

@@ -59,14 +59,30 @@ def write_report(results: Results, out_folder: str | Path) -> None:
         InputError: the folder cannot be created or written to.
         ValueError: the results contain NaN, which JSON does not have; `evaluate_coders` returns None instead.
     """
+    write_results_and_page(out_folder, "results", results, markdown(results))
+
+
+def write_results_and_page(out_folder: str | Path, name: str, results: dict[str, Any], page: str) -> None:
+    """Write results as `<name>.json` and the page that shows them as `<name>.md`.
+
+    Args:
+        out_folder: created if necessary.
+        name: of both files, without suffix.
+        results: what JSON can hold.
+        page: Markdown.
+
+    Raises:
+        InputError: the folder cannot be created or written to.
+        ValueError: the results contain NaN, which JSON does not have.
+    """
     out_folder = Path(out_folder)
-    texts = {"results.json": json.dumps(results, indent=1, allow_nan=False) + "\n", "results.md": markdown(results)}
+    texts = {f"{name}.json": json.dumps(results, indent=1, allow_nan=False) + "\n", f"{name}.md": page}
     try:
         out_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {out_folder}: {why(error)}") from error
-    for name, text in texts.items():
-        write_text(out_folder / name, text)
+    for file, text in texts.items():
+        write_text(out_folder / file, text)
 
 
 def _preamble(results: Results) -> str:

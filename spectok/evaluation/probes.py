@@ -1,0 +1,273 @@
+"""Linear probes: what a linear model reads from the codes of a frame, and what it reads from a log-mel spectrum.
+
+A probe is a logistic or a ridge regression of standardised features. The features of a frame are the quantizer's
+vectors of its K codes, K * D numbers, or as a comparison the 80 natural-log mel magnitudes of the 64 ms around the same
+moment. The labels are those of the moment in the middle of the frame's part of the decoded audio: the pitch that
+SwiftF0 finds, and the phones that PocketSphinx aligns with the transcript of Whisper, in English speech only. Neither
+is free of errors, and the errors are the same for both kinds of features.
+"""
+
+import functools
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pocketsphinx import Decoder
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from spectok.audio import read_audio
+from spectok.engine import load_codec
+from spectok.evaluation.items import Item
+from spectok.evaluation.judges import transcript
+from spectok.evaluation.metrics import MEL_FLOOR, SAMPLE_RATE, mel_filters
+from spectok.evaluation.pitch import PITCH_RATE, track_pitch
+
+MEL_WINDOW, MELS = 1024, 80  # samples at 16 kHz, bands
+MOST_FRAMES = 10000  # of each half, for phones and for pitch
+FOLDS = 3  # files of a speaker that are needed; a probe is learned on two thirds and measured on one third
+SILENCE = ("SIL", "+SPN+", "+NSN+")  # names of PocketSphinx for no phone
+
+Features = NDArray[np.float32]
+Part = tuple[list[int], list[int]]
+
+
+class Frames(NamedTuple):
+    """Features and labels of the frames of a file."""
+
+    codes: Features  # [F, K * D]
+    mels: Features  # [F, MELS]
+    hops: NDArray[np.int64]  # [F]: the hundredth of a second in which the middle of each frame lies
+
+
+def measure_probes(
+    items: Sequence[Item], model: str | Path, codes: Sequence[NDArray[np.int64]], parts: Part
+) -> dict[str, Any]:
+    """Train and measure the probes of a model.
+
+    Args:
+        items: the files.
+        model: name or folder.
+        codes: of each file, `[F, K]`.
+        parts: the indices of the files of two halves: each is measured with probes that were learned on the other.
+
+    Returns:
+        By probe: `codes` and `mels`, what each kind of features reaches; `chance`, what the most frequent class (or the
+        median pitch of the other half) reaches; and `n`, the number of files or frames. "speaker" (mean features of a
+        file), "phone" and "voicing" are shares of right answers, and "pitch" is the mean absolute error in cents.
+        Probes are missing for which there are no labels. And `dimensions`, K * D.
+    """
+    vectors = _vectors(model, codes)
+    config = load_codec(model).config
+    files = []
+    for item, features in zip(items, vectors, strict=True):
+        audio = read_audio(item.path, SAMPLE_RATE)[0]
+        seconds = frame_times(len(features), config.frame_length, config.synthesis_delay) / config.sample_rate
+        last = max(0, -(-len(audio) * PITCH_RATE // SAMPLE_RATE) - 1)
+        hops = np.clip(np.floor(seconds * PITCH_RATE), 0, last).astype(np.int64)
+        files.append(Frames(features, log_mels(audio, np.round(seconds * SAMPLE_RATE).astype(np.int64)), hops))
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = {
+            "speaker": speaker_probe([item.speaker for item in items], files),
+            "phone": _phone_probe(items, files, parts),
+            **_pitch_probes(items, files, parts),
+        }
+    probes = {name: result for name, result in found.items() if result is not None}
+    return {"dimensions": vectors[0].shape[1]} | probes
+
+
+def frame_times(frames: int, frame_length: int, synthesis_delay: int) -> NDArray[np.float64]:
+    """The middle of each frame's part of the decoded audio, in samples, `[frames]`."""
+    return (np.arange(frames) + 0.5) * frame_length - synthesis_delay
+
+
+def log_mels(audio: NDArray[np.float32], centres: NDArray[np.int64]) -> Features:
+    """Natural-log mel magnitudes of the 64 ms around samples, with zeros before and after the audio.
+
+    Args:
+        audio: `[T]` at 16 kHz.
+        centres: samples, `[F]`.
+
+    Returns:
+        Float32 `[F, MELS]`, in Hann windows of sum 1.
+    """
+    window = np.hanning(MEL_WINDOW + 1)[:-1]
+    padded = np.pad(audio, MEL_WINDOW)
+    starts = np.clip(centres + MEL_WINDOW // 2, 0, len(padded) - MEL_WINDOW)
+    pieces = padded[starts[:, None] + np.arange(MEL_WINDOW)]
+    magnitudes = np.abs(np.fft.rfft(pieces * window)) / window.sum()
+    return np.asarray(np.log(np.maximum(magnitudes @ mel_filters(MEL_WINDOW, MELS).T, MEL_FLOOR)), np.float32)
+
+
+def speaker_probe(speakers: Sequence[str], files: Sequence[Frames]) -> dict[str, Any] | None:
+    """Recognise the speaker of a file from its mean features; None if fewer than two speakers have `FOLDS` files."""
+    counts = {name: speakers.count(name) for name in speakers if name}
+    chosen = [index for index, name in enumerate(speakers) if counts.get(name, 0) >= FOLDS]
+    names = np.array([speakers[index] for index in chosen])
+    if len(set(names)) < 2:
+        return None
+    found: dict[str, Any] = {
+        "chance": max(counts.values()) / len(chosen),
+        "n": len(chosen),
+        "speakers": len(set(names)),
+    }
+    for kind in ("codes", "mels"):
+        means = np.stack([getattr(files[index], kind).mean(axis=0) for index in chosen])
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(means, names)
+        found[kind] = sum(_right(means[a], names[a], means[b], names[b]) for a, b in folds) / len(chosen)
+    return found
+
+
+def _right(learned: Features, labels: NDArray[Any], measured: Features, wanted: NDArray[Any]) -> int:
+    """The number of right answers of a logistic regression."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3))
+    return int((probe.fit(learned, labels).predict(measured) == wanted).sum())
+
+
+def classify(files: Sequence[Frames], labels: Sequence[NDArray[Any] | None], parts: Part) -> dict[str, Any] | None:
+    """Recognise a label of each frame; None if a half has no labelled files or only one label.
+
+    Args:
+        files: features.
+        labels: of each file, one for each frame, `[F]`; None for a file without labels.
+        parts: as for `measure_probes`.
+
+    Returns:
+        As `measure_probes`, for one probe.
+    """
+    used = [[index for index in part if labels[index] is not None] for part in parts]
+    if not all(used):
+        return None
+    truth = [np.concatenate([np.asarray(labels[index]) for index in part]) for part in used]
+    if any(len(set(each)) < 2 for each in truth):
+        return None
+    n = sum(map(len, truth))
+    found: dict[str, Any] = {"n": n, "chance": 0.0}
+    for kind in ("codes", "mels"):
+        features = [np.concatenate([getattr(files[index], kind) for index in part]) for part in used]
+        found[kind] = sum(_right(features[a], truth[a], features[1 - a], truth[1 - a]) for a in (0, 1)) / n
+    for a in (0, 1):
+        values, counts = np.unique(truth[a], return_counts=True)
+        found["chance"] += float((truth[1 - a] == values[counts.argmax()]).sum()) / n
+    return found
+
+
+def pitch_error(files: Sequence[Frames], pitch: Sequence[NDArray[Any] | None], parts: Part) -> dict[str, Any] | None:
+    """Estimate the logarithm of the pitch of voiced frames; None if a half has none. Arguments as for `classify`."""
+    used = [[index for index in part if pitch[index] is not None] for part in parts]
+    values = [np.concatenate([np.asarray(pitch[index]) for index in part] or [np.zeros(0)]) for part in used]
+    voiced = [each > 0 for each in values]
+    if not all(each.any() for each in voiced):
+        return None
+    cents = [1200 * np.log2(each[mask]) for each, mask in zip(values, voiced, strict=True)]
+    n = sum(map(len, cents))
+    found: dict[str, Any] = {"n": n}
+    for kind in ("codes", "mels"):
+        features = [
+            np.concatenate([getattr(files[index], kind) for index in part])[mask]
+            for part, mask in zip(used, voiced, strict=True)
+        ]
+        errors = 0.0
+        for a in (0, 1):
+            probe = make_pipeline(StandardScaler(), Ridge()).fit(features[a], cents[a])
+            errors += float(np.abs(probe.predict(features[1 - a]) - cents[1 - a]).sum())
+        found[kind] = errors / n
+    found["chance"] = sum(float(np.abs(cents[1 - a] - np.median(cents[a])).sum()) for a in (0, 1)) / n
+    return found
+
+
+def _pitch_probes(items: Sequence[Item], files: Sequence[Frames], parts: Part) -> dict[str, dict[str, Any] | None]:
+    pitch: list[NDArray[Any] | None] = [None] * len(items)
+    for part in parts:
+        for index in _enough(part, files, pitch):
+            pitch[index] = _pitch(items[index].path)[files[index].hops]
+    voicing = [None if values is None else values > 0 for values in pitch]
+    return {"voicing": classify(files, voicing, parts), "pitch": pitch_error(files, pitch, parts)}
+
+
+def _phone_probe(items: Sequence[Item], files: Sequence[Frames], parts: Part) -> dict[str, Any] | None:
+    labels: list[NDArray[Any] | None] = [None] * len(items)
+    for part in parts:
+        for index in _enough(part, files, labels):
+            names = _phones(items[index].path)
+            if names is not None:
+                labels[index] = np.array(names)[np.minimum(files[index].hops, len(names) - 1)]
+    found = classify(files, labels, parts)
+    if found is not None:
+        found["phones"] = len(set(np.concatenate([each for each in labels if each is not None])))
+    return found
+
+
+def _enough(part: Sequence[int], files: Sequence[Frames], labels: Sequence[Any]) -> Iterable[int]:
+    """Files of a half, in their order, until there are labels for `MOST_FRAMES` frames."""
+    for index in part:
+        if sum(len(files[other].hops) for other in part if labels[other] is not None) >= MOST_FRAMES:
+            return
+        yield index
+
+
+@functools.cache  # the labels are the same for every model
+def _pitch(path: Path) -> NDArray[np.float32]:
+    return track_pitch(read_audio(path, SAMPLE_RATE)[0], SAMPLE_RATE)
+
+
+@functools.cache
+def _phones(path: Path) -> list[str] | None:
+    audio = read_audio(path, SAMPLE_RATE)[0]
+    words = transcript(audio)
+    return align_phones(audio, words) if words.language == "en" else None
+
+
+def align_phones(audio: NDArray[np.float32], words: str) -> list[str] | None:
+    """The phone in each hundredth of a second of English speech, by PocketSphinx with its own model.
+
+    Args:
+        audio: `[T]` at 16 kHz.
+        words: the transcript, in lower case, separated by spaces.
+
+    Returns:
+        Names of ARPABET without stress, "SIL" where nothing is spoken; None if a word is not in PocketSphinx's
+        dictionary, which numerals are not, or the words cannot be aligned.
+    """
+    aligner = _aligner()
+    if not words or any(aligner.lookup_word(word) is None for word in words.split()):
+        return None
+    samples = np.rint(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+    try:
+        aligner.set_align_text(words)
+        _run(aligner, samples)
+        aligner.set_alignment()  # the words are aligned; now their phones are
+        _run(aligner, samples)
+    except RuntimeError:
+        return None
+    names: list[str] = []
+    for phone in aligner.get_alignment().phones():
+        names += ["SIL" if phone.name in SILENCE else phone.name] * (phone.start + phone.duration - len(names))
+    return names or None
+
+
+def _run(aligner: Decoder, samples: bytes) -> None:
+    aligner.start_utt()
+    aligner.process_raw(samples, no_search=False, full_utt=True)
+    aligner.end_utt()
+
+
+@functools.cache
+def _aligner() -> Decoder:
+    return Decoder(lm=None, loglevel="FATAL")
+
+
+@torch.inference_mode()
+def _vectors(model: str | Path, codes: Sequence[NDArray[np.int64]]) -> list[Features]:
+    """The quantizer's vectors of the codes of each file, `[F, K * D]`."""
+    quantizer = load_codec(model).quantizer
+    return [quantizer.decode(torch.from_numpy(file)[None])[0].flatten(1).float().numpy() for file in codes]
