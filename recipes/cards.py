@@ -6,9 +6,9 @@
 Every measured number comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it from
 there), from each model's `training.json` (made by `recipes/release.py`), from the studies' `results.json` (by
 `recipes/study.py`), from `recipes/speed.json` (by the script of that name), from `pretrained/results/drift.json` (by
-`recipes/drift.py`) and from the results of the scripts in `benchmarks/`. The figures of results contain the SHA-256 of
-the results that they show. The options in docs/cli.md come from the parser of the command line. `--check`
-writes nothing and fails if a file is stale.
+`recipes/drift.py`), from `pretrained/results/tokens.json` (by `spectok tokens`) and from the results of the scripts in
+`benchmarks/`. The figures of results contain the SHA-256 of the results that they show. The options in docs/cli.md come
+from the parser of the command line. `--check` writes nothing and fails if a file is stale.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from recipes.drift import OUT as DRIFT
 from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
 from recipes.reliability import page as reliability
 from recipes.study import RUN_DIGITS, tables
+from recipes.tokens import page as tokens
 from spectok import pretrained
 from spectok.bench.figures import CAPTIONS
 from spectok.bench.macs import macs_with_transforms
@@ -319,6 +320,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[DOCS / "network.md"] = between_marks(DOCS / "network.md", loss_page())
     texts[DOCS / "bulk.md"] = between_marks(DOCS / "bulk.md", bulk_page())
     texts[DOCS / "reliability.md"] = between_marks(DOCS / "reliability.md", reliability())
+    texts[DOCS / "tokens.md"] = between_marks(DOCS / "tokens.md", tokens(results))
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))

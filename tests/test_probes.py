@@ -25,9 +25,9 @@ def test_the_middle_of_a_frame_is_earlier_by_the_delay_of_the_synthesis() -> Non
 def test_a_tone_is_in_its_mel_band_at_its_moment() -> None:
     audio = np.zeros(16000, np.float32)
     audio[8000:] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(8000) / 16000)
-    found = probes.log_mels(audio, np.array([0, 7487, 12000, 15999]))
+    found = probes.log_mels(audio, np.array([0, 7743, 12000, 15999]))
     assert found.shape == (4, MELS)
-    assert (found[:2] == np.float32(np.log(1e-5))).all()  # the window around 7487 ends before 8000
+    assert (found[:2] == np.float32(np.log(1e-5))).all()  # the window around 7743 ends before 8000
     mels = 2595 * np.log10(1 + np.array([1000, 8000]) / 700)
     assert found[2].argmax() == round(mels[0] / mels[1] * (MELS + 1)) - 1
     assert found[3].max() < found[2].max()  # half of the window is behind the end
@@ -41,25 +41,35 @@ def test_speakers_are_recognised_by_their_mean_features() -> None:
     assert probes.speaker_probe(["a"] * 3 + ["few"], files[:4]) is None
 
 
-def test_labels_are_learned_on_one_half_and_measured_on_the_other() -> None:
-    first, second = np.array([[0.0], [1.0], [1.0], [1.0]]), np.array([[0.0], [0.0], [1.0]])
+def test_labels_are_learned_on_one_part_and_measured_on_the_other() -> None:
+    first, second = (np.repeat(each, 500)[:, None] for each in ([0.0, 1.0, 1.0, 1.0], [0.0, 0.0, 1.0]))
     labels = [np.where(each[:, 0] > 0.5, "AH", "SIL") for each in (first, second)]
-    found = probes.classify([frames(first), frames(second)], labels, PARTS)
-    # The most frequent label of the first half is AH, which one of three in the second has; SIL has one of four.
-    assert found == {"n": 7, "codes": 1.0, "mels": 2 / 7, "chance": 2 / 7}
-    assert probes.classify([frames(first), frames(second)], [labels[0], None], PARTS) is None
-    assert probes.classify([frames(first), frames(second)], [labels[0], labels[1][:2]], PARTS) is None  # SIL only
+    files = [frames(first), frames(second)]
+    # The most frequent label of the first part is AH, which a third of the second has; SIL has a quarter of the first.
+    assert probes.classify(files, labels, PARTS) == {"n": 3500, "codes": 1.0, "mels": 2 / 7, "chance": 2 / 7}
+    assert probes.classify(files, [labels[0], None], PARTS) is None
+    assert probes.classify(files, [labels[0], np.full(1500, "AH")], PARTS) is None  # one label to learn
+
+
+def test_each_part_is_measured_with_what_all_others_say() -> None:
+    values = np.repeat([0.0, 1.0], 500)[:, None]
+    usual, other = (np.repeat(names, 500) for names in (["a", "b"], ["b", "a"]))
+    found = probes.classify([frames(values)] * 5, [usual, usual, other, usual, None], [[0], [1], [2], [3, 4]])
+    assert found == {"n": 4000, "codes": 0.75, "mels": 0.5, "chance": 0.5}
 
 
 def test_pitch_is_estimated_in_cents_of_voiced_frames() -> None:
-    octaves = [np.linspace(0, 1, 50)[:, None], np.linspace(0, 1, 30)[:, None]]
+    octaves = [np.linspace(0, 1, count)[:, None] for count in (5000, 3000)]
     pitch = [100 * 2 ** each[:, 0] for each in octaves]
-    pitch[0][:5] = 0  # unvoiced
+    pitch[0][:500] = 0  # unvoiced
     found = probes.pitch_error([frames(each) for each in octaves], pitch, PARTS)
-    assert found is not None and found["n"] == 75
-    assert found["codes"] < 15  # cents; a ridge regression is drawn to the mean
-    assert 250 < found["chance"] < 350 and found["mels"] == pytest.approx(found["chance"], abs=15)
-    assert probes.pitch_error([frames(each) for each in octaves], [pitch[0], np.zeros(30)], PARTS) is None
+    assert found is not None and found["n"] == 7500
+    # The medians of the parts are 660 and 600 cents: |x - 660| has the mean 303 from 0 to 1,200, and |x - 600| the mean
+    # 273.3 from 120 to 1,200, of which there are 3,000 and 4,500 frames.
+    assert found["chance"] == pytest.approx((3000 * 303 + 4500 * 273.33) / 7500, abs=0.2)
+    assert found["mels"] == pytest.approx(found["chance"], abs=0.2)
+    assert 0 < found["codes"] < 12  # the penalty of 100 draws the slope to 0 by 1 / 46 or 1 / 31
+    assert probes.pitch_error([frames(each) for each in octaves], [pitch[0], np.zeros(3000)], PARTS) is None
 
 
 def test_no_more_files_are_labelled_than_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:

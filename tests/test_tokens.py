@@ -28,40 +28,43 @@ def bits(*probabilities: float) -> float:
     return float(-np.log2(probabilities).mean())
 
 
-def test_halves_share_no_speaker_and_are_about_equal() -> None:
-    assert tokens.halves(["a", "b", "a", "c", "", ""], [3, 5, 3, 2, 2, 2]) == ([0, 2, 4], [1, 3, 5])
-    assert tokens.halves(["", "", ""], [1, 1, 1]) == ([0, 2], [1])
+def test_parts_share_no_speaker_and_are_about_equal() -> None:
+    assert tokens.divide(["a", "b", "a", "c", "", ""], [3, 5, 3, 2, 2, 2]) == [[0, 2, 4], [1, 3, 5]]
+    assert tokens.divide(["", "", ""], [1, 1, 1]) == [[0, 2], [1]]
+    assert tokens.divide(["a", "b", "a", "c"], [1, 1, 1, 1], 5) == [[0, 2], [1], [3]]
 
 
-def test_one_speaker_is_in_both_halves() -> None:
-    assert tokens.halves(["a", "a", "a", "a"], [1, 1, 1, 1]) == ([0, 2], [1, 3])
+def test_one_speaker_is_in_all_parts() -> None:
+    assert tokens.divide(["a", "a", "a", "a"], [1, 1, 1, 1]) == [[0, 2], [1, 3]]
 
 
-def test_halves_of_one_file_are_refused() -> None:
+def test_one_file_cannot_be_divided() -> None:
     with pytest.raises(InputError, match=r"^there must be at least two files: what is learned on one half is measured"):
-        tokens.halves(["a"], [1])
+        tokens.divide(["a"], [1])
 
 
 def test_cross_entropies_by_hand() -> None:
-    # One token: (2 + 2 / 2) / 5 and (1 + 2 / 2) / 5. Two: after the start (1 + .6) / 2, after 0 (1 + 2 * .4) / 4.
-    # Three: after two starts (1 + .8) / 2, after start and 0, which 1 never followed, (0 + .45) / 2.
     found = tokens.cross_entropies([codes(0, 0, 1)], [codes(0, 1)], size=2)
-    assert found == pytest.approx([bits(0.6, 0.4), bits(0.8, 0.45), bits(0.9, 0.225)], abs=1e-12)
+    # One token: of two kinds one was seen once and one twice, so that d = 2 / (2 + 2 * 2) = 1 / 3. 0 has
+    # (2 - 1 / 3) / 3 + (1 / 3 * 2 / 3) / 2 = 2 / 3. Longer contexts: three kinds were seen once, d = 4 / (4 + 2 * 1).
+    one = [2 / 3, 1 / 3]
+    # Two tokens: 0 after the start has (1 - d) + d * 2 / 3, and 1 after 0 has (1 - d) / 2 + (d * 2 / 2) * 1 / 3.
+    two = [7 / 9, 7 / 18]
+    # Three: 0 after two starts has (1 - d) + d * 7 / 9; 1 never followed the start and 0, and has d * 7 / 18.
+    three = [23 / 27, 7 / 27]
+    assert found == pytest.approx([bits(*one), bits(*two), bits(*three)], abs=1e-12)
 
 
 def test_a_context_that_was_not_learned_gives_what_the_shorter_one_gives() -> None:
     found = tokens.cross_entropies([codes(0, 0)], [codes(0, 1, 0)], size=2)
-    # One token: 0 has (2 + 1 / 2) / 3. After 1, which was never learned, 0 has the same.
-    zero = 2.5 / 3
-    assert found[0] == pytest.approx(bits(zero, 1 - zero, zero), abs=1e-12)
-    after_start, one_after_zero = (1 + zero) / 2, (1 - zero) / 2
-    assert found[1] == pytest.approx(bits(after_start, one_after_zero, zero), abs=1e-12)
+    # One token: d = 1 / (1 + 2 * 2), and 0 has (2 - d) / 2 + d / 2 / 2. Two: d = 3 / (3 + 2 * 1); 1 was never learned.
+    assert found[:2] == pytest.approx([bits(0.95, 0.05, 0.95), bits(0.97, 0.03, 0.95)], abs=1e-12)
 
 
 def test_the_place_in_the_frame_is_part_of_the_context() -> None:
-    learned = [codes(0, 1, 0, 1)]
-    assert tokens.cross_entropies(learned, learned, size=4, places=2)[0] == pytest.approx(bits(2.25 / 3), abs=1e-12)
-    assert tokens.cross_entropies(learned, learned, size=4, places=1)[0] == pytest.approx(bits(2.5 / 6), abs=1e-12)
+    learned = [codes(0, 1, 0, 1)]  # d = 1 / (1 + 2 * 3)
+    assert tokens.cross_entropies(learned, learned, size=4, places=2)[0] == pytest.approx(bits(53 / 56), abs=1e-12)
+    assert tokens.cross_entropies(learned, learned, size=4, places=1)[0] == pytest.approx(bits(27 / 56), abs=1e-12)
 
 
 def test_few_random_tokens_do_not_look_predictable() -> None:
@@ -116,10 +119,10 @@ def test_a_codec_without_memory_has_one_frame_of_silence() -> None:
 
 def test_both_halves_are_measured() -> None:
     files = [Encoded(codes(0, 0, 1).reshape(3, 1), 0.3), Encoded(codes(0, 1).reshape(2, 1), 0.2)]
-    codebook, entropies, pairs = tokens.statistics(files, ([0], [1]), size=2)
+    codebook, entropies, pairs = tokens.statistics(files, [[0], [1]], size=2)
     assert codebook == {"used": 1.0, "entropy": pytest.approx(bits(*3 * [0.6], *2 * [0.4]), abs=1e-12), "tokens": 5}
     # The first file, learned on the second: both tokens have probability 1 / 2.
-    one_token = 2 * bits(0.6, 0.4) + 3 * bits(0.5)
+    one_token = 2 * bits(2 / 3, 1 / 3) + 3 * bits(0.5)
     assert entropies[0]["bits_per_token"] == pytest.approx(one_token / 5, abs=1e-12)
     assert entropies[0]["bits_per_second"] == pytest.approx(one_token / 0.5, abs=1e-12)
     assert pairs[0] == {"merges": 0, "learned": 0.0, "tokens_per_second": pytest.approx(10.0)}
@@ -189,7 +192,7 @@ def test_wrong_options_are_one_sentence(
     assert not Path("results").exists()
 
 
-@pytest.mark.parametrize("package", ["tokenizers", "sklearn"])
+@pytest.mark.parametrize("package", ["tokenizers", "pocketsphinx"])
 def test_missing_packages_are_named_before_the_run(
     desk: Path, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,7 +1,7 @@
 """Linear probes: what a linear model reads from the codes of a frame, and what it reads from a log-mel spectrum.
 
 A probe is a logistic or a ridge regression of standardised features. The features of a frame are the quantizer's
-vectors of its K codes, K * D numbers, or as a comparison the 80 natural-log mel magnitudes of the 64 ms around the same
+vectors of its K codes, K * D numbers, or as a comparison the 40 natural-log mel magnitudes of the 32 ms around the same
 moment. The labels are those of the moment in the middle of the frame's part of the decoded audio: the pitch that
 SwiftF0 finds, and the phones that PocketSphinx aligns with the transcript of Whisper, in English speech only. Neither
 is free of errors, and the errors are the same for both kinds of features.
@@ -31,13 +31,17 @@ from spectok.evaluation.judges import transcript
 from spectok.evaluation.metrics import MEL_FLOOR, SAMPLE_RATE, mel_filters
 from spectok.evaluation.pitch import PITCH_RATE, track_pitch
 
-MEL_WINDOW, MELS = 1024, 80  # samples at 16 kHz, bands
-MOST_FRAMES = 10000  # of each half, for phones and for pitch
-FOLDS = 3  # files of a speaker that are needed; a probe is learned on two thirds and measured on one third
+MEL_WINDOW, MELS = 512, 40  # samples at 16 kHz, bands
+PARTS = 5  # of the files: each is measured with probes that were learned on the others
+MOST_FRAMES = 4000  # of each part, for phones and for pitch
+FOLDS = 3  # files of a speaker that are needed: the speaker's probes are learned on two thirds of the files
+# Of the regressions: `C` of the logistic ones of files and of frames, `alpha` of the ridge regression.
+FILE_C, FRAME_C, ALPHA = 1.0, 0.01, 100.0
+KINDS = ("codes", "mels")  # of features
 SILENCE = ("SIL", "+SPN+", "+NSN+")  # names of PocketSphinx for no phone
 
 Features = NDArray[np.float32]
-Part = tuple[list[int], list[int]]
+Parts = Sequence[Sequence[int]]
 
 
 class Frames(NamedTuple):
@@ -49,7 +53,7 @@ class Frames(NamedTuple):
 
 
 def measure_probes(
-    items: Sequence[Item], model: str | Path, codes: Sequence[NDArray[np.int64]], parts: Part
+    items: Sequence[Item], model: str | Path, codes: Sequence[NDArray[np.int64]], parts: Parts
 ) -> dict[str, Any]:
     """Train and measure the probes of a model.
 
@@ -57,11 +61,12 @@ def measure_probes(
         items: the files.
         model: name or folder.
         codes: of each file, `[F, K]`.
-        parts: the indices of the files of two halves: each is measured with probes that were learned on the other.
+        parts: the indices of the files of at least two parts: each is measured with probes that were learned on the
+            others.
 
     Returns:
         By probe: `codes` and `mels`, what each kind of features reaches; `chance`, what the most frequent class (or the
-        median pitch of the other half) reaches; and `n`, the number of files or frames. "speaker" (mean features of a
+        median pitch) of the other parts reaches; and `n`, the number of files or frames. "speaker" (mean features of a
         file), "phone" and "voicing" are shares of right answers, and "pitch" is the mean absolute error in cents.
         Probes are missing for which there are no labels. And `dimensions`, K * D.
     """
@@ -91,7 +96,7 @@ def frame_times(frames: int, frame_length: int, synthesis_delay: int) -> NDArray
 
 
 def log_mels(audio: NDArray[np.float32], centres: NDArray[np.int64]) -> Features:
-    """Natural-log mel magnitudes of the 64 ms around samples, with zeros before and after the audio.
+    """Natural-log mel magnitudes of the 32 ms around samples, with zeros before and after the audio.
 
     Args:
         audio: `[T]` at 16 kHz.
@@ -120,72 +125,78 @@ def speaker_probe(speakers: Sequence[str], files: Sequence[Frames]) -> dict[str,
         "n": len(chosen),
         "speakers": len(set(names)),
     }
-    for kind in ("codes", "mels"):
+    for kind in KINDS:
         means = np.stack([getattr(files[index], kind).mean(axis=0) for index in chosen])
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(means, names)
-        found[kind] = sum(_right(means[a], names[a], means[b], names[b]) for a, b in folds) / len(chosen)
+        found[kind] = sum(_right(means[a], names[a], means[b], names[b], FILE_C) for a, b in folds) / len(chosen)
     return found
 
 
-def _right(learned: Features, labels: NDArray[Any], measured: Features, wanted: NDArray[Any]) -> int:
-    """The number of right answers of a logistic regression."""
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200, tol=1e-3))
+def _right(learned: Features, labels: NDArray[Any], measured: Features, wanted: NDArray[Any], c: float) -> int:
+    """The number of right answers of a logistic regression with the parameter `C`."""
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=200, tol=1e-3))
     return int((probe.fit(learned, labels).predict(measured) == wanted).sum())
 
 
-def classify(files: Sequence[Frames], labels: Sequence[NDArray[Any] | None], parts: Part) -> dict[str, Any] | None:
-    """Recognise a label of each frame; None if a half has no labelled files or only one label.
+def classify(files: Sequence[Frames], labels: Sequence[NDArray[Any] | None], parts: Parts) -> dict[str, Any] | None:
+    """Recognise a label of each frame.
 
     Args:
         files: features.
         labels: of each file, one for each frame, `[F]`; None for a file without labels.
-        parts: as for `measure_probes`.
+        parts: as for `measure_probes`; those without labels are left out.
 
     Returns:
-        As `measure_probes`, for one probe.
+        As `measure_probes`, for one probe; None if fewer than two parts have labels, or the others of a part have only
+        one label.
     """
-    used = [[index for index in part if labels[index] is not None] for part in parts]
-    if not all(used):
-        return None
-    truth = [np.concatenate([np.asarray(labels[index]) for index in part]) for part in used]
-    if any(len(set(each)) < 2 for each in truth):
-        return None
-    n = sum(map(len, truth))
-    found: dict[str, Any] = {"n": n, "chance": 0.0}
-    for kind in ("codes", "mels"):
-        features = [np.concatenate([getattr(files[index], kind) for index in part]) for part in used]
-        found[kind] = sum(_right(features[a], truth[a], features[1 - a], truth[1 - a]) for a in (0, 1)) / n
-    for a in (0, 1):
-        values, counts = np.unique(truth[a], return_counts=True)
-        found["chance"] += float((truth[1 - a] == values[counts.argmax()]).sum()) / n
-    return found
+    found: dict[str, Any] = {"n": 0, "codes": 0, "mels": 0, "chance": 0}
+    for learned, measured in _others(labels, parts):
+        known, wanted = (_joined(labels, part) for part in (learned, measured))
+        values, counts = np.unique(known, return_counts=True)
+        if len(values) < 2:
+            return None
+        found["n"] += len(wanted)
+        found["chance"] += int((wanted == values[counts.argmax()]).sum())
+        for kind in KINDS:
+            features = [_joined([getattr(file, kind) for file in files], part) for part in (learned, measured)]
+            found[kind] += _right(features[0], known, features[1], wanted, FRAME_C)
+    return {name: value if name == "n" else value / found["n"] for name, value in found.items()} if found["n"] else None
 
 
-def pitch_error(files: Sequence[Frames], pitch: Sequence[NDArray[Any] | None], parts: Part) -> dict[str, Any] | None:
-    """Estimate the logarithm of the pitch of voiced frames; None if a half has none. Arguments as for `classify`."""
-    used = [[index for index in part if pitch[index] is not None] for part in parts]
-    values = [np.concatenate([np.asarray(pitch[index]) for index in part] or [np.zeros(0)]) for part in used]
-    voiced = [each > 0 for each in values]
-    if not all(each.any() for each in voiced):
-        return None
-    cents = [1200 * np.log2(each[mask]) for each, mask in zip(values, voiced, strict=True)]
-    n = sum(map(len, cents))
-    found: dict[str, Any] = {"n": n}
-    for kind in ("codes", "mels"):
-        features = [
-            np.concatenate([getattr(files[index], kind) for index in part])[mask]
-            for part, mask in zip(used, voiced, strict=True)
-        ]
-        errors = 0.0
-        for a in (0, 1):
-            probe = make_pipeline(StandardScaler(), Ridge()).fit(features[a], cents[a])
-            errors += float(np.abs(probe.predict(features[1 - a]) - cents[1 - a]).sum())
-        found[kind] = errors / n
-    found["chance"] = sum(float(np.abs(cents[1 - a] - np.median(cents[a])).sum()) for a in (0, 1)) / n
-    return found
+def pitch_error(files: Sequence[Frames], pitch: Sequence[NDArray[Any] | None], parts: Parts) -> dict[str, Any] | None:
+    """Estimate the logarithm of the pitch of voiced frames, of which the learned and the measured parts have some.
+
+    Args and result are those of `classify`, with the pitch in Hz as labels, 0 where there is none.
+    """
+    voiced = [values if values is not None and (values > 0).any() else None for values in pitch]
+    found: dict[str, Any] = {"n": 0, "codes": 0.0, "mels": 0.0, "chance": 0.0}
+    for learned, measured in _others(voiced, parts):
+        hertz = [_joined(voiced, part) for part in (learned, measured)]
+        known, wanted = (1200 * np.log2(each[each > 0]) for each in hertz)
+        found["n"] += len(wanted)
+        found["chance"] += float(np.abs(wanted - np.median(known)).sum())
+        for kind in KINDS:
+            features = [_joined([getattr(file, kind) for file in files], part) for part in (learned, measured)]
+            first, second = (each[pitched > 0] for each, pitched in zip(features, hertz, strict=True))
+            probe = make_pipeline(StandardScaler(), Ridge(ALPHA)).fit(first, known)
+            found[kind] += float(np.abs(probe.predict(second) - wanted).sum())
+    return {name: value if name == "n" else value / found["n"] for name, value in found.items()} if found["n"] else None
 
 
-def _pitch_probes(items: Sequence[Item], files: Sequence[Frames], parts: Part) -> dict[str, dict[str, Any] | None]:
+def _others(labels: Sequence[Any], parts: Parts) -> Iterable[tuple[list[int], list[int]]]:
+    """For each part, the labelled files of the other parts and its own; nothing if only one part has any."""
+    labelled = [[index for index in part if labels[index] is not None] for part in parts]
+    labelled = [part for part in labelled if part]
+    for measured in labelled if len(labelled) > 1 else []:
+        yield [index for part in labelled if part is not measured for index in part], measured
+
+
+def _joined(arrays: Sequence[Any], indices: Sequence[int]) -> NDArray[Any]:
+    return np.concatenate([arrays[index] for index in indices])
+
+
+def _pitch_probes(items: Sequence[Item], files: Sequence[Frames], parts: Parts) -> dict[str, dict[str, Any] | None]:
     pitch: list[NDArray[Any] | None] = [None] * len(items)
     for part in parts:
         for index in _enough(part, files, pitch):
@@ -194,7 +205,7 @@ def _pitch_probes(items: Sequence[Item], files: Sequence[Frames], parts: Part) -
     return {"voicing": classify(files, voicing, parts), "pitch": pitch_error(files, pitch, parts)}
 
 
-def _phone_probe(items: Sequence[Item], files: Sequence[Frames], parts: Part) -> dict[str, Any] | None:
+def _phone_probe(items: Sequence[Item], files: Sequence[Frames], parts: Parts) -> dict[str, Any] | None:
     labels: list[NDArray[Any] | None] = [None] * len(items)
     for part in parts:
         for index in _enough(part, files, labels):
@@ -208,7 +219,7 @@ def _phone_probe(items: Sequence[Item], files: Sequence[Frames], parts: Part) ->
 
 
 def _enough(part: Sequence[int], files: Sequence[Frames], labels: Sequence[Any]) -> Iterable[int]:
-    """Files of a half, in their order, until there are labels for `MOST_FRAMES` frames."""
+    """Files of a part, in their order, until there are labels for `MOST_FRAMES` frames."""
     for index in part:
         if sum(len(files[other].hops) for other in part if labels[other] is not None) >= MOST_FRAMES:
             return

@@ -12,10 +12,6 @@ PROBES = {  # name -> title, unit, digits
     "voicing": ("voiced or not, right answers", "%", 1),
     "pitch": ("pitch of voiced frames, mean absolute error", "cents", 0),
 }
-CONDITION_TITLES = {
-    "cut at a frame": "the first second cut off, at the start of a frame",
-    "cut in a frame": "the first second and a quarter of a frame cut off",
-}
 
 
 def markdown(results: Results) -> str:
@@ -36,9 +32,9 @@ def sections(results: Results) -> list[str]:
         "## Entropies",
         "Bits that a model of one, two or three tokens needs for a token, and for a second. The models are counted on "
         "one half of the files and measured on the other half, in both directions; no speaker is in both. They are "
-        "interpolated after Witten and Bell (1991), and know the place of a token in its frame. On few files the "
-        "figures are upper limits. The entropy of the codebook is that of the relative frequencies of all tokens over "
-        "log2 of its size; with few tokens for an entry it is too low.",
+        "interpolated with absolute discounting (Ney, Essen and Kneser, 1994), and know the place of a token in its "
+        "frame. On few files the figures are upper limits. The entropy of the codebook is that of the relative "
+        "frequencies of all tokens over log2 of its size; with few tokens for an entry it is too low.",
         entropy_table(results),
         "## Byte pair encoding",
         "Tokens per second of one half of the files after merges of frequent neighbours, learned on the other half.",
@@ -54,8 +50,8 @@ def sections(results: Results) -> list[str]:
         parts += [
             "## Linear probes",
             "What a linear model reads from the vectors of a frame's codes (in brackets: how many numbers), and what "
-            "it reads from 80 log-mel magnitudes of the same moment. Chance is the most frequent class, or the median "
-            "pitch. Frames are probed alone, without their neighbours.",
+            "it reads from 40 log-mel magnitudes of the same moment. Chance is the most frequent class, or the median "
+            "pitch. Frames are probed alone, without their neighbours, by models that were learned on other speakers.",
             probe_table(results),
         ]
     return parts
@@ -99,7 +95,7 @@ def same_table(results: Results) -> str:
         if model["facts"]["tokens_per_frame"] > 1:
             titles.append("frames, %")
     for condition in next(iter(models.values()))["same"]:
-        cells = [CONDITION_TITLES.get(condition, condition)]
+        cells = [_title(condition)]
         for model in models.values():
             units = ("tokens", "frames") if model["facts"]["tokens_per_frame"] > 1 else ("tokens",)
             cells += [mean(_percent(model["same"][condition][unit]), 1) for unit in units]
@@ -125,6 +121,17 @@ def probe_table(results: Results) -> str:
         reference = [number(scale * known[kind], digits) for kind in ("mels", "chance")]
         rows.append([f"{title}, {unit}", *cells, *reference, number(known["n"], 0)])
     return markdown_table([*titles, "log-mel", "chance", "n"], rows)
+
+
+def _title(condition: str) -> str:
+    """A name of `CONDITIONS` in words."""
+    if condition == "cut at a frame":
+        return "first second cut off, at the start of a frame"
+    if condition == "cut in a frame":
+        return "first second and a quarter of a frame cut off"
+    if condition.endswith(" Hz"):
+        return f"resampled to {number(int(condition.removesuffix(' Hz')), 0)} Hz and back"
+    return "1 round trip" if condition == "1 round trips" else condition
 
 
 def _percent(summary: dict[str, Any]) -> dict[str, Any]:

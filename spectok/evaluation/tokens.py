@@ -56,16 +56,17 @@ class Encoded(NamedTuple):
     seconds: float  # of its frames
 
 
-def halves(speakers: Sequence[str], sizes: Sequence[float]) -> tuple[list[int], list[int]]:
-    """Divide files into two halves of about the same size, so that no speaker is in both.
+def divide(speakers: Sequence[str], sizes: Sequence[float], count: int = 2) -> list[list[int]]:
+    """Divide files into parts of about the same size, so that no speaker is in two of them.
 
     Args:
         speakers: of each file; files with an empty one are divided as if each had its own. If all files have the same
-            speaker, that speaker is in both halves.
+            speaker, they are divided likewise, and that speaker is in all parts.
         sizes: of each file, in any unit.
+        count: number of parts; there are fewer if there are fewer speakers.
 
     Returns:
-        The indices of the files of each half, in ascending order.
+        The indices of the files of each part, in ascending order.
 
     Raises:
         InputError: there are fewer than two files.
@@ -76,22 +77,26 @@ def halves(speakers: Sequence[str], sizes: Sequence[float]) -> tuple[list[int], 
     groups: dict[Any, list[int]] = {}
     for index, speaker in enumerate(known):
         groups.setdefault(speaker or index, []).append(index)
-    parts: tuple[list[int], list[int]] = ([], [])
-    totals = [0.0, 0.0]
+    parts: list[list[int]] = [[] for _ in range(min(count, len(groups)))]
+    totals = [0.0] * len(parts)
     for members in sorted(groups.values(), key=lambda each: -sum(sizes[index] for index in each)):
-        smaller = int(totals[1] < totals[0])
-        parts[smaller].extend(members)
-        totals[smaller] += sum(sizes[index] for index in members)
-    return sorted(parts[0]), sorted(parts[1])
+        smallest = totals.index(min(totals))
+        parts[smallest] += members
+        totals[smallest] += sum(sizes[index] for index in members)
+    return [sorted(part) for part in parts]
 
 
 def cross_entropies(learned: Sequence[Codes], measured: Sequence[Codes], size: int, places: int = 1) -> list[float]:
     """Bits per token of models of 1, 2 and 3 tokens that were learned on other files.
 
-    The models are interpolated after Witten and Bell (1991): in a context that was followed by n tokens, of which t
-    were different, a token that followed c times has the probability (c + t * p) / (n + t), where p is its probability
-    in the next shorter context. Below the shortest context all tokens are equally likely. The context of each model is
-    the place in the frame and the tokens before, of which those before the start of a file are one more symbol.
+    The models are interpolated with absolute discounting (Ney, Essen and Kneser, 1994): in a context that was followed
+    by n tokens, of which t were different, a token that followed c times has the probability
+    (c - d) / n + d * t / n * p, without the first term for c = 0, where p is its probability in the next shorter
+    context. The discount d of each length of context is that of the paper, from the numbers of pairs of context and
+    token that were seen once and twice; one of each is added to them, so that it is neither 0 nor 1. Where nearly
+    everything is seen once, d is nearly 1, and a longer context changes little. Below the shortest context all tokens
+    are equally likely. The context of each model is the place in the frame and the tokens before, of which those before
+    the start of a file are one more symbol.
 
     Args:
         learned: codes `[N]` of each file to learn from, frame after frame.
@@ -114,13 +119,14 @@ def cross_entropies(learned: Sequence[Codes], measured: Sequence[Codes], size: i
             context = np.unique(context * (size + 1) + earlier, return_inverse=True)[1]
         event = np.unique(context * size + token, return_inverse=True)[1]
         seen, contexts = event[:boundary], int(context.max()) + 1
-        tokens_after = np.bincount(context[:boundary], minlength=contexts)[context[boundary:]]
+        followed = np.bincount(context[:boundary], minlength=contexts)[context[boundary:]]
         first_of_kind = np.unique(seen, return_index=True)[1]
-        kinds_after = np.bincount(context[first_of_kind], minlength=contexts)[context[boundary:]]
-        count = np.bincount(seen, minlength=int(event.max()) + 1)[event[boundary:]]
-        total = tokens_after + kinds_after
-        mixed = (count + kinds_after * probability) / np.maximum(total, 1)
-        probability = np.where(total > 0, mixed, probability)
+        kinds = np.bincount(context[first_of_kind], minlength=contexts)[context[boundary:]]
+        counts = np.bincount(seen, minlength=int(event.max()) + 1)
+        once, twice = (int((counts == number).sum()) + 1 for number in (1, 2))
+        discount = once / (once + 2 * twice)
+        kept = np.maximum(counts[event[boundary:]] - discount, 0.0) + discount * kinds * probability
+        probability = np.where(followed > 0, kept / np.maximum(followed, 1), probability)
         bits.append(float(-np.log2(probability).mean()))
     return bits
 
@@ -235,13 +241,13 @@ def frames_of_silence(tokenizer: Tokenizer) -> int:
 
 
 def statistics(
-    files: Sequence[Encoded], parts: tuple[list[int], list[int]], size: int
+    files: Sequence[Encoded], halves: Sequence[Sequence[int]], size: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """Use of the codebook, entropies and BPE of the codes of all files.
 
     Args:
         files: the codes of at least two files.
-        parts: the two halves, as `halves` returns them.
+        halves: the indices of the files of two parts, as `divide` returns them.
         size: number of different codes.
 
     Returns:
@@ -254,7 +260,7 @@ def statistics(
     tokens = sum(map(len, flat))
     use = codebook_use(histogram("the codec", np.concatenate(flat), size))
     bits, lengths = np.zeros(len(ORDERS)), np.zeros((len(MERGES), 2))
-    for learned, measured in (parts, parts[::-1]):
+    for learned, measured in (halves, halves[::-1]):
         known, unknown = ([flat[index] for index in part] for part in (learned, measured))
         bits += np.array(cross_entropies(known, unknown, size, places)) * sum(map(len, unknown))
         lengths += np.array(bpe_lengths(known, unknown, MERGES))
@@ -298,12 +304,13 @@ def measure_tokens(
     names = [tokenizer.config.name for tokenizer in tokenizers.values()]
     if len(set(names)) < len(models):
         raise InputError(f"each model must have its own name, but they are {', '.join(map(str, models))}")
-    halves([item.speaker for item in items], [1.0] * len(items))  # to fail before the work
-    found: dict[str, Any] = {"speakers": len({item.speaker for item in items} - {""}), "models": {}}
+    speakers = [item.speaker for item in items]
+    divide(speakers, [1.0] * len(items))  # to fail before the work
+    found: dict[str, Any] = {"speakers": len(set(speakers) - {""}), "models": {}}
     for number, (model, tokenizer) in enumerate(tokenizers.items()):
         encoded, again = _encode(tokenizer, items, progress, number, len(tokenizers))
-        parts = halves([item.speaker for item in items], [file.seconds for file in encoded])
-        codebook, entropies, pairs = statistics(encoded, parts, tokenizer.codebook_size)
+        seconds = [file.seconds for file in encoded]
+        codebook, entropies, pairs = statistics(encoded, divide(speakers, seconds), tokenizer.codebook_size)
         shares = {
             name: {unit: interval(values).as_dict() for unit, values in zip(UNITS, np.transpose(both), strict=True)}
             for name, both in again.items()
@@ -312,12 +319,11 @@ def measure_tokens(
         measured = {"facts": facts, "codebook": codebook, "entropies": entropies, "bpe": pairs, "same": shares}
         found["models"][tokenizer.config.name] = measured | {"silence": frames_of_silence(tokenizer)}
         if probe:
-            from spectok.evaluation.probes import measure_probes
+            from spectok.evaluation.probes import PARTS, measure_probes
 
-            codes = [file.codes for file in encoded]
+            codes, parts = [file.codes for file in encoded], divide(speakers, seconds, PARTS)
             found["models"][tokenizer.config.name]["probes"] = measure_probes(items, model, codes, parts)
-        found |= {"files": len(items), "seconds": sum(file.seconds for file in encoded)}
-        found["repeated"] = len(items[:: _step(items)])
+        found |= {"files": len(items), "seconds": sum(seconds), "repeated": len(items[:: _step(items)])}
     weights = {name: pretrained.find(model).sha256 for name, model in zip(names, tokenizers, strict=True)}
     result: dict[str, Any] = plain({"provenance": provenance(weights)} | found)
     return result
