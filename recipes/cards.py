@@ -6,9 +6,9 @@
 Every measured number comes from `pretrained/results/results.json` (made by `spectok bench`; `--report` copies it from
 there), from each model's `training.json` (made by `recipes/release.py`), from the studies' `results.json` (by
 `recipes/study.py`), from `recipes/speed.json` (by the script of that name), from `pretrained/results/drift.json` (by
-`recipes/drift.py`), from `pretrained/results/tokens.json` (by `spectok tokens`) and from the results of the scripts in
-`benchmarks/`. The figures of results contain the SHA-256 of the results that they show. The options in docs/cli.md come
-from the parser of the command line. `--check` writes nothing and fails if a file is stale.
+`recipes/drift.py`), from `pretrained/results/tokens.json` and `tokens-train.json` (by `spectok tokens`) and from the
+results of the scripts in `benchmarks/`. The figures of results contain the SHA-256 of the results that they show. The
+options in docs/cli.md come from the parser of the command line. `--check` writes nothing and fails if a file is stale.
 """
 
 import argparse

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from recipes.quality import RESULTS
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table, number
-from spectok.evaluation.token_report import extent, sections
+from spectok.evaluation.token_report import bpe_table, entropy_table, extent, sections
 
-TOKENS = RESULTS.with_name("tokens.json")
+TOKENS = RESULTS.with_name("tokens.json")  # speech of the test split, with probes
+MORE = RESULTS.with_name("tokens-train.json")  # more speech, of the training split
 
 DASB, SUPERB, STABLE = "DASB", "Codec-SUPERB", "StableToken"
 NOISE = "noise 20 dB"
@@ -46,8 +47,9 @@ PUBLISHED = (
 
 def page(quality: dict[str, Any]) -> str:
     """The tables of docs/tokens.md; `quality` are the results of `spectok bench`."""
-    tokens: dict[str, Any] = json.loads(TOKENS.read_text(encoding="utf-8"))
-    parts = [extent(tokens), *sections(tokens), "## Beside other tokenizers", comparison(tokens, quality)]
+    tokens, more = (json.loads(path.read_text(encoding="utf-8")) for path in (TOKENS, MORE))
+    parts = [extent(tokens), *sections(tokens), "## With more speech", extent(more)]
+    parts += [entropy_table(more), bpe_table(more), "## Beside other tokenizers", comparison(tokens, quality)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -163,20 +163,8 @@ def test_the_figure_of_the_architecture_shows_the_code() -> None:
 
 def test_every_command_and_argument_is_explained() -> None:
     page = command_tables()
-    commands = [
-        "encode",
-        "decode",
-        "verify",
-        "repair",
-        "stream",
-        "live",
-        "info",
-        "inspect",
-        "eval",
-        "tokens",
-        "bench",
-        "export",
-    ]
+    files, models = ["encode", "decode", "tokenize", "verify", "repair"], ["info", "inspect", "eval", "tokens"]
+    commands = [*files, "stream", "live", *models, "bench", "export"]
     assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == commands
     assert re.findall(r"^\|.*\|\s*\|$", page, re.MULTILINE) == []
     assert "\n    spectok encode [options] IN ... OUT\n" in page

@@ -92,7 +92,7 @@ def measure_probes(
 
 def frame_times(frames: int, frame_length: int, synthesis_delay: int) -> NDArray[np.float64]:
     """The middle of each frame's part of the decoded audio, in samples, `[frames]`."""
-    return (np.arange(frames) + 0.5) * frame_length - synthesis_delay
+    return np.asarray((np.arange(frames) + 0.5) * frame_length - synthesis_delay, np.float64)
 
 
 def log_mels(audio: NDArray[np.float32], centres: NDArray[np.int64]) -> Features:

@@ -349,7 +349,7 @@ def _encode(
         codes = tokenizer.encode(audio, layout="frames")
         encoded.append(Encoded(codes, len(codes) / tokenizer.frame_rate))
         if place % _step(items) == 0:
-            shares = {name: same(codes, *other) for name, *other in encodings(tokenizer, audio, codes)}
+            shares = {name: same(codes, other, skipped) for name, other, skipped in encodings(tokenizer, audio, codes)}
             for name, values in again.items():
                 values.append(shares.get(name, (math.nan, math.nan)))
         if progress is not None:
