@@ -31,7 +31,8 @@ def page() -> str:
     parts = [bars(), timings(speed), agreement(load("agreement.json"))]
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
-    parts += [soak(load("soak.json")), groups(load("groups.json")), loss(load("loss.json"))]
+    parts += [soak(load("soak.json")), groups(load("groups.json")), batches(load("batches.json"))]
+    parts += [loss(load("loss.json"))]
     parts += [generations(load("generations.json")), fuzz(load("fuzz.json"))]
     return "\n".join(parts)
 
@@ -319,6 +320,53 @@ def groups(found: dict[str, Any]) -> str:
     )
     titles = ["model", "engine", "encoder, ms", "decoder, ms", "gain", "codes", "differ"]
     return f"### Groups of streams\n\n{text}\n{markdown_table(titles, rows, align='llrrrrr')}\n"
+
+
+def saving(row: dict[str, Any], way: str) -> float:
+    """The time of one of `batches.WAYS` relative to that of batches by length: the median of the rounds' ratios."""
+    pairs = zip(row["seconds"][way], row["seconds"]["by length"], strict=True)
+    return float(statistics.median(other / ours for other, ours in pairs))
+
+
+def batches(found: dict[str, Any]) -> str:
+    """The time of batches by length beside that of recordings one by one, and of batches in any order."""
+    lengths = found["seconds_of_recordings"]
+    rows = [
+        [
+            row["model"],
+            row["engine"],
+            f"{saving(row, 'one by one'):.2f}",
+            f"{saving(row, 'in any order'):.2f}",
+            f"{row['codes']:,}",
+            f"{row['different']:,}",
+        ]
+        for row in found["rows"]
+    ]
+    text = (
+        f"{len(lengths)} recordings of {min(lengths):.1f} to {max(lengths):.1f} s, in batches of "
+        f"{found['batch_size']}: the processor's time to encode them one by one, and in batches of the given order, "
+        "relative to that of `Tokenizer.encode_batch`, whose batches have similar lengths. Measured in turn on one "
+        "core.\n"
+    )
+    titles = ["model", "engine", "one by one", "in any order", "codes", "differ from one by one"]
+    return f"### Batches\n\n{text}\n{markdown_table(titles, rows, align='llrrrr')}\n"
+
+
+def parts(found: dict[str, Any]) -> str:
+    """How close a part that is decoded with context is to the same part of the whole, for docs/tokenizer.md."""
+    elsewhere = {(row["model"], row["context"]): row["decibels"] for row in found["elsewhere"]}
+    rows = []
+    for row in found["rows"]:
+        ratios = [row["decibels"], elsewhere.get((row["model"], row["context"]), [])]
+        cells = [f"{statistics.median(values):.1f}" if values else "-" for values in ratios]
+        rows.append([row["model"], f"{row['context']:,}", f"{row['context'] / 50:g}", *cells])
+    titles = ["model", "frames of context", "seconds", "dB, the same sequences", "dB, other sequences"]
+    text = (
+        "Power of a second of decoded speech above that of its difference from the decoded whole, medians over up to "
+        f"{max(len(row['decibels']) for row in found['rows'])} places in {found['minutes']:g} minutes "
+        "([benchmarks](../benchmarks/README.md#parts-of-a-recording)):\n"
+    )
+    return f"{text}\n{markdown_table(titles, rows)}\n"
 
 
 def loss(found: dict[str, Any]) -> str:

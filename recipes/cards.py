@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary
+from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary, parts
 from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
@@ -319,6 +319,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[DOCS / "benchmark.md"] = between_marks(DOCS / "benchmark.md", benchmark_page(results))
     texts[DOCS / "network.md"] = between_marks(DOCS / "network.md", loss_page())
     texts[DOCS / "bulk.md"] = between_marks(DOCS / "bulk.md", bulk_page())
+    texts[DOCS / "tokenizer.md"] = between_marks(DOCS / "tokenizer.md", parts(load("context.json")))
     texts[DOCS / "reliability.md"] = between_marks(DOCS / "reliability.md", reliability())
     texts[DOCS / "tokens.md"] = between_marks(DOCS / "tokens.md", tokens(results))
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())

@@ -14,8 +14,8 @@ from spectok import pretrained
 from spectok.errors import InputError
 from spectok.schema import require
 
-Layout = Literal["flat", "frames"]
-LAYOUTS = ("flat", "frames")
+Layout = Literal["flat", "frames", "codebooks_first"]
+LAYOUTS = ("flat", "frames", "codebooks_first")
 
 
 class Codes(np.ndarray[tuple[int, ...], np.dtype[np.int64]]):
@@ -90,7 +90,7 @@ def check_layout_name(layout: Any) -> None:
     Raises:
         InputError: it is not.
     """
-    require(layout in LAYOUTS, f"the layout is {layout!r}, but must be 'flat' or 'frames'")
+    require(layout in LAYOUTS, f"the layout is {layout!r}, but must be 'flat', 'frames' or 'codebooks_first'")
 
 
 def to_rows(codes: NDArray[Any], tokens: int, layout: Layout | None = None) -> tuple[NDArray[Any], bool]:
@@ -111,11 +111,17 @@ def to_rows(codes: NDArray[Any], tokens: int, layout: Layout | None = None) -> t
     shape = list(codes.shape)
     if layout is not None:
         check_layout_name(layout)
-    expected = {"flat": "[N] or [B, N]", "frames": f"[F, {tokens}] or [B, F, {tokens}]"}
-    of_frames = layout == "frames" or (layout is None and codes.ndim == 3)
+    expected = {
+        "flat": "[N] or [B, N]",
+        "frames": f"[F, {tokens}] or [B, F, {tokens}]",
+        "codebooks_first": f"[{tokens}, F] or [B, {tokens}, F]",
+    }
+    if layout == "codebooks_first" and codes.ndim in (2, 3) and shape[-2] == tokens:
+        return to_rows(codes.swapaxes(-2, -1), tokens, "frames")
+    of_frames = layout in ("frames", "codebooks_first") or (layout is None and codes.ndim == 3)
     allowed = expected[layout] if layout else f"{expected['flat']}, or by frames {expected['frames']}"
     fits = codes.ndim in ((2, 3) if of_frames else (1, 2)) and (not of_frames or shape[-1] == tokens)
-    require(fits, f"codes must be {allowed}, not {shape}")
+    require(fits and layout != "codebooks_first", f"codes must be {allowed}, not {shape}")
     require(codes.ndim == 1 or shape[0] > 0 or of_frames, "the batch has no rows")
     require(
         layout is not None or codes.ndim != 2 or shape[0] < 2 or shape[1] != tokens,
@@ -125,3 +131,11 @@ def to_rows(codes: NDArray[Any], tokens: int, layout: Layout | None = None) -> t
     if of_frames:
         return codes.reshape(shape[0] if codes.ndim == 3 else 1, -1), codes.ndim == 3
     return np.atleast_2d(codes), codes.ndim == 2
+
+
+def from_rows(codes: NDArray[Any], tokens: int, layout: Layout) -> NDArray[Any]:
+    """Codes `[..., N]` in a layout: `[..., N]`, `[..., F, K]` or `[..., K, F]`, where K is `tokens`."""
+    if layout == "flat":
+        return codes
+    frames = codes.reshape(*codes.shape[:-1], -1, tokens)
+    return frames if layout == "frames" else frames.swapaxes(-2, -1)

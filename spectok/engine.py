@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spectok.codebook import CODEBOOK, grid, stored
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.graphs import WEIGHTS, read_graph
@@ -60,6 +61,9 @@ class Engine(Protocol):
         `lost`, `[B, F]`, says which frames are lost; their codes must repeat the last frame that arrived. A codec
         without concealment ignores it.
         """
+
+    def code_vectors(self) -> NDArray[np.float32]:
+        """The vectors that the quantizer has for the codes, `[codebook_size, D]`."""
 
     def stack(self, states: Sequence[Any]) -> Any:
         """One state with a row for each of `states`, which have one row each and are of the same side."""
@@ -156,6 +160,11 @@ class OnnxEngine:
     ) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, T]`."""
         return self._run("decoder", np.ascontiguousarray(codes, np.int64), state, lost)
+
+    def code_vectors(self) -> NDArray[np.float32]:
+        """The grid of the levels, or the codebook in the weights."""
+        quantizer = self.config.quantizer
+        return grid(quantizer.levels) if quantizer.kind == "fsq" else stored(self._weights["decoder"], CODEBOOK)[0]
 
     def stack(self, states: Sequence[Any]) -> Any:
         """Concatenate the arrays along the batch; zeros take the place of an empty state."""
@@ -408,6 +417,14 @@ class TorchEngine(TorchStates):
     ) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, T]`."""
         return self._run(self.codec.decode_step, codes, state, *([] if lost is None else [lost]))
+
+    def code_vectors(self) -> NDArray[np.float32]:
+        """What the quantizer decodes all codes to."""
+        import torch
+
+        with torch.inference_mode():
+            codes = torch.arange(self.config.quantizer.codebook_size, device=self.device)
+            return self.codec.quantizer.decode(codes).float().cpu().numpy()
 
     def _precision(self) -> AbstractContextManager[None]:
         """On a GPU, compute in full float32: TensorFloat-32 is less precise, and codes would depend on the device."""

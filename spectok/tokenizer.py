@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from numbers import Number
 from operator import index as as_int
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from spectok import audio as audio_files
 from spectok import pretrained
 from spectok.arrays import like, to_numpy
-from spectok.codes import Codes, Layout, check_layout_name, check_model, other_model, to_rows
+from spectok.batching import EncodedBatch, by_length, mask_of, masked_frames, padded
+from spectok.codes import Codes, Layout, check_layout_name, check_model, from_rows, other_model, to_rows
 from spectok.config import CodecConfig
 from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
 from spectok.files import check_sample_rate, file_name
-from spectok.resampling import restore
+from spectok.resampling import resample, restore
 from spectok.samples import check_audio
 from spectok.schema import require
 from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
@@ -156,6 +157,34 @@ class Tokenizer:
             self.codebook_size, self.tokens_per_frame, offset, specials, pattern, separate, self.weight_hash
         )
 
+    def code_vectors(self, codes: Any = None) -> NDArray[np.float32]:
+        """The vectors that the quantizer has for codes, for example to initialise the embedding of a language model.
+
+        Codes of similar sounds have similar vectors. For the kind "fsq" they are the points of a grid, from -1 to 1 in
+        each dimension; for "vq" the learned entries of the codebook. The decoder begins with a projection of them.
+
+        Args:
+            codes: integers of any shape, as array, tensor or list; by default all codes, from 0 to `codebook_size - 1`.
+
+        Returns:
+            Float32 `[..., D]`, D = `config.quantizer.codebook_dim`: an array, for every kind of codes.
+
+        Raises:
+            InputError: the codes are not integers or not in the codebook, or know that another model made them.
+        """
+        vectors = self.engine.code_vectors()
+        if codes is None:
+            return vectors
+        check_model(codes, self.config.name, self.weight_hash)
+        array, last = to_numpy(codes), self.codebook_size - 1
+        require(array.size == 0 or array.dtype.kind in "iu", f"codes must be integers, not {array.dtype}")
+        wrong = np.argwhere((array < 0) | (array > last))
+        if len(wrong):
+            place = tuple(int(index) for index in wrong[0])
+            where = place[0] if len(place) == 1 else list(place)
+            raise InputError(f"codes must be from 0 to {last}, but code {where} is {array[place]}")
+        return vectors[array.astype(np.int64)]
+
     def stream_encoder(self, sample_rate: int | None = None) -> StreamEncoder:
         """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""
         return StreamEncoder(self.engine, None, sample_rate, self.weight_hash)
@@ -192,12 +221,13 @@ class Tokenizer:
         """Encode audio.
 
         Args:
-            audio: `[T]` or a batch `[B, T]` as array or tensor, floats in [-1, 1] or integers; the path of a file, or a
-                file open for reading in binary, whose channels are mixed; or a list of those, whose items are encoded
-                one by one. An array with at most 8 columns and more rows is an error: it looks like `[T, C]` channels.
+            audio: `[T]` or a batch `[B, T]` or `[B, 1, T]` as array or tensor, floats in [-1, 1] or integers; the path
+                of a file, or a file open for reading in binary, whose channels are mixed; or a list of those, whose
+                items are encoded one by one. An array with two axes of at most 8 columns and more rows is an error: it
+                looks like `[T, C]` channels.
             sample_rate: of arrays and tensors, in Hz; by default the codec's own. Ignored for files.
             layout: "flat" for codes `[N]` or `[B, N]`, N = F * K; "frames" for `[F, K]` or `[B, F, K]`, where F is the
-                number of frames and K the number of tokens per frame.
+                number of frames and K the number of tokens per frame; "codebooks_first" for `[K, F]` or `[B, K, F]`.
 
         Returns:
             int64 codes: a tensor on the same device for a tensor, a list for a list, otherwise an array, which knows
@@ -215,17 +245,124 @@ class Tokenizer:
         rows = np.atleast_2d(samples)
         session = StreamEncoder(self.engine, len(rows), sample_rate)
         codes = np.concatenate([session.push(rows), session.flush()], axis=1)
-        if layout == "frames":
-            codes = codes.reshape(len(rows), -1, self.tokens_per_frame)
+        codes = from_rows(codes, self.tokens_per_frame, layout)
         return like(audio, Codes(codes if samples.ndim == 2 else codes[0], self.weight_hash))
+
+    @overload
+    def encode_batch(
+        self,
+        audio: list[_Audio],
+        sample_rate: int | None = None,
+        padding: Literal[True] = True,
+        layout: Layout = "flat",
+        batch_size: int = 16,
+        pad: int = 0,
+    ) -> EncodedBatch[NDArray[np.int64], NDArray[Any]]: ...
+    @overload
+    def encode_batch(
+        self,
+        audio: list[_Audio],
+        sample_rate: int | None = None,
+        *,
+        padding: Literal[False],
+        layout: Layout = "flat",
+        batch_size: int = 16,
+        pad: int = 0,
+    ) -> EncodedBatch[list[NDArray[np.int64]], NDArray[Any]]: ...
+    @overload
+    def encode_batch(
+        self,
+        audio: "list[torch.Tensor]",
+        sample_rate: int | None = None,
+        padding: Literal[True] = True,
+        layout: Layout = "flat",
+        batch_size: int = 16,
+        pad: int = 0,
+    ) -> "EncodedBatch[torch.Tensor, torch.Tensor]": ...
+    @overload
+    def encode_batch(
+        self,
+        audio: "list[torch.Tensor]",
+        sample_rate: int | None = None,
+        *,
+        padding: Literal[False],
+        layout: Layout = "flat",
+        batch_size: int = 16,
+        pad: int = 0,
+    ) -> "EncodedBatch[list[torch.Tensor], torch.Tensor]": ...
+    def encode_batch(
+        self,
+        audio: Any,
+        sample_rate: int | None = None,
+        padding: bool = True,
+        layout: Layout = "flat",
+        batch_size: int = 16,
+        pad: int = 0,
+    ) -> Any:
+        """Encode recordings of different lengths to one padded batch.
+
+        They are computed in groups of similar length, so that little of the time is spent on padding, and returned in
+        the given order. All of them are in memory at once. On one core of a processor, ONNX Runtime encodes recordings
+        one by one at least as fast (benchmarks/README.md).
+
+        Args:
+            audio: a list of recordings: each an array or a tensor `[T]`, floats in [-1, 1] or integers; the path of a
+                file; or a file open for reading in binary.
+            sample_rate: of arrays and tensors, in Hz; by default the codec's own. Ignored for files.
+            padding: whether the codes are one array, in which `pad` follows the codes of the shorter recordings, or a
+                list of the codes of each.
+            layout: of the codes, as for `encode`.
+            batch_size: the largest number of recordings that are computed at once.
+            pad: what is in the codes where the mask is False.
+
+        Returns:
+            Codes, mask and lengths; tensors on the device of the first recording if that is a tensor.
+
+        Raises:
+            InputError: there are no recordings, or `encode` refuses one of them.
+        """
+        require(isinstance(audio, (list, tuple)) and len(audio) > 0, "a batch must be a list of at least one recording")
+        require(batch_size > 0, f"the batch size is {batch_size}, but must be positive")
+        check_layout_name(layout)
+        recordings = [self._recording(item, sample_rate, number) for number, item in enumerate(audio)]
+        lengths = [len(recording) for recording in recordings]
+        frames = [self.config.num_frames(length) for length in lengths]
+        codes = [np.zeros((0, self.tokens_per_frame), np.int64)] * len(audio)
+        for group in by_length(lengths, batch_size):
+            rows = self.encode(padded([recordings[number] for number in group])[:, None], layout="frames")
+            for number, row in zip(group, rows, strict=True):
+                codes[number] = np.asarray(row[: frames[number]])
+        mask = mask_of([count * (self.tokens_per_frame if layout == "flat" else 1) for count in frames])
+        shaped = [
+            Codes(from_rows(array.reshape(*array.shape[:-2], -1), self.tokens_per_frame, layout), self.weight_hash)
+            for array in ([padded(codes, pad)] if padding else codes)
+        ]
+        found = [like(audio[0], array) for array in shaped]
+        return EncodedBatch(
+            found[0] if padding else found, like(audio[0], mask), like(audio[0], np.array(lengths, np.int64))
+        )
+
+    def _recording(self, audio: Any, sample_rate: int | None, number: int) -> NDArray[np.float32]:
+        """One recording of a batch as float32 `[T]` at the codec's own sample rate."""
+        if isinstance(audio, (str, Path)) or hasattr(audio, "read"):
+            return audio_files.read_audio(audio, self.sample_rate)[0]
+        try:
+            samples = _samples(audio)
+            require(samples.ndim == 1, f"it has shape {list(samples.shape)}, but must be [T]")
+        except InputError as error:
+            raise InputError(f"recording {number} of the batch: {error}") from error
+        rate = check_sample_rate(sample_rate or self.sample_rate)
+        return resample(samples, rate, self.sample_rate)
 
     @overload
     def decode(
         self,
         codes: NDArray[Any] | list[int],
-        length: int | None = None,
+        length: Lengths | None = None,
         sample_rate: int | None = None,
         layout: Layout | None = None,
+        mask: Any = None,
+        context: int = 0,
     ) -> NDArray[np.float32]: ...
     @overload
     def decode(
@@ -234,14 +371,18 @@ class Tokenizer:
         length: Lengths | None = None,
         sample_rate: int | None = None,
         layout: Layout | None = None,
+        mask: Any = None,
+        context: int = 0,
     ) -> list[NDArray[np.float32]]: ...
     @overload
     def decode(
         self,
         codes: "torch.Tensor",
-        length: int | None = None,
+        length: "Lengths | torch.Tensor | None" = None,
         sample_rate: int | None = None,
         layout: Layout | None = None,
+        mask: Any = None,
+        context: int = 0,
     ) -> "torch.Tensor": ...
     @overload
     def decode(
@@ -250,9 +391,17 @@ class Tokenizer:
         length: Lengths | None = None,
         sample_rate: int | None = None,
         layout: Layout | None = None,
+        mask: Any = None,
+        context: int = 0,
     ) -> "list[torch.Tensor]": ...
     def decode(
-        self, codes: Any, length: Any = None, sample_rate: int | None = None, layout: Layout | None = None
+        self,
+        codes: Any,
+        length: Any = None,
+        sample_rate: int | None = None,
+        layout: Layout | None = None,
+        mask: Any = None,
+        context: int = 0,
     ) -> Any:
         """Decode codes.
 
@@ -260,38 +409,70 @@ class Tokenizer:
             codes: integers `[N]` or a batch `[B, N]`, or by frames `[F, K]` or `[B, F, K]`, as array or tensor; a list
                 of integers; or a list of those, which are decoded one by one. N is a multiple of K, the tokens per
                 frame.
-            length: number of samples to return, at `sample_rate`; for a list of codes it may be a sequence of numbers.
-                By default all samples of the codes, which are a few more than were encoded.
+            length: number of samples to return, at `sample_rate`; for a list of codes and with a mask it may be a
+                sequence of numbers. By default all samples of the codes, which are a few more than were encoded.
             sample_rate: to resample to, in Hz; by default the codec's own.
-            layout: "flat" or "frames", as in `encode`. It is needed only for two axes of which the second has length
-                K: these can be a batch of single frames, or the frames of one recording.
+            layout: "flat", "frames" or "codebooks_first", as in `encode`. Codes with the frames on their last axis
+                always need the last. Otherwise it is needed only for two axes of which the second has length K: these
+                can be a batch of single frames, or the frames of one recording.
+            mask: of a padded batch, from `encode_batch`: bool `[B, N]` or `[B, F]`. Codes where it is False are
+                ignored, and have no audio.
+            context: the first frames of the codes that only prepare the decoder, and have no audio. `codes` are then
+                frames a - context to b of a recording, and the result is about the samples from
+                `a * frame_length - synthesis_delay` on, (b - a) frames of them, of the decoded whole.
 
         Returns:
             float32 audio `[T]` or `[B, T]`: a tensor on the same device for a tensor, a list for a list, otherwise an
-            array.
+            array. With a mask, zeros follow the audio of the shorter rows.
 
         Raises:
             InputError: the codes end within a frame, are not in the codebook, have a wrong or ambiguous shape, hold
                 fewer than `length` samples, or know that another model made them; or `length` is not a whole number.
+                The mask has padding elsewhere than at the end of rows, or there are fewer frames than `context`.
         """
         if isinstance(codes, list) and not (codes and isinstance(codes[0], Number)):
-            try:
-                lengths = list(length)
-            except TypeError:  # one length for all items
-                lengths = [length] * len(codes)
-            require(len(lengths) == len(codes), f"there are {len(lengths)} lengths for {len(codes)} lists of codes")
-            return [self.decode(item, n, sample_rate, layout) for item, n in zip(codes, lengths, strict=True)]
+            lengths = _lengths(length, len(codes))
+            require(mask is None, "a mask belongs to a padded batch, not to a list")
+            pairs = zip(codes, lengths, strict=True)
+            return [self.decode(item, n, sample_rate, layout, context=context) for item, n in pairs]
         check_model(codes, self.config.name, self.weight_hash)
         rows, is_batch = to_rows(to_numpy(codes), self.tokens_per_frame, layout)
+        frames = -(-rows.shape[1] // self.tokens_per_frame)
+        counts = np.full(len(rows), frames)
+        if mask is not None:
+            require(is_batch and context == 0, "a mask belongs to a padded batch, without context")
+            counts = masked_frames(to_numpy(mask), len(rows), frames, self.tokens_per_frame)
+            rows = np.where(np.arange(rows.shape[1]) < counts[:, None] * self.tokens_per_frame, rows, 0)
         session = StreamDecoder(self.engine, len(rows))
         audio = session.push(rows)
         session.flush()
         rate = self.sample_rate if sample_rate is None else check_sample_rate(sample_rate)
-        held = -(-audio.shape[1] * rate // self.sample_rate)
-        samples = held if length is None else _length(length)
-        require(0 <= samples <= held, f"the codes hold {held} samples, not {samples}")
-        audio = np.stack([restore(row, self.sample_rate, rate, samples) for row in audio])
-        return like(codes, audio if is_batch else audio[0])
+        audio = audio[:, self._start(context, frames) :]
+        ends = [self.config.num_samples(int(count)) if mask is not None else audio.shape[1] for count in counts]
+        held = [-(-end * rate // self.sample_rate) for end in ends]
+        lengths = _lengths(length, len(rows)) if mask is not None else [length] * len(rows)
+        samples = [most if n is None else _length(n) for n, most in zip(lengths, held, strict=True)]
+        for n, most in zip(samples, held, strict=True):
+            require(0 <= n <= most, f"the codes hold {most} samples, not {n}")
+        heard = [
+            restore(row[:end], self.sample_rate, rate, n) for row, end, n in zip(audio, ends, samples, strict=True)
+        ]
+        return like(codes, padded(heard) if is_batch else heard[0])
+
+    def _start(self, context: int, frames: int) -> int:
+        """The sample of decoded audio at which frames after a context begin.
+
+        Raises:
+            InputError: the context is not a whole number of frames from 0 to `frames`, or too few for the overlap.
+        """
+        if context == 0:
+            return 0
+        delay, size = self.config.synthesis_delay, self.frame_length
+        is_whole = isinstance(context, (int, np.integer)) and 0 < context <= frames
+        require(is_whole, f"the context is {context} frames, but must be from 0 to the {frames} of the codes")
+        least = -(-delay // size)
+        require(context >= least, f"the context is {context} frames, but must be 0 or at least {least}")
+        return int(context) * size - delay
 
     def save(
         self,
@@ -403,13 +584,14 @@ def check_layout(header: Header, config: CodecConfig) -> None:
 
 
 def _samples(audio: Any) -> NDArray[Any]:
-    """Audio `[T]` or `[B, T]` as an array; InputError if it is not audio."""
+    """Audio `[T]`, or `[B, T]` for `[B, T]` or `[B, 1, T]`, as an array; InputError if it is not audio."""
     for kind, sentence in NO_AUDIO.items():
         require(not isinstance(audio, kind), f"the audio is {sentence}")
-    samples = to_numpy(audio)
+    given = to_numpy(audio)
+    samples = given[:, 0] if given.ndim == 3 and given.shape[1] == 1 else given
     check_audio(samples, dims=(1, 2))
     require(
-        samples.ndim == 1 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
+        given.ndim != 2 or samples.shape[1] > MOST_CHANNELS or samples.shape[1] >= samples.shape[0],
         f"the audio has shape {list(samples.shape)}; a batch is [B, T], and channels, the second axis of [T, C], "
         "are mixed with spectok.audio.to_mono",
     )
@@ -422,3 +604,13 @@ def _length(length: Any) -> int:
     except TypeError as error:
         shown = " ".join(str(length).split())[:40]
         raise InputError(f"the length must be one whole number of samples, not {shown}") from error
+
+
+def _lengths(length: Any, items: int) -> list[Any]:
+    """One length for each of some items, from one for all or a sequence."""
+    try:
+        lengths = list(length)
+    except TypeError:
+        return [length] * items
+    require(len(lengths) == items, f"there are {len(lengths)} lengths for {items} lists of codes")
+    return lengths

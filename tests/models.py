@@ -64,6 +64,10 @@ class RandomEngine(TorchStates):
         audio, state = self.codec.decode_step(torch.from_numpy(codes), state, mask)
         return audio.numpy(), state
 
+    def code_vectors(self) -> NDArray[np.float32]:
+        codes = torch.arange(self.config.quantizer.codebook_size)
+        return self.codec.quantizer.decode(codes).float().numpy()
+
 
 class EchoEngine(TorchStates):
     """A perfect codec. Its codes are 16-bit samples, and its synthesis delay is that of an STFT and its inverse."""
@@ -87,6 +91,9 @@ class EchoEngine(TorchStates):
         spectrum, analysis = self.stft.step(torch.from_numpy((codes - 32768) / 32767), state[0])
         audio, synthesis = self.inverse.step(spectrum, state[1])
         return audio.numpy().astype(np.float32), (analysis, synthesis)
+
+    def code_vectors(self) -> NDArray[np.float32]:
+        return ((np.arange(65536)[:, None] - 32768) / 32767).astype(np.float32)
 
 
 ECHOES = {

@@ -13,13 +13,13 @@ config
 arrays samples truncation
 resampling
 audio container graphs plotting pretrained
-network weights codes
+batching codebook codes network weights
 model
 engine
 sessions
 vocabulary
 tokenizer
-live bulk
+live bulk hf
 export
 evaluation
 training
@@ -63,7 +63,8 @@ def test_importing_spectok_does_not_import_engines() -> None:
         [sys.executable, "-c", "import sys, spectok; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "spectok" in loaded
-    assert {"torch", "torchaudio", "vector_quantize_pytorch", "pyarrow", "ray"}.isdisjoint(loaded)
+    heavy = {"torch", "torchaudio", "vector_quantize_pytorch", "pyarrow", "ray", "transformers", "datasets"}
+    assert heavy.isdisjoint(loaded)
 
 
 def test_every_module_is_in_the_list() -> None:
@@ -93,6 +94,8 @@ def test_each_library_is_imported_only_where_it_belongs() -> None:
                 "onnx": inside and part == "export",
                 "torchaudio": part in {"training", "evaluation"},
                 "vector_quantize_pytorch": path.name == "quantizer.py",
+                "transformers": part in {"hf", "bench"},
+                "datasets": False,
                 "soundfile": path.name == "audio.py",
                 "soxr": path.name == "resampling.py",
                 "sounddevice": inside and part == "cli",

@@ -317,7 +317,7 @@ def test_codes_by_frames_equal_the_flat_codes(name: str) -> None:
         ((4,), "frames", r"^codes must be \[F, 2\] or \[B, F, 2\], not \[4\]$"),
         ((4, 3), "frames", r"^codes must be \[F, 2\] or \[B, F, 2\], not \[4, 3\]$"),
         ((1, 4, 2), "flat", r"^codes must be \[N\] or \[B, N\], not \[1, 4, 2\]$"),
-        ((4,), "rows", r"^the layout is 'rows', but must be 'flat' or 'frames'$"),
+        ((4,), "rows", r"^the layout is 'rows', but must be 'flat', 'frames' or 'codebooks_first'$"),
     ],
 )
 def test_codes_of_another_layout_are_refused(
