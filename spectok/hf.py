@@ -15,7 +15,7 @@ import io
 import json
 from numbers import Number
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,7 @@ class SpectokProcessor(ProcessorMixin):
         self.model = pretrained.find(model)
         self.codec = Tokenizer.from_pretrained(model, device, engine, threads)
         rate = self.codec.sample_rate
-        super().__init__(feature_extractor or SpectokFeatureExtractor(sampling_rate=rate))
+        super().__init__(feature_extractor or SpectokFeatureExtractor(sampling_rate=rate))  # type: ignore[no-untyped-call]
         ours = self.feature_extractor.sampling_rate
         require(ours == rate, f"the feature extractor has a sample rate of {ours} Hz, but the codec of {rate} Hz")
 
@@ -190,7 +190,7 @@ class SpectokProcessor(ProcessorMixin):
                 samples = samples[:length]
             recordings.append(like(values, samples))
         found: Any = self.codec.encode_batch(recordings, layout=layout)
-        return found
+        return cast("EncodedBatch[Any, Any]", found)
 
     def batch_decode(
         self, codes: Any, mask: Any = None, lengths: Any = None, layout: Layout = "codebooks_first"

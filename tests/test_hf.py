@@ -105,7 +105,7 @@ def test_a_saved_processor_works_by_itself(
     ]
     (tmp_path / "saved").rename(tmp_path / "moved")
     for auto, expected in ((AutoProcessor, SpectokProcessor), (AutoFeatureExtractor, SpectokFeatureExtractor)):
-        assert type(auto.from_pretrained(tmp_path / "moved")) is expected
+        assert type(auto.from_pretrained(tmp_path / "moved")) is expected  # type: ignore[no-untyped-call]
     loaded = AutoProcessor.from_pretrained(tmp_path / "moved")
     assert loaded.codec.weight_hash == processor.codec.weight_hash
     np.testing.assert_array_equal(loaded.encode(clips).codes, processor.encode(clips).codes)
