@@ -73,10 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("corpus", type=Path, help="folder of speech")
     parser.add_argument("--batch", type=int, default=16, help="recordings in a batch (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th file (default: %(default)s)")
     args = parser.parse_args(arguments)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    audio = clean_speech(args.corpus)
+    audio = clean_speech(args.corpus, args.every)
     rows = []
     for name in pretrained.models():
         for engine in ("onnx", "torch"):
