@@ -127,7 +127,10 @@ def test_models_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[0] for row in rows] == ["spectok-16k-4k", "spectok-16k-800"]
     assert rows[0][2] == "1.00"
     counts = [[int(count) for count in row[3].split(" + ")] for row in rows]
-    assert counts == [pytest.approx([88, 249], rel=0.05), pytest.approx([98, 132], rel=0.05)]  # a runtime may fold some
+    assert counts == [
+        pytest.approx([103, 249], rel=0.05),
+        pytest.approx([113, 132], rel=0.05),
+    ]  # a runtime may fold some
     assert turns.main(["spectok-16k-5k"]) == 2
     assert "spectok-16k-5k" in capsys.readouterr().err
 
