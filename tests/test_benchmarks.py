@@ -149,12 +149,17 @@ def test_the_committed_kills_are_many_and_at_different_moments() -> None:
 
 def test_the_committed_parts_are_close_to_the_whole() -> None:
     """With the context that `spectok decode --start` decodes: what docs/format.md says of each model."""
-    least = {
-        row["model"]: min(row["decibels"])
-        for row in tables.load("context.json")["rows"]
-        if row["context"] == decoding.CONTEXT
-    }
-    assert least["spectok-16k-4k"] >= 35 and least["spectok-16k-800"] >= 19
+    assert least_decibels("spectok-16k-4k") >= 35 and least_decibels("spectok-16k-800") >= 19
+
+
+@pytest.mark.xfail(strict=True, reason="19.84 dB, where the window of one second begins 10 ms earlier than before")
+def test_the_committed_parts_of_the_smaller_rate_reach_20_db() -> None:
+    assert least_decibels("spectok-16k-800") >= 20
+
+
+def least_decibels(model: str) -> float:
+    rows = tables.load("context.json")["rows"]
+    return min(min(row["decibels"]) for row in rows if (row["model"], row["context"]) == (model, decoding.CONTEXT))
 
 
 def test_tables_of_files_by_hand() -> None:

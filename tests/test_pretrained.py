@@ -335,6 +335,11 @@ def test_the_releases_take_at_most_9_megabytes() -> None:
         assert (folder / "decoder.onnx").stat().st_size <= 300e3
 
 
+@pytest.mark.xfail(strict=True, reason="51,111 bytes at 0.8 kbit/s, since the encoder has the codes of silence")
+def test_the_graphs_of_encoders_take_at_most_50_kilobytes() -> None:
+    assert all((pretrained.find(name).folder / "encoder.onnx").stat().st_size <= 50e3 for name in pretrained.models())
+
+
 def test_a_released_model_is_found_by_the_hash_of_its_weights() -> None:
     for name in pretrained.models():
         assert pretrained.named(pretrained.find(name).weight_hash) == name
