@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pocketsphinx import Decoder
 from sklearn.exceptions import ConvergenceWarning
@@ -25,11 +24,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from spectok.audio import read_audio
-from spectok.engine import load_codec
 from spectok.evaluation.items import Item
 from spectok.evaluation.judges import transcript
 from spectok.evaluation.metrics import MEL_FLOOR, SAMPLE_RATE, mel_filters
 from spectok.evaluation.pitch import PITCH_RATE, track_pitch
+from spectok.tokenizer import Tokenizer
 
 MEL_WINDOW, MELS = 512, 40  # samples at 16 kHz, bands
 PARTS = 5  # of the files: each is measured with probes that were learned on the others
@@ -70,8 +69,9 @@ def measure_probes(
         file), "phone" and "voicing" are shares of right answers, and "pitch" is the mean absolute error in cents.
         Probes are missing for which there are no labels. And `dimensions`, K * D.
     """
-    vectors = _vectors(model, codes)
-    config = load_codec(model).config
+    tokenizer = Tokenizer.from_pretrained(model)
+    vectors = [tokenizer.code_vectors(file).reshape(len(file), -1) for file in codes]
+    config = tokenizer.config
     files = []
     for item, features in zip(items, vectors, strict=True):
         audio = read_audio(item.path, SAMPLE_RATE)[0]
@@ -275,10 +275,3 @@ def _run(aligner: Decoder, samples: bytes) -> None:
 @functools.cache
 def _aligner() -> Decoder:
     return Decoder(lm=None, loglevel="FATAL")
-
-
-@torch.inference_mode()
-def _vectors(model: str | Path, codes: Sequence[NDArray[np.int64]]) -> list[Features]:
-    """The quantizer's vectors of the codes of each file, `[F, K * D]`."""
-    quantizer = load_codec(model).quantizer
-    return [quantizer.decode(torch.from_numpy(file)[None])[0].flatten(1).float().numpy() for file in codes]

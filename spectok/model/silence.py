@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from spectok.codebook import grid
 from spectok.config import QuantizerConfig
 from spectok.model.streaming import State
 
@@ -26,9 +27,8 @@ class Silence(nn.Module):
         super().__init__()
         self.frame_length = frame_length
         levels = torch.tensor(quantizer.levels)
-        divisors = torch.cumprod(torch.cat([levels.new_ones(1), levels[:-1]]), dim=0)
-        digits = torch.tensor(codes)[:, None] // divisors % levels  # [K, D]
-        middles = (digits + 0.5) / levels * 2 - 1  # the middle of each digit's region, from -1 to 1
+        points = torch.from_numpy(grid(quantizer.levels)[list(codes)])  # [K, D], from -1 to 1
+        middles = points * ((levels - 1) / levels)  # of the regions of the codes: the outermost end at -1 and 1
         self.register_buffer("latent", torch.atanh(middles), persistent=False)
         self.latent: Tensor
 

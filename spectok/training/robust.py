@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from spectok.model.codec import Encoder
 from spectok.model.quantizer import FSQuantizer, VectorQuantizer
+from spectok.training import distributed
 from spectok.training.checkpoint import Part, module_part
-from spectok.training.corpus import Corpus
-from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.training.trainer import Trainer
 
+WAVEFORM_LOSSES = ("complex", "magnitude", "mel", "stft", "level")
 MARGIN = 0.4  # in steps of the grid: latents nearer to a boundary between two codes than this count as errors
 
 
@@ -77,22 +77,6 @@ class EncoderTrainer(Trainer):
         teacher: the encoder with the weights that the run starts from.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        corpus: Corpus,
-        budget: Budget,
-        compute: Compute | None = None,
-        noise: Corpus | None = None,
-    ) -> None:
-        super().__init__(config, corpus, budget, compute, noise)
-        self.teacher = Encoder(dataclasses.replace(config.codec, denoiser_hidden=0)).requires_grad_(False)
-        self.teacher.to(self.compute.device)
-        self.streams = Streams(self.codec, self.streams.rows, config.loss.draws, self.teacher)
-        self.hears_output = any(
-            config.loss.weights[name] > 0 for name in ("complex", "magnitude", "mel", "stft", "level")
-        )
-
     def start_from(self, weights: dict[str, Tensor], discriminators: dict[str, Tensor] | None = None) -> None:
         """Start from the weights of a release, which are the teacher's as well."""
         super().start_from(weights, discriminators)
@@ -129,7 +113,7 @@ class EncoderTrainer(Trainer):
             quantized = self.codec.quantizer(latent)
             losses["latent"] = code_errors(self.codec.quantizer, latent, wanted)
             values["wrong_codes"] = (quantized.codes != wanted).float().mean()
-            if self.hears_output:
+            if any(weights[name] for name in WAVEFORM_LOSSES):
                 estimate, decoder_state = self.codec.decoder.estimate(quantized.quantized, decoder_state)
                 pitch, _ = self._pitch(estimate, batch.pitch)
                 output, synthesis_state = self.streams.synthesize(estimate, pitch)
@@ -152,6 +136,13 @@ class EncoderTrainer(Trainer):
             "learning_rate": rate,
             "skipped": 0.0 if usable else 1.0,
         }
+
+    def _new_streams(self) -> Streams:
+        """The streams of this rank, also for the teacher, which is made here."""
+        self.teacher = Encoder(dataclasses.replace(self.config.codec, denoiser_hidden=0)).requires_grad_(False)
+        self.teacher.to(self.compute.device)
+        rows = self.config.data.batch_size // distributed.world()
+        return Streams(self.codec, rows, self.config.loss.draws, self.teacher)
 
     def _parts(self) -> dict[str, Part]:
         return super()._parts() | {"teacher": module_part(self.teacher)}

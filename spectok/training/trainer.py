@@ -40,7 +40,6 @@ class Trainer:
         corpus: the training split.
         budget: determines the learning rate, the start of the adversarial losses, and the end.
         compute: what to compute on; by default a CPU.
-        noise: the split of noise, for recipes that mix it in.
     """
 
     def __init__(
@@ -49,14 +48,13 @@ class Trainer:
         corpus: Corpus,
         budget: Budget,
         compute: Compute | None = None,
-        noise: Corpus | None = None,
     ) -> None:
         require(
             corpus.sample_rate == config.codec.sample_rate,
             f"the corpus was prepared at {corpus.sample_rate} Hz, but the codec runs at {config.codec.sample_rate}",
         )
         torch.manual_seed(config.seed)
-        self.config, self.corpus, self.budget, self.noise = config, corpus, budget, noise
+        self.config, self.corpus, self.budget = config, corpus, budget
         self.compute = compute or Compute()
         device = self.compute.device
         self.codec = Codec(config.codec).to(device)
@@ -78,7 +76,7 @@ class Trainer:
         self.stream: Iterator[Batch] = iter(())
         frame = config.codec.frame_length
         self.crop_samples = round(config.data.crop_seconds * config.codec.sample_rate / frame) * frame
-        self.streams = Streams(self.codec, config.data.batch_size // distributed.world(), config.loss.draws)
+        self.streams = self._new_streams()
         longest = max([config.loss.longest, *(config.discriminator.windows if self.discriminators else ())])
         require(
             self.crop_samples >= longest,
@@ -192,6 +190,10 @@ class Trainer:
             self.batches.close()
         self.batches = None
 
+    def _new_streams(self) -> Streams:
+        """The streams of this rank, at their start."""
+        return Streams(self.codec, self.config.data.batch_size // distributed.world(), self.config.loss.draws)
+
     @property
     def _device_type(self) -> str:
         return self.compute.device.split(":")[0]
@@ -207,7 +209,6 @@ class Trainer:
                 distributed.rank(),
                 distributed.world(),
                 self.compute.workers,
-                self.noise,
             )
             self.stream = iter(self.batches)
         return Batch(*(part.to(self.compute.device, non_blocking=True) for part in next(self.stream)))
