@@ -76,15 +76,18 @@ def _too_long(*_: object) -> None:
 
 
 def _spt(content: bytes) -> None:
-    """Both readers agree, and writing what was read gives the same bytes."""
+    """Both readers agree, and writing what was read gives the same bytes, or with entropy coding the same codes."""
     header, codes = read_spt(io.BytesIO(content))
     assert codes.size == 0 or 0 <= codes.min() <= codes.max() < header.codebook_size
     with Reader(io.BytesIO(content)) as reader:
         assert reader.header == header and np.array_equal(reader.read(), codes)
-    if header.version == 2:
+    if header.version > 1:
         sink = io.BytesIO()
         write_spt(sink, header, codes)
-        assert sink.getvalue() == content
+        if header.version == 2:
+            assert sink.getvalue() == content
+        else:
+            assert np.array_equal(read_spt(io.BytesIO(sink.getvalue()))[1], codes)
 
 
 def _damaged_spt(content: bytes) -> None:
@@ -94,8 +97,9 @@ def _damaged_spt(content: bytes) -> None:
         for packet in reader:
             assert packet.start_frame >= position
             assert 0 <= packet.codes.min() <= packet.codes.max() < reader.header.codebook_size
-            position = packet.start_frame + len(packet.codes) // reader.header.tokens_per_frame
-        assert position <= reader.num_frames <= 8 * len(content)
+            position = packet.stop_frame
+        most = 32 * len(content) + reader.header.frames_per_packet if reader.header.entropy_id else 8 * len(content)
+        assert position <= reader.num_frames <= most
     try:
         read_spt(io.BytesIO(content))
     except InputError:
@@ -133,16 +137,20 @@ def _repaired(folder: Path) -> Callable[[bytes], None]:
 def _with_checksums(content: bytes) -> bytes:
     """A .spt file with true checksums of the header and the packets, and a true digest, as far as they can be found."""
     data = bytearray(content)
-    if len(data) < 40 or data[:4] != MAGIC or data[4] not in (1, 2):
+    if len(data) < 40 or data[:4] != MAGIC or data[4] not in (1, 2, 3):
         return content
     place = 32 if data[4] == 1 else 18
-    if data[4] == 2:
+    if data[4] > 1:
         for _ in range(2):  # codebook size and sample rate have a byte, or 3 bytes after a 0
             place += 1 if data[place] else 4
         while place < len(data) and data[place] & 128:  # frames per packet
             place += 1
         place += 1
     end = place + 1 + data[place] if place < len(data) else len(data)
+    if data[4] == 3:
+        while end < len(data) and data[end] & 128:  # bytes of a packet
+            end += 1
+        end += 5
     data[end : end + 4] = zlib.crc32(data[:end]).to_bytes(4, "little")
     try:
         header, head = _read_header(io.BytesIO(bytes(data)))
@@ -153,16 +161,24 @@ def _with_checksums(content: bytes) -> bytes:
             if header.version == 1:
                 mark = packet.number(2)
                 frames, last, seed = mark & 0x7FFF, mark > 0x7FFF, b""
+            elif header.version == 3:
+                mark, _ = packet.varint(), packet.varint()
+                last, seed = bool(mark % 2), bytes.fromhex(header.stream_id or "")
+                if last:
+                    packet.varint()
+                size = packet.varint() if last else header.packet_bytes - len(packet.raw)
             else:
                 frames = packet.varint()
                 last, seed = frames < header.frames_per_packet, bytes.fromhex(header.stream_id or "")
                 if last:
                     packet.varint()
-            packet.take(header.payload_bytes(min(frames, header.frames_per_packet)))
+            if header.version < 3:
+                size = header.payload_bytes(min(frames, header.frames_per_packet))
+            packet.take(min(max(0, size), 1 << 16))
             checksum = zlib.crc32(packet.raw[4:], zlib.crc32(seed + index.to_bytes(4, "little")))
             data[start : start + 4] = checksum.to_bytes(4, "little")
             start, index = start + len(packet.raw), index + 1
-        if header.version == 2:
+        if header.version > 1:
             data[start : start + DIGEST_BYTES] = hashlib.sha256(data[:start]).digest()[:DIGEST_BYTES]
     except InputError:
         pass
@@ -173,7 +189,9 @@ def _spt_seeds() -> list[bytes]:
     model = pretrained.find(pretrained.models()[0])
     quantizer = model.config.quantizer
     rest = quantizer.codebook_size, quantizer.tokens_per_frame
-    headers = [TINY, Header("", model.weight_hash, 44100, *rest, 3, 17_000, "00112233")]
+    plain = Header("", model.weight_hash, 44100, *rest, 3, 17_000, "00112233")
+    coded = dataclasses.replace(plain, frames_per_packet=0, version=0, entropy_id=model.entropy_id, packet_bytes=400)
+    headers = [TINY, plain, coded]
     seeds = [path.read_bytes() for path in sorted(FORMAT.glob("*-800-*.spt"))]
     for header in headers:
         sink = io.BytesIO()

@@ -1,7 +1,8 @@
 """Finds models by name or folder.
 
 A model is a folder with `config.json`, the weights `model.safetensors` and, if `spectok export` has written them, the
-graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. A folder inside it can hold
+graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. `entropy.bin`, if there is
+one, is the entropy model with which files of its codes are compressed (recipes/entropy.py). A folder inside it can hold
 another encoder for the same codes: `robust/` has `config.json`, `model.safetensors` with the encoder's weights, and
 `encoder.onnx`. Released models are inside the package, listed in `index.toml` with the SHA-256 of these files. Nothing
 is downloaded or unpickled.
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spectok.config import NAME, CodecConfig
+from spectok.entropy import EntropyModel
 from spectok.errors import InputError
 from spectok.files import read_regular, write_text
 from spectok.graphs import WEIGHTS, check_graph
@@ -25,7 +27,7 @@ PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
 ENCODER = "[a-z]{1,32}"  # names of further encoders; the index lists them as <model>/<encoder>
-FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx")  # files in the index
+FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx", "entropy.bin")  # files in the index
 MAX_FILE_BYTES = 1_000_000_000  # of each of them
 MAX_INDEX_BYTES, MAX_INDEX_LINE = 50_000, 200  # in bytes; the time to parse a line grows with the square of its dots
 
@@ -58,6 +60,28 @@ class Model:
         """Whether the folder has the graph of one side, "encoder" or "decoder"."""
         return (self.folder / f"{side}.onnx").is_file()
 
+    @property
+    def entropy_id(self) -> str:
+        """The id of the model's entropy model; empty if it has none."""
+        if self.index:
+            return self.index.get("entropy.bin", "")[:8]
+        model = self.entropy_model()
+        return model.id if model else ""
+
+    def entropy_model(self) -> EntropyModel | None:
+        """The model's entropy model, which files that name it can be read with from now on; None if it has none.
+
+        Raises:
+            InputError: as in `read`, or it is of another codebook.
+        """
+        path, quantizer = self.folder / "entropy.bin", self.config.quantizer
+        if not path.is_file():
+            return None
+        model = EntropyModel.from_bytes(self.read(path.name), quantizer.tokens_per_frame)
+        require(model.codebook_size == quantizer.codebook_size, f"{path} is of another codebook")
+        _entropy_models[model.id] = model
+        return model
+
     def read(self, file: str) -> bytes:
         """The content of one of `FILES`.
 
@@ -79,6 +103,21 @@ class Model:
             except ValueError as error:
                 raise InputError(f"cannot read {path}: {error}") from error
         return content
+
+
+_entropy_models: dict[str, EntropyModel] = {}  # those that were read, by their ids
+
+
+def entropy_model(entropy_id: str, weight_hash: str) -> EntropyModel | None:
+    """The entropy model with this id: that of a model that was found before, or of the released one of these weights.
+
+    Args:
+        entropy_id: `EntropyModel.id`.
+        weight_hash: 16 hexadecimal digits.
+    """
+    if entropy_id not in _entropy_models and (name := named(weight_hash)):
+        find(name).entropy_model()
+    return _entropy_models.get(entropy_id)
 
 
 def root() -> Path:

@@ -63,8 +63,8 @@ class Tokenizer:
         weight_hash: 16 hexadecimal digits that identify the weights in .spt files.
     """
 
-    def __init__(self, engine: Engine, weight_hash: str) -> None:
-        self.engine, self.weight_hash = engine, weight_hash
+    def __init__(self, engine: Engine, weight_hash: str, entropy_id: str = "") -> None:
+        self.engine, self.weight_hash, self.entropy_id = engine, weight_hash, entropy_id
 
     @classmethod
     def from_pretrained(
@@ -91,7 +91,7 @@ class Tokenizer:
         """
         model = pretrained.find(name_or_folder)
         other = None if encoder is None else pretrained.find_encoder(model, encoder)
-        return cls(load_engine(model, engine, device, threads, other), model.weight_hash)
+        return cls(load_engine(model, engine, device, threads, other), model.weight_hash, model.entropy_id)
 
     @property
     def config(self) -> CodecConfig:
@@ -480,6 +480,7 @@ class Tokenizer:
         codes: Any,
         length: int | None = None,
         sample_rate: int | None = None,
+        entropy_coding: bool = True,
     ) -> None:
         """Write the codes of one recording to a `.spt` file. If writing fails, a path keeps its earlier content.
 
@@ -488,6 +489,8 @@ class Tokenizer:
             codes: integers `[N]` or `[F, K]`.
             length: of the original, in samples at `sample_rate`; by default all samples of the codes.
             sample_rate: of the original, in Hz; by default the codec's own.
+            entropy_coding: whether the codes are compressed, if the model has an entropy model, as the released ones
+                do. If not, every code takes the same number of bits.
 
         Raises:
             InputError: the codes do not fit this codec or `length`, or know that another model made them; or the file
@@ -503,7 +506,8 @@ class Tokenizer:
         frames, left = divmod(array.size, self.tokens_per_frame)
         require(left == 0, f"the codes end within a frame: {left} are left over, a frame has {self.tokens_per_frame}")
         held = self.config.num_samples(frames)
-        header = self.header(rate, held * rate // self.sample_rate if length is None else _length(length))
+        samples = held * rate // self.sample_rate if length is None else _length(length)
+        header = self.header(rate, samples, entropy_coding)
         self.check_header(header, frames)
         write_spt(path, header, array.reshape(-1))
 
@@ -521,13 +525,15 @@ class Tokenizer:
         assert header.num_samples is not None  # `read_spt` refuses unfinished files
         return Recording(Codes(codes, self.weight_hash), header.num_samples, header.sample_rate)
 
-    def header(self, sample_rate: int, num_samples: int | None) -> Header:
+    def header(self, sample_rate: int, num_samples: int | None, entropy_coding: bool = True) -> Header:
         """The header for a .spt file with codes of this codec. It names the model only if it is not a released one.
 
         Args:
             sample_rate: of the original audio, in Hz.
             num_samples: of the original audio; None while it is not known.
+            entropy_coding: as in `save`.
         """
+        is_coded = entropy_coding and self.entropy_id and pretrained.entropy_model(self.entropy_id, self.weight_hash)
         return Header(
             model="" if pretrained.named(self.weight_hash) else self.config.name,
             weight_hash=self.weight_hash,
@@ -535,6 +541,7 @@ class Tokenizer:
             num_samples=num_samples,
             codebook_size=self.codebook_size,
             tokens_per_frame=self.tokens_per_frame,
+            entropy_id=self.entropy_id if is_coded else "",
         )
 
     def check_codes(self, header: Header) -> None:

@@ -385,7 +385,7 @@ def test_appending_to_version_1_makes_version_2(tmp_path: Path) -> None:
         ("num_samples", -1, "num_samples is -1"),
         ("stream_id", "a1b2c3", "8 hexadecimal digits"),
         ("stream_id", "A1B2C3D4", "8 hexadecimal digits"),
-        ("version", 3, "expected 1 to 2"),
+        ("version", 4, "expected 1 to 3"),
     ],
 )
 def test_header_fields_are_checked(field: str, value: Any, message: str) -> None:

@@ -97,7 +97,7 @@ def test_the_digest_finds_packets_of_another_version_of_the_file() -> None:
     [
         (b"", "it is empty"),
         (b"RIFF....WAVEfmt ", r"it is not a \.spt file"),
-        (b"\xa5SPT\x09" + bytes(40), "format version 9, and this program reads versions 1 and 2"),
+        (b"\xa5SPT\x09" + bytes(40), "format version 9, and this program reads versions 1 to 3"),
         (bytes.fromhex(TINY_HEX)[:4], "its header is damaged or cut off"),
         (bytes.fromhex(TINY_HEX)[:20], "its header is damaged or cut off"),
         (bytes.fromhex(TINY_HEX)[:28], "its header is damaged or cut off"),

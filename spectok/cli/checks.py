@@ -46,11 +46,10 @@ def _frame_rate(reader: Reader) -> float | None:
 
 def _place(reader: Reader, index: int, rate: float | None) -> str:
     """Which part of the recording a damaged packet held."""
-    start = index * reader.header.frames_per_packet
-    stop = min(start + reader.header.frames_per_packet, reader.num_frames)
+    frames = reader.frames[index]
     if not rate:
-        return f"frames {start} to {stop}"
-    return f"{start / rate:.3f} to {stop / rate:.3f} s"
+        return f"frames {frames.start} to {frames.stop}"
+    return f"{frames.start / rate:.3f} to {frames.stop / rate:.3f} s"
 
 
 def repair(args: argparse.Namespace) -> None:
@@ -71,8 +70,8 @@ def repair(args: argparse.Namespace) -> None:
             for packet in packets:
                 writer.write(np.tile(frame, packet.start_frame - position))
                 writer.write(packet.codes)
-                intact += len(packet.codes) // tokens
-                position, frame = packet.start_frame + len(packet.codes) // tokens, packet.codes[-tokens:]
+                intact += packet.num_frames
+                position, frame = packet.stop_frame, packet.codes[-tokens:]
             writer.write(np.tile(frame, frames - position))
             writer.close(header.num_samples)
     lines = [f"{intact} frames are intact"]
@@ -85,5 +84,6 @@ def repair(args: argparse.Namespace) -> None:
 
 def _fresh(header: Header) -> Header:
     """The header of the repaired file: another stream, in packets of the usual size if the old ones are too large."""
-    frames = header.frames_per_packet if header.version == 2 else 0
-    return replace(header, stream_id=None, version=2, frames_per_packet=frames)
+    if header.version > 1:
+        return replace(header, stream_id=None)
+    return replace(header, stream_id=None, version=0, frames_per_packet=0)

@@ -47,7 +47,8 @@ def encode(args: argparse.Namespace) -> None:
 
     def encode_one(source: PathOrStream, output: Output) -> None:
         with audio_files.AudioReader(source, raw_rate) as reader:
-            header = tokenizer.header(reader.sample_rate, None)
+            coded = not args.no_entropy_coding and args.packet_ms is None
+            header = tokenizer.header(reader.sample_rate, None, coded)
             if args.packet_ms is not None:
                 frames = max(1, round(args.packet_ms * tokenizer.frame_rate / 1000))
                 header = replace(header, frames_per_packet=frames)

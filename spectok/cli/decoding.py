@@ -158,8 +158,7 @@ def arriving_audio(
     for piece in _decoded(tokenizer, noted(), size):
         yield restorer.push(piece)
     (end,) = last
-    frames = end.start_frame + len(end.codes) // header.tokens_per_frame
-    tokenizer.check_header(replace(header, num_samples=end.num_samples), frames, name)
+    tokenizer.check_header(replace(header, num_samples=end.num_samples), end.stop_frame, name)
     yield restorer.flush(end.num_samples or 0)
 
 

@@ -132,7 +132,12 @@ def parser() -> argparse.ArgumentParser:
             denoise(sub)
             sub.add_argument("--raw", action="store_true", help="inputs are 16-bit little-endian mono samples")
             sub.add_argument("--rate", type=int, help="sample rate of --raw input, Hz (default: the model's)")
-            sub.add_argument("--packet-ms", type=float, help="length of a packet in ms (default: 1200 bytes of codes)")
+            sub.add_argument("--packet-ms", type=float, help="length of a packet in ms; without entropy coding")
+            sub.add_argument(
+                "--no-entropy-coding",
+                action="store_true",
+                help="store every code in the same number of bits, in version 2 of the format",
+            )
         else:
             sub.add_argument("--raw", action="store_true", help="outputs are 16-bit little-endian mono samples")
             sub.add_argument("--start", type=float, help="where to begin, in seconds (default: 0)")

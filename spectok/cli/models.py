@@ -54,6 +54,9 @@ def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
     model = header.model or pretrained.named(header.weight_hash) or ""
     seconds, code_bytes = header.num_samples / header.sample_rate, -(-num_codes * header.bits_per_code // 8)
     overhead = 100 * (size - code_bytes) / code_bytes if code_bytes else None
+    packets = f"{header.frames_per_packet} frames in a packet"
+    if header.entropy_id:
+        packets = f"entropy coding, {header.packet_bytes} bytes in a packet"
     facts = {
         "format": header.version,
         "model": model,
@@ -69,14 +72,15 @@ def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
         "bits_per_second": 8 * size / seconds if seconds else None,
         "overhead_percent": overhead,
     }
-    more = "" if overhead is None else f" = {overhead:.1f} % more than the codes"
+    is_more = size >= code_bytes
+    share = "" if overhead is None else f" = {abs(overhead):.1f} % {'more' if is_more else 'less'} than the codes"
     return facts, {
-        "format": f"version {header.version}, {header.frames_per_packet} frames in a packet",
+        "format": f"version {header.version}, {packets}",
         "model": f"{model or 'not a released one'}, weights {header.weight_hash}",
         "audio": f"{header.num_samples} samples at {header.sample_rate} Hz, {seconds:.3f} s",
         "codes": f"{num_codes} of {header.bits_per_code} bits, {header.tokens_per_frame} per frame",
         "size": f"{size} bytes" + (f", {8 * size / seconds:.0f} bits/s" if seconds else ""),
-        "overhead": f"{size - code_bytes} bytes{more}",
+        "overhead" if is_more else "saved": f"{abs(size - code_bytes)} bytes{share}",
     }
 
 

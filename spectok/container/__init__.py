@@ -1,9 +1,11 @@
-"""The `.spt` file: a header and codes in packets, each with a checksum. Version 2 is written, 1 and 2 are read.
+"""The `.spt` file: a header and codes in packets, each with a checksum.
 
-All packets but the last have the same size, so that the place of a frame is computed and not searched for.
+Version 3 has entropy coding and is written for models that have an entropy model, as the released ones do; version 2
+stores every code in the same number of bits; version 1 is read, and no longer written. All packets of a file but the
+last have the same size.
 
-    version 2   +--------+----------+----------+-----+--------------------------------+
-                | header | packet 0 | packet 1 | ... | last packet, its end a digest  |
+    versions    +--------+----------+----------+-----+--------------------------------+
+    2 and 3     | header | packet 0 | packet 1 | ... | last packet, its end a digest  |
                 +--------+----------+----------+-----+--------------------------------+
                     H         P          P                      10 bytes or more
 
@@ -61,6 +63,43 @@ file; the checksum tells which one it is.
 
 A file without its last packet was cut off, or its writer has stopped: every packet in it is valid. Writers put as many
 frames into a packet as fit 1200 bytes, at least one, unless they are told otherwise.
+
+## Version 3
+
+The **header** is that of version 2, with these differences. The version is 3, `frames_per_packet` is the largest number
+of frames in a packet, and there are two more fields between the model's name and the CRC-32:
+
+| bytes | content |
+|---:|---|
+| 1 to 3 | P, the bytes of a packet, 32 to 65536, a varint |
+| 4 | the first 4 bytes of the SHA-256 of the file `entropy.bin` of the model, which has its entropy model |
+
+The codes of `frames_per_packet` frames, at b bits for a code as in version 2, take at most 4 * P bytes. This bounds
+what a reader has to decode.
+
+**Packet** of number n, counted from 0; P bytes:
+
+    +----------+------------------------+-------------+-------------+-------+
+    | CRC (4)  | 2 * number of frames   | first frame | coded codes | zeros |
+    +----------+------------------------+-------------+-------------+-------+
+
+**Last packet**:
+
+    +----------+----------------------------+-------------+-------------------+---+-------------+------------+
+    | CRC (4)  | 2 * number of frames + 1   | first frame | number of samples | N | coded codes | digest (4) |
+    +----------+----------------------------+-------------+-------------------+---+-------------+------------+
+
+- The CRC, the number of samples and the digest are those of version 2.
+- The numbers of frames, the number of the packet's first frame, counted from 0, and N, the bytes of the coded codes,
+  are varints. Every packet but the last has at least one frame and begins with the frame after the last one of the
+  packet before.
+- The codes of a packet are coded as `spectok.entropy` specifies. Each packet begins anew, so that it can be decoded
+  alone.
+
+The packet of a frame is found by its first frame, by bisection. Writers use packets of 1000 bytes, and the largest
+`frames_per_packet` that is allowed, up to 32767. They end a packet before a frame with which the coded codes could be
+larger than its room; this is reckoned with as many bytes for both varints as `2 * frames_per_packet` and the first
+frame take.
 
 ## Version 1
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,13 +13,13 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
-from spectok.container import version1, version2
+from spectok.container import version1, version2, version3
 from spectok.container.header import Header, Packet
 from spectok.container.parts import UNFINISHED, Taken
 from spectok.errors import InputError
 from spectok.files import file_name, open_binary, why
 
-_VERSIONS: dict[int, ModuleType] = {1: version1, 2: version2}
+_VERSIONS: dict[int, ModuleType] = {1: version1, 2: version2, 3: version3}
 MORE = "other bytes follow its end"
 OTHER_DIGEST = "the digest at its end is not that of the file"
 
@@ -34,7 +35,7 @@ def _read_header(stream: BinaryIO) -> tuple[Header, bytes]:
     if magic[:4] != version2.MAGIC:
         raise InputError("it is not a .spt file")
     if len(magic) == 5 and magic[4] not in _VERSIONS:
-        raise InputError(f"it has format version {magic[4]}, and this program reads versions 1 and 2")
+        raise InputError(f"it has format version {magic[4]}, and this program reads versions 1 to 3")
     source.raw = magic
     if len(magic) < 5:
         raise InputError("its header is damaged or cut off")
@@ -53,6 +54,16 @@ def _errors(name: str) -> Iterator[None]:
         raise InputError(f"cannot read {name}: {why(error)}") from error
 
 
+def _named(packet: Packet, name: str) -> Packet:
+    """The packet, whose codes give errors with the name of the file."""
+
+    def read() -> np.ndarray:
+        with _errors(name):
+            return packet.read()
+
+    return replace(packet, read=read)
+
+
 def _check_end(version: ModuleType, packet: Packet, hashed: "hashlib._Hash") -> None:
     """Raise InputError if the digest in the last packet is not that of the bytes before it."""
     if version.HAS_DIGEST:
@@ -63,17 +74,19 @@ def _check_end(version: ModuleType, packet: Packet, hashed: "hashlib._Hash") -> 
 
 def _in_order(stream: BinaryIO, header: Header, head: bytes) -> Iterator[Packet]:
     """The packets from where the stream stands, which is after the header `head`; the whole file is verified."""
-    version, hashed, index = _VERSIONS[header.version], hashlib.sha256(head), 0
+    version, hashed, index, position = _VERSIONS[header.version], hashlib.sha256(head), 0, 0
     while True:
         packet: Packet = version.read_packet(stream, header, index)
+        if packet.start_frame != position:
+            raise InputError(f"its packet {index} begins with another frame than it should")
         if packet.last:
             break
         hashed.update(packet.raw)
         yield packet
-        index += 1
+        index, position = index + 1, packet.stop_frame
     if packet.num_samples is None:
         raise InputError(UNFINISHED)
-    header.check_length(packet.num_samples, packet.start_frame + len(packet.codes) // header.tokens_per_frame)
+    header.check_length(packet.num_samples, packet.stop_frame)
     _check_end(version, packet, hashed)
     yield packet
     if stream.read(1):
@@ -99,7 +112,8 @@ def read_stream(stream: BinaryIO) -> tuple[Header, Iterator[Packet]]:
 
     def packets() -> Iterator[Packet]:
         with _errors(name):
-            yield from _in_order(stream, header, head)
+            for packet in _in_order(stream, header, head):
+                yield _named(packet, name)
 
     return header, packets()
 
@@ -140,9 +154,10 @@ class Reader:
     packets also the digest of the file.
 
     With `recover`, opening scans the whole file. `damaged` lists the numbers of the damaged packets, `lost` their
-    frames, and `faults` what else is wrong, one sentence each; `complete` is True if all three are empty. Iteration
-    yields the intact packets. If the end was cut off, `lost` includes as many frames as the remaining bytes of the cut
-    packet can hold; the number of frames after them is unknown, and so is num_samples in version 2.
+    frames, `frames` those of each packet, and `faults` what else is wrong, one sentence each; `complete` is True if
+    nothing is. Iteration yields the intact packets. If the end was cut off, `lost` includes as many frames as the
+    remaining bytes of the cut packet can hold (without entropy coding); the number of frames after them is unknown, and
+    so is num_samples, except in version 1.
 
     A stream is read from its current position to its end; one that cannot seek is read into memory.
 
@@ -225,27 +240,40 @@ class Reader:
         if packet.num_samples is None:
             raise InputError(UNFINISHED)
         self._num_packets = index + 1
-        self.num_frames = packet.start_frame + len(packet.codes) // self.header.tokens_per_frame
+        self.num_frames = packet.stop_frame
         self.header.check_length(packet.num_samples, self.num_frames)
         self.header = replace(self.header, num_samples=packet.num_samples)
 
     def _scan(self) -> None:
         """Read every packet, and note what is damaged or missing."""
         hashed, end, index, self.num_frames = hashlib.sha256(self._head), None, 0, 0
+        self.frames: list[range] = []  # of each packet; with entropy coding, damaged neighbours have those of all
         num_samples = self.header.num_samples
+        damaged = 0  # number of damaged packets just before
         while end is None and index * self._size < self._length:
+            position = self.num_frames
             try:
                 packet = self._packet(index)
-                frames = len(packet.codes) // self.header.tokens_per_frame
-                end = packet if packet.last else None
-                if end is None:
-                    hashed.update(packet.raw)
+                start = packet.start_frame
+                if start != position and (start < position or not damaged):
+                    raise InputError("it begins with another frame than it should")
             except InputError:
-                overhead = self._size - self.header.payload_bytes(self.header.frames_per_packet)
-                frames = self.header.frames_that_fit(self._length - index * self._size - overhead)
                 self.damaged.append(index)
-                self._lose(range(self.num_frames, self.num_frames + frames))
-            self.num_frames += frames
+                damaged += 1
+                self.num_frames += self._frames_in(self._length - index * self._size)
+                self.frames.append(range(position, self.num_frames))
+                self._lose(self.frames[-1])
+            else:
+                if start > position:
+                    self._lose(range(position, start))
+                    self.frames[index - damaged :] = [range(position, start)] * damaged
+                damaged = 0
+                self.frames.append(range(start, packet.stop_frame))
+                self.num_frames = packet.stop_frame
+                if packet.last:
+                    end = packet
+                else:
+                    hashed.update(packet.raw)
             index += 1
         self._num_packets = index
         if end is not None:
@@ -263,6 +291,33 @@ class Reader:
             self.faults.append(str(error))
             num_samples = num_samples if str(error) == OTHER_DIGEST else None
         self.header = replace(self.header, num_samples=num_samples)
+
+    def _frames_in(self, num_bytes: int) -> int:
+        """How many frames a damaged packet held, of which these bytes are left; with entropy coding nobody knows."""
+        if self.header.entropy_id:
+            return 0
+        overhead = self._size - self.header.payload_bytes(self.header.frames_per_packet)
+        return self.header.frames_that_fit(num_bytes - overhead)
+
+    def _index_of(self, frame: int) -> int:
+        """The number of the packet that holds a frame."""
+        if not self.header.entropy_id:
+            return frame // self.header.frames_per_packet
+        if self.recover:
+            return bisect_right(self.frames, frame, key=lambda frames: frames.start) - 1
+
+        def start_of(index: int) -> int:
+            """The first frame of a packet; of a damaged one, of the next that is intact, as the last one is."""
+            while True:
+                try:
+                    return self._packet(index).start_frame
+                except InputError:
+                    index += 1
+                    if index == self._num_packets:
+                        raise
+
+        found = bisect_right(range(self._num_packets), frame, key=start_of) - 1
+        return found if frame < self._packet(found).stop_frame else found + 1  # else that packet is damaged
 
     def _lose(self, frames: range) -> None:
         if self.lost and self.lost[-1].stop == frames.start:
@@ -286,12 +341,17 @@ class Reader:
         stop = self.num_frames if num_frames is None else start_frame + num_frames
         if not 0 <= start_frame <= stop <= self.num_frames:
             raise InputError(f"{self._name} has frames 0 to {self.num_frames}, not {start_frame} to {stop}")
-        per_packet, tokens = self.header.frames_per_packet, self.header.tokens_per_frame
-        first = start_frame // per_packet
+        tokens, position, pieces = self.header.tokens_per_frame, start_frame, [np.zeros(0, np.int64)]
         with _errors(self._name):
-            pieces = [self._whole(index).codes for index in range(first, -(-stop // per_packet))]
-        codes = np.concatenate([np.zeros(0, np.int64), *pieces])
-        return codes[(start_frame - first * per_packet) * tokens :][: (stop - start_frame) * tokens]
+            index = self._index_of(start_frame) if position < stop else 0
+            while position < stop:
+                packet = self._whole(index)
+                if not packet.start_frame <= position < packet.stop_frame:
+                    raise InputError(f"its packet {index} begins with another frame than it should")
+                codes = packet.codes[(position - packet.start_frame) * tokens :]
+                pieces.append(codes[: (stop - position) * tokens])
+                position, index = packet.stop_frame, index + 1
+        return np.concatenate(pieces)
 
     def packets(self, start_frame: int, stop_frame: int) -> Iterator[Packet]:
         """Yield the packets that hold the frames from `start_frame` to before `stop_frame`, in order.
@@ -299,17 +359,22 @@ class Reader:
         Raises:
             InputError: a packet is damaged; with `recover`, it is skipped.
         """
-        per_packet = self.header.frames_per_packet
-        for index in range(start_frame // per_packet, min(-(-stop_frame // per_packet), self._num_packets)):
-            try:
-                with _errors(self._name):
-                    packet = self._whole(index)
-            except InputError:
-                if not self.recover:
-                    raise
+        if start_frame >= stop_frame:
+            return
+        with _errors(self._name):
+            first = self._index_of(start_frame)
+        damaged = set(self.damaged)
+        for index in range(first, self._num_packets):
+            if index in damaged:
                 continue
-            if len(packet.codes):
-                yield packet
+            with _errors(self._name):
+                packet = self._whole(index)
+            if packet.start_frame >= stop_frame:
+                return
+            if packet.num_frames:
+                yield _named(packet, self._name)
+            if packet.stop_frame >= stop_frame:
+                return
 
     def __iter__(self) -> Iterator[Packet]:
         """Yield all packets that hold codes, in order, and verify the digest of the file.
@@ -323,8 +388,8 @@ class Reader:
         with _errors(self._name):
             self._stream.seek(self._body)
             for packet in _in_order(self._stream, self.header, self._head):
-                if len(packet.codes):
-                    yield packet
+                if packet.num_frames:
+                    yield _named(packet, self._name)
 
     def close(self) -> None:
         """Close the file; a stream that was passed in stays open."""

@@ -51,4 +51,4 @@ def read_packet(stream: BinaryIO, header: Header, index: int) -> Packet:
         raise InputError(f"{what} is damaged or cut off")
     codes = unpack_codes(payload, frames * header.tokens_per_frame, header, what)
     start = index * header.frames_per_packet
-    return Packet(start, codes, last, source.raw, header.num_samples if last else None)
+    return Packet(start, frames, last, source.raw, lambda: codes, header.num_samples if last else None)

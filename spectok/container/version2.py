@@ -2,7 +2,8 @@
 
 import hashlib
 import zlib
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,9 +21,15 @@ _MAX_VARINT = 9
 
 def pack_header(header: Header) -> bytes:
     """The header's bytes; its stream id must be known."""
+    body = pack_fields(header)
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def pack_fields(header: Header) -> bytes:
+    """The header up to the model's name."""
     assert header.stream_id is not None
     size, rate, name = header.codebook_size, header.sample_rate, header.model.encode("ascii")
-    body = b"".join(
+    return b"".join(
         (
             MAGIC,
             bytes([header.version]),
@@ -36,11 +43,20 @@ def pack_header(header: Header) -> bytes:
             name,
         )
     )
-    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 def read_header(source: Taken) -> Header:
     """The header, after its magic number and version."""
+    fields = read_fields(source)
+    check_header(source)
+    header = Header(**fields)
+    if pack_header(header) != source.raw:
+        raise InputError("its header is not in its shortest form")
+    return header
+
+
+def read_fields(source: Taken) -> dict[str, Any]:
+    """The fields of the header up to the model's name, as `Header` takes them."""
     weight_hash, stream_id, tokens = source.take(8), source.take(4), source.number(1)
     bits = source.number(1)
     size = 1 << bits if bits else source.number(3)
@@ -48,15 +64,22 @@ def read_header(source: Taken) -> Header:
     rate = _RATES[rate - 1] if 0 < rate <= len(_RATES) else 0 if rate else source.number(3)
     frames = source.varint()
     name = source.take(source.number(1)).decode("latin-1")
+    return {
+        "model": name,
+        "weight_hash": weight_hash.hex(),
+        "sample_rate": rate,
+        "codebook_size": size,
+        "tokens_per_frame": tokens,
+        "frames_per_packet": frames or -1,  # 0 is not a number of frames, and would become the usual one
+        "stream_id": stream_id.hex(),
+    }
+
+
+def check_header(source: Taken) -> None:
+    """Read the checksum at the end of the header; InputError if it is another one."""
     checksum = zlib.crc32(source.raw)
     if source.number(4) != checksum:
         raise InputError("its header is damaged")
-    if not frames:
-        raise InputError("frames_per_packet is 0; expected 1 to 32767")
-    header = Header(name, weight_hash.hex(), rate, size, tokens, frames, stream_id=stream_id.hex())
-    if pack_header(header) != source.raw:
-        raise InputError("its header is not in its shortest form")
-    return header
 
 
 def packet_bytes(header: Header) -> int:
@@ -81,10 +104,42 @@ def pack_packet(header: Header, index: int, codes: np.ndarray, num_samples: int 
     """
     body = varint(len(codes) // header.tokens_per_frame) + (b"" if num_samples is None else varint(num_samples))
     body += pack_codes(codes, header.bits_per_code)
-    return _checksum(header, index, body).to_bytes(4, "little") + body
+    return checksum_of(header, index, body).to_bytes(4, "little") + body
 
 
-def _checksum(header: Header, index: int, body: bytes) -> int:
+class Packer:
+    """Makes packets of the codes of successive frames.
+
+    Args:
+        header: of the file.
+
+    Attributes:
+        num_frames: the number of frames so far.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self.header, self.num_frames, self._num_packets = header, 0, 0
+        self._pending = np.zeros(0, np.int64)
+
+    def add(self, codes: np.ndarray) -> Iterator[bytes]:
+        """Add the codes of whole frames, int64 `[n]`, and yield the packets that are full."""
+        self.num_frames += len(codes) // self.header.tokens_per_frame
+        self._pending = np.concatenate([self._pending, codes])
+        full = self.header.frames_per_packet * self.header.tokens_per_frame
+        place = 0
+        while len(self._pending) - place >= full:
+            yield pack_packet(self.header, self._num_packets, self._pending[place : place + full])
+            self._num_packets += 1
+            place += full
+        self._pending = self._pending[place:]
+
+    def last(self, num_samples: int) -> bytes:
+        """The last packet without its digest, for a recording of so many samples."""
+        return pack_packet(self.header, self._num_packets, self._pending, num_samples)
+
+
+def checksum_of(header: Header, index: int, body: bytes) -> int:
+    """The checksum of a packet, whose bytes after it are `body`."""
     assert header.stream_id is not None
     return zlib.crc32(body, zlib.crc32(bytes.fromhex(header.stream_id) + (index & 0xFFFFFFFF).to_bytes(4, "little")))
 
@@ -107,9 +162,9 @@ def read_packet(stream: BinaryIO, header: Header, index: int) -> Packet:
     last = frames < header.frames_per_packet
     num_samples = source.varint() if last else None
     payload = source.take(header.payload_bytes(frames))
-    if checksum != _checksum(header, index, source.raw[4:]):
+    if checksum != checksum_of(header, index, source.raw[4:]):
         raise InputError(f"{what} is damaged or cut off")
     if last:
         source.take(DIGEST_BYTES)
     codes = unpack_codes(payload, frames * header.tokens_per_frame, header, what)
-    return Packet(index * header.frames_per_packet, codes, last, source.raw, num_samples)
+    return Packet(index * header.frames_per_packet, frames, last, source.raw, lambda: codes, num_samples)

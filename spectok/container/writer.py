@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from spectok.container import version2
-from spectok.container.header import VERSION, Header
+from spectok.container import version2, version3
+from spectok.container.header import CODED, PLAIN, Header
 from spectok.container.reader import Reader
 from spectok.errors import InputError
 from spectok.files import Replacement, atomic_write, file_name, open_binary, why
+
+_VERSIONS: dict[int, ModuleType] = {PLAIN: version2, CODED: version3}
 
 
 class Writer:
@@ -31,20 +33,22 @@ class Writer:
         name: the file's name in messages; by default that of the destination.
 
     Raises:
-        InputError: the destination cannot be written.
+        InputError: the destination cannot be written, or the entropy model that the header names is not known.
     """
 
     def __init__(self, destination: str | Path | BinaryIO, header: Header, *, name: str | None = None) -> None:
-        self.header = replace(header, stream_id=header.stream_id or secrets.token_hex(4), version=VERSION)
+        stream_id = header.stream_id or secrets.token_hex(4)
+        self.header = replace(header, stream_id=stream_id, version=max(PLAIN, header.version))
+        version = _VERSIONS[self.header.version]
+        self._packer: version2.Packer | version3.Packer = version.Packer(self.header)
         self._sink, self._owned = open_binary(destination, "wb")
         self._name = name or file_name(destination)
         self._replacement: Replacement | None = None
-        self._num_packets = 0
-        self._pending = np.zeros(0, np.int64)
+        self._rest = np.zeros(0, np.int64)  # codes at the end that are no whole frame
         self._hashed = hashlib.sha256()
         self._closed = self._released = False
         try:
-            self._put(version2.pack_header(self.header))
+            self._put(version.pack_header(self.header))
             self._flush()
         except BaseException:
             self._release()
@@ -76,8 +80,7 @@ class Writer:
     @property
     def num_codes(self) -> int:
         """Number of codes written so far."""
-        per_packet = self.header.frames_per_packet * self.header.tokens_per_frame
-        return self._num_packets * per_packet + len(self._pending)
+        return self._packer.num_frames * self.header.tokens_per_frame + len(self._rest)
 
     def write(self, codes: Any) -> None:
         """Add codes, integers `[n]` for any n: they need not be whole frames.
@@ -86,16 +89,14 @@ class Writer:
             InputError: the codes are not such an array or are out of range, or the file cannot be written.
         """
         self._check_open()
-        self._pending = np.concatenate([self._pending, self._valid(codes)])
-        full = self.header.frames_per_packet * self.header.tokens_per_frame
-        position = 0
-        while len(self._pending) - position >= full:
-            packet = self._pending[position : position + full]
-            self._put(version2.pack_packet(self.header, self._num_packets, packet))
-            self._num_packets += 1
-            position += full
-        if position:
-            self._pending = self._pending[position:]
+        added = np.concatenate([self._rest, self._valid(codes)])
+        whole = len(added) - len(added) % self.header.tokens_per_frame
+        self._rest = added[whole:]
+        is_full = False
+        for packet in self._packer.add(added[:whole]):
+            self._put(packet)
+            is_full = True
+        if is_full:
             self._flush()
 
     def close(self, num_samples: int | None = None) -> None:
@@ -121,7 +122,8 @@ class Writer:
         except InputError as error:
             raise InputError(f"cannot finish {self._name}: {error}") from error
         self.header = header
-        self._put(version2.pack_packet(header, self._num_packets, self._pending, header.num_samples))
+        assert header.num_samples is not None
+        self._put(self._packer.last(header.num_samples))
         self._put(version2.digest_of(self._hashed))
         self._flush()
         self._closed = True
