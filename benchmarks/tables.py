@@ -33,7 +33,7 @@ def page() -> str:
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
     parts += [soak(load("soak.json")), groups(load("groups.json")), batches(load("batches.json"))]
     parts += [loss(load("loss.json"))]
-    parts += [generations(load("generations.json")), fuzz(load("fuzz.json"))]
+    parts += [entropy(load("entropy.json")), generations(load("generations.json")), fuzz(load("fuzz.json"))]
     return "\n".join(parts)
 
 
@@ -416,6 +416,27 @@ def loss_summary(found: dict[str, Any], rate: float) -> str:
     titles = ["codec", "redundancy", "bits/s"]
     titles += [f"{METRICS[metric].title}, {kind}" for kind in KINDS for metric in LOSS_METRICS]
     return markdown_table(titles, rows, align="llrrrrrrr") + "\n"
+
+
+def saved(row: dict[str, Any]) -> float:
+    """The share of the bytes of a file that entropy coding saves."""
+    return 1 - float(row["coded_bytes"] / row["plain_bytes"])
+
+
+def entropy(found: dict[str, Any]) -> str:
+    """The bytes of files with entropy coding and without."""
+    rows = []
+    for row in found["rows"]:
+        sizes = [row[f"{how}_bytes"] for how in ("code", "plain", "coded")]
+        rates = [f"{8 * size / row['seconds']:,.0f}" for size in sizes]
+        share = f"{row['reading_share']:.0%}" if "reading_share" in row else ""
+        rows.append([row["model"], row["what"], f"{row['files']:,}", *rates, f"{saved(row):.1%}", share])
+    text = (
+        "Bits of .spt files per second of audio, of the same codes; all clean files one by one, and as one recording. "
+        "Reading is the time to read half a minute with entropy coding, as a share of the time to decode it to audio.\n"
+    )
+    titles = ["model", "", "files", "codes alone, bits/s", "version 2, bits/s", "version 3, bits/s", "saved", "reading"]
+    return f"### Entropy coding\n\n{text}\n{markdown_table(titles, rows, align='llrrrrrr')}\n"
 
 
 def generations(found: dict[str, Any]) -> str:

@@ -77,7 +77,11 @@ class Model:
         path, quantizer = self.folder / "entropy.bin", self.config.quantizer
         if not path.is_file():
             return None
-        model = EntropyModel.from_bytes(self.read(path.name), quantizer.tokens_per_frame)
+        content = self.read(path.name)
+        try:
+            model = EntropyModel.from_bytes(content, quantizer.tokens_per_frame)
+        except InputError as error:
+            raise InputError(f"cannot read {path}: {error}") from error
         require(model.codebook_size == quantizer.codebook_size, f"{path} is of another codebook")
         _entropy_models[model.id] = model
         return model

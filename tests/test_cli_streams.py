@@ -112,7 +112,7 @@ def test_the_command_line_gives_the_codes_and_the_audio_of_the_api(
     header, codes = read_spt("codes.spt")
     tokenizer = released(name)
     np.testing.assert_array_equal(codes, tokenizer.encode("in.wav"))
-    assert header.frames_per_packet == {1: 600, 8: 120}[tokenizer.tokens_per_frame]
+    assert header.frames_per_packet == {1: 2000, 8: 400}[tokenizer.tokens_per_frame]
     assert main(["decode", "codes.spt", "out.wav"]) == 0
     expected = np.rint(32768 * tokenizer.decode(codes, len(audio), 48000)).clip(-32768, 32767)
     np.testing.assert_array_equal(soundfile.read("out.wav", dtype="int16")[0], expected.astype(np.int16))

@@ -1,6 +1,8 @@
 """Tests of the range coder, of the entropy model, and of files with entropy coding."""
 
 import io
+import re
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 from itertools import accumulate
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from recipes import entropy as recipe
 from spectok import Tokenizer, pretrained
 from spectok.container import Header, Reader, Writer, read_spt, read_stream
 from spectok.container.version3 import packet_bytes
@@ -326,3 +329,49 @@ def test_released_models_save_at_least_eight_percent(name: str, speech: NDArray[
         recording = tokenizer.load(sink)
         np.testing.assert_array_equal(recording.codes, codes)
     assert sizes[True] < 0.92 * sizes[False]
+
+
+# The recipe.
+
+
+def test_fitting_finds_the_probabilities_of_a_process() -> None:
+    """A Markov chain of two digits, of which the second depends on the first: within 1 % of its entropy."""
+    random = np.random.default_rng(0)
+    change = np.array([[0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+    chain = [0]
+    for draw in random.random(30_000):
+        chain.append(int(np.searchsorted(change[chain[-1]].cumsum(), draw)))
+    first = np.array(chain)
+    second = np.where(random.random(len(first)) < 0.75, first % 2, 1 - first % 2)
+    untrained = EntropyModel((3, 2), 1, np.zeros((16, 5), np.int8))
+    codes = (first + 3 * second)[:, None]
+    frames = recipe.with_frames_before([untrained.digits(codes[:25_000])], absent=5)
+    assert frames.shape == (25_000, 3, 2)
+    assert frames[0].tolist() == [[0, 3 + second[0]], [5, 5], [5, 5]]
+    fitted = recipe.fit(untrained, frames, steps=300)
+    shares = np.bincount(first, minlength=3) / len(first)
+    entropy = -(shares[:, None] * change * np.log2(change)).sum() - (0.75 * np.log2(0.75) + 0.25 * np.log2(0.25))
+    assert recipe.bits_per_code(fitted, [codes[25_000:]]) == pytest.approx(entropy, rel=0.01)
+
+
+def test_the_recipe_gives_a_model_an_entropy_model(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], speech: NDArray[np.float32]
+) -> None:
+    """Files of a private model are then written and read with it."""
+    released, folder = pretrained.find("spectok-16k-800"), tmp_path / "mine"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "encoder.onnx", "decoder.onnx"):
+        shutil.copy(released.folder / name, folder / name)
+    assert Tokenizer.from_pretrained(folder).header(16000, 1).version == 2
+    assert recipe.main([str(folder), "--data", str(prepared), "--steps", "30"]) == 0
+    assert re.search(r"^spectok-16k-800: 1\d\.\d+ bits per code in place of 16, ", capsys.readouterr().out, re.M)
+    tokenizer = Tokenizer.from_pretrained(folder)
+    assert tokenizer.header(16000, 1).version == 3
+    codes = tokenizer.encode(speech)
+    tokenizer.save(tmp_path / "a.spt", codes)
+    np.testing.assert_array_equal(tokenizer.load(tmp_path / "a.spt").codes, codes)
+
+
+def test_the_recipe_refuses_a_folder_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert recipe.main([str(tmp_path), "--data", str(tmp_path)]) == 2
+    assert re.search(r"^entropy: cannot read [^\n]*config\.json[^\n]*\n$", capsys.readouterr().err)

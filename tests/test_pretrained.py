@@ -247,10 +247,12 @@ def test_a_changed_byte_in_a_copy_of_the_release_is_detected(
     shutil.copytree(pretrained.root(), tmp_path / "pretrained")
     use_root(monkeypatch, tmp_path / "pretrained")
     path = tmp_path / "pretrained" / pretrained.DEFAULT / file
+    monkeypatch.setattr(pretrained, "_entropy_models", {})  # otherwise it is not read again
     flip(path, path.read_bytes().index(b"16k") if file == "config.json" else -1)  # which leaves the JSON valid
     with refuses(rf"^the file .*{file} is damaged: its SHA-256 is not the one that index\.toml names$"):
         tokenizer = Tokenizer.from_pretrained()
         tokenizer.decode(tokenizer.encode(np.zeros(1000, np.float32)))
+        tokenizer.save(tmp_path / "a.spt", [])
 
 
 def test_an_unknown_model_is_refused_by_name(root: Path) -> None:
@@ -361,6 +363,7 @@ def test_graphs_must_fit_the_configuration(
     data = json.loads((tmp_path / "copy" / "config.json").read_text(encoding="utf-8"))
     data[section][key] = value
     data["silence_codes"] = []  # they fit the model's own number of tokens
+    (tmp_path / "copy" / "entropy.bin").unlink()  # it does so too
     (tmp_path / "copy" / "config.json").write_text(json.dumps(data), encoding="utf-8")
     tokenizer = Tokenizer.from_pretrained(tmp_path / "copy")
     with refuses(f"^cannot read [^\n]*{side}.onnx: {sentence}$"):
@@ -368,6 +371,14 @@ def test_graphs_must_fit_the_configuration(
             tokenizer.encode(np.zeros(1000, np.float32))
         else:
             tokenizer.decode(np.zeros(16, np.int64))
+
+
+def test_an_entropy_model_must_fit_the_configuration(tmp_path: Path) -> None:
+    shutil.copytree(pretrained.find().folder, tmp_path / "copy")
+    path = tmp_path / "copy" / "entropy.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with refuses("^cannot read [^\n]*entropy.bin: an entropy model is damaged, or has another number of tokens"):
+        Tokenizer.from_pretrained(tmp_path / "copy")
 
 
 def test_a_model_file_must_be_regular_and_of_limited_size(tmp_path: Path) -> None:
