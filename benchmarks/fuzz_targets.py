@@ -30,6 +30,7 @@ from spectok.container.parts import Taken, pack_codes, unpack_codes, varint
 from spectok.container.reader import _read_header
 from spectok.container.version2 import DIGEST_BYTES, MAGIC
 from spectok.engine import OnnxEngine
+from spectok.entropy import EntropyModel, RangeEncoder
 from spectok.graphs import _fields, check_graph, read_graph
 from spectok.network import Depacketizer, Packetizer
 from spectok.samples import MAX_PEAK
@@ -198,6 +199,28 @@ def _spt_seeds() -> list[bytes]:
         write_spt(sink, header, np.arange(22 * header.tokens_per_frame) * 37 % header.codebook_size)
         seeds.append(sink.getvalue())
     return seeds
+
+
+def _entropy_seed() -> bytes:
+    """An entropy model of two codes with two digits each, and what a range coder has written."""
+    size = 2 * (4 + 3)
+    weights = np.zeros((1 + 3 * size, size), np.int8)
+    weights[0], weights[1 + size :] = 5, np.arange(2 * size * size).reshape(2 * size, size) % 91 - 45
+    return EntropyModel((4, 3), 2, weights).to_bytes() + bytes(range(7, 250, 9))
+
+
+def _entropy(content: bytes) -> None:
+    """An entropy model, and codes that are decoded with it. They are coded to the same probabilities again."""
+    digits = content[0] if content else 0
+    size = 2 * sum(content[1 : 1 + digits])
+    end = 1 + digits + (1 + 3 * size) * size
+    model = EntropyModel.from_bytes(content[:end], 2)
+    codes = model.decode(content[end:], 12)
+    assert codes.shape == (12, 2) and 0 <= codes.min() <= codes.max() < model.codebook_size
+    starts, sizes = model.intervals(codes, codes[:0])
+    coder = RangeEncoder()
+    coder.put(starts.ravel().tolist(), sizes.ravel().tolist())
+    assert np.array_equal(model.decode(coder.finish(), 12), codes)
 
 
 # Packets for networks, and strings of bits.
@@ -409,6 +432,7 @@ def targets(folder: Path) -> dict[str, Target]:
         ".spt": Target(_spt_seeds(), _spt, _with_checksums),
         ".spt, recovered": Target(_spt_seeds(), _damaged_spt, _with_checksums, 0.4),
         ".spt, repaired": Target(_spt_seeds(), _repaired(folder), _with_checksums, 0.03),
+        "entropy.bin": Target([_entropy_seed()], _entropy, share=0.5),
         "network packets": Target(_network_seeds(), _network, share=0.5),
         "bits": Target([b"\xfe\3\0" + bytes(range(60)), b"\xfe\xff\0" + bytes(range(64))], _bits, share=2.5),
         "WAV stream": Target(_wav_seeds(), lambda content: _samples(io.BytesIO(content)), share=1.2),

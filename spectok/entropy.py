@@ -164,7 +164,7 @@ class EntropyModel:
         later = digit_of[:, None] >= digit_of
         require(not weights[1 : 1 + size][later].any(), "an entropy model predicts digits from later ones")
         self.weights = weights
-        self._all = weights.astype(np.float32)  # sums of up to 2^17 such weights are exact
+        self._rows = np.concatenate([weights, np.zeros((1, size), np.int8)])
 
     @property
     def codebook_size(self) -> int:
@@ -213,11 +213,10 @@ class EntropyModel:
         given = min(FRAMES, len(before))
         digits = self.digits(np.concatenate([before[len(before) - given :], codes]))
         size = self.weights.shape[1]
-        present = np.zeros((FRAMES + len(codes), size), np.float32)
-        rows = np.arange(FRAMES - given, FRAMES + len(codes))
-        present[rows[:, None], digits] = 1
-        parts = [np.ones((len(codes), 1), np.float32), present[2:], present[1:-1], present[:-2]]
-        logits = (np.concatenate(parts, axis=1) @ self._all).astype(np.int64)
+        rows = np.full((FRAMES + len(codes), 3, digits.shape[1]), 1 + 3 * size)  # of the weights, and one of zeros
+        for back in range(FRAMES + 1):
+            rows[FRAMES - given + back : len(rows), back] = 1 + back * size + digits[: len(digits) - back]
+        logits = self._rows[0] + self._rows[rows[FRAMES:].reshape(len(codes), -1)].sum(axis=1, dtype=np.int64)
         digits = digits[given:]
         starts, sizes = np.zeros_like(digits), np.zeros_like(digits)
         frames = np.arange(len(codes))

@@ -10,7 +10,7 @@ ORDER = """
 errors files wav
 schema
 config
-arrays samples truncation
+arrays entropy samples truncation
 resampling
 audio container graphs plotting pretrained
 batching codebook codes network weights
