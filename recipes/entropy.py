@@ -29,6 +29,7 @@ from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 
 STEPS, BATCH, LEARNING_RATE = 6000, 2048, 0.02
+FILES_PER_PROCESS = 20  # fewer are not worth a process of their own
 ALONE = 0.02  # share of frames that are predicted without one or both of the frames before, as at the start of a packet
 Codes = NDArray[np.int64]
 
@@ -42,7 +43,9 @@ def encoded(name: str, corpus: Corpus, first: int, step: int) -> list[Codes]:
 
 def encode_split(name: str, corpus: Corpus) -> list[Codes]:
     """Codes `[F, K]` of all files of a split."""
-    share = os.cpu_count() or 1
+    share = min(os.cpu_count() or 1, 1 + len(corpus) // FILES_PER_PROCESS)
+    if share == 1:
+        return encoded(name, corpus, 0, 1)
     with ProcessPoolExecutor(share, mp_context=multiprocessing.get_context("spawn")) as pool:
         parts = pool.map(encoded, [name] * share, [corpus] * share, range(share), [share] * share)
         return [codes for part in parts for codes in part]

@@ -168,7 +168,7 @@ def main() -> int:
     torch.set_num_threads(1)
     try:
         recipe = json.loads((args.run / "run.json").read_text(encoding="utf-8"))["recipe"]
-        if recipe.get("trained") == "encoder":
+        if recipe.get("trained") in ("encoder", "denoiser"):
             print(f"released {release_encoder(args.run, args.root)}")
         else:
             print(f"released {release(args.run, Corpus(args.data, 'train'), args.root)}")

@@ -61,7 +61,7 @@ def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
 
 def with_codec_of_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
     """A recipe for an encoder gets the codec of the model in `--init`, with a leveller and the recipe's denoiser."""
-    if config.trained != "encoder":
+    if not config.is_robust:
         return config
     if args.resume:
         path = args.out / "run.json"
@@ -82,7 +82,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     command += "".join(f" --{name} {value}" for name in ("minutes", "steps") if (value := getattr(args, name)))
     init = args.init if args.init in pretrained.models() else "EARLIER/release" if args.init else None
     command += f" --init {init}" if init else ""
-    command += " --denoiser EARLIER/release" if args.denoiser else ""
+    command += " --encoder EARLIER/release" if args.encoder else ""
     command += (
         "".join(f" --set {override}" for override in args.set)
         + " --bf16" * args.bf16
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     config = with_codec_of_teacher(load_recipe(args.recipe, args.set), args)
     train, valid = Corpus(args.data, "train"), Corpus(args.data, "valid")
     compute = Compute(distributed.start(args.device), args.bf16, args.compile, args.workers)
-    kind = EncoderTrainer if config.trained == "encoder" else Trainer
+    kind = EncoderTrainer if config.is_robust else Trainer
     trainer = kind(config, train, Budget(args.steps, args.minutes), compute)
     begun = (args.out / "checkpoint.safetensors").exists()
     require(args.resume or not begun, f"{args.out} already holds a run; add --resume to continue it")
@@ -144,11 +144,9 @@ def run(args: argparse.Namespace) -> int:
         # If the model is the release/ of a run, its discriminators are in the checkpoint beside it.
         earlier = model.weights.parent.parent / "checkpoint.safetensors"
         discriminators = with_prefix(load_tensors(earlier)[0], "discriminators.") if earlier.exists() else None
-        weights = initial_weights(model, trainer.codec)
-        if args.denoiser:
-            others = read_weights(pretrained.find(args.denoiser))
-            weights |= {name: tensor for name, tensor in others.items() if name.startswith("encoder.denoiser.")}
-        trainer.start_from(weights, discriminators)
+        trainer.start_from(initial_weights(model, trainer.codec), discriminators)
+        if args.encoder and isinstance(trainer, EncoderTrainer):
+            trainer.start_encoder_from(read_weights(pretrained.find(args.encoder)))
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)
     return fit(trainer, valid, args.out, args.quiet, time.process_time if args.cpu_clock else time.monotonic)
@@ -171,7 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MODEL",
         help="start from a released model, or from the folder of one; RUN/release brings the discriminators of RUN",
     )
-    parser.add_argument("--denoiser", metavar="MODEL", help="the release of a run whose denoiser to start from")
+    parser.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        help="release of an earlier run from which a robust encoder starts; of another codec, its denoiser only",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument(

@@ -53,7 +53,7 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     erasures: ErasureConfig = field(default_factory=ErasureConfig)
-    trained: Literal["all", "concealment", "encoder"] = "all"  # the part of the codec that is trained
+    trained: Literal["all", "concealment", "encoder", "denoiser"] = "all"  # the part of the codec that is trained
     seed: int = 0
     reset_share: float = 0.025  # probability that a stream's states are reset before a step; else they are carried over
     # Shares of the budget: until the first, the pulses follow the tracker's pitch in all streams; after the second, the
@@ -62,6 +62,11 @@ class TrainConfig:
     validate_minutes: float = 10.0  # training time between validations
     checkpoint_minutes: float = 3.0  # training time between checkpoints
 
+    @property
+    def is_robust(self) -> bool:
+        """Whether an encoder that is robust to noise is trained, all of it or its denoiser."""
+        return self.trained in ("encoder", "denoiser")
+
     def __post_init__(self) -> None:
         conceals = self.codec.concealment_hidden > 0 and self.erasures.share > 0
         require(
@@ -69,11 +74,15 @@ class TrainConfig:
             "to train the concealment, codec.concealment_hidden and erasures.share must be positive",
         )
         require(
-            self.trained == "encoder" or not self.data.denoise,
-            "data.denoise needs trained = 'encoder', which keeps the decoder and trains an encoder that is robust",
+            self.trained != "denoiser" or self.codec.denoiser_hidden > 0,
+            "to train the denoiser, codec.denoiser_hidden must be positive",
         )
         require(
-            self.trained != "encoder"
+            self.is_robust or not self.data.denoise,
+            "data.denoise needs trained = 'encoder' or 'denoiser', which keep the decoder and train a robust encoder",
+        )
+        require(
+            not self.is_robust
             or (max(self.loss.latent_weight, self.loss.denoised_weight) > 0 and not self.loss.is_adversarial),
             "to train an encoder, latent_weight or denoised_weight must be positive, and the adversarial losses off",
         )

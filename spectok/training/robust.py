@@ -1,9 +1,9 @@
 """Training of an encoder that is robust to noise and loudness, for the decoder and codebook of a finished codec.
 
 The new encoder hears noisy, reverberant, quieter or louder speech. It is the finished one, the teacher, with a leveller
-and a denoiser in front. The denoiser learns to give the spectrum of the clean speech (`loss.denoised_weight`), and all
-of the encoder to give the codes that the teacher gives for the clean speech (`loss.latent_weight`). Decoder and
-quantizer do not change, so that they decode the codes of both.
+and a denoiser in front. The denoiser learns to give the spectrum of the clean speech (`loss.denoised_weight`), and it,
+or all of the encoder (`trained`), to give the codes that the teacher gives for the clean speech (`loss.latent_weight`).
+Decoder and quantizer do not change, so that they decode the codes of both.
 """
 
 import dataclasses
@@ -20,14 +20,15 @@ from spectok.training.streams import Streams
 from spectok.training.trainer import Trainer
 
 WAVEFORM_LOSSES = ("complex", "magnitude", "mel", "stft", "level")
+CLEAN_WEIGHT = 4.0  # of the code errors of rows without noise; those with noise have the larger errors
 MARGIN = 0.4  # in steps of the grid: latents nearer to a boundary between two codes than this count as errors
 
 
 def code_errors(quantizer: FSQuantizer | VectorQuantizer, latent: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared distance of a latent to the region of the wanted codes, in steps of the grid (fsq).
 
-    It is 0 if each number of the latent is at least `MARGIN` steps from the next boundary between codes. For a learned
-    codebook (vq), it is the mean squared distance to the wanted entry.
+    The result is that of each row, `[B]`. It is 0 if each number of the latent is at least `MARGIN` steps from the next
+    boundary between codes. For a learned codebook (vq), it is the mean squared distance to the wanted entry.
 
     Args:
         quantizer: of both latents.
@@ -36,11 +37,11 @@ def code_errors(quantizer: FSQuantizer | VectorQuantizer, latent: Tensor, wanted
     """
     entries = quantizer.decode(wanted)
     if isinstance(quantizer, VectorQuantizer):
-        return nn.functional.mse_loss(latent, entries)
+        return (latent - entries).square().flatten(1).mean(dim=1)
     distance = (torch.tanh(latent) - entries) * quantizer.reach  # from the middle of the region, in steps
     outermost = entries.abs() > 1 - 1e-3  # these regions have no boundary on their far side
     beyond = torch.where(outermost, -distance * entries.sign(), distance.abs())
-    return nn.functional.relu(beyond - (0.5 - MARGIN)).square().mean()
+    return nn.functional.relu(beyond - (0.5 - MARGIN)).square().flatten(1).mean(dim=1)
 
 
 def denoised_error(denoised: Tensor, clean: Tensor, heard: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def _error(spectrum: Tensor, clean: Tensor) -> Tensor:
 
 
 class EncoderTrainer(Trainer):
-    """The state of a run with `trained = "encoder"`; the arguments are those of `Trainer`.
+    """The state of a run with `trained = "encoder"` or "denoiser"; the arguments are those of `Trainer`.
 
     The losses between waveforms are used if their weights are positive. Their target is the clean speech at the level
     of the leveller.
@@ -82,6 +83,17 @@ class EncoderTrainer(Trainer):
         super().start_from(weights, discriminators)
         own = self.codec.encoder.state_dict()
         self.teacher.load_state_dict({name: own[name] for name in self.teacher.state_dict()})
+
+    def start_encoder_from(self, weights: dict[str, Tensor]) -> None:
+        """Start the encoder, but not the teacher, from an earlier run's weights; of another codec the denoiser only."""
+        own = self.codec.state_dict()
+        found = {name: weights[name].float() for name in own if name.startswith("encoder.") and name in weights}
+        is_same = {name: t.shape for name, t in found.items()} == {
+            name: t.shape for name, t in own.items() if name.startswith("encoder.")
+        }
+        kept = found if is_same else {name: t for name, t in found.items() if name.startswith("encoder.denoiser.")}
+        self.codec.load_state_dict(own | kept)
+        self.averaged.module.load_state_dict(self.codec.state_dict())
 
     def train_step(self) -> dict[str, float]:
         """One update; returns the unweighted losses, the share of wrong codes and the norm of the gradient."""
@@ -111,7 +123,9 @@ class EncoderTrainer(Trainer):
                 wanted = self.codec.quantizer.encode(wanted_latent)
             latent, rest = self.codec.encoder.latent(denoised, batch.heard, encoder_state)
             quantized = self.codec.quantizer(latent)
-            losses["latent"] = code_errors(self.codec.quantizer, latent, wanted)
+            is_clean = (batch.heard == batch.audio).all(dim=1)
+            shares = torch.where(is_clean, CLEAN_WEIGHT, 1.0)
+            losses["latent"] = (code_errors(self.codec.quantizer, latent, wanted) * shares).sum() / shares.sum()
             values["wrong_codes"] = (quantized.codes != wanted).float().mean()
             if any(weights[name] for name in WAVEFORM_LOSSES):
                 estimate, decoder_state = self.codec.decoder.estimate(quantized.quantized, decoder_state)

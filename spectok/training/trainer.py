@@ -60,7 +60,8 @@ class Trainer:
         self.codec = Codec(config.codec).to(device)
         if config.trained != "all":
             self.codec.requires_grad_(False)
-            part = self.codec.encoder if config.trained == "encoder" else self.codec.decoder.concealment
+            encoder, concealment = self.codec.encoder, self.codec.decoder.concealment
+            part = {"encoder": encoder, "denoiser": encoder.denoiser, "concealment": concealment}[config.trained]
             assert part is not None  # TrainConfig requires it
             part.requires_grad_(True)
         self.network = compiled(self.codec) if self.compute.compile else self.codec.estimate
