@@ -31,7 +31,7 @@ from spectok.container.reader import _read_header
 from spectok.container.version2 import DIGEST_BYTES, MAGIC
 from spectok.engine import OnnxEngine
 from spectok.entropy import EntropyModel, RangeEncoder
-from spectok.graphs import _fields, check_graph, read_graph
+from spectok.graphs import WEIGHTS, _fields, check_graph, read_graph
 from spectok.network import Depacketizer, Packetizer
 from spectok.samples import MAX_PEAK
 from spectok.wav import wav_header
@@ -347,7 +347,7 @@ def _graph(content: bytes) -> None:
         _, external = read_graph(content)
         check_graph(content, 320, 8)
         for tensor in external:
-            tensor.view(bytes(64))
+            tensor.view({WEIGHTS: bytes(64)})
     except ValueError as error:  # which the engine turns into an InputError
         raise InputError(str(error)) from error
 

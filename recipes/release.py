@@ -139,16 +139,25 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
 
 
 def release_encoder(run: Path, root: Path) -> str:
-    """Write the encoder of a run that trained nothing else, as an encoder of the released model; returns its name."""
+    """Write the encoder of a run that trained nothing else, as an encoder of the released model; returns its name.
+
+    What is the same in the model's own encoder is not written again.
+    """
     codec = load_codec(run / "release")
     model = pretrained.find(root / codec.config.name)
-    decoder = load_codec(model).decoder.state_dict()
+    released = load_codec(model)
+    decoder, encoder = released.decoder.state_dict(), released.encoder.state_dict()
     is_same = all(torch.equal(tensor, decoder[name]) for name, tensor in codec.decoder.state_dict().items())
     require(is_same, f"the encoder in {run} was trained for another decoder than that of {model.folder}")
     round_to_half_(codec.encoder)
     folder = model.folder / ENCODER
     folder.mkdir(exist_ok=True)
-    save_tensors(folder / WEIGHTS, halved(codec.encoder.state_dict()), {"format": "pt"})
+    own = {
+        name: tensor
+        for name, tensor in codec.encoder.state_dict().items()
+        if name not in encoder or not torch.equal(tensor, encoder[name])
+    }
+    save_tensors(folder / WEIGHTS, halved(own), {"format": "pt"})
     write_text(folder / "config.json", codec.config.to_json())
     speech, _ = read_audio(SPEECH, codec.config.sample_rate)
     export_verified(model, speech, folder, pretrained.find_encoder(model, ENCODER))

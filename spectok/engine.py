@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from spectok.codebook import CODEBOOK, grid, stored
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.graphs import WEIGHTS, read_graph
+from spectok.graphs import MODEL_WEIGHTS, WEIGHTS, read_graph
 from spectok.pretrained import Model, find
 from spectok.schema import require
 
@@ -135,7 +135,9 @@ class OnnxEngine:
         require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
         self._models = {"encoder": model if encoder is None else encoder, "decoder": model}
         weights = model.read(WEIGHTS)
-        self._weights = {side: weights if of is model else of.read(WEIGHTS) for side, of in self._models.items()}
+        self._weights = {side: {WEIGHTS: weights} for side in self._models}  # files by the names that graphs have
+        if encoder is not None:
+            self._weights["encoder"] = {WEIGHTS: encoder.read(WEIGHTS), MODEL_WEIGHTS: weights}
 
     @property
     def config(self) -> CodecConfig:
@@ -164,7 +166,11 @@ class OnnxEngine:
     def code_vectors(self) -> NDArray[np.float32]:
         """The grid of the levels, or the codebook in the weights."""
         quantizer = self.config.quantizer
-        return grid(quantizer.levels) if quantizer.kind == "fsq" else stored(self._weights["decoder"], CODEBOOK)[0]
+        return (
+            grid(quantizer.levels)
+            if quantizer.kind == "fsq"
+            else stored(self._weights["decoder"][WEIGHTS], CODEBOOK)[0]
+        )
 
     def stack(self, states: Sequence[Any]) -> Any:
         """Concatenate the arrays along the batch; zeros take the place of an empty state."""
@@ -298,8 +304,9 @@ def load_codec(model: Model | str | Path, encoder: Model | None = None) -> "Code
     codec = Codec(model.config)
     load_weights(codec, model)
     if encoder is not None:
+        own = codec.encoder.state_dict()
         codec.encoder = Encoder(encoder.config)
-        load_weights(codec.encoder, encoder)
+        load_weights(codec.encoder, encoder, own)
     return codec.eval()
 
 

@@ -2,18 +2,19 @@
 
 The graphs of a model refer to large weights as external data: a tensor names a file, an offset and a length in bytes.
 ONNX Runtime opens any file that a graph names. `read_graph` finds all such tensors, so that the engine can refuse files
-other than `model.safetensors`, and can pass on the bytes whose hash it has checked. It decodes protocol buffers
+other than those of weights, and can pass on the bytes whose hash it has checked. It decodes protocol buffers
 (https://protobuf.dev/programming-guides/encoding) with the field numbers of onnx.proto.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-WEIGHTS = "model.safetensors"  # the one file that a graph may refer to
+WEIGHTS = "model.safetensors"  # the file that a graph may refer to
+MODEL_WEIGHTS = "../model.safetensors"  # and the graph of a further encoder also to this one, of its model
 KINDS: dict[int, type] = {1: np.float32, 10: np.float16}  # by onnx.TensorProto.DataType
 MESSAGES = {  # in which fields of a message there are messages that may hold tensors
     "model": {7: "graph", 14: "metadata", 20: "training", 25: "function"},
@@ -35,19 +36,24 @@ class ExternalTensor(NamedTuple):
     place: dict[str, str]  # "location", "offset" and "length", as in the file
     is_initializer: bool  # of the model's graph; false for tensors of nodes, functions and inner graphs
 
-    def view(self, weights: bytes) -> NDArray[np.generic]:
-        """The numbers, in the tensor's shape, as an array over the content of `model.safetensors`.
+    def view(self, files: Mapping[str, bytes]) -> NDArray[np.generic]:
+        """The numbers, in the tensor's shape, as an array over the content of a file.
+
+        Args:
+            files: content of the files that the graph may refer to, by their names.
 
         Raises:
-            ValueError: the tensor is in another file, or not within this one, or its numbers are of another type.
+            ValueError: the tensor is in another file, or not within its file, or its numbers are of another type.
         """
         location = self.place.get("location", "")
-        if location != WEIGHTS or not self.is_initializer:
-            raise ValueError(f"it refers to the file {location!r}; only its weights may be in a file, {WEIGHTS}")
+        if location not in files or not self.is_initializer:
+            known = " or ".join(files)
+            raise ValueError(f"it refers to the file {location!r}; only its weights may be in a file, {known}")
+        weights = files[location]
         offset, length = int(self.place.get("offset", 0)), int(self.place.get("length", -1))
         kind, size = KINDS.get(self.kind), math.prod(self.shape)
         if kind is None or offset < 0 or offset + length > len(weights) or length != size * np.dtype(kind).itemsize:
-            raise ValueError(f"its tensor {self.name!r} is not within {WEIGHTS}")
+            raise ValueError(f"its tensor {self.name!r} is not within {location}")
         return np.frombuffer(weights, kind, size, offset).reshape(self.shape)
 
 

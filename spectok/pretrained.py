@@ -3,9 +3,9 @@
 A model is a folder with `config.json`, the weights `model.safetensors` and, if `spectok export` has written them, the
 graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. `entropy.bin`, if there is
 one, is the entropy model with which files of its codes are compressed (recipes/entropy.py). A folder inside it can hold
-another encoder for the same codes: `robust/` has `config.json`, `model.safetensors` with the encoder's weights, and
-`encoder.onnx`. Released models are inside the package, listed in `index.toml` with the SHA-256 of these files. Nothing
-is downloaded or unpickled.
+another encoder for the same codes: `robust/` has `config.json`, `model.safetensors` with those weights of the encoder
+that differ from the model's, and `encoder.onnx`. Released models are inside the package, listed in `index.toml` with
+the SHA-256 of these files. Nothing is downloaded or unpickled.
 """
 
 import hashlib

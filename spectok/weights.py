@@ -60,13 +60,18 @@ def read_weights(model: Model) -> dict[str, Tensor]:
         raise InputError(f"cannot read {model.weights}: {error}") from error
 
 
-def load_weights(module: nn.Module, model: Model) -> None:
+def load_weights(module: nn.Module, model: Model, others: dict[str, Tensor] | None = None) -> None:
     """Load a model's weights into a codec of the same configuration.
+
+    Args:
+        module: the codec, or its encoder.
+        model: the model, or a further encoder of one.
+        others: tensors that stand for those that the file does not have.
 
     Raises:
         InputError: the file is damaged, or its tensors do not fit the codec.
     """
-    tensors = read_weights(model)
+    tensors = (others or {}) | read_weights(model)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

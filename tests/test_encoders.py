@@ -20,7 +20,7 @@ from spectok.engine import load_codec
 from spectok.export.agreement import export_verified
 from spectok.model.codec import Codec, Encoder
 from spectok.pretrained import Model
-from spectok.weights import save_tensors
+from spectok.weights import halved, load_tensors, save_tensors
 
 LEVELLED = dataclasses.replace(QUERY, leveller=True)
 
@@ -124,18 +124,36 @@ def test_a_run_is_released_as_an_encoder_of_the_model_that_it_started_from(
 ) -> None:
     root = tmp_path / "pretrained"
     codec = dataclasses.replace(QUERY, name="tiny")
-    model = write_model(root / "tiny", codec)
+    weights = halved(load_tensors(write_model(root / "tiny", codec).weights)[0])
+    save_tensors(root / "tiny" / "model.safetensors", weights, {})
+    model = pretrained.find(root / "tiny")
     export_verified(model, speech[:8000], model.folder)
     pretrained.write_index(root, "tiny")
     use_root(monkeypatch, root)
-    run = write_model(tmp_path / "run" / "release", dataclasses.replace(codec, leveller=True)).folder.parent
+    robust = dataclasses.replace(codec, leveller=True, denoiser_hidden=6)
+    run = write_model(tmp_path / "run" / "release", robust).folder.parent
+    path = run / "release" / "model.safetensors"
+    tensors = {name: tensor.float() for name, tensor in weights.items()} | {
+        name: 0.3 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3))
+        for name, tensor in load_tensors(path)[0].items()
+        if "denoiser" in name
+    }
+    save_tensors(path, tensors, {})
     (run / "run.json").write_text(json.dumps({"commands": ["train"], "recipe": {"trained": "encoder"}, "before": [{}]}))
     (run / "log.jsonl").write_text(json.dumps({"kind": "valid", "step": 3, "seconds": 1.0, "pesq": 1.5}) + "\n")
     assert release_encoder(run, root) == "tiny/robust"
     assert pretrained.encoders(pretrained.find("tiny")) == ["robust"]
     record = json.loads((root / "tiny" / "robust" / "training.json").read_text())
     assert [entry["commands"] for entry in record["runs"]] == [["train"]]
-    assert len(Tokenizer.from_pretrained("tiny", encoder="robust").encode(speech[:3200]))
+    kept, _ = load_tensors(root / "tiny" / "robust" / "model.safetensors")
+    assert all(name.startswith("denoiser.") for name in kept)
+    assert len(kept) == len(tensors) - len(weights)
+    codes = [
+        Tokenizer.from_pretrained("tiny", engine=engine, encoder="robust").encode(speech[:8000])
+        for engine in ("onnx", "torch")
+    ]
+    np.testing.assert_array_equal(codes[0], codes[1])
+    assert (codes[0] != Tokenizer.from_pretrained("tiny").encode(speech[:8000])).mean() > 0.1
     other = write_model(tmp_path / "other" / "release", dataclasses.replace(codec, leveller=True, latent_dim=14))
     with pytest.raises(InputError, match=r" was trained for another decoder than that of "):
         release_encoder(other.folder.parent, root)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spectok.engine import CodecState, Engine, OnnxEngine, load_codec
 from spectok.export.onnx import export
 from spectok.files import atomic_write
-from spectok.graphs import WEIGHTS
+from spectok.graphs import MODEL_WEIGHTS, WEIGHTS
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
 from spectok.schema import require
@@ -172,11 +172,12 @@ def export_verified(model: Model, speech: Audio, folder: Path, encoder: Model | 
     """
     codec, exported = load_codec(model, encoder), encoder or model
     macs, weights = codec.macs_per_second(), exported.read(WEIGHTS)
+    sources = {WEIGHTS: weights} | ({} if encoder is None else {MODEL_WEIGHTS: model.read(WEIGHTS)})
     files = {} if folder.samefile(exported.folder) else {WEIGHTS: weights}
     for side in ("encoder", "decoder") if encoder is None else ("encoder",):
         facts = {"weights": exported.sha256, "config": exported.config.fingerprint}
         facts |= {"parameters": str(codec.num_parameters), "macs_per_second": str(round(macs[side]))}
-        files[f"{side}.onnx"] = export(codec, side, weights, facts)
+        files[f"{side}.onnx"] = export(codec, side, sources, facts)
     with tempfile.TemporaryDirectory() as trial:
         for name, content in {WEIGHTS: weights, **files}.items():
             (Path(trial) / name).write_bytes(content)

@@ -3,13 +3,13 @@
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from spectok.graphs import KINDS, WEIGHTS
+from spectok.graphs import KINDS
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, FourierMatrix, InverseSTFT
 
@@ -80,8 +80,9 @@ def optimise(source: Path, destination: Path) -> None:
 
 
 class Weight(NamedTuple):
-    """A tensor of `model.safetensors`."""
+    """A tensor of a file of weights."""
 
+    file: str  # its name in the graph
     name: str
     kind: int  # onnx.TensorProto.DataType
     shape: tuple[int, ...]
@@ -89,18 +90,18 @@ class Weight(NamedTuple):
     length: int  # bytes
 
 
-def stored_weights(content: bytes) -> Iterator[tuple[Weight, np.ndarray]]:
-    """The floating-point tensors in the content of `model.safetensors`, and their numbers as float32."""
+def stored_weights(file: str, content: bytes) -> Iterator[tuple[Weight, np.ndarray]]:
+    """The floating-point tensors in the content of a safetensors file, and their numbers as float32."""
     start = 8 + int.from_bytes(content[:8], "little")
     for name, entry in json.loads(content[8:start]).items():
         if entry.get("dtype") in DTYPES:  # "__metadata__" has no such key
             kind, (first, end) = DTYPES[entry["dtype"]], entry["data_offsets"]
-            weight = Weight(name, kind, tuple(entry["shape"]), start + first, end - first)
+            weight = Weight(file, name, kind, tuple(entry["shape"]), start + first, end - first)
             values: np.ndarray = np.frombuffer(content, KINDS[kind], math.prod(weight.shape), weight.offset)
             yield weight, values.reshape(weight.shape).astype(np.float32)
 
 
-def store_small(graph: Any, codec: Codec, weights: bytes) -> None:
+def store_small(graph: Any, codec: Codec, weights: Mapping[str, bytes]) -> None:
     """Store large float32 constants in compact forms, with operators that compute exactly the same numbers from them.
 
     A tensor of `model.safetensors`, its transpose, or the matrix of a GRU with its gates in ONNX's order becomes a
@@ -110,7 +111,7 @@ def store_small(graph: Any, codec: Codec, weights: bytes) -> None:
     Args:
         graph: the graph, which is changed in place.
         codec: the codec that was traced.
-        weights: content of the `model.safetensors` that the codec was loaded from.
+        weights: content of the files that the codec was loaded from, by the names that the graph has for them.
     """
     import onnx
 
@@ -120,7 +121,7 @@ def store_small(graph: Any, codec: Codec, weights: bytes) -> None:
         if isinstance(layer, (STFT, InverseSTFT))
     }
     known: dict[tuple[Any, ...], tuple[str, Weight]] = {}  # by shape and bytes
-    for weight, stored in stored_weights(weights):
+    for weight, stored in (item for file, content in weights.items() for item in stored_weights(file, content)):
         for form, values in _forms(stored):
             known.setdefault((values.shape, values.tobytes()), (form, weight))
     small, kept = _Constants(), []
@@ -217,7 +218,7 @@ class _Constants:
 
         tensor = onnx.TensorProto(name=weight.name, data_type=weight.kind, dims=weight.shape)
         tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in {"location": WEIGHTS, "offset": weight.offset, "length": weight.length}.items():
+        for key, value in {"location": weight.file, "offset": weight.offset, "length": weight.length}.items():
             tensor.external_data.add(key=key, value=str(value))
         self.tensors[weight.name] = tensor
         return weight.name

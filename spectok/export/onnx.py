@@ -9,7 +9,8 @@ from the previous call, and zeros at the start of a stream. The input `lost` exi
 
 The graph is stored as optimised by ONNX Runtime. Its metadata are the SHA-256 of the weights and the fingerprint of the
 configuration that it was made from, and the numbers that `spectok info` prints. Large weights are not in the graph,
-which refers to the tensors in `model.safetensors` as external data of ONNX; that file must be in the same folder. Other
+which refers to the tensors in `model.safetensors` as external data of ONNX; that file must be in the same folder. The
+graph of a further encoder also refers to that of its model, in the folder above, for what both have in common. Other
 large constants are stored in compact forms. Released weights are float16 numbers; the runtime converts all weights to
 float32 when it loads the graph, and computes in float32.
 """
@@ -17,7 +18,7 @@ float32 when it loads the graph, and computes in float32.
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -71,13 +72,14 @@ class _Step(nn.Module):
         return (y, *self.tensors(state).values())
 
 
-def export(codec: Codec, side: str, weights: bytes, metadata: dict[str, str]) -> bytes:
+def export(codec: Codec, side: str, weights: Mapping[str, bytes], metadata: dict[str, str]) -> bytes:
     """Export one direction of a codec as the bytes of an ONNX file.
 
     Args:
         codec: the codec.
         side: "encoder" or "decoder".
-        weights: content of the `model.safetensors` that the codec was loaded from.
+        weights: content of the files that the codec was loaded from, by the names that the graph has for them: those
+            of `graphs.WEIGHTS`, and for a further encoder also `graphs.MODEL_WEIGHTS`.
         metadata: entries that are stored in the file.
     """
     import onnx
@@ -102,10 +104,11 @@ def export(codec: Codec, side: str, weights: bytes, metadata: dict[str, str]) ->
     model.producer_name, model.graph.name = "spectok", side
     onnx.helper.set_model_props(model, metadata)
     content: bytes = model.SerializeToString(deterministic=True)
-    with tempfile.TemporaryDirectory() as folder:  # the check needs the file that the graph refers to
-        (Path(folder) / WEIGHTS).write_bytes(weights)
-        (Path(folder) / "checked.onnx").write_bytes(content)
-        onnx.checker.check_model(Path(folder) / "checked.onnx")
+    if set(weights) == {WEIGHTS}:  # the check refuses files outside of the graph's folder
+        with tempfile.TemporaryDirectory() as folder:  # and it needs the file that the graph refers to
+            (Path(folder) / WEIGHTS).write_bytes(weights[WEIGHTS])
+            (Path(folder) / "checked.onnx").write_bytes(content)
+            onnx.checker.check_model(Path(folder) / "checked.onnx")
     return content
 
 
