@@ -432,7 +432,7 @@ def targets(folder: Path) -> dict[str, Target]:
         ".spt": Target(_spt_seeds(), _spt, _with_checksums),
         ".spt, recovered": Target(_spt_seeds(), _damaged_spt, _with_checksums, 0.4),
         ".spt, repaired": Target(_spt_seeds(), _repaired(folder), _with_checksums, 0.03),
-        "entropy.bin": Target([_entropy_seed()], _entropy, share=0.5),
+        "entropy.dat": Target([_entropy_seed()], _entropy, share=0.5),
         "network packets": Target(_network_seeds(), _network, share=0.5),
         "bits": Target([b"\xfe\3\0" + bytes(range(60)), b"\xfe\xff\0" + bytes(range(64))], _bits, share=2.5),
         "WAV stream": Target(_wav_seeds(), lambda content: _samples(io.BytesIO(content)), share=1.2),

@@ -16,6 +16,16 @@ BARS = {  # limits that each released model must stay within, in ONNX Runtime
     "cold spectok encode of 5 s, s": 1.0,
     "one more stream, MB": 2.0,
 }
+NOISE_GOALS = {  # of a robust encoder; the last three are upper limits
+    "PESQ-WB recovered at 10 dB SNR": 0.5,
+    "STOI recovered at 10 dB SNR": 0.5,
+    "fewer changed codes at 20 dB SNR": 0.25,
+    "fewer changed codes at 10 dB SNR": 0.25,
+    "fewer changed codes at -6 dB gain": 0.5,
+    "PESQ-WB lost on clean speech": 0.03,
+    "STOI lost on clean speech": 0.005,
+    "level of noise alone": -40.0,
+}
 KINDS = ("random", "bursts")  # of losses
 LOSS_METRICS = ("pesq", "stoi", "distillmos")
 
@@ -33,7 +43,12 @@ def page() -> str:
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
     parts += [soak(load("soak.json")), groups(load("groups.json")), batches(load("batches.json"))]
     parts += [loss(load("loss.json"))]
-    parts += [entropy(load("entropy.json")), generations(load("generations.json")), fuzz(load("fuzz.json"))]
+    parts += [
+        noise(load("noise.json")),
+        entropy(load("entropy.json")),
+        generations(load("generations.json")),
+        fuzz(load("fuzz.json")),
+    ]
     return "\n".join(parts)
 
 
@@ -416,6 +431,72 @@ def loss_summary(found: dict[str, Any], rate: float) -> str:
     titles = ["codec", "redundancy", "bits/s"]
     titles += [f"{METRICS[metric].title}, {kind}" for kind in KINDS for metric in LOSS_METRICS]
     return markdown_table(titles, rows, align="llrrrrrrr") + "\n"
+
+
+def noise_goals(found: dict[str, Any], model: str) -> dict[str, float]:
+    """What the robust encoder of a model reaches, beside `NOISE_GOALS`."""
+    rows = {
+        (row["encoder"], row["condition"]): row
+        for row in found["rows"]
+        if row["model"] == model and row["noise"] == "all"
+    }
+
+    def kept(metric: str) -> float:
+        """The part of the difference between clean and noisy speech that is recovered at 10 dB."""
+        clean, noisy = (rows["own", condition][metric] for condition in ("clean", "10 dB SNR"))
+        return float((rows["robust", "10 dB SNR"][metric] - noisy) / (clean - noisy))
+
+    def fewer(condition: str) -> float:
+        """By how much the share of changed codes falls."""
+        return 1 - float(rows["robust", condition]["changed"] / rows["own", condition]["changed"])
+
+    lost = {metric: rows["own", "clean"][metric] - rows["robust", "clean"][metric] for metric in ("pesq", "stoi")}
+    reached = (
+        kept("pesq"),
+        kept("stoi"),
+        fewer("20 dB SNR"),
+        fewer("10 dB SNR"),
+        fewer("-6 dB gain"),
+        lost["pesq"],
+        lost["stoi"],
+        float(rows["robust", "noise alone"]["level_db"]),
+    )
+    return dict(zip(NOISE_GOALS, reached, strict=True))
+
+
+def noise(found: dict[str, Any]) -> str:
+    """What noise and loudness do with each encoder."""
+    rows = []
+    for row in found["rows"]:
+        if row["noise"] == "all":
+            cells = [METRICS[name].text(row[name]) if name in row else "" for name in ("pesq", "stoi")]
+            changed = f"{row['changed']:.1%}" if "changed" in row and row["condition"] != "clean" else ""
+            level = f"{row['level_db']:.1f}" if "level_db" in row else ""
+            rows.append([row["model"], row["encoder"], row["condition"], *cells, changed, level])
+    titles = ["model", "encoder", "input", METRICS["pesq"].title, METRICS["stoi"].title, "changed codes", "level, dB"]
+    text = (
+        f"{found['clips']} clean files, each with one recording of noise; two of the three kinds of noise, music and "
+        "meetings, do not occur in training. Scores compare with the clean original. Changed codes are those that "
+        "differ from the codes that the same encoder gives for the clean file. The level is that of noise alone after "
+        "decoding, relative to before.\n"
+    )
+    models = sorted({row["model"] for row in found["rows"] if row["encoder"] == "robust"})
+    reached = {model: noise_goals(found, model) for model in models}
+    goals = [
+        [name, _goal(name, goal), *(_goal(name, reached[model][name]) for model in models)]
+        for name, goal in NOISE_GOALS.items()
+    ]
+    return (
+        f"### Noise and loudness\n\n{text}\n{markdown_table(titles, rows, align='lllrrrr')}\n\n"
+        f"{markdown_table(['robust encoder', 'goal', *models], goals)}\n"
+    )
+
+
+def _goal(name: str, value: float) -> str:
+    """A value of `NOISE_GOALS` as text."""
+    if "level" in name:
+        return f"{value:.1f} dB"
+    return f"{value:.3f}" if "lost" in name else f"{value:.0%}"
 
 
 def saved(row: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""Train the entropy model of a released model: `pretrained/<name>/entropy.bin`, and its hash in the index.
+"""Train the entropy model of a released model: `pretrained/<name>/entropy.dat`, and its hash in the index.
 
     python recipes/entropy.py spectok-16k-800 --data PREPARED
 
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         splits = {split: encode_split(args.model, Corpus(args.data, split)) for split in ("train", "valid")}
         frames = with_frames_before([untrained.digits(codes) for codes in splits["train"]], size)
         fitted = fit(untrained, frames, args.steps)
-        with atomic_write(model.folder / "entropy.bin") as temporary:
+        with atomic_write(model.folder / "entropy.dat") as temporary:
             temporary.write_bytes(fitted.to_bytes())
         if model.index:
             pretrained.write_index(model.folder.parent, model.config.name)

@@ -9,7 +9,7 @@ from the digits before it in its frame, and from all digits of the two frames be
 **Entropy model.** A multinomial logistic regression: every level of a digit has a logit, which is the sum of a bias and
 of one weight for each of the digits that it is predicted from, according to their levels. Frames before the first one
 of a packet add nothing. Logits are in units of 1/32 bit. With S levels in a frame, counted over all of its digits, the
-file `entropy.bin` of a model has
+file `entropy.dat` of a model has
 
 | bytes | content |
 |---:|---|
@@ -173,7 +173,7 @@ class EntropyModel:
 
     @classmethod
     def from_bytes(cls, content: bytes, tokens_per_frame: int) -> "EntropyModel":
-        """Read an `entropy.bin`.
+        """Read an `entropy.dat`.
 
         Raises:
             InputError: it is damaged, or of codes with another number of tokens per frame.
@@ -187,12 +187,12 @@ class EntropyModel:
         return cls(levels, tokens_per_frame, weights)
 
     def to_bytes(self) -> bytes:
-        """The content of `entropy.bin`."""
+        """The content of `entropy.dat`."""
         return bytes([len(self.levels), *self.levels]) + self.weights.tobytes()
 
     @property
     def id(self) -> str:
-        """The first 4 bytes of the SHA-256 of `entropy.bin`, as 8 hexadecimal digits."""
+        """The first 4 bytes of the SHA-256 of `entropy.dat`, as 8 hexadecimal digits."""
         return hashlib.sha256(self.to_bytes()).hexdigest()[:8]
 
     def digits(self, codes: NDArray[np.int64]) -> NDArray[np.int64]:

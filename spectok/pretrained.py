@@ -1,7 +1,7 @@
 """Finds models by name or folder.
 
 A model is a folder with `config.json`, the weights `model.safetensors` and, if `spectok export` has written them, the
-graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. `entropy.bin`, if there is
+graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.safetensors`. `entropy.dat`, if there is
 one, is the entropy model with which files of its codes are compressed (recipes/entropy.py). A folder inside it can hold
 another encoder for the same codes: `robust/` has `config.json`, `model.safetensors` with those weights of the encoder
 that differ from the model's, and `encoder.onnx`. Released models are inside the package, listed in `index.toml` with
@@ -27,7 +27,7 @@ PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
 ENCODER = "[a-z]{1,32}"  # names of further encoders; the index lists them as <model>/<encoder>
-FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx", "entropy.bin")  # files in the index
+FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx", "entropy.dat")  # files in the index
 MAX_FILE_BYTES = 1_000_000_000  # of each of them
 MAX_INDEX_BYTES, MAX_INDEX_LINE = 50_000, 200  # in bytes; the time to parse a line grows with the square of its dots
 
@@ -64,7 +64,7 @@ class Model:
     def entropy_id(self) -> str:
         """The id of the model's entropy model; empty if it has none."""
         if self.index:
-            return self.index.get("entropy.bin", "")[:8]
+            return self.index.get("entropy.dat", "")[:8]
         model = self.entropy_model()
         return model.id if model else ""
 
@@ -74,7 +74,7 @@ class Model:
         Raises:
             InputError: as in `read`, or it is of another codebook.
         """
-        path, quantizer = self.folder / "entropy.bin", self.config.quantizer
+        path, quantizer = self.folder / "entropy.dat", self.config.quantizer
         if not path.is_file():
             return None
         content = self.read(path.name)

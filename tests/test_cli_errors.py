@@ -88,7 +88,7 @@ BAD_CODES = {
     "empty.spt": "cannot read empty.spt: it is empty",
     "good.wav": "cannot read good.wav: it is not a .spt file",
     "random.spt": "cannot read random.spt: it is not a .spt file",
-    "version.spt": "cannot read version.spt: it has format version 9, and this program reads versions 1 and 2",
+    "version.spt": "cannot read version.spt: it has format version 9, and this program reads versions 1 to 3",
     "head.spt": "cannot read head.spt: its header is damaged or cut off",
     "cut.spt": "cannot read cut.spt: it is cut off, or was never finished, or its end is damaged",
     "flipped.spt": "cannot read flipped.spt: its packet 0 is damaged or cut off",

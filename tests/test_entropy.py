@@ -190,6 +190,24 @@ def test_the_bytes_do_not_depend_on_the_pieces(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 5, 8, 12])
+def test_a_packet_with_the_largest_number_of_frames_is_written_at_once(chunk: int) -> None:
+    """In whatever pieces the codes come; the last packet may be empty."""
+    header = replace(SMALL, frames_per_packet=4)
+    codes = make_codes(header, 12)
+    whole = to_bytes(replace(header, num_samples=12), codes)
+    sink = io.BytesIO()
+    with Writer(sink, header) as writer:
+        for place in range(0, 12, chunk):
+            writer.write(codes[2 * place : 2 * (place + chunk)])
+            assert len(sink.getvalue()) == 38 + min(12, place + chunk) // 4 * 64
+        writer.close(12)
+    assert sink.getvalue() == whole
+    _, packets = read_stream(io.BytesIO(whole))
+    assert [packet.num_frames for packet in packets] == [4, 4, 4, 0]
+    np.testing.assert_array_equal(read_spt(io.BytesIO(whole))[1], codes)
+
+
 def test_any_frames_are_read() -> None:
     content, codes = coded(200)
     with Reader(io.BytesIO(content)) as reader:
@@ -335,12 +353,12 @@ def test_released_models_save_at_least_eight_percent(name: str, speech: NDArray[
     assert sizes[True] < 0.92 * sizes[False]
 
 
-GOLDEN = Path(__file__).parent / "data" / "format"
+GOLDEN = Path(__file__).parent / "data" / "entropy"
 
 
 def test_the_golden_file_is_read_and_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written once is read by every later version, and written the same."""
-    model = EntropyModel.from_bytes((GOLDEN / "tiny-entropy.bin").read_bytes(), 2)
+    model = EntropyModel.from_bytes((GOLDEN / "tiny-entropy.dat").read_bytes(), 2)
     monkeypatch.setitem(pretrained._entropy_models, model.id, model)
     header = replace(SMALL, entropy_id=model.id, num_samples=31_999)
     codes = np.arange(200) ** 3 // 7 % 60

@@ -363,7 +363,7 @@ def test_graphs_must_fit_the_configuration(
     data = json.loads((tmp_path / "copy" / "config.json").read_text(encoding="utf-8"))
     data[section][key] = value
     data["silence_codes"] = []  # they fit the model's own number of tokens
-    (tmp_path / "copy" / "entropy.bin").unlink()  # it does so too
+    (tmp_path / "copy" / "entropy.dat").unlink()  # it does so too
     (tmp_path / "copy" / "config.json").write_text(json.dumps(data), encoding="utf-8")
     tokenizer = Tokenizer.from_pretrained(tmp_path / "copy")
     with refuses(f"^cannot read [^\n]*{side}.onnx: {sentence}$"):
@@ -375,9 +375,9 @@ def test_graphs_must_fit_the_configuration(
 
 def test_an_entropy_model_must_fit_the_configuration(tmp_path: Path) -> None:
     shutil.copytree(pretrained.find().folder, tmp_path / "copy")
-    path = tmp_path / "copy" / "entropy.bin"
+    path = tmp_path / "copy" / "entropy.dat"
     path.write_bytes(path.read_bytes()[:-1])
-    with refuses("^cannot read [^\n]*entropy.bin: an entropy model is damaged, or has another number of tokens"):
+    with refuses("^cannot read [^\n]*entropy.dat: an entropy model is damaged, or has another number of tokens"):
         Tokenizer.from_pretrained(tmp_path / "copy")
 
 

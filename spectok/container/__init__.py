@@ -72,7 +72,7 @@ of frames in a packet, and there are two more fields between the model's name an
 | bytes | content |
 |---:|---|
 | 1 to 3 | P, the bytes of a packet, 32 to 65536, a varint |
-| 4 | the first 4 bytes of the SHA-256 of the file `entropy.bin` of the model, which has its entropy model |
+| 4 | the first 4 bytes of the SHA-256 of the file `entropy.dat` of the model, which has its entropy model |
 
 The codes of `frames_per_packet` frames, at b bits for a code as in version 2, take at most 4 * P bytes. This bounds
 what a reader has to decode.
@@ -97,9 +97,9 @@ what a reader has to decode.
   alone.
 
 The packet of a frame is found by its first frame, by bisection. Writers use packets of 1000 bytes, and the largest
-`frames_per_packet` that is allowed, up to 32767. They end a packet before a frame with which the coded codes could be
-larger than its room; this is reckoned with as many bytes for both varints as `2 * frames_per_packet` and the first
-frame take.
+`frames_per_packet` that is allowed, up to 32767. They end a packet after that number of frames, and before a frame with
+which the coded codes could be larger than its room; this is reckoned with as many bytes for both varints as
+`2 * frames_per_packet` and the first frame take.
 
 ## Version 1
 

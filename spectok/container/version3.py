@@ -77,9 +77,9 @@ class Packer:
         while len(left):
             taken = self._take(left[: min(_BLOCK, self.header.frames_per_packet - self._frames)])
             left = left[taken:]
-            if len(left) and (taken == 0 or self._frames == self.header.frames_per_packet):
-                if not self._frames:
-                    raise InputError(f"packet_bytes is {self.header.packet_bytes}, which is too small for a frame")
+            if not self._frames:
+                raise InputError(f"packet_bytes is {self.header.packet_bytes}, which is too small for a frame")
+            if taken == 0 or self._frames == self.header.frames_per_packet:
                 yield self._full()
 
     def last(self, num_samples: int) -> bytes:
