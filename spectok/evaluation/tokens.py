@@ -86,8 +86,10 @@ def divide(speakers: Sequence[str], sizes: Sequence[float], count: int = 2) -> l
     return [sorted(part) for part in parts]
 
 
-def cross_entropies(learned: Sequence[Codes], measured: Sequence[Codes], size: int, places: int = 1) -> list[float]:
-    """Bits per token of models of 1, 2 and 3 tokens that were learned on other files.
+def cross_entropies(
+    learned: Sequence[Codes], measured: Sequence[Codes], size: int, places: int = 1, longest: int = max(ORDERS)
+) -> list[float]:
+    """Bits per token of models of 1, 2, 3 and more tokens that were learned on other files.
 
     The models are interpolated with absolute discounting (Ney, Essen and Kneser, 1994): in a context that was followed
     by n tokens, of which t were different, a token that followed c times has the probability
@@ -103,9 +105,10 @@ def cross_entropies(learned: Sequence[Codes], measured: Sequence[Codes], size: i
         measured: codes `[N]` of each file to measure.
         size: number of different codes.
         places: number of codes in a frame.
+        longest: number of tokens of the last model.
 
     Returns:
-        The mean of -log2 of the probability of the measured tokens, for each of `ORDERS`.
+        The mean of -log2 of the probability of the measured tokens, for models of 1 token up to `longest`.
     """
     both = [*learned, *measured]
     token = np.concatenate(both)
@@ -113,7 +116,7 @@ def cross_entropies(learned: Sequence[Codes], measured: Sequence[Codes], size: i
     boundary = sum(map(len, learned))
     probability = np.full(len(token) - boundary, 1 / size)
     bits = []
-    for order in ORDERS:
+    for order in range(1, longest + 1):
         if order > 1:
             earlier = np.concatenate([np.append(np.full(order - 1, size), codes)[: len(codes)] for codes in both])
             context = np.unique(context * (size + 1) + earlier, return_inverse=True)[1]
