@@ -1,9 +1,11 @@
 """A model that speaks: recordings, transcripts, tokens, a tiny language model that learns them by heart, and speech."""
 
 import csv
+import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -46,38 +48,57 @@ from spectok.weights import load_tensors
 
 ROOT = Path(__file__).parent.parent
 MODEL = "spectok-16k-800"
-TINY = ["--width=64", "--layers=2", "--heads=2", "--context=512", "--positions=1024", "--learning-rate=0.01", "--quiet"]
+TINY = [
+    "--width=64",
+    "--layers=2",
+    "--heads=2",
+    "--context=1024",
+    "--positions=1024",
+    "--learning-rate=0.01",
+    "--quiet",
+]
 STEPS = 120
+
+
+def documented(work: Path, command: str, *more: str) -> int:
+    """Run the only command of docs/speech_lm.md that begins like this, with further options; returns its exit code."""
+    page = (ROOT / "docs" / "speech_lm.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.split("```sh\n")[1].split("```")[0].splitlines() if line.startswith(command))
+    folders = {"CORPUS": str(work / "corpus"), "WORK": str(work), "speech.wav": str(work / "speech.wav")}
+    for name in ("continued.wav", "spoken.wav"):
+        folders[name] = str(work / name)
+    words = [re.sub("|".join(folders), lambda found: folders[found[0]], word) for word in shlex.split(line)]
+    mains = {"spectok": spectok}
+    for script in (transcripts, train, speak, evaluate):
+        mains[f"recipes/speech_lm/{script.__name__.rsplit('.')[-1]}.py"] = script.main
+    return mains[words[command.startswith("python")]]([*words[1 + command.startswith("python") :], *more])
 
 
 @pytest.fixture(scope="module")
 def work(speech: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A corpus of two parts of one recording, transcripts, and tokens; train and valid are the same."""
+    """The corpus, its transcripts and tokens: two parts of one recording, which are the same in every split."""
     folder = tmp_path_factory.mktemp("speech_lm")
-    corpus = folder / "corpus"
-    corpus.mkdir()
+    (folder / "corpus").mkdir()
     rows = []
-    for split_name, number in (("train", 0), ("train", 1), ("valid", 0), ("valid", 1), ("test", 0)):
-        file = f"{split_name}-{number}.wav"
-        write_audio(corpus / file, speech[40000 * number : 40000 * (number + 1)], 16000)
-        rows.append({"file": file, "split": split_name, "speaker": f"s{number}", "language": "en"})
+    for part, number in itertools.product(("train", "valid", "test"), (0, 1)):
+        file = f"{part}-{number}.wav"
+        write_audio(folder / "corpus" / file, speech[40000 * number : 40000 * (number + 1)], 16000)
+        rows.append({"file": file, "split": part, "speaker": f"s{number}", "language": "en"})
     rows.append({"file": "missing.wav", "split": "noise", "speaker": "", "language": ""})
-    with (corpus / "manifest.csv").open("w", newline="", encoding="utf-8") as file_:
-        writer = csv.DictWriter(file_, list(rows[0]))
+    with (folder / "corpus" / "manifest.csv").open("w", newline="", encoding="utf-8") as manifest:
+        writer = csv.DictWriter(manifest, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    assert transcripts.main([str(corpus), "--out", str(folder)]) == 0
-    for name in ("train", "valid", "test"):
-        options = ["--root", str(corpus), "--model", MODEL, "--jobs", "1", "--out", str(folder / "tokens" / name)]
-        assert spectok(["tokenize", "--quiet", str(folder / f"{name}.jsonl"), *options]) == 0
+    assert documented(folder, "python recipes/speech_lm/transcripts.py") == 0
+    for part in ("train", "valid", "test"):
+        assert documented(folder, f"spectok tokenize WORK/{part}", "--jobs=1", "--quiet") == 0
     return folder
 
 
 @pytest.fixture(scope="module")
 def run(work: Path) -> Path:
     """A run that has learned the tokens by heart."""
-    options = ["--out", str(work / "run"), f"--steps={STEPS}", "--valid-minutes=100", *TINY]
-    assert train.main([str(work / "tokens"), *options]) == 0
+    assert documented(work, "python recipes/speech_lm/train.py", f"--steps={STEPS}", *TINY) == 0
     return work / "run"
 
 
@@ -150,19 +171,24 @@ def test_the_chain_from_recordings_to_tokens(work: Path) -> None:
     assert (found[0].codes == codes).mean() > 0.98  # batches round differently
     assert "minutes the staircase" in found[0].text and "extraordinary" in found[1].text
     kept = [json.loads(line) for line in (work / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [entry["path"] for entry in kept[:3]] == ["valid-0.wav", "valid-1.wav", "test-0.wav"]
-    assert len(kept) == 5
+    assert {entry["path"] for entry in kept[:4]} == {"valid-0.wav", "valid-1.wav", "test-0.wav", "test-1.wav"}
+    assert [entry["path"] for entry in kept[4:]] == ["train-0.wav", "train-1.wav"]
 
 
 def test_transcripts_go_on_after_a_stop(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (work / "transcripts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (tmp_path / "transcripts.jsonl").write_text("".join(lines[:3]) + lines[3][:20], encoding="utf-8")
+    (tmp_path / "transcripts.jsonl").write_text("".join(lines[:4]) + lines[4][:20], encoding="utf-8")
     heard: list[int] = []
-    monkeypatch.setattr(transcripts, "transcript", lambda audio, language: heard.append(len(audio)) or "again")
+
+    def transcript(audio: NDArray[np.float32], language: str) -> str:
+        heard.append(len(audio))
+        return "again"
+
+    monkeypatch.setattr(transcripts, "transcript", transcript)
     assert transcripts.main([str(work / "corpus"), "--out", str(tmp_path)]) == 0
     assert heard == [40000, len(read_audio(work / "corpus" / "train-1.wav")[0])]
     kept = [json.loads(line) for line in (tmp_path / "transcripts.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [entry["text"] for entry in kept[3:]] == ["again", "again"]
+    assert [entry["text"] for entry in kept[4:]] == ["again", "again"]
 
 
 def test_the_perplexity_falls_below_that_of_three_codes(work: Path, run: Path) -> None:
@@ -245,6 +271,14 @@ def test_torchrun_trains(work: Path, tmp_path: Path) -> None:
     assert [(entry["kind"], entry["step"], entry["epoch"]) for entry in log] == [("valid", 4, 3)]
     assert json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["processes"] == 2
     assert log[0]["bits_per_code"] < 18.2  # 2 log2(555), that of equal probabilities
+
+
+def test_the_documented_commands_speak(work: Path, run: Path, speech: NDArray[np.float32]) -> None:
+    write_audio(work / "speech.wav", speech[:8240], 16000)
+    assert documented(work, "python recipes/speech_lm/speak.py WORK/run continued.wav") == 0
+    assert len(read_audio(work / "continued.wav")[0]) == 320 * (25 + 250) - 160
+    assert documented(work, "python recipes/speech_lm/speak.py WORK/run spoken.wav") == 0
+    assert 0 < len(read_audio(work / "spoken.wav")[0]) <= 320 * 250 - 160
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2.0])
@@ -333,19 +367,14 @@ def test_ids_are_drawn_by_temperature_and_top_p() -> None:
     assert shares(0.5, 1.0) == pytest.approx(list(squares / squares.sum()), abs=0.02)
 
 
-def test_results_of_the_evaluation(work: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_of_the_evaluation(work: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what was learned by heart the model's continuation is the true one."""
-    tokens = tmp_path / "tokens"
-    for name in ("train", "valid", "test"):
-        (tokens / name).parent.mkdir(exist_ok=True)
-        shutil.copytree(work / "tokens" / "train", tokens / name)
     limits = {"PROMPT_FRAMES": 25, "NEW_FRAMES": 50, "LEAST_FRAMES": 75, "TEXT_FRAMES": 130, "TIMED": 1}
     for name, value in limits.items():
         monkeypatch.setattr(evaluate, name, value)
     monkeypatch.setattr(evaluate, "SAMPLINGS", (speak.Sampling(0.1, 1.0),))
-    out = tmp_path / "results.json"
-    assert evaluate.main([str(tokens), str(run), "--files=2", "--texts=2", "--out", str(out)]) == 0
-    results = json.loads(out.read_text(encoding="utf-8"))
+    assert documented(work, "python recipes/speech_lm/evaluate.py", "--files=2", "--texts=2") == 0
+    results = json.loads((work / "results.json").read_text(encoding="utf-8"))
     bits = results["tokens"]["bits"]
     assert bits["model"] < 1 < bits["codes_3"] < bits["codes_1"] and bits["model"] == bits["model_on_train"]
     kinds = results["continuation"]["kinds"]
@@ -393,8 +422,8 @@ def test_bad_input_is_refused_with_one_sentence(work: Path, run: Path, tmp_path:
     assert "seconds must be positive" in refused(speak.main, capsys, run, wav, "--text=a", "--seconds=0")
     assert "top-p must be over 0" in refused(speak.main, capsys, run, wav, "--text=a", "--top-p=2")
     assert "must not be negative" in refused(speak.main, capsys, run, wav, "--text=a", "--temperature=-1")
-    room = "the model has room for at most 253 frames with this text, but 500 are asked for"
-    assert refused(speak.main, capsys, run, wav, "--text=abc", "--seconds=10") == room
+    room = "the model has room for at most 509 frames with this text, but 1000 are asked for"
+    assert refused(speak.main, capsys, run, wav, "--text=abc", "--seconds=20") == room
     short = tmp_path / "short.wav"
     write_audio(short, np.zeros(100, np.float32), 16000)
     assert "a prompt of 100 samples is shorter than" in refused(speak.main, capsys, run, wav, "--prompt", short)

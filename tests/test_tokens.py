@@ -53,6 +53,9 @@ def test_cross_entropies_by_hand() -> None:
     # Three: 0 after two starts has (1 - d) + d * 7 / 9; 1 never followed the start and 0, and has d * 7 / 18.
     three = [23 / 27, 7 / 27]
     assert found == pytest.approx([bits(*one), bits(*two), bits(*three)], abs=1e-12)
+    # Four: 0 after three starts has (1 - d) + d * 23 / 27; 1 never followed two starts and 0, and has d * 7 / 27.
+    longer = tokens.cross_entropies([codes(0, 0, 1)], [codes(0, 1)], size=2, longest=4)
+    assert longer == pytest.approx([*found, bits(73 / 81, 14 / 81)], abs=1e-12)
 
 
 def test_a_context_that_was_not_learned_gives_what_the_shorter_one_gives() -> None:

@@ -69,7 +69,7 @@ def write_codes(
     """
     generator = torch.Generator().manual_seed(sampling.seed)
     ended = torch.zeros(len(before), dtype=torch.bool, device=before.device)
-    pending, cache = before, DynamicCache(config=model.config)
+    pending, cache = before, DynamicCache()
     for _ in range(frames):
         code = torch.zeros_like(before[:, 0])
         for part in range(PARTS):
@@ -133,9 +133,7 @@ def speak(
     codes = np.zeros(0, np.int64)
     if prompt is not None:
         codes = tokenizer.stream_encoder().push(prompt)  # without the last frame, which would end in added silence
-        require(
-            len(codes) > 0, f"the prompt has {len(prompt)} samples, which is less than a frame and the codec's delay"
-        )
+        require(len(codes) > 0, f"a prompt of {len(prompt)} samples is shorter than a frame and the codec's delay")
     before = before_codes(model, codes, text, frames)
     if len(codes):
         write(decoder.push(codes))
