@@ -66,45 +66,39 @@ def to_transcribe(rows: Sequence[Row]) -> list[Row]:
 
 
 def read_transcripts(path: Path) -> dict[str, str]:
-    """The transcripts by file; none if the file does not exist. A last line that was cut off is ignored."""
-    found: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []:
-        entry = json.loads(line)
-        found[entry["path"]] = entry["text"]
-    return found
+    """The transcripts by file; none if there is no such path. A last line that was cut off is ignored."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return {entry["path"]: entry["text"] for entry in map(json.loads, lines)}
 
 
 def transcribe(corpus: Path, rows: Sequence[Row], kept: Path, seconds: float) -> dict[str, str]:
     """Transcribe rows until the seconds of processor time are over; returns all transcripts by file."""
-    texts = read_transcripts(kept)
+    texts, start = read_transcripts(kept), time.process_time()
+    write_text(kept, "".join(_line(path=file, text=text) for file, text in texts.items()))
     with kept.open("a", encoding="utf-8") as lines:
-        if kept.stat().st_size and not kept.read_bytes().endswith(b"\n"):
-            lines.truncate(kept.read_bytes().rfind(b"\n") + 1)
-        start = time.process_time()
         for row in rows:
-            if row["file"] in texts:
-                continue
             if time.process_time() - start >= seconds:
                 break
-            text = str(transcript(read_audio(corpus / row["file"], SAMPLE_RATE)[0], "en"))
-            texts[row["file"]] = text
-            lines.write(json.dumps({"path": row["file"], "text": text}, ensure_ascii=False) + "\n")
-            lines.flush()
+            if row["file"] not in texts:
+                audio = read_audio(corpus / row["file"], SAMPLE_RATE)[0]
+                texts[row["file"]] = str(transcript(audio, "en"))
+                lines.write(_line(path=row["file"], text=texts[row["file"]]))
+                lines.flush()
     return texts
+
+
+def _line(**values: str) -> str:
+    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def write_manifests(out: Path, rows: Sequence[Row], texts: dict[str, str]) -> None:
     """Write a manifest for each split, and print the numbers of its recordings and transcripts."""
     for split in SPLITS:
-        lines, known = [], 0
-        for row in rows:
-            if row["split"] == split:
-                entry = {"path": row["file"], "speaker": row["speaker"]}
-                if texts.get(row["file"]):
-                    entry["text"], known = texts[row["file"]], known + 1
-                lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
+        files = {row["file"]: row["speaker"] for row in rows if row["split"] == split}
+        known = {file: {"text": texts[file]} if texts.get(file) else {} for file in files}
+        lines = [_line(path=file, speaker=speaker, **known[file]) for file, speaker in files.items()]
         write_text(out / f"{split}.jsonl", "".join(lines))
-        print(f"{split}: {len(lines)} recordings, {known} with a transcript")
+        print(f"{split}: {len(lines)} recordings, {sum(map(bool, known.values()))} with a transcript")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
