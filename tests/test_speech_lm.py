@@ -18,7 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from recipes.speech_lm import evaluate, speak, train, transcripts
+from recipes.speech_lm import evaluate, speak, tables, train, transcripts
 from recipes.speech_lm.data import Recording, collate, epoch_of_batches, read_tokens, sequence
 from recipes.speech_lm.model import (
     BEGIN,
@@ -387,6 +387,13 @@ def test_results_of_the_evaluation(work: Path, run: Path, monkeypatch: pytest.Mo
     assert results["text"]["ended"] == 1
     assert 0 < results["time"]["first_audio"] < 50 * results["time"]["real_time_factor"]
     assert results["provenance"]["weights"].keys() == {MODEL}
+    monkeypatch.setattr(tables, "RESULTS", work / "results.json")
+    page = tables.page()
+    assert (
+        f"| the language model | {2 ** bits['model']:,.0f} | {bits['model']:.2f} | {50 * bits['model']:.0f} |" in page
+    )
+    assert re.findall(r"^### (.*)", page, re.MULTILINE) == ["Perplexity", "Continuation", "Speaking a text", "Time"]
+    print(page)
 
 
 def refused(main: Any, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
