@@ -393,7 +393,6 @@ def test_results_of_the_evaluation(work: Path, run: Path, monkeypatch: pytest.Mo
         f"| the language model | {2 ** bits['model']:,.0f} | {bits['model']:.2f} | {50 * bits['model']:.0f} |" in page
     )
     assert re.findall(r"^### (.*)", page, re.MULTILINE) == ["Perplexity", "Continuation", "Speaking a text", "Time"]
-    print(page)
 
 
 def refused(main: Any, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
