@@ -9,8 +9,9 @@ file, from which recipes/cards.py makes the table in docs/speech_lm.md. What is 
   learned from the same training codes. The models of 1 to 3 parts see each code as the same two parts of 8 bits as the
   language model.
 - Continuations of 5 s after prompts of 3 s, beside what was really said, as the codec decodes it, and beside the codes
-  of that in random order: DistillMOS; the words that Whisper hears, by the bits per character of a model of 5
-  characters that has learned from the training transcripts; and whether Resemblyzer hears the speaker of the prompt.
+  of that in random order: DistillMOS; the level beside that of the prompt; the words that Whisper hears, by the bits
+  per character of a model of 5 characters that has learned from the training transcripts; and whether Resemblyzer hears
+  the speaker of the prompt.
 - The word error rate of Whisper's transcript of a spoken text.
 - The time to the first audio, and that for a second of speech, of one thread.
 """
@@ -56,6 +57,7 @@ OUT = Path(__file__).with_name("results.json")
 PROMPT_FRAMES, NEW_FRAMES, LEAST_FRAMES = 150, 250, 250  # of a prompt, of its continuation, and of a whole recording
 SAMPLINGS = (Sampling(0.7, 1.0), Sampling(0.8, 0.95), Sampling(0.9, 1.0), Sampling(1.0, 0.95), Sampling(1.0, 1.0))
 KINDS = ("true", "model", "shuffled")
+QUIETER = 3.0  # dB
 CHARACTER_ORDER = 5
 LEAST_CHARACTERS, MOST_CHARACTERS = 20, 120  # of a text to speak
 TEXT_FRAMES = 350  # at most
@@ -105,15 +107,27 @@ def hear(tokenizer: Tokenizer, recording: Recording, codes: NDArray[np.int64]) -
     return audio[:at], audio[at:]
 
 
+def level(prompt: Audio, audio: Audio) -> float:
+    """How much louder audio is than its prompt, in dB."""
+    return float(10 * np.log10((np.mean(audio**2) + 1e-10) / (np.mean(prompt**2) + 1e-10)))
+
+
 def choose(model: LlamaForCausalLM, tokenizer: Tokenizer, valid: Sequence[Recording]) -> list[dict[str, Any]]:
-    """DistillMOS of the continuations of the validation recordings for each of `SAMPLINGS`, the best first."""
+    """DistillMOS and level of the continuations of the validation recordings for each of `SAMPLINGS`, the best first.
+
+    The best has the highest DistillMOS of those that are on average not more than `QUIETER` dB quieter than the prompt.
+    DistillMOS alone does not notice where a model falls silent.
+    """
     rows = []
     for sampling in SAMPLINGS:
         written = continuations(model, valid, sampling)
-        ratings = [distillmos_of(hear(tokenizer, *each)[1]) for each in zip(valid, written, strict=True)]
-        rows.append({**sampling._asdict(), "distillmos": float(np.mean(ratings))})
+        heard = [hear(tokenizer, *each) for each in zip(valid, written, strict=True)]
+        rating = float(np.mean([distillmos_of(audio) for _, audio in heard]))
+        rows.append(
+            {**sampling._asdict(), "distillmos": rating, "level": float(np.mean([level(*each) for each in heard]))}
+        )
         print(rows[-1], flush=True)
-    return sorted(rows, key=lambda row: -row["distillmos"])
+    return sorted(rows, key=lambda row: (row["level"] < -QUIETER, -row["distillmos"]))
 
 
 def judge_continuations(
@@ -135,13 +149,14 @@ def judge_continuations(
         of_kind = {"true": true, "model": codes, "shuffled": generator.permutation(true)}
         for kind, chosen in of_kind.items():
             prompt, audio = hear(tokenizer, recording, chosen)
-            heard[kind].append((distillmos_of(audio), embedding(audio), len(audio) / tokenizer.sample_rate))
+            seconds = len(audio) / tokenizer.sample_rate
+            heard[kind].append((distillmos_of(audio), embedding(audio), seconds, level(prompt, audio)))
             words[kind].append(str(transcript(audio, "en")))
         voices.append(embedding(prompt))
         print(f"{recording.name}: {words['true'][-1]} | {words['model'][-1]}", flush=True)
     found: dict[str, Any] = {}
     for kind in KINDS:
-        ratings, embeddings, seconds = zip(*heard[kind], strict=True)
+        ratings, embeddings, lengths, levels = zip(*heard[kind], strict=True)
         same = np.array(embeddings) @ np.array(voices).T
         others = [
             float(np.mean([same[n, m] for m, other in enumerate(speakers) if other != speaker]))
@@ -150,10 +165,11 @@ def judge_continuations(
         nearest = [speakers[int(row.argmax())] == speaker for row, speaker in zip(same, speakers, strict=True)]
         found[kind] = {
             "distillmos": interval(ratings).as_dict(),
+            "level": interval(levels).as_dict(),
             "speaker": interval(same.diagonal()).as_dict(),
             "other_speakers": interval(others).as_dict(),
             "speaker_found": float(np.mean(nearest)),
-            "words_per_second": sum(len(text.split()) for text in words[kind]) / sum(seconds),
+            "words_per_second": sum(len(text.split()) for text in words[kind]) / sum(lengths),
             "bits_per_character": per_character(texts, words[kind]),
         }
     mixed = ["".join(generator.permutation(list(text))) for text in words["true"]]

@@ -77,22 +77,23 @@ def continuation(found: dict[str, Any]) -> str:
         row = measured["kinds"][kind]
         words = [number(row["words_per_second"], 1), number(row["bits_per_character"], 2)]
         voices = [mean(row["speaker"], 2), mean(row["other_speakers"], 2), f"{100 * row['speaker_found']:.0f} %"]
-        rows.append([title, mean(row["distillmos"], 2), *words, *voices])
+        rows.append([title, mean(row["distillmos"], 2), mean(row["level"], 1), *words, *voices])
     titles = ["continuation", "DistillMOS", "words per second", "bits per character", "similarity to the prompt"]
     titles += ["to prompts of others", "speaker found"]
+    titles.insert(2, "level, dB")
     settings = [
-        [f"{each['temperature']:g}", f"{each['top_p']:g}", number(each["distillmos"], 2)] for each in found["sampling"]
+        [f"{each['temperature']:g}", f"{each['top_p']:g}", number(each["distillmos"], 2), number(each["level"], 1)]
+        for each in found["sampling"]
     ]
     examples = [f"| {each['true'] or '-'} | {each['model'] or '-'} |" for each in measured["examples"]]
     return (
         f"### Continuation\n\n{measured['files']} prompts of 3 s, {measured['speakers']} speakers; 5 s of new speech "
-        f"at temperature {best['temperature']:g} and top-p {best['top_p']:g}, which had the highest DistillMOS on the "
-        f"validation split:\n\n"
+        f"at temperature {best['temperature']:g} and top-p {best['top_p']:g}, chosen on the validation split:\n\n"
         f"{markdown_table(titles, rows)}\n\nThe characters of what was said, in random order, have "
         f"{number(measured['shuffled_characters'], 2)} bits each.\n\nWhat Whisper hears in every eighth of them:\n\n"
         + "\n".join(["| what was said | the language model |", "|---|---|", *examples])
         + "\n\nThe settings on the validation split:\n\n"
-        + markdown_table(["temperature", "top-p", "DistillMOS"], settings, align="rrr")
+        + markdown_table(["temperature", "top-p", "DistillMOS", "level, dB"], settings, align="rrrr")
     )
 
 
