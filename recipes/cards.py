@@ -25,6 +25,7 @@ from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
 from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
 from recipes.reliability import page as reliability
+from recipes.speech_lm.tables import page as speech_lm
 from recipes.study import RUN_DIGITS, tables
 from recipes.tokens import page as tokens
 from spectok import pretrained
@@ -322,6 +323,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[DOCS / "tokenizer.md"] = between_marks(DOCS / "tokenizer.md", parts(load("context.json")))
     texts[DOCS / "reliability.md"] = between_marks(DOCS / "reliability.md", reliability())
     texts[DOCS / "tokens.md"] = between_marks(DOCS / "tokens.md", tokens(results))
+    texts[DOCS / "speech_lm.md"] = between_marks(DOCS / "speech_lm.md", speech_lm())
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))

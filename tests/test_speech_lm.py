@@ -395,6 +395,20 @@ def test_results_of_the_evaluation(work: Path, run: Path, monkeypatch: pytest.Mo
     assert re.findall(r"^### (.*)", page, re.MULTILINE) == ["Perplexity", "Continuation", "Speaking a text", "Time"]
 
 
+def test_the_sampling_with_the_best_rating_is_chosen_unless_it_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    quiet, good, poor = (speak.Sampling(temperature) for temperature in (0.5, 0.9, 1.0))
+    loudness = {quiet: 0.05, good: 0.1, poor: 0.2}  # of a continuation; that of the prompt is 0.1
+    ratings = iter([4.0, 3.0, 2.0])
+    monkeypatch.setattr(evaluate, "SAMPLINGS", (quiet, good, poor))
+    monkeypatch.setattr(evaluate, "continuations", lambda model, valid, sampling: [loudness[sampling]])
+    monkeypatch.setattr(evaluate, "hear", lambda codec, recording, codes: (np.full(9, 0.1), np.full(9, codes)))
+    monkeypatch.setattr(evaluate, "distillmos_of", lambda audio: next(ratings))
+    model: Any = None
+    rows = evaluate.choose(model, model, [Recording("a", np.zeros(0, np.int64), "", "")])
+    assert [row["temperature"] for row in rows] == [0.9, 1.0, 0.5]
+    assert [row["level"] for row in rows] == pytest.approx([0, 6.02, -6.02], abs=0.01)
+
+
 def refused(main: Any, capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """The one sentence with which a script refuses its arguments."""
     assert main([str(argument) for argument in arguments]) == 2

@@ -38,8 +38,8 @@ CACHE = "cache" if "cache" in inspect.signature(LlamaForCausalLM.forward).parame
 class Sampling(NamedTuple):
     """How ids are drawn."""
 
-    temperature: float = 0.8
-    top_p: float = 0.95
+    temperature: float = 1.0
+    top_p: float = 1.0
     seed: int = 0
 
 
