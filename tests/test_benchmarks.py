@@ -16,6 +16,7 @@ from benchmarks import (
     batches,
     bulk,
     context,
+    entropy,
     figures,
     generations,
     groups,
@@ -27,13 +28,14 @@ from benchmarks import (
     tables,
     turns,
 )
-from spectok import pretrained
+from spectok import Tokenizer, pretrained
 from spectok.audio import write_audio
 from spectok.bench.costs import ProcessCost
 from spectok.cli import decoding
 from spectok.evaluation.erasures import lost_frames
 from spectok.export.agreement import export_verified
 
+RESULTS = Path(tables.__file__).parent
 SPEED = json.loads((Path(tables.__file__).parent / "results.json").read_text(encoding="utf-8"))
 CODES = json.loads((Path(tables.__file__).parent / "agreement.json").read_text(encoding="utf-8"))
 
@@ -667,3 +669,45 @@ def test_the_table_of_hours_by_hand() -> None:
     row |= {"silence": -101.2, "silences": [-120.0, -90.4], "fresh": [2.0, 3.0], "soaked": [2.1, 2.8]}
     line = "| m | 100.0 -> 100.3 | x 1.00, x 0.95 | -101, -90 | 2.50 -> 2.45 | -0.050, -0.20 to +0.10 |"
     assert line in tables.soak({"hours": 3.0, "rows": [row]})
+
+
+@pytest.mark.parametrize("row", json.loads((RESULTS / "entropy.json").read_text(encoding="utf-8"))["rows"])
+def test_entropy_coding_saves_at_least_eight_percent_of_the_test_files(row: dict[str, Any]) -> None:
+    """Which makes it the default."""
+    assert row["files"] in (1, 102) and row["code_bytes"] < row["plain_bytes"]
+    assert tables.saved(row) >= 0.08
+
+
+def test_entropy_coding_is_measured_on_codes_that_are_read_again(speech: NDArray[np.float32]) -> None:
+    tokenizer = Tokenizer.from_pretrained("spectok-16k-800")
+    rows = entropy.measure(tokenizer, [speech[:16000], speech[16000:40000]])
+    assert [row["files"] for row in rows] == [2, 1]
+    assert [row["code_bytes"] for row in rows] == [254, 254]  # 51 and 76 frames of two bytes
+    for row in rows:
+        assert 1.0 < row["plain_bytes"] / row["code_bytes"] < 1.4 and row["coded_bytes"] < row["plain_bytes"]
+    assert 0 < rows[1]["reading_share"] < 10 and "reading_share" not in rows[0]
+
+
+def test_the_goals_of_robust_encoders_by_hand() -> None:
+    def row(encoder: str, condition: str, **scores: float) -> dict[str, Any]:
+        return {"model": "m", "encoder": encoder, "condition": condition, "noise": "all", **scores}
+
+    found = [
+        row("own", "clean", pesq=2.5, stoi=0.9, changed=0.0),
+        row("own", "20 dB SNR", pesq=2.0, stoi=0.8, changed=0.6),
+        row("own", "10 dB SNR", pesq=1.5, stoi=0.7, changed=0.8),
+        row("own", "-6 dB gain", pesq=2.5, stoi=0.9, changed=0.5),
+        row("own", "noise alone", level_db=0.0),
+        row("robust", "clean", pesq=2.48, stoi=0.89, changed=0.0),
+        row("robust", "20 dB SNR", pesq=2.1, stoi=0.85, changed=0.45),
+        row("robust", "10 dB SNR", pesq=1.75, stoi=0.85, changed=0.6),
+        row("robust", "-6 dB gain", pesq=2.5, stoi=0.9, changed=0.1),
+        row("robust", "noise alone", level_db=-12.0),
+    ]
+    goals = tables.noise_goals({"rows": found}, "m")
+    assert list(goals.values()) == pytest.approx([0.25, 0.75, 0.25, 0.25, 0.8, 0.02, 0.01, -12.0])
+    text = tables.noise({"clips": 3, "rows": found})
+    assert "| m | robust | 20 dB SNR | 2.10 | 0.850 | 45.0% |  |" in text
+    assert "| PESQ-WB recovered at 10 dB SNR | 50% | 25% |" in text
+    assert "| STOI lost on clean speech | 0.005 | 0.010 |" in text
+    assert "| level of noise alone | -40.0 dB | -12.0 dB |" in text
