@@ -144,7 +144,7 @@ def runs_table(runs: list[dict[str, Any]]) -> str:
                 f"{run['seconds']:.0f}",
                 f"{run['step']:,}",
                 f"{heard(run):.1f}",
-                f"run {index - 1}" if run["init"] else "random weights",
+                f"run {index - 1}" if run["init"] and index > 1 else run["init"] or "random weights",
                 *(number(last.get(name), RUN_DIGITS) for name in ("pesq", "stoi")),
             ]
         )
@@ -199,11 +199,29 @@ clean files, and {worst_level(results, name, "hard_*"):+.1f} dB over the hard on
 normalised entropy {train_use["entropy"]:.3f}), {100 * use["used"]["mean"]:.1f} % over the test split
 ({use["tokens"]:,} tokens, {use["entropy"]["mean"]:.3f}).
 
+{robust_encoder(name)}
 ## Limits
 
 Speech only: music and two talkers at once come out poorly. 16 kHz: nothing above 8 kHz survives. Trained on few hours
 of mostly read English: acted, emotional speech is the weakest of the clean categories.
 """
+
+
+def robust_encoder(name: str) -> str:
+    """The section of a model card about the robust encoder; empty if the model has none."""
+    model = pretrained.find(name)
+    if "robust" not in pretrained.encoders(model):
+        return ""
+    path = model.folder / "robust" / "training.json"
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return f"""## Robust encoder
+
+`encoder="robust"` and `--denoise` encode noisy speech, or speech of any loudness, as the codes of the speech alone, with
+a leveller and a denoiser before the model's own encoder. What this reaches and what it does not is
+[measured](../../benchmarks/README.md#noise-and-loudness). The denoiser was trained on the sources above and on the
+noise of ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015; CC BY), in two runs:
+
+{runs_table(runs)}"""
 
 
 def drift_table(name: str) -> str:

@@ -161,7 +161,8 @@ def release_encoder(run: Path, root: Path) -> str:
     write_text(folder / "config.json", codec.config.to_json())
     speech, _ = read_audio(SPEECH, codec.config.sample_rate)
     export_verified(model, speech, folder, pretrained.find_encoder(model, ENCODER))
-    write_text(folder / "training.json", json.dumps({"runs": history(run / "release")[-1:]}, indent=1) + "\n")
+    earlier = json.loads((run / "run.json").read_text(encoding="utf-8")).get("encoder", [])
+    write_text(folder / "training.json", json.dumps({"runs": earlier + history(run / "release")[-1:]}, indent=1) + "\n")
     name = f"{codec.config.name}/{ENCODER}"
     pretrained.write_index(root, name)
     return name

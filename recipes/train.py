@@ -100,6 +100,8 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
         before = history(start.folder) if start else []
         facts = {"commands": [], "before": before, "init": init, "hours": hours, "recipe": recipe}
         facts["init_weights"] = start.sha256 if start else None
+        if args.encoder:
+            facts["encoder"] = history(pretrained.find(args.encoder).folder)[-1:]
     facts["commands"].append(command)
     is_cuda = args.device.startswith("cuda")
     facts["hardware"] = (
