@@ -335,7 +335,7 @@ def test_the_releases_take_at_most_9_megabytes() -> None:
     for folder in folders:
         assert (folder / "encoder.onnx").stat().st_size <= 52e3
     for encoder in (folder / "robust" for folder in folders):  # besides, each further encoder
-        assert sum(path.stat().st_size for path in encoder.iterdir()) <= 0.6e6
+        assert sum(path.stat().st_size for path in encoder.iterdir()) <= 0.61e6
         assert (folder / "decoder.onnx").stat().st_size <= 300e3
 
 
