@@ -711,3 +711,41 @@ def test_the_goals_of_robust_encoders_by_hand() -> None:
     assert "| PESQ-WB recovered at 10 dB SNR | 50% | 25% |" in text
     assert "| STOI lost on clean speech | 0.005 | 0.010 |" in text
     assert "| level of noise alone | -40.0 dB | -12.0 dB |" in text
+
+
+NOISE = json.loads((RESULTS / "noise.json").read_text(encoding="utf-8"))
+MISSED = {  # what is reached of the goals that are not
+    ("spectok-16k-4k", "PESQ-WB recovered at 10 dB SNR"): "2%",
+    ("spectok-16k-4k", "STOI recovered at 10 dB SNR"): "4%",
+    ("spectok-16k-4k", "fewer changed codes at 20 dB SNR"): "2%",
+    ("spectok-16k-4k", "fewer changed codes at 10 dB SNR"): "1%",
+    ("spectok-16k-4k", "PESQ-WB lost on clean speech"): "0.037",
+    ("spectok-16k-4k", "level of noise alone"): "-1.7 dB",
+    ("spectok-16k-800", "PESQ-WB recovered at 10 dB SNR"): "5%",
+    ("spectok-16k-800", "STOI recovered at 10 dB SNR"): "7%",
+    ("spectok-16k-800", "fewer changed codes at 20 dB SNR"): "-2%",
+    ("spectok-16k-800", "fewer changed codes at 10 dB SNR"): "-2%",
+    ("spectok-16k-800", "level of noise alone"): "-1.5 dB",
+}
+
+
+@pytest.mark.parametrize(
+    ("model", "goal"),
+    [
+        pytest.param(
+            model,
+            goal,
+            marks=[pytest.mark.xfail(strict=True, reason=f"reached: {MISSED[model, goal]}")]
+            if (model, goal) in MISSED
+            else [],
+        )
+        for model in pretrained.models()
+        for goal in tables.NOISE_GOALS
+    ],
+)
+def test_the_robust_encoders_reach_their_goals(model: str, goal: str) -> None:
+    """On all clean files of the test split, with kinds of noise that do not occur in training."""
+    assert NOISE["clips"] == 102
+    reached, limit = tables.noise_goals(NOISE, model)[goal], tables.NOISE_GOALS[goal]
+    is_upper = "lost" in goal or "level" in goal
+    assert reached <= limit if is_upper else reached >= limit
