@@ -16,14 +16,15 @@ BARS = {  # limits that each released model must stay within, in ONNX Runtime
     "cold spectok encode of 5 s, s": 1.0,
     "one more stream, MB": 2.0,
 }
+PESQ, STOI = METRICS["pesq"].title, METRICS["stoi"].title
 NOISE_GOALS = {  # of a robust encoder; the last three are upper limits
-    "PESQ-WB recovered at 10 dB SNR": 0.5,
-    "STOI recovered at 10 dB SNR": 0.5,
+    f"{PESQ} recovered at 10 dB SNR": 0.5,
+    f"{STOI} recovered at 10 dB SNR": 0.5,
     "fewer changed codes at 20 dB SNR": 0.25,
     "fewer changed codes at 10 dB SNR": 0.25,
     "fewer changed codes at -6 dB gain": 0.5,
-    "PESQ-WB lost on clean speech": 0.03,
-    "STOI lost on clean speech": 0.005,
+    f"{PESQ} lost on clean speech": 0.03,
+    f"{STOI} lost on clean speech": 0.005,
     "level of noise alone": -40.0,
 }
 KINDS = ("random", "bursts")  # of losses
@@ -473,7 +474,7 @@ def noise(found: dict[str, Any]) -> str:
             changed = f"{row['changed']:.1%}" if "changed" in row and row["condition"] != "clean" else ""
             level = f"{row['level_db']:.1f}" if "level_db" in row else ""
             rows.append([row["model"], row["encoder"], row["condition"], *cells, changed, level])
-    titles = ["model", "encoder", "input", METRICS["pesq"].title, METRICS["stoi"].title, "changed codes", "level, dB"]
+    titles = ["model", "encoder", "input", PESQ, STOI, "changed codes", "level, dB"]
     text = (
         f"{found['clips']} clean files, each with one recording of noise; two of the three kinds of noise, music and "
         "meetings, do not occur in training. Scores compare with the clean original. Changed codes are those that "

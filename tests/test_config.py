@@ -248,7 +248,7 @@ def test_num_frames_covers_every_sample_and_the_synthesis_delay(
 def test_every_recipe_loads_and_survives_json(path: Path) -> None:
     recipe = load_recipe(path, [])
     config = recipe.codec
-    assert config.name == ("spectok" if recipe.trained == "encoder" else path.stem)  # that encoder's codec is in --init
+    assert config.name == ("spectok" if recipe.is_robust else path.stem)  # that encoder's codec is in --init
     assert CodecConfig.from_json(json.loads(config.to_json()), "config") == config
 
 

@@ -99,7 +99,10 @@ def test_a_saved_processor_works_by_itself(
     """In a process of its own, offline, from a folder with another name."""
     written = processor.save_pretrained(tmp_path / "saved")
     assert sorted(Path(path).relative_to(tmp_path / "saved").as_posix() for path in written) == [
-        *(f"codec/{name}" for name in ("config.json", "decoder.onnx", "encoder.onnx", "model.safetensors")),
+        *(
+            f"codec/{name}"
+            for name in ("config.json", "decoder.onnx", "encoder.onnx", "entropy.dat", "model.safetensors")
+        ),
         "preprocessor_config.json",
         "processor_config.json",
     ]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table, mean, number
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -78,7 +79,13 @@ def continuation(found: dict[str, Any]) -> str:
         words = [number(row["words_per_second"], 1), number(row["bits_per_character"], 2)]
         voices = [mean(row["speaker"], 2), mean(row["other_speakers"], 2), f"{100 * row['speaker_found']:.0f} %"]
         rows.append([title, mean(row["distillmos"], 2), mean(row["level"], 1), *words, *voices])
-    titles = ["continuation", "DistillMOS", "words per second", "bits per character", "similarity to the prompt"]
+    titles = [
+        "continuation",
+        METRICS["distillmos"].title,
+        "words per second",
+        "bits per character",
+        "similarity to the prompt",
+    ]
     titles += ["to prompts of others", "speaker found"]
     titles.insert(2, "level, dB")
     settings = [
@@ -93,7 +100,9 @@ def continuation(found: dict[str, Any]) -> str:
         f"{number(measured['shuffled_characters'], 2)} bits each.\n\nWhat Whisper hears in every eighth of them:\n\n"
         + "\n".join(["| what was said | the language model |", "|---|---|", *examples])
         + "\n\nThe settings on the validation split:\n\n"
-        + markdown_table(["temperature", "top-p", "DistillMOS", "level, dB"], settings, align="rrrr")
+        + markdown_table(
+            ["temperature", "top-p", METRICS["distillmos"].title, METRICS["level_db"].heading], settings, align="rrrr"
+        )
     )
 
 
@@ -102,11 +111,12 @@ def text(found: dict[str, Any]) -> str:
     measured = found["text"]
     rows = [[title, mean(measured["wer"][name], 2)] for name, title in TEXTS.items()]
     return (
-        f"### Speaking a text\n\n{measured['texts']} texts of the test split, without a prompt. Mean DistillMOS "
+        f"### Speaking a text\n\n{measured['texts']} texts of the test split, without a prompt. Mean "
+        f"{METRICS['distillmos'].title} "
         f"{mean(measured['distillmos'], 2)}, mean length {measured['seconds']:.1f} s; "
         f"{100 * measured['ended']:.0f} % were ended by the model. Word error rate of Whisper's transcript, at most "
         f"1:\n\n"
-        f"{markdown_table(['speech', 'word error rate'], rows)}"
+        f"{markdown_table(['speech', METRICS['wer'].title], rows)}"
     )
 
 
