@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for row in measure(tokenizers, clips, recordings):
             rows.append({"model": pretrained.find(name).config.name, **row})
             print(rows[-1], flush=True)
-    write_results(args.out, {"clips": len(clips), "rows": rows}, weights_of(args.models))
+    write_results(args.out, {"clips": len(clips), "rows": rows}, weights_of(args.models, encoders=True))
     return 0
 
 

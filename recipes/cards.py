@@ -218,8 +218,9 @@ def robust_encoder(name: str) -> str:
 
 `encoder="robust"` and `--denoise` encode noisy speech, or speech of any loudness, as the codes of the speech alone,
 with a leveller and a denoiser before the model's own encoder. What this reaches and what it does not is
-[measured](../../benchmarks/README.md#noise-and-loudness). The denoiser was trained on the sources above and on the
-noise of ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015; CC BY), in two runs:
+[measured](../../benchmarks/README.md#noise-and-loudness). The denoiser, the same for both models, was trained on the
+sources above and on the noise of ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015;
+CC BY):
 
 {runs_table(runs)}"""
 

@@ -137,6 +137,10 @@ def run(args: argparse.Namespace) -> int:
     require(args.resume or not begun, f"{args.out} already holds a run; add --resume to continue it")
     require(not args.resume or begun, f"{args.out} holds no run to continue")
     require(not args.resume or not args.init, "--init starts a run and --resume continues one; give only one of them")
+    require(
+        not args.encoder or (config.is_robust and bool(args.init)),
+        "--encoder goes with --init and a recipe that trains a robust encoder",
+    )
     if distributed.rank() == 0:
         record(args, config, train)
     if args.resume:
@@ -147,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
         earlier = model.weights.parent.parent / "checkpoint.safetensors"
         discriminators = with_prefix(load_tensors(earlier)[0], "discriminators.") if earlier.exists() else None
         trainer.start_from(initial_weights(model, trainer.codec), discriminators)
-        if args.encoder and isinstance(trainer, EncoderTrainer):
+        if isinstance(trainer, EncoderTrainer) and args.encoder:
             trainer.start_encoder_from(read_weights(pretrained.find(args.encoder)))
     macs = sum(trainer.codec.macs_per_second().values())
     print(f"{config.codec.name}: {trainer.codec.num_parameters:,} parameters, {macs / 1e6:.0f} MMAC/s", flush=True)

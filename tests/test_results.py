@@ -11,7 +11,7 @@ from recipes.cards import training
 from recipes.quality import RESULTS, levels, worst_level
 from spectok import pretrained
 from spectok.evaluation.catalogue import METRICS
-from spectok.evaluation.provenance import provenance
+from spectok.evaluation.provenance import provenance, weights_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,7 +39,7 @@ GOOD: dict[str, Any] = {
     "provenance": {
         "version": "0.1.0",
         "commit": "0123abc",
-        "weights": {name: pretrained.find(name).sha256 for name in pretrained.models()},
+        "weights": weights_of(pretrained.models(), encoders=True),
         "machine": provenance(None)["machine"],
     },
     "rows": [{"model": name} for name in pretrained.models()],

@@ -293,6 +293,9 @@ def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, 
         torch.testing.assert_close(later[name], expected, rtol=0, atol=1e-6)
     command[command.index("--steps") + 1] = "3"
     assert train_recipe.main([*command, "--resume"]) == 0
+    earlier = ["--encoder", str(tmp_path / "run" / "release")]
+    assert train_recipe.main([*command, "--resume", *earlier]) == 2  # it has begun
+    assert train_recipe.main(["recipes/flat.toml", *options, "--out", str(tmp_path / "flat"), *init, *earlier]) == 2
     assert train_recipe.main(["recipes/robust.toml", *options, "--out", str(tmp_path / "other")]) == 2
 
 

@@ -46,9 +46,15 @@ def provenance(weights: Mapping[str, str] | None, threads: int | None = 1, gpu: 
     return {"version": version("spectok"), "commit": commit(), "weights": hashes, "machine": machine}
 
 
-def weights_of(names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the weights of models, by name, for `provenance`."""
-    return {name: pretrained.find(name).sha256 for name in names}
+def weights_of(names: Iterable[str], encoders: bool = False) -> dict[str, str]:
+    """SHA-256 of the weights of models, by name, for `provenance`; with `encoders` also of their further encoders."""
+    found = {name: pretrained.find(name) for name in names}
+    weights = {name: model.sha256 for name, model in found.items()}
+    for name, model in found.items() if encoders else ():
+        weights |= {
+            f"{name}/{other}": pretrained.find_encoder(model, other).sha256 for other in pretrained.encoders(model)
+        }
+    return weights
 
 
 def write_results(
