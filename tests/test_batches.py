@@ -18,9 +18,10 @@ from torch import Tensor
 from recipes.prepare import write_manifest
 from recipes.rooms import add_rooms
 from spectok.errors import InputError
-from spectok.training.augment import Augmenter, DataConfig, Passage, coloured
+from spectok.training.augment import Augmenter, DataConfig, Passage
 from spectok.training.batches import Batches
 from spectok.training.corpus import Corpus
+from spectok.training.noises import bursts, coloured, music
 
 RATE = 16000
 PLAIN = DataConfig(gain_db=(0.0, 0.0), silence_share=0.0, gap_share=0.0)
@@ -406,6 +407,18 @@ def test_the_kinds_of_noise(speech_and_noise: Path) -> None:
         power = np.square(np.abs(np.fft.rfft(coloured(1 << 17, slope, np.random.default_rng(0)))))
         octaves = [10 * np.log10(power[first : 2 * first].mean()) for first in (1000, 4000, 16000)]
         assert np.diff(octaves) == pytest.approx(10 * np.log10(4.0**slope) * np.ones(2), abs=0.3)
+
+
+def test_computed_noises_are_at_unit_level_and_music_consists_of_tones() -> None:
+    """A hundredth of the bins holds most of the energy of music, and little of that of bursts."""
+    shares: dict[str, list[float]] = {"bursts": [], "music": []}
+    for seed in range(30):
+        for make in (bursts, music):
+            noise = make(16000, 16000, np.random.default_rng(seed)).astype(np.float64)
+            assert np.square(noise).mean() == pytest.approx(1, abs=1e-4)
+            power = np.sort(np.square(np.abs(np.fft.rfft(noise))))
+            shares[make.__name__].append(power[-80:].sum() / power.sum())
+    assert np.median(shares["music"]) > 0.5 > 0.3 > np.median(shares["bursts"])
 
 
 def test_reverberation_is_heard_and_not_wanted(tmp_path: Path) -> None:

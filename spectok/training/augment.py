@@ -22,11 +22,18 @@ from torch import Tensor
 from spectok.evaluation.pitch import PITCH_RATE
 from spectok.resampling import resample
 from spectok.schema import require
+from spectok.training import noises
 from spectok.training.corpus import Corpus
 
 SILENT = 1e-4  # rms below which a signal counts as silent: -80 dB, three steps of int16
 NOMINAL = 16000  # Hz: the rate to which speeds are relative in resampling; independent of the corpus's sample rate
-NOISE_KINDS = ("recorded", "coloured", "babble")  # from the split "noise"; by a filter; several speakers of the corpus
+NOISE_KINDS = (  # the first from the split "noise", babble of several speakers of the corpus, the others computed
+    "recorded",
+    "babble",
+    "coloured",
+    "bursts",
+    "music",
+)
 TALKERS = (4, 8)  # lowest and highest number of voices in babble
 MARGIN = 256  # samples of context for the resampler, whose response to an edge is below 1e-6 after 128
 
@@ -220,7 +227,9 @@ class Augmenter:
                 [voice / max(float(np.abs(voice).max()), 1e-5) for voice in voices], axis=0, dtype=np.float32
             )
             return babble
-        return coloured(samples, rng.uniform(-2.0, 1.0), rng)
+        if kind == "coloured":
+            return noises.coloured(samples, rng.uniform(-2.0, 1.0), rng)
+        return (noises.bursts if kind == "bursts" else noises.music)(samples, self.corpus.sample_rate, rng)
 
     def _noise_alone(self, samples: int, rng: np.random.Generator) -> NDArray[np.float32]:
         noise = self._noise(samples, rng)
@@ -232,7 +241,7 @@ class Augmenter:
         assert self.rooms is not None  # the constructor requires it
         response = self.rooms.clip(int(rng.integers(len(self.rooms))))
         length = len(audio) + len(response) - 1
-        spectra = (np.fft.rfft(part, n=_fast_length(length)) for part in (audio, response))
+        spectra = (np.fft.rfft(part, n=noises.fast_length(length)) for part in (audio, response))
         wet = np.fft.irfft(np.multiply(*spectra))[: len(audio)].astype(np.float32)
         return wet * np.float32(min(_rms(audio) / max(_rms(wet), 1e-9), 1 / max(float(np.abs(wet).max()), 1e-5)))
 
@@ -261,17 +270,3 @@ def _add(speech: NDArray[np.float32], noise: NDArray[np.float32], snr_db: float)
 
 def _rms(audio: NDArray[np.float32]) -> float:
     return math.sqrt(np.square(audio, dtype=np.float64).mean())
-
-
-def coloured(samples: int, slope: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Noise whose power is proportional to frequency to the power of `slope`, `[samples]`: 0 is white, -1 is pink."""
-    length = _fast_length(samples)
-    spectrum = np.fft.rfft(rng.standard_normal(length))
-    spectrum *= np.maximum(np.arange(len(spectrum)), 1) ** (slope / 2)
-    noise: NDArray[np.float32] = np.fft.irfft(spectrum, n=length)[:samples].astype(np.float32)
-    return noise / np.float32(max(_rms(noise), 1e-9))
-
-
-def _fast_length(samples: int) -> int:
-    """The next power of two, for which the transform is fast."""
-    return 1 << (samples - 1).bit_length()
