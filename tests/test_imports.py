@@ -13,7 +13,7 @@ config
 arrays entropy samples truncation
 resampling
 audio container graphs plotting pretrained
-batching codebook codes network weights
+batching codebook codes network web weights
 model
 engine
 sessions

@@ -23,6 +23,7 @@ from spectok.cli.checks import repair, verify
 from spectok.cli.codec import decode, encode, live, stream
 from spectok.cli.files import Stopped
 from spectok.cli.models import bench, evaluate, export, info, inspect, tokens
+from spectok.cli.serving import web
 from spectok.engine import ENGINES
 from spectok.errors import InputError, shown
 from spectok.files import why
@@ -45,6 +46,8 @@ EXAMPLES = {  # at the end of each command's help
     "repair": """  spectok repair damaged.spt repaired.spt""",
     "stream": """  spectok stream speech.wav decoded.wav --chunk-ms 20""",
     "live": """  spectok live --model spectok-16k-800 --seconds 30""",
+    "web": """  spectok web
+  spectok web --export public/spectok""",
     "info": """  spectok info
   spectok info speech.spt
   spectok info spectok-16k-4k --json""",
@@ -191,6 +194,11 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seconds", type=float, help="stop after this time (default: only at Ctrl-C)")
     denoise(sub)
     network(sub, pretrained.DEFAULT, f"default: {pretrained.DEFAULT}")
+
+    sub = command("web", web, "open a page that encodes, decodes and compares speech in the browser, until Ctrl-C")
+    sub.add_argument("--port", type=int, default=0, help="port on this computer (default: one that is free)")
+    sub.add_argument("--no-open", dest="open", action="store_false", help="do not open the browser")
+    sub.add_argument("--export", metavar="DIR", help="write the page into a folder for any web server, and end")
 
     sub = command("info", info, "describe a .spt file or a model; without an argument, list the released models")
     sub.add_argument("target", metavar="FILE|MODEL", nargs="?", help="a file, a released name, or a folder")
