@@ -1,13 +1,5 @@
 /** One recording on the page: what was heard, its codes, and what is decoded from them. */
-import {
-  EntropyModel,
-  InputError,
-  readSpt,
-  readWav,
-  type RemoteTokenizer,
-  resample,
-  writeSpt,
-} from "../src/index.js";
+import { InputError, readWav, type RemoteTokenizer, resample } from "../src/index.js";
 
 const MOST_SECONDS = 600; // of a recording that the page opens
 const PLAYABLE = [8000, 96_000] as const; // sample rates that every browser plays
@@ -59,9 +51,8 @@ function checked({ audio, sampleRate }: { audio: Float32Array; sampleRate: numbe
   if (audio.length > MOST_SECONDS * sampleRate) {
     throw new InputError(`the recording is longer than ${MOST_SECONDS / 60} minutes; use the command line for it`);
   }
-  const [low, high] = PLAYABLE;
-  if (sampleRate >= low && sampleRate <= high) return { kind: "audio", audio, sampleRate };
-  return { kind: "audio", audio: resample(audio, sampleRate, 48_000), sampleRate: 48_000 };
+  const rate = playable(sampleRate);
+  return { kind: "audio", audio: resample(audio, sampleRate, rate), sampleRate: rate };
 }
 
 /** Encode a recording and decode it again. */
@@ -76,30 +67,18 @@ export async function encoded(
   const codes = known?.codes ?? (await tokenizer.encode(original, { sampleRate }));
   const encoding = known?.seconds ?? (performance.now() - began) / 1000;
   const { decoded, decoding } = await decode(codes, original.length, sampleRate, tokenizer);
-  const spt = toSpt(codes, original.length, sampleRate, tokenizer);
+  const spt = tokenizer.save(codes, { length: original.length, sampleRate });
   return { name, original, sampleRate, codes, decoded, spt, tokenizer, seconds: { encoding, decoding } };
 }
 
 /** Decode the content of a `.spt` file whose model is `tokenizer`. */
-export async function fromSpt(name: string, bytes: Uint8Array, tokenizer: RemoteTokenizer): Promise<Clip> {
-  const { header, codes } = readSpt(bytes, (id) => {
-    const model = entropyModel(tokenizer);
-    return model?.id === id ? model : undefined;
-  });
-  const { tokensPerFrame, codebookSize } = tokenizer.config;
-  const { sampleRate, numSamples } = header;
-  if (header.tokensPerFrame !== tokensPerFrame || header.codebookSize !== codebookSize || numSamples === null) {
-    throw new InputError(`${name} does not fit the model whose weights it names`);
-  }
-  if (numSamples > MOST_SECONDS * sampleRate) throw new InputError(`${name} is longer than ${MOST_SECONDS / 60} minutes`);
-  const frames = tokenizer.config.numFrames(Math.ceil((numSamples * tokenizer.config.sampleRate) / sampleRate));
-  if (frames * tokensPerFrame !== codes.length) throw new InputError(`${name} has another number of codes than its length needs`);
-  const [low, high] = PLAYABLE;
-  const rate = sampleRate >= low && sampleRate <= high ? sampleRate : 48_000;
-  const length = Math.ceil((numSamples * rate) / sampleRate);
-  const { decoded, decoding } = await decode(codes, length, rate, tokenizer);
+export async function fromSpt(name: string, spt: Uint8Array, tokenizer: RemoteTokenizer, most = MOST_SECONDS): Promise<Clip> {
+  const { codes, length, sampleRate } = tokenizer.load(spt);
+  if (length > most * sampleRate) throw new InputError(`${name} is longer than ${most} seconds`);
+  const rate = playable(sampleRate);
+  const { decoded, decoding } = await decode(codes, Math.ceil((length * rate) / sampleRate), rate, tokenizer);
   const seconds = { encoding: 0, decoding };
-  return { name, original: undefined, sampleRate: rate, codes, decoded, spt: bytes, tokenizer, seconds };
+  return { name, original: undefined, sampleRate: rate, codes, decoded, spt, tokenizer, seconds };
 }
 
 async function decode(
@@ -113,21 +92,8 @@ async function decode(
   return { decoded, decoding: (performance.now() - began) / 1000 };
 }
 
-function toSpt(codes: Int32Array, numSamples: number, sampleRate: number, tokenizer: RemoteTokenizer): Uint8Array {
-  const { tokensPerFrame, codebookSize } = tokenizer.config;
-  const entropy = entropyModel(tokenizer);
-  const header = { model: "", weightHash: tokenizer.weightHash, sampleRate, numSamples, tokensPerFrame, codebookSize };
-  return writeSpt({ ...header, entropyId: entropy?.id ?? "" }, codes, entropy);
-}
-
-const entropyModels = new WeakMap<RemoteTokenizer, EntropyModel>();
-
-function entropyModel(tokenizer: RemoteTokenizer): EntropyModel | undefined {
-  if (tokenizer.entropy === undefined) return undefined;
-  let model = entropyModels.get(tokenizer);
-  if (model === undefined) {
-    model = EntropyModel.fromBytes(tokenizer.entropy, tokenizer.config.tokensPerFrame);
-    entropyModels.set(tokenizer, model);
-  }
-  return model;
+/** A sample rate that every browser plays: the given one, or 48 kHz. */
+function playable(sampleRate: number): number {
+  const [low, high] = PLAYABLE;
+  return sampleRate >= low && sampleRate <= high ? sampleRate : 48_000;
 }

@@ -56,12 +56,12 @@ async function openFile(file: File): Promise<void> {
   else await show(encoded(name, opened.audio, opened.sampleRate, await load(chosenModel())));
 }
 
-async function openSpt(name: string, bytes: Uint8Array): Promise<void> {
+async function openSpt(name: string, bytes: Uint8Array, most?: number): Promise<void> {
   const { weightHash } = readHeader(bytes);
   const entry = models.entries.find(({ weights }) => weights === weightHash);
   if (entry === undefined) throw new InputError(`${name} was written by a model that is not on this page`);
   chooseModel(entry.name);
-  await show(fromSpt(name, bytes, await load(entry.name)));
+  await show(fromSpt(name, bytes, await load(entry.name), most));
 }
 
 async function show(made: Promise<Clip>): Promise<void> {
@@ -228,11 +228,8 @@ async function copyLink(): Promise<void> {
 async function openLink(): Promise<void> {
   const bytes = fromFragment(location.hash);
   if (bytes === undefined) return;
-  const header = readHeader(bytes);
   say("Opening the link …");
-  await openSpt("shared", bytes);
-  if (clip && clip.decoded.length > SHARED_SECONDS * clip.sampleRate) say(`The link holds more than ${SHARED_SECONDS} s.`);
-  void header;
+  await openSpt("The link", bytes, SHARED_SECONDS);
 }
 
 function keyPressed(event: KeyboardEvent): void {

@@ -3,6 +3,7 @@ import { CodecConfig } from "./config.js";
 import { InputError } from "./errors.js";
 import type { ModelFiles, Progress } from "./files.js";
 import type { LoopResult } from "./live.js";
+import { load, type Recording, save, type SaveOptions } from "./recording.js";
 import type { Rate } from "./tokenizer.js";
 import type { Answer, Call, Event } from "./worker.js";
 
@@ -128,6 +129,16 @@ export class RemoteTokenizer {
   /** As `Tokenizer.decode`. */
   decode(codes: Int32Array, options: Rate & { length?: number } = {}): Promise<Float32Array> {
     return this.line.call(this.target, "decode", [codes, options]);
+  }
+
+  /** As `Tokenizer.save`. */
+  save(codes: ArrayLike<number>, options: SaveOptions = {}): Uint8Array {
+    return save(this, codes, options);
+  }
+
+  /** As `Tokenizer.load`. */
+  load(bytes: Uint8Array): Recording {
+    return load(this, bytes);
   }
 
   /** As `Tokenizer.streamEncoder`; call `release` when it is no longer needed. */

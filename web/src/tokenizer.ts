@@ -6,6 +6,7 @@ import { CodecConfig } from "./config.js";
 import { Engine } from "./engine.js";
 import { require } from "./errors.js";
 import { type ModelFiles, type Progress, readFile, readerOf } from "./files.js";
+import { load, type Recording, save, type SaveOptions } from "./recording.js";
 import { checkAudio, checkSampleRate, concatenate, resample } from "./resampling.js";
 import { StreamDecoder, StreamEncoder } from "./sessions.js";
 
@@ -95,6 +96,26 @@ export class Tokenizer {
     const needed = audio.subarray(0, Math.ceil((length * inside) / rate));
     const restored = resample(needed, inside, rate).subarray(0, length);
     return concatenate([restored, new Float32Array(length - restored.length)]);
+  }
+
+  /**
+   * The content of a `.spt` file with the codes of one recording, with the bytes that the Python package writes.
+   *
+   * @param codes - integers `[N]`.
+   * @param options - length and sample rate of the original, and how to store it.
+   * @throws InputError if the codes do not fit the codec or the length.
+   */
+  save(codes: ArrayLike<number>, options: SaveOptions = {}): Uint8Array {
+    return save(this, codes, options);
+  }
+
+  /**
+   * Read the content of a `.spt` file with codes of this codec; `decode` takes what it returns.
+   *
+   * @throws InputError if it is damaged, or has codes of another codec or a wrong number of them.
+   */
+  load(bytes: Uint8Array): Recording {
+    return load(this, bytes);
   }
 
   /** A new session that encodes one stream of audio at `sampleRate` Hz, by default the codec's own. */
