@@ -10,7 +10,7 @@ const RUNTIME = "node_modules/onnxruntime-web";
 await rm(OUT, { recursive: true, force: true });
 await mkdir(OUT, { recursive: true });
 await build({
-  entryPoints: { main: "page/main.ts", worker: "page/worker.ts", worklet: "page/worklet.ts" },
+  entryPoints: { main: "page/main.ts", worker: "page/worker.ts", worklet: "src/worklet.ts" },
   outdir: OUT,
   bundle: true,
   minify: true,

@@ -74,10 +74,11 @@ async function show(made: Promise<Clip>): Promise<void> {
   element("clip").hidden = false;
   player.load(original ? { original, decoded } : { decoded }, sampleRate);
   chooseVersion("decoded");
+  follow();
   document.querySelector<HTMLInputElement>("input[name=side][value=original]")!.disabled = !original;
   draw();
   element("fact-length").textContent = `${length.toFixed(2)} s`;
-  element("fact-rate").textContent = `${(bitrate / 1000).toFixed(1)} kbit/s, ${frameRate * tokensPerFrame} codes/s of ${codebookSize}`;
+  element("fact-rate").textContent = `${(bitrate / 1000).toFixed(1)} kbit/s: ${frameRate * tokensPerFrame} codes a second, each one of ${codebookSize.toLocaleString("en")}`;
   element("fact-size").textContent = `${spt.length.toLocaleString("en")} bytes, ${((8 * spt.length) / length / 1000).toFixed(2)} kbit/s`;
   element("fact-delay").textContent = `${(1000 * latencySamples) / inside} ms`;
   const share = (time: number): string => `${((100 * time) / length).toFixed(1)} %`;
@@ -87,7 +88,7 @@ async function show(made: Promise<Clip>): Promise<void> {
   const tooLong = length > SHARED_SECONDS;
   button("share").disabled = tooLong;
   button("share").title = tooLong ? `A link holds up to ${SHARED_SECONDS} seconds.` : "";
-  say(`${clip.name}: ${codes.length} codes.`);
+  say(`${clip.name}: ${length.toFixed(1)} s in ${codes.length.toLocaleString("en")} codes.`);
   document.documentElement.dataset["clip"] = String(Number(document.documentElement.dataset["clip"] ?? 0) + 1);
 }
 
@@ -117,6 +118,7 @@ function follow(): void {
   input("seek").max = String(player.duration);
   input("seek").value = String(player.position);
   element("time").textContent = `${player.position.toFixed(1)} s`;
+  element("playhead").style.left = `${(100 * player.position) / Math.max(player.duration, 1e-3)}%`;
   button("play").textContent = player.playing ? "Pause" : "Play";
   button("play").setAttribute("aria-pressed", String(player.playing));
   if (player.playing) requestAnimationFrame(follow);
@@ -229,7 +231,11 @@ async function openLink(): Promise<void> {
   const bytes = fromFragment(location.hash);
   if (bytes === undefined) return;
   say("Opening the link …");
-  await openSpt("The link", bytes, SHARED_SECONDS);
+  try {
+    await openSpt("shared", bytes, SHARED_SECONDS);
+  } catch (error) {
+    throw error instanceof InputError ? new InputError(`The link cannot be used: ${error.message}`) : error;
+  }
 }
 
 function keyPressed(event: KeyboardEvent): void {
@@ -304,6 +310,10 @@ window.addEventListener("resize", draw);
 player.onEnd = follow;
 button("record").addEventListener("click", () => void attempt(toggleRecording));
 button("play").addEventListener("click", togglePlay);
+element("pictures").addEventListener("click", (event) => {
+  const { left, width } = element("pictures").getBoundingClientRect();
+  seek((player.duration * (event.clientX - left)) / width);
+});
 input("seek").addEventListener("input", () => seek(Number(input("seek").value)));
 for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=side]")) {
   radio.addEventListener("change", () => chooseVersion(radio.value as Version));
@@ -318,4 +328,5 @@ element<HTMLFormElement>("talk-form").addEventListener("submit", (event) => {
   event.preventDefault();
   void attempt(toggleTalk);
 });
+Object.assign(globalThis, { spectok: { clip: () => clip } }); // for the console of the browser, and tests
 void attempt(start);
