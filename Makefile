@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+NPM    := $(shell command -v npm)
 
-.PHONY: demo test docs check format clean
+.PHONY: demo test docs web check format clean
 
 # The environment is rebuilt when pyproject.toml changes. The demo needs less of it: no PyTorch, and without a C compiler no
 # PESQ. A folder without pip is incomplete: Debian leaves one if python3-venv is missing. uv is faster than pip, which is
@@ -21,13 +22,25 @@ $(BIN)/.ready $(BIN)/.demo: pyproject.toml
 demo: $(BIN)/.demo  ## encode and decode real speech with the bundled weights
 	$(BIN)/python recipes/demo.py
 
-test: $(BIN)/.ready  ## every test, in two processes
+test: $(BIN)/.ready $(NPM:%=web)  ## every test, in two processes; those of web/ if npm is installed
+	$(if $(NPM),cd web && npx vitest run)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+web: web/dist/.ready  ## the page of `spectok web` and the npm package, into web/dist/; needs Node.js with npm
+
+web/node_modules/.ready: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	touch $@
+
+web/dist/.ready: web/node_modules/.ready web/build.js $(wildcard web/src/*.ts web/src/*/*.ts web/page/*)
+	cd web && npm run --silent build
+	touch $@
 
 docs: $(BIN)/.ready  ## the documentation site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-check: $(BIN)/.ready  ## lint, format and types: nothing may be reported
+check: $(BIN)/.ready $(NPM:%=web/node_modules/.ready)  ## lint, format and types: nothing may be reported
+	$(if $(NPM),cd web && npx tsc --noEmit)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -37,4 +50,4 @@ format: $(BIN)/.ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) web/dist web/node_modules build dist demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,7 +6,7 @@ scripts, ONNX Runtime's WebAssembly, and the files of the released models; it fe
 
 import functools
 import json
-import shutil
+import tempfile
 import threading
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -67,14 +67,18 @@ def export_page(folder: str | Path) -> int:
     try:
         is_new = not target.exists() or (target.is_dir() and not any(target.iterdir()))
         require(is_new, f"{folder} exists already; name a new folder or an empty one")
-        target.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if isinstance(content, bytes):
-                path.write_bytes(content)
-            else:
-                shutil.copyfile(content, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".spectok-", dir=target.parent) as parent:
+            whole = Path(parent, "page")
+            for name, content in files.items():
+                path = whole / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+            if target.exists():
+                target.rmdir()
+            whole.rename(target)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise InputError(f"cannot write {folder}: {why(error)}") from error
     return sum(path.stat().st_size for path in target.rglob("*") if path.is_file())

@@ -1,6 +1,6 @@
 /** Recordings of one model as `.spt` files. */
 import type { CodecConfig } from "./config.js";
-import { readSpt, writeSpt } from "./container/index.js";
+import { readHeader, readSpt, writeSpt } from "./container/index.js";
 import { EntropyModel } from "./entropy.js";
 import { require } from "./errors.js";
 import { checkCodes } from "./sessions.js";
@@ -71,15 +71,16 @@ export function save(model: Describes, codes: ArrayLike<number>, options: SaveOp
  * @throws InputError if it is damaged, or has codes of another codec or a wrong number of them.
  */
 export function load(model: Describes, bytes: Uint8Array): Recording {
+  const { weightHash } = readHeader(bytes);
+  require(
+    weightHash === model.weightHash,
+    `the file was written with the weights ${weightHash}, not with ${model.weightHash} of ${model.config.name}`,
+  );
   const { header, codes } = readSpt(bytes, (id) => {
     const entropy = entropyModel(model);
     return entropy?.id === id ? entropy : undefined;
   });
   const { tokensPerFrame, codebookSize } = model.config;
-  require(
-    header.weightHash === model.weightHash,
-    `the file was written with the weights ${header.weightHash}, not with ${model.weightHash} of ${model.config.name}`,
-  );
   require(
     header.tokensPerFrame === tokensPerFrame && header.codebookSize === codebookSize && header.numSamples !== null,
     "the file does not fit the model whose weights it names",

@@ -52,7 +52,7 @@ export class StreamEncoder {
    * @returns Codes `[N]`, N a multiple of `tokensPerFrame`, often 0.
    * @throws InputError if a sample is not finite; the stream is then unchanged.
    */
-  push(audio: Float32Array | Int16Array | ArrayLike<number>): Promise<Int32Array> {
+  async push(audio: Float32Array | Int16Array | ArrayLike<number>): Promise<Int32Array> {
     const samples = checkAudio(audio).slice(); // the caller may write into its array before the call takes effect
     return this.#queue.run(() => this.#add(this.#resampler?.push(samples) ?? samples));
   }
@@ -136,7 +136,7 @@ export class StreamDecoder {
    * @returns Audio `[T]` at the session's sample rate.
    * @throws InputError if a code is not in the codebook; the stream is then unchanged.
    */
-  push(codes: ArrayLike<number> | null): Promise<Float32Array> {
+  async push(codes: ArrayLike<number> | null): Promise<Float32Array> {
     const given = codes === null ? null : checkCodes(codes, this.engine.config.codebookSize);
     return this.#queue.run(async () => {
       if (given === null) {

@@ -40,6 +40,11 @@ async function clipAfter(page, action) {
   const before = (await page.getAttribute("html", "data-clip")) ?? "0";
   await action();
   await page.waitForFunction((old) => document.documentElement.dataset.clip > old, before, { timeout: 60_000 });
+  return shown(page);
+}
+
+/** The recording on the page, its arrays in base64. */
+function shown(page) {
   return page.evaluate(() => {
     const { codes, original, sampleRate, decoded, spt } = globalThis.spectok.clip();
     const text = (array) => {
@@ -120,6 +125,7 @@ const linked = await context.newPage();
 linked.on("pageerror", (error) => errors.push(String(error)));
 await linked.goto(found.link);
 await linked.waitForSelector("html[data-clip]", { timeout: 60_000 });
+found.shared = await shown(linked);
 found.linked = await clipAfter(linked, () => linked.setInputFiles("#file", { name: "again.spt", mimeType: "", buffer: Buffer.from(found.other.spt, "base64") }));
 await linked.close();
 
