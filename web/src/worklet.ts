@@ -14,6 +14,8 @@ declare class AudioWorkletProcessor {
 
 const MESSAGE_SECONDS = 0.005; // the recorder collects as many samples before it passes them on
 const REPORT_SECONDS = 0.1; // between two reports of the player
+const CHECK_SECONDS = 1; // between two checks whether too much is waiting
+const RING_SECONDS = 3; // the longest audio that can arrive in one message
 
 /** What a player reports ten times a second. */
 export interface PlayerReport {
@@ -64,25 +66,28 @@ class Recorder extends AudioWorkletProcessor {
 
 /**
  * Options: `target`, the samples that shall wait before the first is played; `most`, the samples above which the oldest
- * are left out. A message on the port of the node itself, a number, says at which frame sample 0 was recorded.
+ * are left out at once. What is above the target for a second is left out with a fade. A message on the port of the
+ * node itself, a number, says at which frame sample 0 was recorded.
  */
 class Player extends AudioWorkletProcessor {
   readonly #target: number;
   readonly #most: number;
-  #pieces: Float32Array[] = [];
-  #offset = 0; // samples of the first piece that were played
-  #waiting = 0;
-  #position = 0; // number of the next sample to play, in the stream
+  readonly #ring: Float32Array; // sample n of the stream is at place n modulo its length
+  #written = 0; // samples of the stream that have arrived
+  #played = 0; // samples of the stream that were played or left out
   #recorded = 0; // frame at which sample 0 was recorded
   #playing = false;
   #underruns = 0;
   #dropped = 0;
   #reported = 0;
+  #lowest = Number.POSITIVE_INFINITY; // number of samples that waited, since the last check
+  #checked = 0;
 
   constructor({ processorOptions }: { processorOptions: { target: number; most: number } }) {
     super();
-    this.#target = processorOptions.target;
-    this.#most = processorOptions.most;
+    this.#target = Math.round(processorOptions.target);
+    this.#most = Math.round(processorOptions.most);
+    this.#ring = new Float32Array(this.#most + Math.ceil(RING_SECONDS * sampleRate));
     this.port.onmessage = ({ data, ports }: MessageEvent<number | string>) => {
       if (typeof data === "number") this.#recorded = data;
       const [audio] = ports;
@@ -90,31 +95,22 @@ class Player extends AudioWorkletProcessor {
     };
   }
 
-  #add(audio: Float32Array): void {
-    this.#pieces.push(audio);
-    this.#waiting += audio.length;
-    if (this.#waiting > this.#most) {
-      const surplus = this.#waiting - this.#target;
-      this.#skip(surplus, undefined);
-      this.#dropped += surplus;
-    }
+  get #waiting(): number {
+    return this.#written - this.#played;
   }
 
-  /** Take samples from the front, into `output` if there is one. */
-  #skip(count: number, output: Float32Array | undefined): void {
-    this.#waiting -= count;
-    this.#position += count;
-    for (let done = 0; done < count; ) {
-      const piece = this.#pieces[0]!;
-      const length = Math.min(count - done, piece.length - this.#offset);
-      output?.set(piece.subarray(this.#offset, this.#offset + length), done);
-      done += length;
-      this.#offset += length;
-      if (this.#offset === piece.length) {
-        this.#pieces.shift();
-        this.#offset = 0;
-      }
-    }
+  #add(audio: Float32Array): void {
+    for (const sample of audio) this.#ring[this.#written++ % this.#ring.length] = sample;
+    if (this.#waiting > this.#most) this.#drop(this.#waiting - this.#target);
+  }
+
+  #drop(count: number): void {
+    this.#played += count;
+    this.#dropped += count;
+  }
+
+  #sample(ahead: number): number {
+    return this.#ring[(this.#played + ahead) % this.#ring.length]!;
   }
 
   process(_: Float32Array[][], outputs: Float32Array[][]): boolean {
@@ -125,15 +121,32 @@ class Player extends AudioWorkletProcessor {
       this.#playing = false; // wait until there is enough again
       this.#underruns += 1;
     }
-    if (this.#playing) this.#skip(output.length, output);
+    if (this.#playing) this.#play(output);
     for (const other of outputs[0]!.slice(1)) other.set(output);
     if (currentFrame - this.#reported >= REPORT_SECONDS * sampleRate) {
       this.#reported = currentFrame;
-      const delay = (currentFrame + output.length - this.#recorded - this.#position) / sampleRate;
+      const delay = (currentFrame + output.length - this.#recorded - this.#played) / sampleRate;
       const report: PlayerReport = { waiting: this.#waiting, underruns: this.#underruns, dropped: this.#dropped, delay };
       this.port.postMessage(report);
     }
     return true;
+  }
+
+  /** Play the next samples; every second, fade over what has waited for all of the second. */
+  #play(output: Float32Array): void {
+    this.#lowest = Math.min(this.#lowest, this.#waiting - output.length);
+    let surplus = 0;
+    if (currentFrame - this.#checked >= CHECK_SECONDS * sampleRate) {
+      surplus = Math.max(0, this.#lowest - this.#target);
+      this.#checked = currentFrame;
+      this.#lowest = Number.POSITIVE_INFINITY;
+    }
+    for (let n = 0; n < output.length; n++) {
+      const later = (n + 1) / output.length;
+      output[n] = surplus ? this.#sample(n) * (1 - later) + this.#sample(n + surplus) * later : this.#sample(n);
+    }
+    this.#played += output.length;
+    this.#drop(surplus);
   }
 }
 

@@ -122,6 +122,6 @@ describe("recordings", () => {
     const bytes = tokenizer.save(golden);
     expect(() => other.load(bytes)).toThrow("the file was written with the weights");
     expect(() => tokenizer.save(golden, { length: 100 })).toThrow("100 samples at 16000 Hz need 1 frames, but there are 101");
-    expect(() => other.save(golden.slice(0, 7))).toThrow("the codes end within a frame");
+    expect(() => other.save([1, 2, 3])).toThrow("the codes end within a frame");
   });
 });
