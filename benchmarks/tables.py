@@ -49,6 +49,7 @@ def page() -> str:
         entropy(load("entropy.json")),
         generations(load("generations.json")),
         fuzz(load("fuzz.json")),
+        browser(load("browser.json")),
     ]
     return "\n".join(parts)
 
@@ -560,3 +561,24 @@ def fuzz(found: dict[str, Any]) -> str:
         f"memory. Seeds: {seeds}."
     )
     return f"### Damaged inputs\n\n{text}\n\n" + markdown_table(["input", *tools, "refused"], lines) + "\n"
+
+
+def browser(found: dict[str, Any]) -> str:
+    """What the page of `spectok web` takes in a browser."""
+    rows = []
+    for row in found["rows"]:
+        sides = [f"{row['encoding']:.1%}", f"{row['decoding']:.1%}"]
+        delay = f"{row['live_delay_ms']['p50']:.0f} ms, {row['live_delay_ms']['p95']:.0f} ms"
+        sizes = [f"{row['page'][how] / 1e6:.1f} MB" for how in ("raw", "gzip")]
+        rows.append([row["model"], *sides, f"{row['ratio']:.1f}", delay, str(row["underruns"]), *sizes])
+    titles = ["model", "encoding", "decoding", "times Python", "live delay, p50, p95", "underruns", "page", "gzip"]
+    first = found["first_code_s"]
+    text = (
+        f"The page of `spectok web` in {found['browser']}, headless, with one thread. From the start of opening, with "
+        f"the page's files in the browser's cache, the first codes of a recording of 4 s take {first['median']:.1f} s "
+        f"(median of {found['opened']}, at most {first['most']:.1f} s), and a link with 4 s of speech is shown after "
+        f"{found['link_s']:.1f} s. Encoding and decoding are in shares of the recording's length; *times Python* "
+        "compares their sum with that of Python on the same core. The live delay is from the microphone to the "
+        "loudspeaker, without that of the devices. The page's bytes are those of all files that one model needs.\n"
+    )
+    return f"### In a browser\n\n{text}\n{markdown_table(titles, rows)}\n"

@@ -22,6 +22,7 @@ FROM_ELSEWHERE = (
     "pretrained/results/*.md",
     "pretrained/results/*.png",
     "recipes/*.md",
+    "web/README.md",
     "recipes/*/README.md",
     "recipes/*/*.png",
 )

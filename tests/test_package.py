@@ -1,6 +1,7 @@
 """The installed package: the wheel contains the weights, and the version is the same everywhere."""
 
 import email
+import gzip
 import os
 import re
 import shutil
@@ -51,14 +52,30 @@ def test_the_wheel_holds_every_released_model(wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist() if name.startswith("spectok/_pretrained/")}
         assert {"spectok/cli/main.py", "spectok/py.typed"} <= set(archive.namelist())
-        encoders = sum(entry.compress_size for entry in archive.infolist() if "/robust/" in entry.filename)
+        encoders, page = (
+            sum(entry.compress_size for entry in archive.infolist() if part in entry.filename)
+            for part in ("/robust/", "spectok/_web/")
+        )
     assert held["spectok/_pretrained/index.toml"] == (ROOT / "pretrained" / "index.toml").read_bytes()
     for name, hashes in pretrained.read_index(ROOT / "pretrained").items():
         for file in (*hashes, *(["README.md"] if name in pretrained.models() else [])):
             assert held[f"spectok/_pretrained/{name}/{file}"] == (ROOT / "pretrained" / name / file).read_bytes()
     assert [name for name in held if name.endswith((".pt", ".pkl", ".bin"))] == []
-    assert Path(wheel).stat().st_size - encoders <= 8e6
+    assert Path(wheel).stat().st_size - encoders - page <= 8e6
     assert encoders <= 1.1e6
+    assert page <= 5e6
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="the program npm is missing")
+def test_the_wheel_holds_the_page(wheel: str) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name.removeprefix("spectok/_web/") for name in archive.namelist() if name.startswith("spectok/_web/")}
+        runtime = gzip.decompress(archive.read("spectok/_web/ort-wasm-simd-threaded.wasm.gz"))
+        licences = archive.read("spectok/_web/LICENSES.txt").decode()
+    scripts = {"main.js", "worker.js", "worklet.js"}
+    assert held == {"index.html", "style.css", "icon.svg", "LICENSES.txt", "ort-wasm-simd-threaded.wasm.gz", *scripts}
+    assert runtime[:4] == b"\0asm"
+    assert "Copyright (c) Microsoft Corporation" in licences and "Paul Miller" in licences
 
 
 def test_an_installation_can_be_checked(wheel: str, tmp_path: Path) -> None:

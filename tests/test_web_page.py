@@ -116,5 +116,5 @@ def test_nothing_is_wrong_with_the_page(found: dict[str, Any], wav: Path) -> Non
     assert len(found["requests"]) == 1
     assert found["axeEmpty"] == found["axe"] == found["axeDark"] == []
     assert found["widest"] == 390
-    for name in ("web-light.png", "web-dark.png"):
+    for name in ("web-light.jpg", "web-dark.jpg"):
         assert (wav.parent / name).stat().st_size > 20_000

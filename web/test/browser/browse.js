@@ -80,7 +80,8 @@ const axeReport = async (page) => {
   const { violations } = await page.evaluate(() => globalThis.axe.run());
   return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
 };
-const screenshot = async (page, name) => folder && (await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true }));
+const screenshot = async (page, name) => 
+  folder && (await page.screenshot({ path: `${folder}/${name}.jpg`, type: "jpeg", quality: 42, fullPage: true }));
 
 const page = await open(url);
 found.axeEmpty = await axeReport(page);
