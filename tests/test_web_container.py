@@ -333,7 +333,8 @@ def test_damaged_wav_files_are_read_or_refused_alike(script: Path) -> None:
             damaged.append(bytes(changed))
         at = whole.index(b"data") + 4
         for length in (0, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFF001, 0xFFFFFFFF, 0xFFFFFF00, 0xFFFFFEFF, number + 1):
-            for riff in (whole[4:8], bytes(4), b"\xff" * 4):
+            edges = (struct.pack("<I", at - 4), struct.pack("<I", at - 3))  # before the samples, and in them
+            for riff in (whole[4:8], bytes(4), b"\xff" * 4, *edges):
                 damaged.append(whole[:4] + riff + whole[8:at] + struct.pack("<I", length) + whole[at + 4 :])
     wholes = [*(whole for whole in wholes if len(whole) < 3000), *fuzz_targets._wav_seeds()]
     damaged += [fuzz.mutated(draw.choice(wholes), draw) for _ in range(2000)]

@@ -1,7 +1,7 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { describe, expect, test } from "vitest";
 
-import { crc32, littleEndian } from "../src/container/bytes.js";
+import { crc32, littleEndian, varint } from "../src/container/bytes.js";
 import { makeHeader, readHeader, readSpt, SptWriter, writeSpt, type HeaderFields } from "../src/container/index.js";
 import { EntropyModel } from "../src/entropy.js";
 import { InputError } from "../src/errors.js";
@@ -27,6 +27,19 @@ function mended(bytes: Uint8Array, end: number): Uint8Array {
   const file = bytes.slice();
   file.set(littleEndian(crc32(file.subarray(0, end)), 4), end);
   return file;
+}
+
+/** A file of these packets, whose bytes after the checksum are given, with true checksums and a true digest. */
+function crafted(header: Uint8Array, packets: readonly (readonly number[])[]): Uint8Array {
+  const streamId = header.subarray(13, 17);
+  const whole = concatenated(
+    header,
+    ...packets.map((body, index) => {
+      const crc = crc32(Uint8Array.from(body), crc32(littleEndian(index, 4), crc32(streamId)));
+      return concatenated(littleEndian(crc, 4), [...body]);
+    }),
+  );
+  return concatenated(whole, sha256(whole).subarray(0, 4));
 }
 
 function concatenated(...pieces: (Uint8Array | number[])[]): Uint8Array {
@@ -217,6 +230,37 @@ describe("damage", () => {
       const file = concatenated(start, sha256(start).subarray(0, 4));
       expect(() => readSpt(file)).toThrow("its packet 0 has codes that are not below the codebook size 1000");
     }
+  });
+
+  test("only the shortest form of a number of frames is read", () => {
+    const header = TINY_BYTES.subarray(0, 30);
+    const [frames, codes] = [[1], [7, 0xf0, 0x0a]];
+    expect(Array.from(readSpt(crafted(header, [[...frames, 0, ...codes]])).codes)).toEqual([7, 700]);
+    for (const longer of [[0x81, 0], [0x81, 0x80, 0], [0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1]]) {
+      expect(() => readSpt(crafted(header, [[...longer, 0, ...codes]]))).toThrow("its packet 0 is damaged");
+    }
+    const endless = [1, ...new Array<number>(8).fill(255), 127]; // a number of samples of 63 bits
+    expect(() => readSpt(crafted(header, [[...endless, ...codes]]))).toThrow("its packet 0 is damaged");
+  });
+
+  test("packets with entropy coding begin where the one before ended, and only the last one can be empty", () => {
+    const model = ENTROPY_MODELS.tiny;
+    const header = { ...SMALL, codebookSize: model.codebookSize, packetBytes: 32, numSamples: 0 };
+    const head = writeSpt(header, [], model).slice(0, -12); // without its last packet and the digest
+    const fields = (...numbers: number[]): number[] => numbers.flatMap((number) => Array.from(varint(number)));
+    const full = (frames: number, start: number): number[] =>
+      Array.from({ length: 28 }, (_, place) => fields(2 * frames, start)[place] ?? 0);
+    const last = (frames: number, start: number): number[] => fields(2 * frames + 1, start, 0, 0);
+    const numCodes = (packets: number[][]): number => readSpt(crafted(head, packets), entropyModel).codes.length;
+    expect(numCodes([last(0, 0)])).toBe(0);
+    expect(numCodes([full(3, 0), full(1, 3), last(2, 4)])).toBe(12);
+    const elsewhere = /begins with another frame than it should/;
+    for (const start of [2, 4]) expect(() => numCodes([full(3, 0), last(2, start)])).toThrow(elsewhere);
+    expect(() => numCodes([full(0, 0), last(2, 0)])).toThrow("its packet 0 is damaged or cut off");
+    expect(() => numCodes([full(3, 0), full(0, 3), last(2, 3)])).toThrow("its packet 1 is damaged or cut off");
+    const most = readHeader(head).framesPerPacket;
+    expect(numCodes([full(most, 0), last(most, most)])).toBe(4 * most);
+    expect(() => numCodes([full(most + 1, 0), last(0, most + 1)])).toThrow("its packet 0 is damaged or cut off");
   });
 
   test("a length that the frames cannot hold is refused", () => {

@@ -75,8 +75,12 @@ describe("formats", () => {
 
   test("a length that was never filled in", () => {
     const bytes = wav([0, 0x40], { claimed: 0 });
-    bytes.fill(0, 4, 8);
-    expect(readWav(bytes).audio).toEqual(Float32Array.of(0.5));
+    for (const size of [0, 36, 0xffffffff]) {
+      new DataView(bytes.buffer).setUint32(4, size, true);
+      expect(readWav(bytes).audio).toEqual(Float32Array.of(0.5));
+    }
+    new DataView(bytes.buffer).setUint32(4, 38, true);
+    expect(() => readWav(bytes)).toThrow("the audio holds no samples");
   });
 
   test("a view of a larger buffer", () => {

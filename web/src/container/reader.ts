@@ -34,18 +34,18 @@ export interface SptContent {
  */
 export function readSpt(bytes: Uint8Array, entropyModels?: (id: string) => EntropyModel | undefined): SptContent {
   const file = open(bytes);
-  const numSamples = verify(file);
+  const { numSamples, numFrames } = verify(file);
   const { header } = file;
   let model: EntropyModel | undefined;
   if (header.entropyId) {
     model = entropyModels?.(header.entropyId);
     version3.checkModel(header, model);
   }
-  let numFrames = 0;
-  for (const packet of packets(file)) numFrames += packet.numFrames;
-  const codes = new Int32Array(numFrames * header.tokensPerFrame);
-  for (const { startFrame, numFrames, decode } of packets(file, model)) {
-    decode(codes.subarray(startFrame * header.tokensPerFrame, (startFrame + numFrames) * header.tokensPerFrame));
+  const tokens = header.tokensPerFrame;
+  const codes = new Int32Array(numFrames * tokens);
+  for (const packet of packets(file, model)) {
+    const start = packet.startFrame * tokens;
+    packet.decode(codes.subarray(start, start + packet.numFrames * tokens));
   }
   return { header: { ...header, numSamples }, codes };
 }
@@ -100,20 +100,22 @@ function* packets(file: OpenFile, model?: EntropyModel): Generator<Packet> {
   require(position === bytes.length, "other bytes follow its end");
 }
 
-/** Check everything but the codes. Returns the number of samples. */
-function verify(file: OpenFile): number {
+/** Check everything but the codes, before there is memory for them. Returns the lengths of the recording. */
+function verify(file: OpenFile): { readonly numSamples: number; readonly numFrames: number } {
   const hashed = sha256.create().update(file.bytes.subarray(0, file.body));
   let numSamples: number | null = null;
+  let numFrames = 0;
   for (const packet of packets(file)) {
     hashed.update(packet.raw);
+    numFrames += packet.numFrames;
     if (!packet.isLast) continue;
     numSamples = packet.numSamples;
     if (numSamples === null) throw new InputError(UNFINISHED);
-    checkLength(file.header, numSamples, packet.startFrame + packet.numFrames);
+    checkLength(file.header, numSamples, numFrames);
     if (packet.digest === null) continue;
     const isTrue = areEqual(packet.digest, hashed.digest().subarray(0, version2.DIGEST_BYTES));
     require(isTrue, "the digest at its end is not that of the file");
   }
   if (numSamples === null) throw new InputError(UNFINISHED);
-  return numSamples;
+  return { numSamples, numFrames };
 }
