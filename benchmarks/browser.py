@@ -33,15 +33,15 @@ REPEATS = 5
 
 
 def page_bytes() -> dict[str, dict[str, int]]:
-    """For each model, the bytes of all files that the page fetches before it can encode and decode, and of these in
-    gzip, as web servers compress them."""
+    """For each model, the bytes of all files that the page needs to encode and decode, as they are and in gzip."""
     files = {name: content if isinstance(content, bytes) else content.read_bytes() for name, content in page().items()}
     sizes = {}
     for name in pretrained.models():
         needed = [
             content
             for path, content in files.items()
-            if path != "LICENSES.txt" and (not path.startswith("models/") or path.startswith((f"models/{name}/", "models/index")))
+            if path != "LICENSES.txt"
+            and (not path.startswith("models/") or path.startswith((f"models/{name}/", "models/index")))
         ]
         packed = (content if content[:2] == b"\x1f\x8b" else gzip.compress(content, 9) for content in needed)
         sizes[name] = {"raw": sum(map(len, needed)), "gzip": sum(map(len, packed))}
@@ -87,7 +87,9 @@ def summary(report: dict[str, Any], python: dict[str, dict[str, float]]) -> dict
     opened = report["opening"][1:]  # the first fills the cache
     rows = []
     for name, runs in report["computing"].items():
-        share = {side: float(np.median([run[side] / run["length"] for run in runs])) for side in ("encoding", "decoding")}
+        share = {
+            side: float(np.median([run[side] / run["length"] for run in runs])) for side in ("encoding", "decoding")
+        }
         own = {side: python[name][side] / python[name]["length"] for side in share}
         delays = report["live"][name]["delays"]
         rows.append(

@@ -42,7 +42,9 @@ def page() -> dict[str, Content]:
     """
     folder = next((path for path in (PACKAGED, CHECKOUT) if (path / "index.html").is_file()), None)
     if folder is None:
-        raise InputError("this installation of spectok has no page; in a source tree, `make web` builds it with Node.js")
+        raise InputError(
+            "this installation of spectok has no page; in a source tree, `make web` builds it with Node.js"
+        )
     files: dict[str, Content] = {path.name: path for path in sorted(folder.iterdir())}
     entries = []
     for name in sorted(pretrained.models(), key=lambda name: (name != pretrained.DEFAULT, name)):

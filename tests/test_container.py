@@ -453,3 +453,15 @@ def test_any_string_of_bits_is_unpacked_or_refused(content: bytes, codebook_size
     assert len(codes) == count and np.all(codes < codebook_size)
     packed = pack_codes(codes, header.bits_per_code)
     assert packed + bytes(len(content) - len(packed)) == content
+
+
+def test_a_header_of_version_1_must_have_frames_in_its_packets(tmp_path: Path) -> None:
+    content = bytearray((FORMAT / "spectok-16k-800-version1.spt").read_bytes())
+    content[6:8] = bytes(2)
+    end = 33 + content[32]
+    content[end : end + 4] = zlib.crc32(content[4:end]).to_bytes(4, "little")
+    with pytest.raises(InputError, match="damaged"):  # the checksum also covers the magic number
+        read_spt(io.BytesIO(content))
+    content[end : end + 4] = zlib.crc32(content[:end]).to_bytes(4, "little")
+    with pytest.raises(InputError, match="frames_per_packet is -1; expected 1 to 32767"):
+        read_spt(io.BytesIO(content))

@@ -86,7 +86,9 @@ def test_nothing_else_is_served(server: PageServer, path: str) -> None:
     assert answer(server, path)[0] == 404
 
 
-def test_the_export_holds_the_same_files(server: PageServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_export_holds_the_same_files(
+    server: PageServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["web", "--export", str(tmp_path / "out" / "site")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'out' / 'site'}: ")
     files = [path for path in (tmp_path / "out" / "site").rglob("*") if path.is_file()]

@@ -24,6 +24,7 @@ def read_header(source: Taken) -> Header:
     if not name:
         raise InputError("its header names no model")
     known = None if num_samples == _UNFINISHED else num_samples
+    frames = frames or -1  # 0 is not a number of frames, and would become the usual one
     return Header(name.decode("latin-1"), weight_hash.hex(), rate, size, tokens, frames, known, version=1)
 
 
