@@ -1,4 +1,5 @@
 /** The files of a model, from a folder on a web server, from a folder on the disk (Node.js), or from memory. */
+import { joined } from "./arrays.js";
 import { InputError, require } from "./errors.js";
 
 /** Names of a model's files; `entropy.dat` is absent from models without entropy coding. */
@@ -62,7 +63,7 @@ async function fromWeb(address: URL, arrived: Progress): Promise<Uint8Array | un
     pieces.push(step.value);
     arrived(step.value.length);
   }
-  return joined(pieces);
+  return joined(Uint8Array, pieces);
 }
 
 async function fromDisk(folder: string, name: string): Promise<Uint8Array | undefined> {
@@ -78,14 +79,4 @@ async function fromDisk(folder: string, name: string): Promise<Uint8Array | unde
     if ((error as { code?: string }).code === "ENOENT") return undefined;
     throw new InputError(`cannot read ${path}: ${(error as Error).message}`);
   }
-}
-
-function joined(pieces: Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let place = 0;
-  for (const piece of pieces) {
-    bytes.set(piece, place);
-    place += piece.length;
-  }
-  return bytes;
 }

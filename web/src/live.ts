@@ -1,5 +1,5 @@
 /** A stream from a microphone through the codes to a loudspeaker, between the ports of two AudioWorklets. */
-import { concatenate } from "./resampling.js";
+import { joined } from "./arrays.js";
 import type { StreamDecoder, StreamEncoder } from "./sessions.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -55,12 +55,12 @@ export class Loop {
     this.microphone.onmessage = null;
     await this.#running;
     await this.#give(await this.#encoder.flush());
-    return { codes: joined(this.#codes), heard: concatenate(this.#heard), seconds: this.#seconds };
+    return { codes: joined(Int32Array, this.#codes), heard: joined(Float32Array, this.#heard), seconds: this.#seconds };
   }
 
   async #drain(): Promise<void> {
     while (this.#waiting.length > 0) {
-      const audio = concatenate(this.#waiting);
+      const audio = joined(Float32Array, this.#waiting);
       this.#waiting = [];
       const began = performance.now();
       await this.#give(await this.#encoder.push(audio));
@@ -90,15 +90,4 @@ function turn(): Promise<void> {
     };
     port2.postMessage(0);
   });
-}
-
-/** Join pieces of codes. */
-export function joined(pieces: Int32Array[]): Int32Array {
-  const all = new Int32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let place = 0;
-  for (const piece of pieces) {
-    all.set(piece, place);
-    place += piece.length;
-  }
-  return all;
 }

@@ -4,6 +4,7 @@
  * A windowed sinc with the filter that the Python package uses (soxr, high quality): the same band edge, length and
  * window. Browsers resample differently from each other, and a different filter changes one code in ten and more.
  */
+import { joined } from "./arrays.js";
 import { InputError, require } from "./errors.js";
 
 export const MIN_SAMPLE_RATE = 1000;
@@ -34,7 +35,7 @@ export function checkSampleRate(rate: number): number {
  */
 export function resample(audio: Float32Array, fromRate: number, toRate: number): Float32Array {
   const resampler = new StreamResampler(fromRate, toRate);
-  return concatenate([resampler.push(audio), resampler.flush()]);
+  return joined(Float32Array, [resampler.push(audio), resampler.flush()]);
 }
 
 /** Resamples audio that arrives in chunks. The joined outputs equal those of {@link resample}, sample for sample. */
@@ -67,7 +68,7 @@ export class StreamResampler {
   /** Resample a chunk `[T]`; returns `[T']`, the output that no later input can change. */
   push(audio: Float32Array): Float32Array {
     if (this.fromRate === this.toRate) return audio.slice();
-    this.#recent = concatenate([this.#recent, audio]);
+    this.#recent = joined(Float32Array, [this.#recent, audio]);
     this.#pushed += audio.length;
     const known = this.#pushed - 1 - this.#reach; // the last input place whose neighbours are all there
     return this.#step(known < 0 ? 0 : Math.floor((known * this.#up) / this.#down) + 1);
@@ -132,17 +133,6 @@ function bessel(x: number): number {
 
 function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
-}
-
-/** Join pieces of audio, or of other 32-bit floats. */
-export function concatenate(pieces: Float32Array[]): Float32Array {
-  const joined = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-  let place = 0;
-  for (const piece of pieces) {
-    joined.set(piece, place);
-    place += piece.length;
-  }
-  return joined;
 }
 
 /** Check that audio is mono and finite; returns it as 32-bit floats, 16-bit integers divided by 32768. */

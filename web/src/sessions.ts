@@ -4,9 +4,10 @@
  * The joined outputs of `push` and `flush` do not depend on how the stream is split into chunks, up to rounding of the
  * arithmetic. Offline encoding is one session with one push.
  */
+import { joined } from "./arrays.js";
 import type { Engine, State } from "./engine.js";
 import { require } from "./errors.js";
-import { checkAudio, concatenate, StreamResampler } from "./resampling.js";
+import { checkAudio, StreamResampler } from "./resampling.js";
 
 const HOLD_FRAMES = 5; // lost in a row until the audio begins to fade
 const FADE_FRAMES = 5; // lost in a row after that until it is silent
@@ -63,7 +64,7 @@ export class StreamEncoder {
       const rest = this.#resampler?.flush() ?? new Float32Array(0);
       const samples = this.#samples + rest.length;
       const missing = this.engine.config.numFrames(samples) * this.engine.config.frameLength - samples;
-      const codes = await this.#add(concatenate([rest, new Float32Array(missing)]));
+      const codes = await this.#add(joined(Float32Array, [rest, new Float32Array(missing)]));
       this.#start();
       return codes;
     });
@@ -86,18 +87,18 @@ export class StreamEncoder {
   async #add(samples: Float32Array): Promise<Int32Array> {
     const { frameLength, frameRate } = this.engine.config;
     this.#samples += samples.length;
-    const input = this.#waiting.length ? concatenate([this.#waiting, samples]) : samples;
+    const input = this.#waiting.length ? joined(Float32Array, [this.#waiting, samples]) : samples;
     const whole = input.length - (input.length % frameLength);
     this.#waiting = input.slice(whole);
     const block = Math.max(1, Math.round(BLOCK_SECONDS * frameRate)) * frameLength;
-    const codes: number[] = [];
+    const pieces: Int32Array[] = [];
     for (let start = 0; start < whole; start += block) {
       const part = input.slice(start, Math.min(start + block, whole));
       const [output, after] = await this.engine.encodeStep(part, this.#state);
       this.#state = after;
-      for (const code of output) codes.push(code);
+      pieces.push(output);
     }
-    return Int32Array.from(codes);
+    return joined(Int32Array, pieces);
   }
 }
 
@@ -179,9 +180,7 @@ export class StreamDecoder {
 
   async #add(codes: Int32Array): Promise<Float32Array> {
     const { tokensPerFrame, frameRate } = this.engine.config;
-    const input = new Int32Array(this.#waiting.length + codes.length);
-    input.set(this.#waiting);
-    input.set(codes, this.#waiting.length);
+    const input = joined(Int32Array, [this.#waiting, codes]);
     const whole = input.length - (input.length % tokensPerFrame);
     this.#waiting = input.slice(whole);
     if (whole === 0) return new Float32Array(0);
@@ -191,7 +190,7 @@ export class StreamDecoder {
     for (let start = 0; start < whole; start += block) {
       pieces.push(await this.#step(input.slice(start, Math.min(start + block, whole))));
     }
-    const audio = concatenate(pieces);
+    const audio = joined(Float32Array, pieces);
     const before = this.#level();
     this.#lostInRow = 0;
     if (before < 1) this.#ramp(audio, before, 1); // the first frame after a loss brings the audio back

@@ -2,12 +2,13 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 
+import { joined } from "./arrays.js";
 import { CodecConfig } from "./config.js";
 import { Engine } from "./engine.js";
 import { require } from "./errors.js";
 import { type ModelFiles, type Progress, readFile, readerOf } from "./files.js";
 import { load, type Recording, save, type SaveOptions } from "./recording.js";
-import { checkAudio, checkSampleRate, concatenate, resample } from "./resampling.js";
+import { checkAudio, checkSampleRate, resample } from "./resampling.js";
 import { StreamDecoder, StreamEncoder } from "./sessions.js";
 
 /**
@@ -73,8 +74,7 @@ export class Tokenizer {
     const rate = checkSampleRate(options.sampleRate ?? this.config.sampleRate);
     const session = this.streamEncoder();
     const pieces = [session.push(resample(checkAudio(audio), rate, this.config.sampleRate)), session.flush()];
-    const [first, last] = await Promise.all(pieces);
-    return Int32Array.from([...first!, ...last!]);
+    return joined(Int32Array, await Promise.all(pieces));
   }
 
   /**
@@ -95,7 +95,7 @@ export class Tokenizer {
     require(Number.isInteger(length) && length >= 0, `the length is ${length}, but must be a whole number from 0`);
     const needed = audio.subarray(0, Math.ceil((length * inside) / rate));
     const restored = resample(needed, inside, rate).subarray(0, length);
-    return concatenate([restored, new Float32Array(length - restored.length)]);
+    return joined(Float32Array, [restored, new Float32Array(length - restored.length)]);
   }
 
   /**

@@ -1,9 +1,9 @@
 /** The bytes of version 2: codes that all have the same number of bits. */
 
+import { joined } from "../arrays.js";
 import { require } from "../errors.js";
 import {
   areEqual,
-  concatenate,
   crc32,
   FieldReader,
   fromHex,
@@ -32,7 +32,7 @@ export function packFields(header: Header): Uint8Array {
   const { codebookSize, sampleRate, model } = header;
   const bits = bitsPerCode(header);
   const rate = RATES.indexOf(sampleRate) + 1;
-  return concatenate([
+  return joined(Uint8Array, [
     MAGIC,
     Uint8Array.of(header.version),
     fromHex(header.weightHash),
@@ -48,7 +48,7 @@ export function packFields(header: Header): Uint8Array {
 
 /** The bytes of a header, with the checksum at its end. */
 export function withChecksum(body: Uint8Array): Uint8Array {
-  return concatenate([body, littleEndian(crc32(body), 4)]);
+  return joined(Uint8Array, [body, littleEndian(crc32(body), 4)]);
 }
 
 /** The header, after its magic number and version. */
@@ -95,8 +95,8 @@ export function packPacket(header: Header, index: number, codes: Int32Array, num
 
 /** A packet of fields: they follow their checksum. */
 export function packed(header: Header, index: number, fields: readonly Uint8Array[]): Uint8Array {
-  const body = concatenate(fields);
-  return concatenate([littleEndian(checksumOf(header, index, body), 4), body]);
+  const body = joined(Uint8Array, fields);
+  return joined(Uint8Array, [littleEndian(checksumOf(header, index, body), 4), body]);
 }
 
 /** The checksum of a packet, whose bytes after it are `body`. */

@@ -1,15 +1,16 @@
 /** The bytes of version 3: entropy coding. */
 
+import { joined } from "../arrays.js";
 import { RangeEncoder, type EntropyModel, type FramePredictor } from "../entropy.js";
 import { InputError, require } from "../errors.js";
-import { areEqual, concatenate, FieldReader, fromHex, toHex, varint } from "./bytes.js";
+import { areEqual, FieldReader, fromHex, toHex, varint } from "./bytes.js";
 import { makeHeader, type Header } from "./header.js";
 import type { Packet } from "./packet.js";
 import { checkHeader, checksumOf, DIGEST_BYTES, packed, packFields, readFields, withChecksum } from "./version2.js";
 
 /** The bytes of a header whose stream id is known. */
 export function packHeader(header: Header): Uint8Array {
-  return withChecksum(concatenate([packFields(header), varint(header.packetBytes), fromHex(header.entropyId)]));
+  return withChecksum(joined(Uint8Array, [packFields(header), varint(header.packetBytes), fromHex(header.entropyId)]));
 }
 
 /** The header, after its magic number and version. */

@@ -2,9 +2,10 @@
 
 import { sha256 } from "@noble/hashes/sha2.js";
 
+import { joined } from "../arrays.js";
 import type { EntropyModel } from "../entropy.js";
 import { require } from "../errors.js";
-import { concatenate, toHex } from "./bytes.js";
+import { toHex } from "./bytes.js";
 import { checkLength, CODED, makeHeader, PLAIN, type Header, type HeaderFields } from "./header.js";
 import * as version2 from "./version2.js";
 import * as version3 from "./version3.js";
@@ -89,8 +90,8 @@ export class SptWriter {
     require(this.numRest === 0, `${this.numCodes} codes are not whole frames of ${tokensPerFrame}`);
     checkLength(header, length, this.numFrames);
     this.isFinished = true;
-    const body = concatenate([...this.pieces, this.packer.last(length)]);
-    return concatenate([body, sha256(body).subarray(0, version2.DIGEST_BYTES)]);
+    const body = joined(Uint8Array, [...this.pieces, this.packer.last(length)]);
+    return joined(Uint8Array, [body, sha256(body).subarray(0, version2.DIGEST_BYTES)]);
   }
 }
 

@@ -110,6 +110,7 @@ await page.keyboard.press("ArrowLeft");
 found.moved = [paused, await position()];
 
 await screenshot(page, "web-light");
+await page.click("#talk summary");
 found.axe = await axeReport(page);
 await page.setViewportSize({ width: 390, height: 844 });
 await page.emulateMedia({ colorScheme: "dark" });
