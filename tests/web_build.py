@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ needs_build = pytest.mark.skipif(not (NODE and (WEB / "dist" / "page").is_dir())
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="the program chromium is missing")
 
 
-def node(script: str, *arguments: str | Path) -> str:
+def node(script: str, *arguments: str | Path, options: Sequence[str] = ()) -> str:
     """Run a script of web/; returns what it prints."""
-    command = [NODE, WEB / script, *arguments]
+    command = [NODE, *options, WEB / script, *arguments]
     done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

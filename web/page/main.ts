@@ -20,6 +20,7 @@ let models: Models;
 let clip: Clip | undefined;
 let recording: { stop: () => Promise<void> } | undefined;
 let talk: Talk | undefined;
+let lastTalk: Talk | undefined;
 
 function say(text: string, isError = false): void {
   element("status").textContent = text;
@@ -188,6 +189,7 @@ async function toggleTalk(): Promise<void> {
     room: input("talk-room").value,
     token: input("talk-token").value,
   });
+  lastTalk = talk;
   showTalk(true);
   say("Connected.");
   talk.onChange = () => {
@@ -328,5 +330,6 @@ element<HTMLFormElement>("talk-form").addEventListener("submit", (event) => {
   event.preventDefault();
   void attempt(toggleTalk);
 });
-Object.assign(globalThis, { spectok: { clip: () => clip } }); // for the console of the browser, and tests
+// For the console of the browser, and for tests.
+Object.assign(globalThis, { spectok: { clip: () => clip, heard: () => lastTalk?.loudest } });
 void attempt(start);

@@ -16,6 +16,8 @@ export class Talk {
   /** Codes that were sent and received. */
   sent = 0;
   received = 0;
+  /** The level of the loudest chunk that was played, from 0 to 1. */
+  loudest = 0;
   onChange: () => void = () => undefined;
   onClose: (reason: string) => void = () => undefined;
 
@@ -60,7 +62,10 @@ export class Talk {
       talk.received += data.length;
       talk.onChange();
       void decoder.push(Int32Array.from(data)).then(
-        (audio) => microphone.speaker.postMessage(audio, [audio.buffer]),
+        (audio) => {
+          for (const sample of audio) talk.loudest = Math.max(talk.loudest, Math.abs(sample));
+          microphone.speaker.postMessage(audio, [audio.buffer]);
+        },
         () => undefined, // codes that are not in the codebook are not played
       );
     };
