@@ -56,7 +56,7 @@ def test_the_client_gets_what_the_sessions_give(server: Running, speech: NDArray
 
 @needs_chromium
 def test_two_pages_hear_each_other(server: Running, speech: NDArray[np.float32], tmp_path: Path) -> None:
-    """One leaves first: what it has sent by then has arrived, but for what is on its way."""
+    """Each gets codes of the other, which are not silent, and no more than the other has sent."""
     write_audio(tmp_path / "speech.wav", speech, 16000)
     with PageServer() as page:
         thread = page.start()
@@ -66,6 +66,6 @@ def test_two_pages_hear_each_other(server: Running, speech: NDArray[np.float32],
     assert told["errors"] == []
     assert told["status"] == "The conversation has ended."
     first, second = told["found"]
-    assert min(first["sent"], first["received"], second["sent"]) >= 100
-    assert abs(first["sent"] - second["received"]) <= 25  # half a second
+    assert 100 <= first["received"] <= second["sent"]
+    assert 100 <= second["received"] <= first["sent"]
     assert told["played"] > 0.05
