@@ -2,6 +2,7 @@
 
 import email
 import gzip
+import json
 import os
 import re
 import shutil
@@ -106,6 +107,7 @@ def test_an_installation_can_be_checked(wheel: str, tmp_path: Path) -> None:
 def test_the_version_is_the_projects() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert spectok.__version__ == project["version"]
+    assert json.loads((ROOT / "web" / "package.json").read_text(encoding="utf-8"))["version"] == project["version"]
     assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
