@@ -27,7 +27,7 @@ from spectok.cli.checks import repair, verify
 from spectok.config import CodecConfig
 from spectok.container import Header, Reader, read_spt, write_spt
 from spectok.container.parts import Taken, pack_codes, unpack_codes, varint
-from spectok.container.reader import _read_header
+from spectok.container.stream import read_header
 from spectok.container.version2 import DIGEST_BYTES, MAGIC
 from spectok.engine import OnnxEngine
 from spectok.entropy import EntropyModel, RangeEncoder
@@ -154,7 +154,7 @@ def _with_checksums(content: bytes) -> bytes:
         end += 5
     data[end : end + 4] = zlib.crc32(data[:end]).to_bytes(4, "little")
     try:
-        header, head = _read_header(io.BytesIO(bytes(data)))
+        header, head = read_header(io.BytesIO(bytes(data)))
         start, index, last = len(head), 0, False
         while not last:
             packet = Taken(io.BytesIO(bytes(data[start:])), "a packet")

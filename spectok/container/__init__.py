@@ -133,7 +133,8 @@ Every packet holds `frames_per_packet` frames, except the last one, which holds 
 """
 
 from spectok.container.header import Header, Packet
-from spectok.container.reader import Reader, read_spt, read_stream
+from spectok.container.reader import Reader
+from spectok.container.stream import read_spt, read_stream
 from spectok.container.writer import Writer, write_spt, writing_spt
 
 __all__ = ["Header", "Packet", "Reader", "Writer", "read_spt", "read_stream", "write_spt", "writing_spt"]

@@ -1,150 +1,30 @@
-"""Reads `.spt` files: in order as they arrive, or any frames of them, or the intact part of a damaged one."""
+"""Reads any frames of a `.spt` file that can seek, or the intact part of a damaged one."""
 
 import hashlib
 import io
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import BinaryIO, Self
 
 import numpy as np
 
-from spectok.container import version1, version2, version3
-from spectok.container.header import Header, Packet
-from spectok.container.parts import UNFINISHED, Taken
+from spectok.container.header import Packet
+from spectok.container.parts import UNFINISHED
+from spectok.container.stream import (
+    MORE,
+    OTHER_DIGEST,
+    VERSIONS,
+    check_end,
+    named,
+    naming_errors,
+    packets_in_order,
+    read_header,
+)
 from spectok.errors import InputError
-from spectok.files import file_name, open_binary, why
-
-_VERSIONS: dict[int, ModuleType] = {1: version1, 2: version2, 3: version3}
-MORE = "other bytes follow its end"
-OTHER_DIGEST = "the digest at its end is not that of the file"
-
-
-def _read_header(stream: BinaryIO) -> tuple[Header, bytes]:
-    """The header and its bytes; InputError if the bytes are not a valid header."""
-    source = Taken(stream, "its header")
-    magic = b""
-    while len(magic) < 5 and (piece := stream.read(5 - len(magic))):
-        magic += piece
-    if not magic:
-        raise InputError("it is empty")
-    if magic[:4] != version2.MAGIC:
-        raise InputError("it is not a .spt file")
-    if len(magic) == 5 and magic[4] not in _VERSIONS:
-        raise InputError(f"it has format version {magic[4]}, and this program reads versions 1 to 3")
-    source.raw = magic
-    if len(magic) < 5:
-        raise InputError("its header is damaged or cut off")
-    header: Header = _VERSIONS[magic[4]].read_header(source)
-    return header, source.raw
-
-
-@contextmanager
-def _errors(name: str) -> Iterator[None]:
-    """Give every error the name of the file."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(f"cannot read {name}: {error}") from error
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {why(error)}") from error
-
-
-def _named(packet: Packet, name: str) -> Packet:
-    """The packet, whose codes give errors with the name of the file."""
-
-    def read() -> np.ndarray:
-        with _errors(name):
-            return packet.read()
-
-    return replace(packet, read=read)
-
-
-def _check_end(version: ModuleType, packet: Packet, hashed: "hashlib._Hash") -> None:
-    """Raise InputError if the digest in the last packet is not that of the bytes before it."""
-    if version.HAS_DIGEST:
-        hashed.update(packet.raw[: -version.DIGEST_BYTES])
-        if packet.raw[-version.DIGEST_BYTES :] != version.digest_of(hashed):
-            raise InputError(OTHER_DIGEST)
-
-
-def _in_order(stream: BinaryIO, header: Header, head: bytes) -> Iterator[Packet]:
-    """The packets from where the stream stands, which is after the header `head`; the whole file is verified."""
-    version, hashed, index, position = _VERSIONS[header.version], hashlib.sha256(head), 0, 0
-    while True:
-        packet: Packet = version.read_packet(stream, header, index)
-        if packet.start_frame != position:
-            raise InputError(f"its packet {index} begins with another frame than it should")
-        if packet.last:
-            break
-        hashed.update(packet.raw)
-        yield packet
-        index, position = index + 1, packet.stop_frame
-    if packet.num_samples is None:
-        raise InputError(UNFINISHED)
-    header.check_length(packet.num_samples, packet.stop_frame)
-    _check_end(version, packet, hashed)
-    yield packet
-    if stream.read(1):
-        raise InputError(MORE)
-
-
-def read_stream(stream: BinaryIO) -> tuple[Header, Iterator[Packet]]:
-    """Read a file in order, for example from a pipe, as its packets arrive.
-
-    Args:
-        stream: it need not seek, and stays open.
-
-    Returns:
-        The header, and an iterator over all packets. The last one, which may have no codes, has `num_samples`; if the
-        iterator ends, the whole file was valid.
-
-    Raises:
-        InputError: the header is not valid; or, from the iterator, a packet is damaged or the file is cut off.
-    """
-    name = file_name(stream)
-    with _errors(name):
-        header, head = _read_header(stream)
-
-    def packets() -> Iterator[Packet]:
-        with _errors(name):
-            for packet in _in_order(stream, header, head):
-                yield _named(packet, name)
-
-    return header, packets()
-
-
-def read_spt(source: str | Path | BinaryIO, check: Callable[[Header], None] | None = None) -> tuple[Header, np.ndarray]:
-    """Read a whole file and verify all of its checksums.
-
-    Args:
-        source: a path or a binary stream.
-        check: gets the header before any codes are read, and may raise an InputError.
-
-    Returns:
-        The header, and the codes, int64 `[num_frames * tokens_per_frame]`.
-
-    Raises:
-        InputError: the file cannot be read, is not a .spt file, has another version, or is damaged or unfinished.
-    """
-    stream, owned = open_binary(source, "rb")
-    try:
-        header, packets = read_stream(stream)
-        if check is not None:
-            check(header)
-        codes = [np.zeros(0, np.int64)]
-        num_samples = None
-        for packet in packets:
-            codes.append(packet.codes)
-            num_samples = packet.num_samples
-        return replace(header, num_samples=num_samples), np.concatenate(codes)
-    finally:
-        if owned:
-            stream.close()
+from spectok.files import file_name, open_binary
 
 
 class Reader:
@@ -177,11 +57,11 @@ class Reader:
         self.lost: list[range] = []  # frames, in order
         self.faults: list[str] = []
         try:
-            with _errors(self._name):
+            with naming_errors(self._name):
                 if not self._stream.seekable():
                     self._stream, self._owned = io.BytesIO(self._stream.read()), True
-                self.header, self._head = _read_header(self._stream)
-                self._version = _VERSIONS[self.header.version]
+                self.header, self._head = read_header(self._stream)
+                self._version = VERSIONS[self.header.version]
                 self._size = self._version.packet_bytes(self.header)
                 self._body = self._stream.tell()
                 self._length = self._stream.seek(0, os.SEEK_END) - self._body
@@ -284,7 +164,7 @@ class Reader:
             self.faults.append(UNFINISHED)
         try:
             if end is not None and not self.damaged:
-                _check_end(self._version, end, hashed)
+                check_end(self._version, end, hashed)
             if num_samples is not None and end is not None:
                 self.header.check_length(num_samples, self.num_frames)
         except InputError as error:
@@ -342,7 +222,7 @@ class Reader:
         if not 0 <= start_frame <= stop <= self.num_frames:
             raise InputError(f"{self._name} has frames 0 to {self.num_frames}, not {start_frame} to {stop}")
         tokens, position, pieces = self.header.tokens_per_frame, start_frame, [np.zeros(0, np.int64)]
-        with _errors(self._name):
+        with naming_errors(self._name):
             index = self._index_of(start_frame) if position < stop else 0
             while position < stop:
                 packet = self._whole(index)
@@ -361,18 +241,18 @@ class Reader:
         """
         if start_frame >= stop_frame:
             return
-        with _errors(self._name):
+        with naming_errors(self._name):
             first = self._index_of(start_frame)
         damaged = set(self.damaged)
         for index in range(first, self._num_packets):
             if index in damaged:
                 continue
-            with _errors(self._name):
+            with naming_errors(self._name):
                 packet = self._whole(index)
             if packet.start_frame >= stop_frame:
                 return
             if packet.num_frames:
-                yield _named(packet, self._name)
+                yield named(packet, self._name)
             if packet.stop_frame >= stop_frame:
                 return
 
@@ -385,11 +265,11 @@ class Reader:
         if self.recover:
             yield from self.packets(0, self.num_frames)
             return
-        with _errors(self._name):
+        with naming_errors(self._name):
             self._stream.seek(self._body)
-            for packet in _in_order(self._stream, self.header, self._head):
+            for packet in packets_in_order(self._stream, self.header, self._head):
                 if packet.num_frames:
-                    yield _named(packet, self._name)
+                    yield named(packet, self._name)
 
     def close(self) -> None:
         """Close the file; a stream that was passed in stays open."""
