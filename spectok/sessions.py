@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.codes import check_model
+from spectok.config import CodecConfig
 from spectok.engine import Engine, Side
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
@@ -47,6 +48,15 @@ class _OneThread:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def latency_at(config: CodecConfig, sample_rate: int) -> int:
+    """The `latency_samples` of sessions of a codec with audio at `sample_rate` Hz."""
+    outside, inside = sample_rate, config.sample_rate
+    if outside == inside:
+        return config.latency_samples
+    seconds = resampling_delay(outside, inside) + resampling_delay(inside, outside)
+    return math.ceil(outside * (seconds + config.latency_samples / inside))
 
 
 class _Session(ABC):
@@ -80,11 +90,7 @@ class _Session(ABC):
         If that is not the codec's rate, it is an upper bound that includes the resampling in both directions, which
         works in blocks of 30 ms and more.
         """
-        outside, inside = self.sample_rate, self.config.sample_rate
-        if outside == inside:
-            return self.config.latency_samples
-        seconds = resampling_delay(outside, inside) + resampling_delay(inside, outside)
-        return math.ceil(outside * (seconds + self.config.latency_samples / inside))
+        return latency_at(self.config, self.sample_rate)
 
     def reset(self) -> None:
         """Start a new stream."""
@@ -232,9 +238,6 @@ class _Session(ABC):
     def _push(self, chunk: Any) -> NDArray[Any]:
         with self._one_thread:
             return self._give(self._run(self._take(self._checked(chunk))))
-
-    def _note(self, frames: NDArray[Any]) -> None:
-        """Keep what a later call needs of complete frames `[B, *]` that are about to be run."""
 
     def _is_fading(self) -> bool:
         """Whether the frames before were lost, so that the next output is not the engine's alone."""
@@ -407,7 +410,8 @@ class StreamDecoder(_Session):
             filled, levels = self._concealed(frames.reshape(*mask.shape, self._tokens), mask)
             return self._give(self._run_lossy(filled, mask) * levels.astype(np.float32))
 
-    def _note(self, frames: NDArray[Any]) -> None:
+    def _note(self, frames: NDArray[np.int64]) -> None:
+        """Keep what is repeated if the next frame is lost, of complete frames `[B, N]` that are about to be run."""
         if frames.shape[1]:  # a copy, because the caller may use the array of the codes again
             self._last_frame = frames[:, -self._tokens :].copy()
 
@@ -567,8 +571,9 @@ class StreamGroup:
             checked = {key: session._checked(chunks[key]) for key, session in sessions.items()}
             fading = {key for key, session in sessions.items() if session._is_fading()}
             frames = {key: sessions[key]._take(checked[key]) for key in sessions if key not in fading}
-            for key, rows in frames.items():
-                sessions[key]._note(rows)
+            for key, session in sessions.items():
+                if isinstance(session, StreamDecoder) and key in frames:
+                    session._note(frames[key])
             outputs = self._run(frames)
             return {
                 key: session.push(chunks[key]) if key in fading else session._give(outputs[key])
