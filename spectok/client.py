@@ -110,6 +110,10 @@ class ServedStream:
             parts.append(part)
         return np.concatenate(parts)
 
+    def abort(self) -> None:
+        """Close the connection at once, without a word to the server."""
+        self._socket.transport.abort()
+
     @property
     def _sends_audio(self) -> bool:
         return self._mode in ("encode", "transcode")
