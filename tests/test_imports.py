@@ -63,7 +63,16 @@ def test_importing_spectok_does_not_import_engines() -> None:
         [sys.executable, "-c", "import sys, spectok; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "spectok" in loaded
-    heavy = {"torch", "torchaudio", "vector_quantize_pytorch", "pyarrow", "ray", "transformers", "datasets", "websockets"}
+    heavy = {
+        "torch",
+        "torchaudio",
+        "vector_quantize_pytorch",
+        "pyarrow",
+        "ray",
+        "transformers",
+        "datasets",
+        "websockets",
+    }
     assert heavy.isdisjoint(loaded)
 
 

@@ -77,6 +77,7 @@ def read_hello(message: str | bytes) -> Hello:
         InputError: it is no text, no JSON object, or has an unknown key or an impossible value.
     """
     table = _table(message, "the first message")
+    require({"model", "mode"} <= table.keys(), "the first message needs a model and a mode")
     require(table.get("sample_rate") != 0, "the stream has a sample rate of 0 Hz; leave it out for the model's own")
     return from_dict(Hello, table, "the first message")
 
