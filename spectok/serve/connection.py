@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from websockets.asyncio.server import ServerConnection
@@ -70,7 +69,8 @@ class Client:
         self._socket, self._service = socket, service
         self._outputs: asyncio.Queue[list[Output] | None] = asyncio.Queue()
         self._unsent = 0  # bytes in `_outputs` that other members of a room have sent
-        self._space = asyncio.Event()  # set when the batcher has taken input
+        self._space = asyncio.Event()  # set when the batcher has taken input, or nothing more can be sent
+        self._is_gone = False  # whether nothing more can be sent
         self._stream: Stream | None = None
         self._room = ""
         self._is_begun = False  # whether there was input since the start or the last flush
@@ -113,7 +113,7 @@ class Client:
         if self._stream is not None:
             if self._is_begun:
                 self._put(Flush())
-            while self._flushes:
+            while self._flushes and not self._is_gone:
                 self._all_flushed.clear()
                 await self._all_flushed.wait()
         await self.close(SHUTTING_DOWN, GOING_AWAY)
@@ -200,7 +200,7 @@ class Client:
             return
         if isinstance(message, str) or len(message):
             self._put(item)
-        while self._stream.waiting > QUEUE_BYTES:
+        while self._stream.waiting > QUEUE_BYTES and not self._is_gone:
             self._space.clear()
             await self._space.wait()
 
@@ -219,8 +219,11 @@ class Client:
 
     def _forward(self, message: bytes) -> None:
         """Queue what another member of the room has sent."""
-        if self._unsent + len(message) > RELAY_BYTES:
+        if self._is_gone:
+            return
+        if self._unsent + len(message) > RELAY_BYTES:  # it reads too slowly, and live speech cannot wait for it
             self._service.metrics.add("refused")
+            self._is_gone = True
             self.abort()
             return
         self._unsent += len(message)
@@ -228,25 +231,34 @@ class Client:
 
     async def _send(self) -> None:
         """Send the outputs in turn, and let the batcher go on when the client has read them."""
-        with suppress(ConnectionClosed):
+        try:
             while True:
-                messages = await self._outputs.get()
-                if messages is None:
-                    await self.close("the codec has failed; the server's log has more", FAILED)
-                    return
-                for message in messages:
-                    self._sending = time.monotonic()
-                    await self._socket.send(message)
-                    self._heard, self._sending = time.monotonic(), None
-                    if self._room:
-                        self._unsent -= len(message) if isinstance(message, bytes) else 0
-                    elif message == FLUSHED:
-                        self._flushes -= 1
-                        if not self._flushes:
-                            self._all_flushed.set()
-                if self._stream is not None:
-                    self._service.batcher.sent(self._stream)
-                    self._space.set()
+                await self._send_next()
+        except ConnectionClosed:
+            pass
+        finally:
+            self._is_gone = True
+            self._space.set()
+            self._all_flushed.set()
+
+    async def _send_next(self) -> None:
+        messages = await self._outputs.get()
+        if messages is None:
+            await self.close("the codec has failed; the server's log has more", FAILED)
+            return
+        for message in messages:
+            self._sending = time.monotonic()
+            await self._socket.send(message)
+            self._heard, self._sending = time.monotonic(), None
+            if self._room:
+                self._unsent -= len(message) if isinstance(message, bytes) else 0
+            elif message == FLUSHED:
+                self._flushes -= 1
+                if not self._flushes:
+                    self._all_flushed.set()
+        if self._stream is not None:
+            self._service.batcher.sent(self._stream)
+            self._space.set()
 
 
 def check_codebook(model: Model) -> None:

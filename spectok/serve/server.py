@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -204,7 +205,9 @@ async def _end(server: Server, service: Service) -> None:
     except TimeoutError:
         for client in list(service.clients):
             client.abort()
-    await server.wait_closed()
+    with suppress(TimeoutError):  # what is still open then is cancelled with the loop
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await server.wait_closed()
 
 
 def run(options: Options, listening: Callable[[int], None]) -> None:
