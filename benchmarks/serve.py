@@ -135,22 +135,29 @@ class Bench:
         try:
             async with connect(url, self.name, mode) as stream:
                 receiving = asyncio.create_task(self._receive(stream, mode, begin, heard))
-                for frame in range(self.frames):
-                    if frame == kill_at:
-                        stream.abort()
-                        receiving.cancel()
-                        return heard
-                    due = begin + frame * self.frame / self.tokenizer.sample_rate
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-                    await stream.send(self.audio[number][frame * self.frame : (frame + 1) * self.frame])
-                await stream.end()
-                await receiving
+                try:
+                    await self._speak(stream, number, begin, kill_at)
+                    if kill_at is None:
+                        await receiving
+                finally:
+                    receiving.cancel()
+                    await asyncio.gather(receiving, return_exceptions=True)
         except InputError as error:
             if heard.output:
                 heard.cut = str(error)
             else:
                 heard.refused = str(error)
         return heard
+
+    async def _speak(self, stream: ServedStream, number: int, begin: float, kill_at: int | None) -> None:
+        for frame in range(self.frames):
+            if frame == kill_at:
+                stream.abort()
+                return
+            due = begin + frame * self.frame / self.tokenizer.sample_rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await stream.send(self.audio[number][frame * self.frame : (frame + 1) * self.frame])
+        await stream.end()
 
     async def _receive(self, stream: ServedStream, mode: Mode, begin: float, heard: Heard) -> None:
         """Keep the output, and when each frame's arrived: its codes, or its samples up to the synthesis delay."""
@@ -227,6 +234,7 @@ def carried(row: dict[str, Any]) -> bool:
 def measure(name: str, numbers: Sequence[int], seconds: float, core: int | None) -> Iterator[dict[str, Any]]:
     """The rows of one model: loads that grow, twice the largest that was carried, and killed clients."""
     bench, most = Bench(name, 2 * max(numbers), seconds), 0
+    print(f"measuring {name}", flush=True)
     with served("--model", name, "--max-streams", "1000", core=core) as server:
         for streams in numbers:
             row = asyncio.run(bench.load(server, streams, "transcode"))

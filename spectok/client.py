@@ -62,11 +62,8 @@ class ServedStream:
         Raises:
             InputError: the chunk is of another kind, or the server has refused an earlier one.
         """
-        content = self._bytes(chunk)
-        frame = 2 if self._sends_audio else 2 * self.facts.tokens_per_frame
-        piece = max(1, PIECE // frame) * frame
-        for start in range(0, len(content), piece):
-            await self._write(content[start : start + piece])
+        for message in self._messages(chunk):
+            await self._write(message)
 
     async def lose(self, frames: int) -> None:
         """Say that frames are lost, which the server conceals; in the mode decode.
@@ -118,6 +115,12 @@ class ServedStream:
     def _sends_audio(self) -> bool:
         return self._mode in ("encode", "transcode")
 
+    def _messages(self, chunk: NDArray[Any]) -> list[bytes]:
+        content = self._bytes(chunk)
+        frame = 2 if self._sends_audio else 2 * self.facts.tokens_per_frame
+        piece = max(1, PIECE // frame) * frame
+        return [content[start : start + piece] for start in range(0, len(content), piece)]
+
     def _bytes(self, chunk: NDArray[Any]) -> bytes:
         if self._sends_audio:
             array = np.asarray(chunk)
@@ -135,16 +138,15 @@ class ServedStream:
         try:
             await self._socket.send(message)
         except ConnectionClosed as error:
-            while True:  # what the server has said before it closed the connection
-                await self._read(error)
+            raise _ended(error) from error
 
-    async def _read(self, cause: Exception | None = None) -> str | bytes:
+    async def _read(self) -> str | bytes:
         try:
             message = await self._socket.recv()
         except ConnectionClosed as error:
-            raise _ended(error) from cause
+            raise _ended(error) from error
         if isinstance(message, str) and "error" in (table := json.loads(message)):
-            raise InputError(f"the server: {table['error']}") from cause
+            raise InputError(f"the server: {table['error']}")
         return message
 
 
@@ -204,9 +206,11 @@ async def transfer(stream: ServedStream, chunk: NDArray[Any]) -> NDArray[Any]:
     Raises:
         InputError: the server has refused something.
     """
+    messages = stream._messages(chunk)
 
     async def write() -> None:
-        await stream.send(chunk)
+        for message in messages:
+            await stream._write(message)
         await stream.end()
 
     writing = asyncio.create_task(write())

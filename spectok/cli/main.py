@@ -23,7 +23,7 @@ from spectok.cli.checks import repair, verify
 from spectok.cli.codec import decode, encode, live, stream
 from spectok.cli.files import Stopped
 from spectok.cli.models import bench, evaluate, export, info, inspect, tokens
-from spectok.cli.serving import serve
+from spectok.cli.server import serve
 from spectok.engine import ENGINES
 from spectok.errors import InputError, shown
 from spectok.files import why
