@@ -40,6 +40,7 @@ SPEECH = [
 ]
 GOAL_SECONDS, GOAL_STREAMS = 0.040, 40  # of the 99th percentile of turn-rounds, and how many streams must meet it
 WARM_UP = 25  # frames of each stream that are not measured
+TRIES = 2  # of a load that is not carried, because other programs may have run at the same time
 NOTICE_SECONDS = 0.5  # within which the server must have noticed that a client is gone
 
 
@@ -237,11 +238,14 @@ def measure(name: str, numbers: Sequence[int], seconds: float, core: int | None)
     print(f"measuring {name}", flush=True)
     with served("--model", name, "--max-streams", "1000", core=core) as server:
         for streams in numbers:
-            row = asyncio.run(bench.load(server, streams, "transcode"))
-            yield {"model": name, "what": "load"} | row
-            if not carried(row):
+            for _ in range(TRIES):
+                row = asyncio.run(bench.load(server, streams, "transcode"))
+                yield {"model": name, "what": "load"} | row
+                if carried(row):
+                    most = streams
+                    break
+            if most < streams:
                 break
-            most = streams
         if not most:
             return
         yield {"model": name, "what": "codes"} | asyncio.run(bench.load(server, most, "encode"))
@@ -293,7 +297,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments, measure, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", help="may be repeated (default: all released models)")
-    parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 16, 24, 32, 40, 48, 56, 64], help="to try")
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 16, 32, 40, 48, 56, 64], help="to try")
     parser.add_argument("--seconds", type=float, default=8.0, help="of speech of each (default: %(default)g)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "serve.json")
     args = parser.parse_args(arguments)
