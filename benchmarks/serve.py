@@ -1,6 +1,6 @@
 """Measure how many streams `spectok serve` carries on one core, and what it does beyond.
 
-    python benchmarks/serve.py                        # about four minutes; leave the machine alone meanwhile
+    python benchmarks/serve.py                        # about three minutes; leave the machine alone meanwhile
     python benchmarks/serve.py --model spectok-16k-800 --streams 40 48 --seconds 5 --out /tmp/serve.json
 
 The server runs on one core, and this script, whose clients send 20 ms of different speech every 20 ms, on another.
