@@ -6,8 +6,8 @@
 The server runs on one core, and this script, whose clients send 20 ms of different speech every 20 ms, on another.
 The turn-round of a frame is the time from the moment at which it was due to be sent until its output has arrived;
 frames that a slow server lets wait in the client count from when they were due. What comes back is compared with what
-`Tokenizer` makes of the whole recording. Afterwards the server gets twice the streams that it carried, once with that
-number as its limit and once without a limit; clients are killed in the middle of a word; and so is a worker of two.
+`Tokenizer` makes of the whole recording. Afterwards the server gets twice the streams that it carried, or twice 40, once
+with half of them as its limit and once without a limit; clients are killed in the middle of a word; and so is a worker of two.
 Writes `serve.json` beside this file; recipes/cards.py makes the table.
 """
 
@@ -88,6 +88,8 @@ class Served:
     def stop(self) -> int:
         """End it as Ctrl-C does; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
         return self.process.wait(30)
 
 
@@ -246,6 +248,7 @@ def measure(name: str, numbers: Sequence[int], seconds: float, core: int | None)
                     break
             if most < streams:
                 break
+        most = min(most, GOAL_STREAMS)  # a limit needs some room, and more than the goal is for smaller loads
         if not most:
             return
         yield {"model": name, "what": "codes"} | asyncio.run(bench.load(server, most, "encode"))
