@@ -6,7 +6,7 @@
 The server runs on one core, and this script, whose clients send 20 ms of different speech every 20 ms, on another.
 The turn-round of a frame is the time from the moment at which it was due to be sent until its output has arrived;
 frames that a slow server lets wait in the client count from when they were due. What comes back is compared with what
-`Tokenizer` makes of the whole recording. Afterwards the server gets twice the streams that it carried (at most twice 40),
+`Tokenizer` makes of the whole recording. Afterwards the server gets twice the streams that it carried (at most 80),
 once with half of them as its limit and once without a limit; clients are killed in the middle of a word; and so is a
 worker of two.
 Writes `serve.json` beside this file; recipes/cards.py makes the table.

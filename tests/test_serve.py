@@ -19,6 +19,7 @@ from streams import cut
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from spectok import InputError, Tokenizer, client, pretrained
 from spectok.client import ServedStream, transfer
@@ -64,7 +65,9 @@ async def in_pieces(stream: ServedStream, chunks: list[NDArray[Any]]) -> NDArray
             await asyncio.sleep(0.002)
         await stream.end()
 
-    _, output = await asyncio.gather(write(), stream.rest())
+    writing = asyncio.create_task(write())
+    output = await stream.rest()
+    await writing
     return output
 
 
@@ -331,7 +334,7 @@ def test_a_killed_client_leaves_the_others_right(
             return await in_pieces(stream, chunks)
 
     async def run() -> list[Any]:
-        return await asyncio.gather(lives(), dies(), lives(), dies())
+        return list(await asyncio.gather(lives(), dies(), lives(), dies()))
 
     first, _, second, _ = asyncio.run(run())
     np.testing.assert_array_equal(first, expected)
@@ -445,9 +448,9 @@ def test_the_pages(server: Running, tokenizer: Tokenizer) -> None:
 )
 def test_pages_of_other_hosts_cannot_connect(origin: str, allowed: bool, origins_server: Running) -> None:
     if allowed:
-        with connect(origins_server.url, origin=origin):  # type: ignore[arg-type]
+        with connect(origins_server.url, origin=Origin(origin)):
             return
-    with pytest.raises(InvalidStatus) as refused, connect(origins_server.url, origin=origin):  # type: ignore[arg-type]
+    with pytest.raises(InvalidStatus) as refused, connect(origins_server.url, origin=Origin(origin)):
         pass
     assert refused.value.response.status_code == 403
 
