@@ -43,7 +43,7 @@ def page() -> str:
     parts += [precision(load("precision.json")["rows"]), install(load("install.json")["rows"])]
     parts += [memory(load("memory.json")), kills(load("kills.json")), context(load("context.json"))]
     parts += [soak(load("soak.json")), groups(load("groups.json")), batches(load("batches.json"))]
-    parts += [loss(load("loss.json"))]
+    parts += [serve(load("serve.json")), loss(load("loss.json"))]
     parts += [
         noise(load("noise.json")),
         entropy(load("entropy.json")),
@@ -337,6 +337,51 @@ def groups(found: dict[str, Any]) -> str:
     )
     titles = ["model", "engine", "encoder, ms", "decoder, ms", "gain", "codes", "differ"]
     return f"### Groups of streams\n\n{text}\n{markdown_table(titles, rows, align='llrrrrr')}\n"
+
+
+SERVED = {  # what the rows of serve.json are about
+    "load": "encode and decode",
+    "codes": "encode only",
+    "twice": "twice the load, no limit",
+    "limit": "twice the load, with the limit",
+    "kill": "a quarter of the clients killed",
+}
+
+
+def carried_streams(found: dict[str, Any], model: str) -> int:
+    """The largest number of streams of a model that the server has carried in real time on one core."""
+    rows = [row for row in found["rows"] if (row["model"], row["what"]) == (model, "load")]
+    good = [row["streams"] for row in rows if row["refused"] + row["cut"] == 0 and row["p99"] < found["goal"]["p99"]]
+    return max(good, default=0)
+
+
+def serve(found: dict[str, Any]) -> str:
+    """What the server carries on one core, and what happens beyond."""
+    rows, models = [], list(dict.fromkeys(row["model"] for row in found["rows"]))
+    for row in found["rows"]:
+        if row["what"] in SERVED:
+            times = [f"{1000 * row[key]:.0f}" for key in ("p50", "p99", "longest")]
+            shares = [f"{row['cpu_share']:.2f}", f"{row['batch']:.1f}", f"{row['megabytes'][1]:.0f}"]
+            counts = [f"{row['streams']}", f"{row['refused']}", *times, f"{row['values']:,}", f"{row['different']:,}"]
+            rows.append([row["model"], SERVED[row["what"]], *counts, *shares])
+    (worker,) = (row for row in found["rows"] if row["what"] == "worker")
+    most = " and ".join(f"{carried_streams(found, model)} of {model}" for model in models)
+    text = (
+        f"Clients send 20 ms of speech every 20 ms for {found['rows'][0]['seconds']:g} s, to a server on one core. "
+        "The times are those from when a frame was due to be sent until its output had arrived; a server carries "
+        f"streams in real time if their 99th percentile is under {1000 * found['goal']['p99']:.0f} ms: {most}. "
+        "Different are codes, or samples by more than one step of 16 bits, from those of the whole recording. Other "
+        "programs ran on the machine at the same time, with lower priority; loads that were late were tried twice. "
+        "Memory grows with the largest batch that was run, and not with time.\n"
+    )
+    titles = ["model", "load", "streams", "refused", "p50, ms", "p99, ms", "longest, ms", "values", "different"]
+    table = markdown_table([*titles, "of a core", "streams in a batch", "MB"], rows, align="llrrrrrrrrrr")
+    end = (
+        f"A worker of two was killed while {worker['streams']} streams ran: {worker['cut']} ended with it, and of the "
+        f"{worker['values']:,} codes of the others {worker['different']} differ. After "
+        f"{worker['seconds_until_back']:.1f} s two workers served again.\n"
+    )
+    return f"### Server\n\n{text}\n{table}\n\n{end}"
 
 
 def saving(row: dict[str, Any], way: str) -> float:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary, parts
+from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary, parts, serve
 from benchmarks.tables import page as benchmarks
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
@@ -343,6 +343,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[DOCS / "reliability.md"] = between_marks(DOCS / "reliability.md", reliability())
     texts[DOCS / "tokens.md"] = between_marks(DOCS / "tokens.md", tokens(results))
     texts[DOCS / "speech_lm.md"] = between_marks(DOCS / "speech_lm.md", speech_lm())
+    texts[DOCS / "serve.md"] = between_marks(DOCS / "serve.md", serve(load("serve.json")))
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))

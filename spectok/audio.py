@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, open_binary, why
 from spectok.resampling import resample
-from spectok.samples import check_audio
+from spectok.samples import check_audio, to_int16
 from spectok.schema import require
 from spectok.truncation import check_end, check_lists
 from spectok.wav import PcmFormat, read_wav_header, wav_header
@@ -313,8 +313,7 @@ def writing_audio(
 
 
 def _to_int16(audio: Any) -> NDArray[np.int16]:
-    array = check_audio(audio, allow_empty=True)
-    return np.clip(np.rint(array * np.float32(32768)), -32768, 32767).astype(np.int16)
+    return to_int16(check_audio(audio, allow_empty=True))
 
 
 def write_audio(destination: str | Path | BinaryIO, audio: Any, sample_rate: int) -> None:

@@ -67,6 +67,12 @@ def check_audio(
     return array.astype(np.float32, copy=False)
 
 
+def to_int16(audio: Any) -> NDArray[np.int16]:
+    """Audio of any shape, floats in [-1, 1], as 16-bit samples; what is out of range is clipped."""
+    array = np.asarray(audio)
+    return np.clip(np.rint(array * np.float32(32768)), -32768, 32767).astype(np.int16)
+
+
 def blocks(pieces: Iterable[NDArray[Any]], size: int) -> Iterator[NDArray[Any]]:
     """Join pieces `[n]` of any length and split them into blocks of `size` values; the last one may be shorter."""
     waiting: list[NDArray[Any]] = []

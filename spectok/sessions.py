@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.codes import check_model
+from spectok.config import CodecConfig
 from spectok.engine import Engine, Side
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
@@ -47,6 +48,15 @@ class _OneThread:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def latency_at(config: CodecConfig, sample_rate: int) -> int:
+    """The `latency_samples` of sessions of a codec with audio at `sample_rate` Hz."""
+    outside, inside = sample_rate, config.sample_rate
+    if outside == inside:
+        return config.latency_samples
+    seconds = resampling_delay(outside, inside) + resampling_delay(inside, outside)
+    return math.ceil(outside * (seconds + config.latency_samples / inside))
 
 
 class _Session(ABC):
@@ -80,11 +90,7 @@ class _Session(ABC):
         If that is not the codec's rate, it is an upper bound that includes the resampling in both directions, which
         works in blocks of 30 ms and more.
         """
-        outside, inside = self.sample_rate, self.config.sample_rate
-        if outside == inside:
-            return self.config.latency_samples
-        seconds = resampling_delay(outside, inside) + resampling_delay(inside, outside)
-        return math.ceil(outside * (seconds + self.config.latency_samples / inside))
+        return latency_at(self.config, self.sample_rate)
 
     def reset(self) -> None:
         """Start a new stream."""
@@ -232,6 +238,10 @@ class _Session(ABC):
     def _push(self, chunk: Any) -> NDArray[Any]:
         with self._one_thread:
             return self._give(self._run(self._take(self._checked(chunk))))
+
+    def _is_fading(self) -> bool:
+        """Whether the frames before were lost, so that the next output is not the engine's alone."""
+        return False
 
     @abstractmethod
     def _checked(self, chunk: Any) -> NDArray[Any]:
@@ -392,14 +402,21 @@ class StreamDecoder(_Session):
                 frames = self._take(self._checked(codes))
             else:
                 frames, mask = self._lossy(codes, lost)
-            if not self._lost_in_row.any() and (mask is None or not mask.any()):
-                if frames.shape[1]:  # a copy, because the caller may use the array of the codes again
-                    self._last_frame = frames[:, -self._tokens :].copy()
+            if not self._is_fading() and (mask is None or not mask.any()):
+                self._note(frames)
                 return self._give(self._run(frames))
             if mask is None:
                 mask = np.zeros((len(frames), frames.shape[1] // self._tokens), bool)
             filled, levels = self._concealed(frames.reshape(*mask.shape, self._tokens), mask)
             return self._give(self._run_lossy(filled, mask) * levels.astype(np.float32))
+
+    def _note(self, frames: NDArray[np.int64]) -> None:
+        """Keep what is repeated if the next frame is lost, of complete frames `[B, N]` that are about to be run."""
+        if frames.shape[1]:  # a copy, because the caller may use the array of the codes again
+            self._last_frame = frames[:, -self._tokens :].copy()
+
+    def _is_fading(self) -> bool:
+        return bool(self._lost_in_row.any())
 
     def _lossy(self, codes: Any, lost: Any) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Codes `[B, N]` of whole frames, zeros where they are lost, and which are, `[B, F]`."""
@@ -522,11 +539,19 @@ class StreamGroup:
         """The number of streams."""
         return len(self._sessions)
 
-    def join(self) -> int:
-        """Start a new stream in the group; returns its key, which is not used again."""
+    def join(self, sample_rate: int | None = None) -> int:
+        """Start a new stream in the group; returns its key, which is not used again.
+
+        Args:
+            sample_rate: of this stream's audio, in Hz; by default that of the group.
+
+        Raises:
+            InputError: the sample rate is out of range.
+        """
         with self._one_thread:
+            session = self._kind(self._engine, None, sample_rate or self._sample_rate, self._weight_hash)
             key = next(self._keys)
-            self._sessions[key] = self._kind(self._engine, None, self._sample_rate, self._weight_hash)
+            self._sessions[key] = session
         return key
 
     def push(self, chunks: Mapping[int, Any]) -> dict[int, NDArray[Any]]:
@@ -544,9 +569,44 @@ class StreamGroup:
         with self._one_thread:
             sessions = {key: self._session(key) for key in chunks}
             checked = {key: session._checked(chunks[key]) for key, session in sessions.items()}
-            frames = {key: session._take(checked[key]) for key, session in sessions.items()}
+            fading = {key for key, session in sessions.items() if session._is_fading()}
+            frames = {key: sessions[key]._take(checked[key]) for key in sessions if key not in fading}
+            for key, session in sessions.items():
+                if isinstance(session, StreamDecoder) and key in frames:
+                    session._note(frames[key])
             outputs = self._run(frames)
-            return {key: session._give(outputs[key]) for key, session in sessions.items()}
+            return {
+                key: session.push(chunks[key]) if key in fading else session._give(outputs[key])
+                for key, session in sessions.items()
+            }
+
+    def lose(self, key: int, frames: int) -> NDArray[np.float32]:
+        """Tell a stream of a group of decoders that frames are lost; returns audio in their place.
+
+        It takes a step for itself, as does the first push after it.
+
+        Args:
+            key: of the stream.
+            frames: how many are lost.
+
+        Raises:
+            InputError: the group encodes, the key is not of a stream in the group, or the codes ended within a frame.
+        """
+        with self._one_thread:
+            session = self._session(key)
+            require(isinstance(session, StreamDecoder), "frames can only be lost before they are decoded")
+            assert isinstance(session, StreamDecoder)
+            return session.push(np.zeros(frames * session._tokens, np.int64), np.ones(frames, bool))
+
+    def discard(self, key: int) -> None:
+        """Remove a stream from the group without its last output.
+
+        Raises:
+            InputError: the key is not of a stream in the group.
+        """
+        with self._one_thread:
+            self._session(key)
+            del self._sessions[key]
 
     def leave(self, key: int) -> NDArray[Any]:
         """End a stream, as `flush` of a session does, and return its last output.

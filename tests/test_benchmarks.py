@@ -1,5 +1,6 @@
 """Checks the committed results of the benchmarks against their limits, and tests their scripts."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from benchmarks import (
     noise,
     opus,
     run,
+    serve,
     soak,
     tables,
     turns,
@@ -749,3 +751,41 @@ def test_the_robust_encoders_reach_their_goals(model: str, goal: str) -> None:
     reached, limit = tables.noise_goals(NOISE, model)[goal], tables.NOISE_GOALS[goal]
     is_upper = "lost" in goal or "level" in goal
     assert reached <= limit if is_upper else reached >= limit
+
+
+def test_the_committed_server_never_gave_wrong_output() -> None:
+    """At every load, over the limit, and after kills; its memory does not grow with twice the load."""
+    found = tables.load("serve.json")
+    rows = [row for row in found["rows"] if row["what"] != "worker"]
+    assert {row["what"] for row in rows} == set(tables.SERVED)
+    assert sum(row["different"] for row in found["rows"]) == 0
+    assert sum(row["values"] for row in rows) > 10_000_000
+    for row in rows:
+        assert row["cut"] == 0 and (row["refused"] > 0) == (row["what"] == "limit")
+        assert row["megabytes"][1] < 300  # it grows with the largest batch, up to twice the load, and then no more
+        assert row["what"] != "kill" or row["megabytes"][1] - row["megabytes"][0] < 1
+    assert [row["left"] for row in rows if row["what"] == "kill"] == [0] * len(pretrained.models())
+
+
+@pytest.mark.parametrize("model", pretrained.models())
+def test_the_committed_server_carries_its_streams(model: str) -> None:
+    found = tables.load("serve.json")
+    assert tables.carried_streams(found, model) >= found["goal"]["streams"] == 40
+    for row in found["rows"]:
+        if row["model"] == model and row["what"] == "limit":
+            assert row["refused"] == row["streams"] // 2 == 40
+            assert row["p99"] < 0.04
+            assert row["refusals"] == ["the server: the server has 40 streams, its limit; try again later"]
+
+
+def test_the_load_of_the_server_is_measured() -> None:
+    """A short run of the real server, in which nothing is asserted about time."""
+    bench = serve.Bench(pretrained.DEFAULT, 3, 1.0)
+    with serve.served("--model", pretrained.DEFAULT, "--max-streams", "2", core=None) as server:
+        row = asyncio.run(bench.load(server, 2, "encode"))
+        over = asyncio.run(bench.load(server, 3, "transcode"))
+        killed = asyncio.run(bench.load(server, 2, "transcode", kill=[0]))
+    assert (row["refused"], row["different"], row["values"]) == (0, 0, 2 * len(bench.codes[0]))
+    assert (over["refused"], over["cut"], over["different"], over["values"]) == (1, 0, 0, 2 * 16000)
+    assert (killed["refused"], killed["killed"], killed["different"], killed["values"]) == (0, 1, 0, 16000)
+    assert row["frames"] == 2 * (50 - serve.WARM_UP) and row["p50"] > 0 and 0 < row["cpu_share"] < 2

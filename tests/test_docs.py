@@ -139,7 +139,7 @@ def test_the_readme_knows_the_size_of_the_models() -> None:
 def test_where_to_change_what_names_what_is_in_the_files() -> None:
     section = read("CONTRIBUTING.md").split("## Where to change what")[1].split("\n## ")[0]
     pairs = re.findall(r"((?:`\w+`(?: and | of )?)+) in \[`([^`]+)`\]", section)
-    assert len(pairs) == 15
+    assert len(pairs) == 17
     missing = [
         (name, path) for names, path in pairs for name in re.findall(r"`(\w+)`", names) if name not in read(path)
     ]
@@ -165,7 +165,7 @@ def test_the_figure_of_the_architecture_shows_the_code() -> None:
 def test_every_command_and_argument_is_explained() -> None:
     page = command_tables()
     files, models = ["encode", "decode", "tokenize", "verify", "repair"], ["info", "inspect", "eval", "tokens"]
-    commands = [*files, "stream", "live", "web", *models, "bench", "export"]
+    commands = [*files, "stream", "live", "web", "serve", *models, "bench", "export"]
     assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == commands
     assert re.findall(r"^\|.*\|\s*\|$", page, re.MULTILINE) == []
     assert "\n    spectok encode [options] IN ... OUT\n" in page

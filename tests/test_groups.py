@@ -77,6 +77,49 @@ def test_streams_of_equal_length_take_one_step(monkeypatch: pytest.MonkeyPatch) 
     assert shapes[1:] == [(2, 32), (1, 64)]
 
 
+@pytest.mark.parametrize("rate", [16000, 24000])
+def test_lost_frames_in_a_group_are_concealed_as_in_a_session(rate: int) -> None:
+    """One stream of two loses frames: before its first, after some, and for so long that it fades."""
+    engine = random_engine("query")
+    group = StreamGroup(StreamDecoder, engine, rate)
+    keys = [group.join(), group.join()]
+    sessions = [StreamDecoder(engine, None, rate) for _ in keys]
+    codes = np.random.default_rng(0).integers(0, 64, (2, 40))
+    for step, lost in enumerate((2, 0, 1, 0, 9, 0, 0, 3, 0, 0)):
+        if lost:
+            expected = sessions[0].push(np.zeros(2 * lost, np.int64), np.ones(lost, bool))
+            np.testing.assert_allclose(group.lose(keys[0], lost), expected, rtol=0, atol=1e-9)
+        chunk = codes[:, 4 * step : 4 * step + 4]
+        found = group.push(dict(zip(keys, chunk, strict=True)))
+        for key, session, row in zip(keys, sessions, chunk, strict=True):
+            np.testing.assert_allclose(found[key], session.push(row), rtol=0, atol=1e-6)
+    with pytest.raises(InputError, match=r"^frames can only be lost before they are decoded$"):
+        encoders = StreamGroup(StreamEncoder, engine)
+        encoders.lose(encoders.join(), 1)
+
+
+def test_streams_of_a_group_can_have_rates_of_their_own() -> None:
+    tokenizer = Tokenizer(random_engine("query"), "0" * 16)
+    group, rates, audio = tokenizer.encoder_group(), (16000, 24000, 48000), noise(3000)
+    keys = [group.join(rate) for rate in rates]
+    codes = group.push(dict.fromkeys(keys, audio))
+    for key, rate in zip(keys, rates, strict=True):
+        found = np.concatenate([codes[key], group.leave(key)])
+        np.testing.assert_array_equal(found, tokenizer.encode(audio, rate))
+    with pytest.raises(InputError, match="sample rate of 999 Hz"):
+        group.join(999)
+
+
+def test_a_discarded_stream_is_gone() -> None:
+    group = StreamGroup(StreamEncoder, random_engine("query"))
+    key = group.join()
+    group.push({key: noise(40)})
+    group.discard(key)
+    assert len(group) == 0
+    with pytest.raises(InputError, match=rf"^no stream of the group has the key {key}$"):
+        group.discard(key)
+
+
 def test_a_group_is_unchanged_after_bad_input() -> None:
     engine = random_engine("query")
     group = StreamGroup(StreamEncoder, engine)

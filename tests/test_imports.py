@@ -19,7 +19,7 @@ engine
 sessions
 vocabulary
 tokenizer
-live bulk hf
+live bulk hf serve client
 export
 evaluation
 training
@@ -63,7 +63,16 @@ def test_importing_spectok_does_not_import_engines() -> None:
         [sys.executable, "-c", "import sys, spectok; print(*sys.modules)"], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "spectok" in loaded
-    heavy = {"torch", "torchaudio", "vector_quantize_pytorch", "pyarrow", "ray", "transformers", "datasets"}
+    heavy = {
+        "torch",
+        "torchaudio",
+        "vector_quantize_pytorch",
+        "pyarrow",
+        "ray",
+        "transformers",
+        "datasets",
+        "websockets",
+    }
     assert heavy.isdisjoint(loaded)
 
 
@@ -99,6 +108,7 @@ def test_each_library_is_imported_only_where_it_belongs() -> None:
                 "soundfile": path.name == "audio.py",
                 "soxr": path.name == "resampling.py",
                 "sounddevice": inside and part == "cli",
+                "websockets": part in {"serve", "client"},
                 "pyarrow": part == "bulk",
                 "ray": inside and path.name == "cluster.py",
                 "pickle": False,

@@ -23,7 +23,7 @@ from spectok.cli.checks import repair, verify
 from spectok.cli.codec import decode, encode, live, stream
 from spectok.cli.files import Stopped
 from spectok.cli.models import bench, evaluate, export, info, inspect, tokens
-from spectok.cli.serving import web
+from spectok.cli.serving import serve, web
 from spectok.engine import ENGINES
 from spectok.errors import InputError, shown
 from spectok.files import why
@@ -48,6 +48,9 @@ EXAMPLES = {  # at the end of each command's help
     "live": """  spectok live --model spectok-16k-800 --seconds 30""",
     "web": """  spectok web
   spectok web --export public/spectok""",
+    "serve": """  spectok serve
+  spectok serve --model spectok-16k-800 --port 8080 --workers 4 --max-streams 30
+  SPECTOK_TOKEN=secret spectok serve --origin https://example.org""",
     "info": """  spectok info
   spectok info speech.spt
   spectok info spectok-16k-4k --json""",
@@ -199,6 +202,29 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--port", type=int, default=0, help="port on this computer (default: one that is free)")
     sub.add_argument("--no-open", dest="open", action="store_false", help="do not open the browser")
     sub.add_argument("--export", metavar="DIR", help="write the page into a folder for any web server, and end")
+    sub = command("serve", serve, "encode and decode the streams of WebSocket clients, until SIGTERM or Ctrl-C")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    sub.add_argument("--port", type=int, default=8766, help="port, 0 for a free one (default: %(default)s)")
+    models(sub)
+    sub.add_argument("--workers", type=int, default=1, metavar="N", help="number of processes (default: %(default)s)")
+    sub.add_argument(
+        "--max-streams", type=int, default=40, metavar="N", help="clients of a worker at a time (default: %(default)s)"
+    )
+    sub.add_argument("--token", help="what clients must send to be accepted (default: $SPECTOK_TOKEN, or nothing)")
+    sub.add_argument(
+        "--idle-timeout",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="close connections on which nothing has moved for so many seconds (default: %(default)g)",
+    )
+    sub.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="origin of web pages that may connect, besides those of this machine; may be repeated",
+    )
 
     sub = command("info", info, "describe a .spt file or a model; without an argument, list the released models")
     sub.add_argument("target", metavar="FILE|MODEL", nargs="?", help="a file, a released name, or a folder")
