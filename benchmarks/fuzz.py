@@ -154,13 +154,14 @@ TOOLS: dict[str, Callable[[str, Target, int, int], int]] = {
 }
 
 
-def fuzz(tool: str, seed: int, executions: int) -> Iterator[dict[str, Any]]:
-    """Run one of `TOOLS` on all kinds of inputs.
+def fuzz(tool: str, seed: int, executions: int, only: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Run one of `TOOLS` on all kinds of inputs, or on some.
 
     Args:
         tool: its name.
         seed: of all inputs.
         executions: for each kind of input, times its share.
+        only: names of kinds; by default all.
 
     Yields:
         A row for each kind of "input": the "tool", the "seed", how many "executions", of which how many were
@@ -171,6 +172,8 @@ def fuzz(tool: str, seed: int, executions: int) -> Iterator[dict[str, Any]]:
     """
     with memory_folder() as folder:
         for name, target in targets(Path(folder)).items():
+            if only and name not in only:
+                continue
             count, begin = round(target.share * executions), time.monotonic()
             refused = TOOLS[tool](name, target, seed, count)
             row = {"input": name, "tool": tool, "seed": seed, "executions": count, "refused": refused}
@@ -183,13 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for tool in TOOLS:
         parser.add_argument(f"--{tool}", type=int, default=0, metavar="N", help="inputs of each kind that it makes")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs (default: %(default)s)")
+    parser.add_argument("--only", action="append", default=[], metavar="KIND", help="a kind of input; may be repeated")
     parser.add_argument("--add", action="store_true", help="keep the rows that are in the file")
     args = parser.parse_args(arguments)
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if args.add else []
     for tool in sorted(TOOLS):  # atheris first: its processes do not fit the limit of the others
         if tool != "atheris":
             limit_memory()
-        for row in fuzz(tool, args.seed, vars(args)[tool]) if vars(args)[tool] else ():
+        for row in fuzz(tool, args.seed, vars(args)[tool], args.only) if vars(args)[tool] else ():
             print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             rows.append(row)
             write_results(RESULTS, {"limits": {"seconds": MAX_SECONDS, "MB": MAX_MB}, "rows": rows}, {})

@@ -9,7 +9,7 @@ from benchmarks import fuzz, fuzz_targets, tables
 EXECUTIONS = 12_000  # of each kind of input, times its share
 INPUTS = [
     *(".spt", ".spt, recovered", ".spt, repaired", "entropy.dat", "network packets", "bits", "WAV stream", "WAV file"),
-    *("config.json", "index.toml", "ONNX", "kept encoder", "kept decoder", "kept resampler"),
+    *("config.json", "index.toml", "ONNX", "WebSocket", "kept encoder", "kept decoder", "kept resampler"),
 ]
 inputs = pytest.mark.parametrize("name", INPUTS)
 
