@@ -40,7 +40,9 @@ class SeparatorConfig:
         )
         require(self.blocks > 0, f"blocks is {self.blocks}, but must be at least 1")
         require(not self.upper or self.sample_rate == 8000, "upper needs sample_rate = 8000: there is nothing above")
-        require(not self.scales or self.n_fft % 2**self.blocks == 0, "scales needs an n_fft that can be halved so often")
+        require(
+            not self.scales or self.n_fft % 2**self.blocks == 0, "scales needs an n_fft that can be halved so often"
+        )
 
 
 @dataclass(frozen=True)

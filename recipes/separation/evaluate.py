@@ -1,6 +1,7 @@
 """Scores a separator on the mixtures of the test."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,33 +30,23 @@ def completed(estimates: Tensor, mixture: Tensor, config: SeparationConfig) -> T
     return torch.cat([estimates, mixture[:, None] - estimates], dim=1)
 
 
-def full_band(model: Separator, mixture: Tensor, config: SeparationConfig) -> dict[str, Tensor]:
-    """Estimates of mixtures `[B, T]` at 16 kHz by a separator that works at 8 kHz.
-
-    Returns:
-        `[B, S, T]` by how the upper octave was made: each of `HEURISTICS`, and "network" if the model has one.
-    """
-    low = halve(mixture)
-    estimates = double(separated(model, low, config))
-    return {name: upper for name, (upper, _) in upper_bands(model, mixture, estimates).items()}
-
-
-def upper_bands(model: Separator, mixture: Tensor, estimates: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """The estimates with an upper octave, made in every way: audio `[B, S, T]` and complex spectra `[B, S, F, Q]`.
+def upper_bands(
+    model: Separator, mixture: Tensor, estimates: Tensor, ways: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The estimates with an upper octave, made in several ways: audio `[B, S, T]` and complex spectra `[B, S, F, Q]`.
 
     Args:
         model: whose network of the upper octave is used if there is one.
         mixture: `[B, T]` at the full rate.
         estimates: `[B, S, T]` at the full rate, with nothing in the upper octave.
+        ways: some of `HEURISTICS`, and "network" if the model has one.
     """
     transform = full_rate_transform(model)
     whole, own = transform(mixture), transform(estimates)
     middle = whole.shape[-1] // 2
-    uppers = {str(kind): heuristic(whole, own, kind) for kind in HEURISTICS}
-    if model.upper is not None:
-        uppers["network"] = model.upper(whole, own)
     found = {}
-    for name, upper in uppers.items():
+    for name in ways:
+        upper = model.upper(whole, own) if name == "network" and model.upper else heuristic(whole, own, name)
         spectrum = torch.cat([own[..., : middle + 1], upper], dim=-1)
         found[name] = (transform.inverse(spectrum, mixture.shape[-1]), spectrum)
     return found
@@ -131,7 +122,8 @@ def upper_scores(model: Separator, sources: Tensor, estimates: Tensor) -> dict[s
     wanted = full_rate_transform(model)(sources).numpy()
     middle = wanted.shape[-1] // 2
     found = {}
-    for way, (audio, spectrum) in upper_bands(model, sources.sum(0, keepdim=True), estimates[None]).items():
+    ways = (*HEURISTICS, "network") if model.upper else HEURISTICS
+    for way, (audio, spectrum) in upper_bands(model, sources.sum(0, keepdim=True), estimates[None], ways).items():
         pairs = range(len(sources))
         found[way] = {
             "si_sdr": float(np.mean([si_sdr(audio[0, n].numpy(), sources[n].numpy()) for n in pairs])),

@@ -33,7 +33,8 @@ class RMSGroupNorm(nn.Module):
         """`[..., width]` to the same shape."""
         grouped = x.unflatten(-1, (self.groups, -1))
         level = torch.rsqrt(grouped.square().mean(-1, keepdim=True) + EPSILON)
-        return (grouped * level).flatten(-2) * self.gain
+        y: Tensor = (grouped * level).flatten(-2) * self.gain
+        return y
 
 
 class ConvSwiGLU(nn.Module):
@@ -141,7 +142,8 @@ class LocoformerBlock(nn.Module):
         """Run both paths."""
         batch = x.shape[0]
         x = self.frequency(x.flatten(0, 1)).unflatten(0, (batch, -1))
-        return self.time(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).transpose(1, 2)
+        y: Tensor = self.time(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, -1)).transpose(1, 2)
+        return y
 
     def macs(self, frames: int, tokens: int) -> int:
         """Multiply-accumulates for `frames` frames of `tokens` tokens."""

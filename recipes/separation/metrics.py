@@ -83,9 +83,7 @@ def museval_metrics() -> ModuleType:
     return module
 
 
-def magnitude_snr(
-    estimate: NDArray[np.complexfloating], source: NDArray[np.complexfloating], first: int = 0
-) -> float:
+def magnitude_snr(estimate: NDArray[np.complexfloating], source: NDArray[np.complexfloating], first: int = 0) -> float:
     """SNR of the magnitudes of complex spectra `[F, Q]` from position `first` on, in dB; 0 for an estimate of zero."""
     wanted = np.abs(source[:, first:]).astype(np.float64)
     error = wanted - np.abs(estimate[:, first:])

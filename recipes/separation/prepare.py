@@ -1,13 +1,13 @@
-"""Write the sources that mixtures are made of, as int16 at 16 kHz, into one folder for `spectok.training.corpus.Corpus`.
+"""Write the sources of mixtures, as int16 at 16 kHz, into one folder for `spectok.training.corpus.Corpus`.
 
     python recipes/separation/prepare.py CORPUS --music MUSIC --effects FOLDER... --out SOURCES
 
 CORPUS is a folder with a `manifest.csv` (columns file, split, category and kind). Its speech of the split train is for
-training, or with `--prepared` that of a folder made by recipes/prepare.py, which saves the decoding; its clean speech of
-the split test is for the test. MUSIC is a folder of tracks; every fifth one is for the test. Each FOLDER holds effects,
-whose class is the beginning of the file's name (`effect_class`); classes in `--held-out` are for the test, and classes
-in `--leave-out` are not used, because they are music. The splits of SOURCES are named speech-train, speech-test,
-music-train and so on.
+training, or with `--prepared` that of a folder made by recipes/prepare.py, which saves the decoding; its clean speech
+of the split test is for the test. MUSIC is a folder of tracks; every fifth one is for the test. Each FOLDER holds
+effects, whose class is the beginning of the file's name (`effect_class`); classes in `--held-out` are for the test, and
+classes in `--leave-out` are not used, because they are music. The splits of SOURCES are named speech-train,
+speech-test, music-train and so on.
 """
 
 import argparse

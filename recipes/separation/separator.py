@@ -21,7 +21,7 @@ COUNTED_SECONDS = 2.0  # length of the audio whose operations are counted; the a
 
 
 class Transform(nn.Module):
-    """Short-time Fourier transform with a Hann window, and its inverse.
+    """Short-time Fourier transform with a Hann window, and its inverse; white noise of variance 1 has variance 1 in it.
 
     Args:
         n_fft: length of the window in samples.
@@ -33,6 +33,7 @@ class Transform(nn.Module):
         self.n_fft, self.hop_length = n_fft, hop_length
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.window: Tensor
+        self.scale = math.sqrt(float(self.window.square().sum()))
 
     def forward(self, audio: Tensor) -> Tensor:
         """`[..., T]` to a complex spectrum `[..., frames, positions]`, with a frame at each end of the audio."""
@@ -40,7 +41,8 @@ class Transform(nn.Module):
         spectrum = torch.stft(
             rows, self.n_fft, self.hop_length, window=self.window, pad_mode="constant", return_complex=True
         )
-        return spectrum.transpose(1, 2).unflatten(0, audio.shape[:-1])
+        shaped: Tensor = (spectrum.transpose(1, 2) / self.scale).unflatten(0, audio.shape[:-1])
+        return shaped
 
     def inverse(self, spectrum: Tensor, samples: int, halvings: int = 0) -> Tensor:
         """A complex spectrum `[..., frames, positions]` to audio `[..., samples]`.
@@ -51,9 +53,10 @@ class Transform(nn.Module):
             halvings: how often the rate is halved; only the lowest positions are used then, with a shorter transform.
         """
         n_fft, hop = self.n_fft >> halvings, self.hop_length >> halvings
-        rows = spectrum[..., : n_fft // 2 + 1].flatten(0, -3).transpose(1, 2) / 2**halvings
-        audio = torch.istft(rows, n_fft, hop, window=self.window[:: 2**halvings], length=samples)
-        return audio.unflatten(0, spectrum.shape[:-2])
+        rows = spectrum[..., : n_fft // 2 + 1].flatten(0, -3).transpose(1, 2) * (self.scale / 2**halvings)
+        audio: Tensor = torch.istft(rows, n_fft, hop, window=self.window[:: 2**halvings], length=samples)
+        shaped: Tensor = audio.unflatten(0, spectrum.shape[:-2])
+        return shaped
 
 
 class Encoder(nn.Module):
@@ -61,7 +64,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: SeparatorConfig, positions: int) -> None:
         super().__init__()
-        # Without a mixer ("flat") the projection of Compression, one dense layer, makes as many tokens as the others have.
+        # Without a mixer ("flat"), the projection of Compression makes as many tokens as the others have.
         self.tokens, self.channels = config.bottleneck.queries, config.channels
         self.conv = nn.Conv2d(2, config.channels, 3, padding=1)
         unit_gain_(self.conv)
@@ -70,23 +73,31 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and compress."""
-        return self.bottleneck(self.conv(x).permute(0, 2, 3, 1)).unflatten(2, (self.tokens, self.channels))
+        latent: Tensor = self.bottleneck(self.conv(x).permute(0, 2, 3, 1))
+        return latent.unflatten(2, (self.tokens, self.channels))
 
 
 class Decoder(nn.Module):
-    """Expansion, then a convolution over time and frequency: `[B, F, K, C]` to `[B, S, 2, F, Q]` for S sources."""
+    """Expansion, then a convolution over time and frequency: `[B, F, K, C]` to `[B, S, 2, F, Q]` for S sources.
+
+    Masks start near 1 / S, so that the sources start as equal shares of the mixture.
+    """
 
     def __init__(self, config: SeparatorConfig, positions: int, sources: int) -> None:
         super().__init__()
         latent_dim = config.bottleneck.queries * config.channels
         self.bottleneck = Expansion(config.bottleneck, config.channels, positions, latent_dim, config.sample_rate)
         self.conv = nn.Conv2d(config.channels, 2 * sources, 3, padding=1)
-        unit_gain_(self.conv, gain=0.3)
+        unit_gain_(self.conv, gain=0.1)
+        if config.output == "mask" and self.conv.bias is not None:
+            with torch.no_grad():
+                self.conv.bias[::2] = 1 / max(sources, 2)  # the real parts
 
     def forward(self, x: Tensor) -> Tensor:
         """Expand and convolve."""
         y: Tensor = self.conv(self.bottleneck(x.flatten(2)).permute(0, 3, 1, 2))
-        return y.unflatten(1, (-1, 2))
+        split: Tensor = y.unflatten(1, (-1, 2))
+        return split
 
 
 class Separator(nn.Module):
@@ -162,14 +173,16 @@ class Separator(nn.Module):
         config = self.config
         rate = config.sample_rate / config.hop_length
         frames = math.ceil(COUNTED_SECONDS * rate)
-        blocks = sum(block.macs(frames, config.bottleneck.queries) for block in self.blocks) / COUNTED_SECONDS
+        blocks = sum(
+            block.macs(frames, config.bottleneck.queries) for block in self.blocks if isinstance(block, LocoformerBlock)
+        )
         sides = macs.macs_per_second(self, config.hop_length, rate)
         change = 0.0
         for layer in (self.inward, self.outward):
             if isinstance(layer, nn.Linear):
                 change += rate * config.bottleneck.queries * layer.weight.numel()
         upper = self.upper.macs_per_second(rate, config.n_fft // 2) if self.upper else 0.0
-        return sum(sides.values()) + blocks + change + upper
+        return sum(sides.values()) + blocks / COUNTED_SECONDS + change + upper
 
     def attention(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
         """What the queries of Compression look at in mixtures `[B, T]`.

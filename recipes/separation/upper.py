@@ -1,44 +1,43 @@
 """The upper octave of sources that were separated at half of the mixture's sample rate, after SFSRNet.
 
 SFSRNet (J. Rixen, M. Renz, AAAI 2022) estimates the magnitudes above the separator's range by a heuristic: the
-mixture's, times one number for each frame, a ratio of energies in the range that was separated. The paper prints the
-mixture's energy over the estimate's, which makes a source that is quiet loud; the inverse is meant. A convolutional
-network then refines the magnitudes. Phases above are the mixture's.
+mixture's, times one number for each frame, a ratio of the estimate and the mixture in the range that was separated. The
+paper prints the mixture over the estimate, which makes a source loud where it is quiet; the inverse is meant. The ratio
+here is one of sums of magnitudes. A convolutional network then refines the magnitudes. Phases above are the mixture's.
 
 All functions are for mixtures and sources at the full rate, whose upper octave begins at the middle position.
 """
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from spectok.model.layers import unit_gain_
 
-Heuristic = Literal["nothing", "printed", "corrected", "shared"]
-HEURISTICS: tuple[Heuristic, ...] = ("nothing", "printed", "corrected", "shared")
-TINY = 1e-8  # added to energies
+HEURISTICS = ("nothing", "printed", "corrected", "shared")
+TINY = 1e-8  # added to sums of magnitudes, and to magnitudes
 
 
 def halve(audio: Tensor) -> Tensor:
     """Audio `[..., T]` at half of its rate, `[..., T / 2]`, by cutting the spectrum of the whole; T must be even."""
     samples = audio.shape[-1]
-    return torch.fft.irfft(torch.fft.rfft(audio)[..., : samples // 4 + 1], n=samples // 2) / 2
+    halved: Tensor = torch.fft.irfft(torch.fft.rfft(audio)[..., : samples // 4 + 1], n=samples // 2) / 2
+    return halved
 
 
 def double(audio: Tensor) -> Tensor:
     """Audio `[..., T]` at twice its rate, `[..., 2 T]`, with nothing in the new octave."""
-    return torch.fft.irfft(torch.fft.rfft(audio), n=2 * audio.shape[-1]) * 2
+    doubled: Tensor = torch.fft.irfft(torch.fft.rfft(audio), n=2 * audio.shape[-1]) * 2
+    return doubled
 
 
-def heuristic(mixture: Tensor, estimates: Tensor, kind: Heuristic) -> Tensor:
-    """The upper octave of each source: the mixture's times the square root of a ratio of energies for each frame.
+def heuristic(mixture: Tensor, estimates: Tensor, kind: str) -> Tensor:
+    """The upper octave of each source: the mixture's times a ratio of sums of magnitudes for each frame.
 
     Args:
         mixture: its complex spectrum, `[..., F, Q]`, Q odd; the upper octave is all above position Q // 2.
         estimates: those of the sources, of which only the lower octaves are used, `[..., S, F, Q]`.
-        kind: "nothing": zero; "printed": the mixture's energy over the estimate's; "corrected": the estimate's over the
-            mixture's; "shared": the estimate's over the sum of all estimates' energies.
+        kind: "nothing": zero; "printed": the mixture's sum over the estimate's; "corrected": the estimate's over the
+            mixture's; "shared": the estimate's over that of all estimates.
 
     Returns:
         Complex spectra, `[..., S, F, Q // 2]`.
@@ -47,11 +46,11 @@ def heuristic(mixture: Tensor, estimates: Tensor, kind: Heuristic) -> Tensor:
     upper = mixture[..., None, :, middle + 1 :]
     if kind == "nothing":
         return torch.zeros_like(upper).expand(*estimates.shape[:-1], -1)
-    own = estimates[..., : middle + 1].abs().square().sum(-1, keepdim=True)
-    whole = mixture[..., None, :, : middle + 1].abs().square().sum(-1, keepdim=True)
+    own = estimates[..., : middle + 1].abs().sum(-1, keepdim=True)
+    whole = mixture[..., None, :, : middle + 1].abs().sum(-1, keepdim=True)
     whole = own.sum(-3, keepdim=True) if kind == "shared" else whole
     ratio = (whole + TINY) / (own + TINY) if kind == "printed" else (own + TINY) / (whole + TINY)
-    return upper * ratio.sqrt()
+    return upper * ratio
 
 
 class UpperNetwork(nn.Module):
