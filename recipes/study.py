@@ -158,9 +158,10 @@ def train(probe: Probe, data: Path, out: Path) -> None:
 def outcome(probe: Probe, out: Path) -> dict[str, Any]:
     """What a finished probe gave: facts, the last validation, and the curve of its training losses."""
     folder = probe.folder(out)
-    named = {"name": probe.name, "overrides": probe.group.probes[probe.name], "seed": probe.seed}
+    named: dict[str, Any] = {"name": probe.name, "overrides": probe.group.probes[probe.name], "seed": probe.seed}
     if probe.group.script != CODEC_SCRIPT:
-        return named | json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        return named | found
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     last = next(entry for entry in reversed(entries) if entry["kind"] == "valid")
     curve = [{key: entry[key] for key in CURVE if key in entry} for entry in entries if entry["kind"] == "train"]
