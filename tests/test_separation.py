@@ -65,7 +65,7 @@ def awake(model: torch.nn.Module) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter += 0.05 * torch.randn(parameter.shape)
+                parameter.add_(0.05 * torch.randn(parameter.shape))
 
 
 @pytest.mark.parametrize("kind", MEMBERS)
@@ -201,7 +201,7 @@ def test_sdr_by_hand() -> None:
 def test_magnitudes_are_compared_from_a_position_on() -> None:
     source = np.array([[9, 3j, 4]])
     assert magnitude_snr(np.array([[0, -3, 2]]), source, first=1) == pytest.approx(10 * math.log10(25 / 4), abs=1e-5)
-    assert magnitude_snr(np.zeros((1, 3)), source, first=1) == pytest.approx(0.0, abs=1e-5)
+    assert magnitude_snr(0 * source, source, first=1) == pytest.approx(0.0, abs=1e-5)
 
 
 def speech(seconds: int) -> NDArray[np.float32]:

@@ -79,7 +79,7 @@ def draw(path: Path, parts: Sequence[tuple[str, NDArray[np.float32], Attention]]
 def _draw_part(
     column: "SubFigure", title: str, audio: NDArray[np.float32], attention: Attention, rows: int, sample_rate: int
 ) -> None:
-    top, bottom = column.subfigures(2, 1, height_ratios=[2.5, 1.6 * rows])
+    top, bottom = column.subfigures(2, 1, height_ratios=[2.5, 1.6 * rows], squeeze=False)[:, 0]
     axis = top.subplots(1, 1)
     show_spectrogram(axis, audio, sample_rate)
     axis.set_title(f"{title} (adaptivity {attention.adaptivity:.3f})")

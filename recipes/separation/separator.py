@@ -73,8 +73,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and compress."""
-        latent: Tensor = self.bottleneck(self.conv(x).permute(0, 2, 3, 1))
-        return latent.unflatten(2, (self.tokens, self.channels))
+        latent: Tensor = self.bottleneck(self.conv(x).permute(0, 2, 3, 1)).unflatten(2, (self.tokens, self.channels))
+        return latent
 
 
 class Decoder(nn.Module):

@@ -95,8 +95,8 @@ def value(rows: Rows, names: Sequence[str], key: str) -> float | None:
     found = [[row[key] for row in runs(rows, name) if row.get(key) is not None] for name in names]
     if not all(found):
         return None
-    first, *others = [sum(values) / len(values) for values in found]
-    return first - sum(others)
+    first, *others = [float(sum(values)) / len(values) for values in found]
+    return first - float(sum(others))
 
 
 def spread(groups: list[dict[str, Any]], keys: Sequence[str]) -> float | None:
@@ -106,7 +106,7 @@ def spread(groups: list[dict[str, Any]], keys: Sequence[str]) -> float | None:
         groups: of the study.
         keys: of the score, one inside the other.
     """
-    ranges = []
+    ranges: list[float] = []
     for group in groups:
         for name in {row["name"] for row in group["probes"]}:
             found = [value for row in runs(group["probes"], name) if (value := _inner(row, keys)) is not None]
@@ -118,7 +118,7 @@ def _inner(row: dict[str, Any], keys: Sequence[str]) -> float | None:
     found: Any = row
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
-    return found
+    return None if found is None else float(found)
 
 
 def verdict(difference: float | None, width: float | None) -> str:
