@@ -28,6 +28,11 @@ WAYS = {
     "network": "corrected heuristic and network",
 }
 
+PICTURES = {
+    "looks.png": "What the queries of the separator look at in a mixture, and those of the codec in speech",
+    "curves.png": "The loss of all probes in training",
+}
+
 Rows = list[dict[str, Any]]
 
 
@@ -82,7 +87,8 @@ def page(study: Path = STUDY) -> str:
     rows = [row for group in groups for row in group["probes"]]
     parts = ["## The claims of the SFC paper", claims(groups)]
     parts += ["## The slides on singing-voice separation", slides(groups), "## SFSRNet's upper octave", octave(rows)]
-    return "\n\n".join([*parts, "## All probes", tables(study)])
+    pictures = [f"![{title}]({name})" for name, title in PICTURES.items() if (study / name).exists()]
+    return "\n\n".join([*parts, *pictures, "## All probes", tables(study)])
 
 
 def runs(rows: Rows, name: str) -> Rows:
