@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from recipes import study
-from recipes.separation import looks, tables
+from recipes.separation import listen, looks, tables
 from recipes.separation import prepare as prepare_recipe
 from recipes.separation import train as train_recipe
 from recipes.separation.config import MixConfig, SeparationConfig, SeparatorConfig, load_recipe
@@ -418,6 +418,11 @@ def test_claims_are_judged_by_the_spread_of_seeds(tmp_path: Path) -> None:
     assert "| vocals / speech | SDR | -0.100 | +1.000 | +2.000 | no |" in text
     assert "| vocals / speech | SIR | +2.538 | +1.000 | +2.000 | yes |" in text
     assert "| accompaniment / rest | SAR | +0.106 | +0.000 | +0.000 | undecided |" in text
+    assert (
+        "| band convolution in place of fully connected | - | +1.000 | +1.000 | +1.000 | +1.000 | not measured |"
+        in text
+    )
+    assert "| mapping in place of masks | - | - | - | - | - | not measured |" in text
     assert "| 8 kHz | corrected heuristic | 2.50 | 7.00 |" in text
 
 
@@ -425,6 +430,7 @@ def test_the_claims_are_about_probes_of_the_plan() -> None:
     names = {probe.name for group in study.load_plan(tables.STUDY) for probe in study.probes(group)}
     claimed = {name for claim in tables.CLAIMS for name in (*claim.better, *claim.worse)}
     claimed |= {tables.FULLY_CONNECTED, tables.CONVOLUTION, tables.CONVOLUTION_AND_PENALTY}
+    claimed |= {name for pair in tables.CHOICES.values() for name in pair}
     assert claimed <= names
 
 
@@ -434,7 +440,7 @@ def test_what_queries_look_at_is_drawn_beside_the_codec(
     options = [f"--set={override}" for override in TINY]
     for kind in ("query", "band_split"):
         arguments = [str(RECIPES / "separation" / "cinematic.toml"), "--data", str(sources), "--steps=1", "--quiet"]
-        arguments += [f"--set=separator.bottleneck.kind={kind}", "--set=mix.test_mixtures=1"]
+        arguments += [f"--set=separator.bottleneck.kind={kind}"]
         assert train_recipe.main([*arguments, *options, "--out", str(tmp_path / kind)]) == 0
     model, config = looks.load_separator(tmp_path / "query")
     attention = looks.attention_of(model, Mixtures(sources, "test", config.mix).test()[0].sum(0))
@@ -445,3 +451,14 @@ def test_what_queries_look_at_is_drawn_beside_the_codec(
     assert Path(picture).read_bytes()[:4] == b"\x89PNG"
     assert looks.main([str(tmp_path / "band_split"), "--data", str(sources), "--out", picture]) == 2
     assert "which has no queries to look at" in capsys.readouterr().err
+
+    arguments = [str(tmp_path / "query"), "--data", str(sources), "--out", str(tmp_path / "audio"), "--without-music"]
+    assert listen.main(arguments) == 0
+    written = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    names = ["speech", "music", "effects"]
+    assert written == [f"{name}.flac" for name in ("mixture", *names, *(f"{name}-estimate" for name in names))]
+    parts = {name: read_audio(tmp_path / "audio" / f"{name}.flac", 16000)[0] for name in ("mixture", *names)}
+    np.testing.assert_allclose(parts["mixture"], parts["speech"] + parts["effects"], rtol=0, atol=1e-4)
+    assert not parts["music"].any()
+    assert listen.main([*arguments, "--mixture=2"]) == 2
+    assert "the test has the mixtures 0 to 1" in capsys.readouterr().err

@@ -19,6 +19,14 @@ SLIDES = {  # museval's changes on the slides, from the baseline to grouped conv
     "accompaniment": {"csdr": 0.554, "sir": 0.452, "isr": 1.552, "sar": 0.106},
 }
 OURS = {"vocals": "speech", "accompaniment": "rest"}
+CHOICES = {  # what is changed, by the probe that has it and the one that does not
+    "mapping in place of masks": ("mapping", "masks"),
+    "penalty of 0.05": ("masks, penalty 0.05", "masks"),
+    "penalty of 0.2": ("masks, penalty 0.2", "masks"),
+    "loss of speech alone": ("masks, loss of speech alone", "masks"),
+    "band convolution in place of fully connected": (CONVOLUTION, FULLY_CONNECTED),
+}
+CHANGED = {"si_sdr": "SI-SDR", "csdr": "SDR", "sir": "SIR", "isr": "ISR", "sar": "SAR"}
 HEADINGS = {"csdr": "SDR", "sir": "SIR", "isr": "ISR", "sar": "SAR"}
 WAYS = {
     "nothing": "nothing",
@@ -174,11 +182,24 @@ def slides(groups: list[dict[str, Any]]) -> str:
                 [f"{part} / {OURS[part]}", HEADINGS[key], f"{change:+.3f}", *(_signed(step) for step in steps), sign]
             )
     titles = ["source there / here", "museval", "slides", "convolution alone", "convolution and penalty", "same sign"]
+    chosen = []
+    for title, (name, base) in CHOICES.items():
+        changes_of = {key: _change(rows, name, base, key) for key in CHANGED}
+        better = verdict(changes_of["si_sdr"], spread(groups, ["sources", "speech", "si_sdr"]))
+        chosen.append([title, *(_signed(change) for change in changes_of.values()), better])
+    choices = markdown_table(["choice", *CHANGED.values(), "better by SI-SDR"], chosen, align="lrrrrrl")
     return (
         "Change of museval's medians in dB against the fully connected transform with mapping. The slides changed both "
         "at once. Changes up to the range over the seeds of the first group are undecided.\n\n"
         + markdown_table(titles, written, align="llrrrl")
+        + f"\n\nChange of the speech's scores in dB by each choice alone:\n\n{choices}"
     )
+
+
+def _change(rows: Rows, name: str, base: str, key: str) -> float | None:
+    """How much the speech's score of a probe is above that of another."""
+    first, second = (_source_mean(rows, each, "speech", key) for each in (name, base))
+    return None if first is None or second is None else first - second
 
 
 def _source_mean(rows: Rows, name: str, source: str, key: str) -> float | None:
