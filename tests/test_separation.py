@@ -4,7 +4,10 @@ import csv
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -463,3 +466,38 @@ def test_what_queries_look_at_is_drawn_beside_the_codec(
     assert not parts["music"].any()
     assert listen.main([*arguments, "--mixture=1"]) == 2
     assert "the test has the mixtures 0 to 0" in capsys.readouterr().err
+
+
+def test_a_study_starts_the_script_of_its_group(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = f"""
+        [[group]]
+        title = "T"
+        script = "separation/train.py"
+        recipe = "separation/speech.toml"
+        curve = "loss"
+        columns = ["si_sdri"]
+        steps = 1
+        base = {json.dumps(TINY)}
+        [group.probes]
+        "masks" = []
+    """
+    (tmp_path / "plan.toml").write_text(plan)
+    (group,) = study.load_plan(tmp_path)
+    run, commands = subprocess.run, []
+
+    def call(command: list[str], **options: Any) -> Any:
+        if command[0] != sys.executable:
+            return run(command, **options)
+        commands.append(command)
+        assert Path(command[1]).resolve() == RECIPES / "separation" / "train.py"
+        assert train_recipe.main(command[2:]) == 0
+
+    monkeypatch.setattr(subprocess, "run", call)
+    (probe,) = study.probes(group)
+    study.train(probe, sources, tmp_path / "runs")
+    study.train(probe, sources, tmp_path / "runs")  # nothing is left to do
+    study.write(tmp_path, [group], tmp_path / "runs")
+    assert len(commands) == 1
+    (written,) = study.load_groups(tmp_path)
+    assert (written["script"], written["columns"]) == ("separation/train.py", ["si_sdri"])
+    assert written["probes"][0]["mixtures"] == 1

@@ -91,7 +91,7 @@ class UpperNetwork(nn.Module):
         """
         middle = mixture.shape[-1] // 2
         level = mixture.abs().square().mean((1, 2), keepdim=True).clamp_min(TINY).sqrt()[:, None]
-        start = (heuristic(mixture, estimates, "corrected").abs() / level).sqrt()
+        start = ((heuristic(mixture, estimates, "corrected").abs() + TINY) / level).sqrt()  # has a slope at 0
         whole = (mixture.abs()[:, None] / level).sqrt()
         below = ((estimates[..., 1 : middle + 1].abs() + TINY) / level).sqrt()
         features = torch.cat([start, whole[..., middle + 1 :], below, whole[..., 1 : middle + 1]], dim=1)
