@@ -28,7 +28,7 @@ class SeparatorConfig:
     hidden: int = 48  # H, of the convolutional SwiGLUs
     kernel: int = 4
     groups: int = 4  # of the norms
-    output: Literal["mask", "map"] = "mask"  # complex masks for the mixture, or the spectra themselves
+    output: Literal["mask", "map"] = "mask"  # complex masks; or magnitudes, with the mixture's phases
     scales: bool = False  # an estimate after every block, each scored at twice the rate of the one before (SFSRNet)
     upper: bool = False  # a network that refines the heuristic for the upper octave (SFSRNet)
 

@@ -80,7 +80,8 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Expansion, then a convolution over time and frequency: `[B, F, K, C]` to `[B, S, 2, F, Q]` for S sources.
 
-    Masks start near 1 / S, so that the sources start as equal shares of the mixture.
+    Masks start near 1 / S, so that the sources start as equal shares of the mixture. Mapped magnitudes, the squares of
+    the output, start near a quarter of the mixture's rms.
     """
 
     def __init__(self, config: SeparatorConfig, positions: int, sources: int) -> None:
@@ -89,9 +90,9 @@ class Decoder(nn.Module):
         self.bottleneck = Expansion(config.bottleneck, config.channels, positions, latent_dim, config.sample_rate)
         self.conv = nn.Conv2d(config.channels, 2 * sources, 3, padding=1)
         unit_gain_(self.conv, gain=0.1)
-        if config.output == "mask" and self.conv.bias is not None:
-            with torch.no_grad():
-                self.conv.bias[::2] = 1 / max(sources, 2)  # the real parts
+        assert self.conv.bias is not None
+        with torch.no_grad():
+            self.conv.bias[::2] = 1 / max(sources, 2) if config.output == "mask" else 0.5  # the real parts
 
     def forward(self, x: Tensor) -> Tensor:
         """Expand and convolve."""
@@ -160,8 +161,10 @@ class Separator(nn.Module):
             x = block(x)
             if after_all_blocks or number == len(self.blocks):
                 y = self.decoder(self.outward(self.norm(x))).movedim(2, -1).contiguous()
-                y = torch.view_as_complex(y)
-                found = y * spectrum[:, None] if self.config.output == "mask" else y * y.abs()
+                if self.config.output == "mask":
+                    found = torch.view_as_complex(y) * spectrum[:, None]
+                else:
+                    found = y.square().sum(-1) * (spectrum / (spectrum.abs() + TINY))[:, None]
                 estimates.append(found * level[:, None])
         return estimates
 
