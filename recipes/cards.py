@@ -25,6 +25,7 @@ from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
 from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
 from recipes.reliability import page as reliability
+from recipes.separation.tables import page as separation
 from recipes.speech_lm.tables import page as speech_lm
 from recipes.study import RUN_DIGITS, tables
 from recipes.tokens import page as tokens
@@ -347,6 +348,7 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
+    texts[RECIPES / "separation" / "README.md"] = between_marks(RECIPES / "separation" / "README.md", separation())
     texts[BENCHMARKS / "README.md"] = between_marks(BENCHMARKS / "README.md", benchmarks())
     texts[RECIPES / "RESULTS.md"] = between_marks(RECIPES / "RESULTS.md", results_page())
     return texts

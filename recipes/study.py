@@ -4,7 +4,8 @@
 
 A study is a folder with a `plan.toml`. This trains every probe of it that `--out` does not hold yet, and writes what
 all of them gave to `results.json` and `curves.png` beside the plan; recipes/cards.py makes the tables. Stop it at any
-time and start it again.
+time and start it again. A group of the plan is trained by recipes/train.py, or by another script that it names, which
+writes what came out to `outcome.json` in the run folder.
 """
 
 import argparse
@@ -29,9 +30,11 @@ from spectok.plotting import canvas, save
 from spectok.schema import from_dict, require
 
 HERE = Path(__file__).parent
-
+CODEC_SCRIPT = "train.py"
+OUTCOME = "outcome.json"  # by scripts other than that for the codec: what a run gave, with `curve` and `parameters`
 
 CURVE = ("step", "seconds", "complex", "magnitude", "mel")  # what is kept of the training log
+ADDED = ("script", "columns", "curve")  # settings of groups of other scripts
 RUN_DIGITS = 3  # of PESQ-WB and STOI where runs are compared, which differ by less than the released codecs
 
 
@@ -58,6 +61,18 @@ COLUMNS = (
     Column("macs_per_second", METRICS["macs"].heading, METRICS["macs"].digits, 1e6),
     Column("latency_samples", "latency, samples", 0),
 )
+SEPARATION_COLUMNS = (  # in dB where nothing else is said
+    Column("si_sdr", "SI-SDR", 2),
+    Column("si_sdri", "SI-SDR improvement", 2),
+    Column("usdr", "uSDR", 2),
+    Column("csdr", "cSDR", 2),
+    Column("isr", "ISR", 2),
+    Column("sir", "SIR", 2),
+    Column("sar", "SAR", 2),
+    Column("seconds_per_second", "processor seconds per second", 3),
+    Column("seconds_per_step", "processor seconds per step", 2),
+)
+ALL_COLUMNS = {column.key: column for column in (*COLUMNS, *SEPARATION_COLUMNS)}
 
 
 @dataclass(frozen=True)
@@ -65,7 +80,7 @@ class Group:
     """Probes that share their recipe, base, start and budget; the others are compared with the first."""
 
     title: str
-    recipe: str  # a file in recipes/
+    recipe: str  # a file in recipes/, also one in a folder there
     probes: dict[str, tuple[str, ...]]  # overrides of the recipe by the probe's name
     base: tuple[str, ...] = ()  # overrides of all probes
     init: str = ""  # a released model to start from
@@ -73,10 +88,16 @@ class Group:
     steps: int = 0  # or steps
     seeds: tuple[int, ...] = (0,)
     commit: str = ""  # the last commit whose code has the options of these probes: their results are kept as they are
+    script: str = CODEC_SCRIPT  # a file in recipes/ that trains them
+    columns: tuple[str, ...] = ()  # keys of `ALL_COLUMNS` to report; empty: those of the codec
+    curve: str = "mel"  # what is drawn of the training log
 
     def __post_init__(self) -> None:
         require((self.minutes > 0) != (self.steps > 0), f"{self.title}: give either minutes or steps")
         require(bool(self.probes) and bool(self.seeds), f"{self.title}: there must be a probe and a seed")
+        unknown = [key for key in self.columns if key not in ALL_COLUMNS]
+        require(not unknown, f"{self.title}: there is no column {', '.join(unknown)}")
+        require((HERE / self.script).is_file(), f"{self.title}: there is no script {self.script} in recipes/")
 
 
 @dataclass(frozen=True)
@@ -122,11 +143,13 @@ def train(probe: Probe, data: Path, out: Path) -> None:
         return
     overrides = [*group.base, *group.probes[probe.name], f"seed={probe.seed}"]
     options = [f"--set={override}" for override in overrides]
-    options += ["--cpu-clock", f"--minutes={group.minutes}"] if group.minutes else [f"--steps={group.steps}"]
+    is_codec = group.script == CODEC_SCRIPT
+    options += [f"--minutes={group.minutes}"] if group.minutes else [f"--steps={group.steps}"]
+    options += ["--cpu-clock"] if group.minutes and is_codec else []
     options += [f"--init={group.init}"] if group.init else []
     options += ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
-    command = [sys.executable, str(HERE / "train.py"), str(HERE / group.recipe), "--data", str(data)]
-    command += ["--out", str(folder), "--device=cpu", "--quiet"]
+    command = [sys.executable, str(HERE / group.script), str(HERE / group.recipe), "--data", str(data)]
+    command += ["--out", str(folder), "--quiet"] + ["--device=cpu"] * is_codec
     print(f"training: {folder.name}", flush=True)
     subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
     (folder / "done").touch()
@@ -135,15 +158,17 @@ def train(probe: Probe, data: Path, out: Path) -> None:
 def outcome(probe: Probe, out: Path) -> dict[str, Any]:
     """What a finished probe gave: facts, the last validation, and the curve of its training losses."""
     folder = probe.folder(out)
+    named: dict[str, Any] = {"name": probe.name, "overrides": probe.group.probes[probe.name], "seed": probe.seed}
+    if probe.group.script != CODEC_SCRIPT:
+        found: dict[str, Any] = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+        return named | found
     entries = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     last = next(entry for entry in reversed(entries) if entry["kind"] == "valid")
     curve = [{key: entry[key] for key in CURVE if key in entry} for entry in entries if entry["kind"] == "train"]
     facts = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     codec = Codec(CodecConfig.load(folder / "release" / "config.json"))
     return {
-        "name": probe.name,
-        "overrides": probe.group.probes[probe.name],
-        "seed": probe.seed,
+        **named,
         "commit": facts["commit"],
         "hardware": facts["hardware"],
         "init_weights": facts.get("init_weights"),  # which runs of earlier versions did not record
@@ -163,11 +188,18 @@ def write(study: Path, groups: list[Group], out: Path) -> None:
         if group.commit:
             results.append(before[group.title])
             continue
-        facts = {key: value for key, value in dataclasses.asdict(group).items() if key != "probes"}
+        facts = described(group)
         done = [probe for probe in probes(group) if (probe.folder(out) / "done").exists()]
         results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
     write_results(path, {"groups": results}, weights=None)
     draw(study / "curves.png", results)
+
+
+def described(group: Group) -> dict[str, Any]:
+    """The settings of a group without its probes; those of studies of other scripts are left out if they are unused."""
+    facts = dataclasses.asdict(group)
+    added = {field.name: field.default for field in dataclasses.fields(group) if field.name in ADDED}
+    return {key: value for key, value in facts.items() if key != "probes" and added.get(key, ...) != value}
 
 
 def load_groups(study: Path) -> list[dict[str, Any]]:
@@ -177,17 +209,19 @@ def load_groups(study: Path) -> list[dict[str, Any]]:
 
 
 def draw(path: Path, results: list[dict[str, Any]]) -> None:
-    """The mel loss of all probes in training, smoothed as the log is, a panel for each group."""
+    """A loss of all probes in training, smoothed as the log is, a panel for each group; by default the mel loss."""
     groups = [group for group in results if group["probes"]]
     figure = canvas((12, 3.2 * len(groups)))
     for axis, group in zip(figure.subplots(len(groups), 1, squeeze=False)[:, 0], groups, strict=True):
         names = list(dict.fromkeys(row["name"] for row in group["probes"]))
+        key = group.get("curve", "mel")
         for row in group["probes"]:
-            points = [(at["step"], at["mel"]) for at in row["curve"]]
+            points = [(at["step"], at[key]) for at in row["curve"]]
             label = row["name"] if row["seed"] == group["seeds"][0] else None
             axis.plot(*zip(*points, strict=True), color=f"C{names.index(row['name'])}", label=label, linewidth=1)
         axis.set_title(group["title"], fontsize="small")
-        axis.set(xlabel="steps", ylabel="mel loss", yscale="log")
+        style = {"ylabel": "mel loss", "yscale": "log"} if key == "mel" else {"ylabel": key}
+        axis.set(xlabel="steps", **style)
         axis.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     save(figure, path, dpi=80, colours=32)
 
@@ -199,7 +233,8 @@ def tables(study: Path) -> str:
         if not group["probes"]:
             continue
         budget = f"{group['minutes']:g} minutes of one processor" if group["minutes"] else f"{group['steps']:,} steps"
-        columns = [column for column in COLUMNS if any(column.key in row for row in group["probes"])]
+        chosen = [ALL_COLUMNS[key] for key in group.get("columns", ())] or COLUMNS
+        columns = [column for column in chosen if any(column.key in row for row in group["probes"])]
         rows = []
         for name in dict.fromkeys(row["name"] for row in group["probes"]):
             runs = [row for row in group["probes"] if row["name"] == name]

@@ -36,6 +36,7 @@ DOCUMENTS = [
     "recipes/README.md",
     "recipes/RESULTS.md",
     "recipes/bottlenecks/README.md",
+    "recipes/separation/README.md",
     "recipes/speech_lm/README.md",
     "recipes/streaming/README.md",
     "pretrained/spectok-16k-4k/README.md",

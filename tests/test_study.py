@@ -12,6 +12,7 @@ from runs import OVERRIDES
 
 from recipes import study
 from recipes import train as train_recipe
+from recipes.separation import config as separation
 from spectok import pretrained
 from spectok.errors import InputError
 
@@ -136,8 +137,9 @@ def test_groups_of_an_earlier_commit_keep_their_results(
 def test_plans_fit_their_recipes(folder: Path) -> None:
     for group in study.load_plan(folder):
         assert group.init in ("", *pretrained.models())
+        load = train_recipe.load_recipe if group.script == study.CODEC_SCRIPT else separation.load_recipe
         for overrides in () if group.commit else group.probes.values():
-            train_recipe.load_recipe(RECIPES / group.recipe, [*group.base, *overrides])
+            load(RECIPES / group.recipe, [*group.base, *overrides])
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,8 @@ def test_plans_fit_their_recipes(folder: Path) -> None:
         (("steps = 2", "steps = 2\nminutes = 1.0"), "give either minutes or steps"),
         (("seeds = [0, 1]", "seeds = []"), "there must be a probe and a seed"),
         (("seeds = [0, 1]", "sids = [0, 1]"), "unknown key 'sids'"),
+        (("seeds = [0, 1]", 'columns = ["beauty"]'), "there is no column beauty"),
+        (("seeds = [0, 1]", 'script = "paint.py"'), "there is no script paint.py"),
         (('"a wider GRU"', '"As it is?"'), "each under a name of its own"),
         (("[[group]]", "[[group"), "cannot read"),
     ],

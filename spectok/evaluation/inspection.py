@@ -109,7 +109,7 @@ def draw_inspection(path: str | Path, seen: Inspection, sample_rate: int, title:
     if seen.voice is not None:
         _draw_voice(next(parts), seen.voice, seconds, sample_rate)
     if attention is not None:
-        _draw_attention(next(parts), attention, seconds, sample_rate)
+        draw_attention(next(parts), attention, seconds, sample_rate)
         _draw_bias(next(parts), attention, sample_rate)
         title += f" (adaptivity {attention.adaptivity:.3f})"
     figure.suptitle(title)
@@ -150,7 +150,8 @@ def _draw_voice(figure: "SubFigure", voice: Voice, seconds: float, sample_rate: 
     figure.suptitle("excitation of the decoder: pitch of the pulses, and share of pulses (bright) and noise (dark)")
 
 
-def _draw_attention(figure: "SubFigure", attention: Attention, seconds: float, sample_rate: int) -> None:
+def draw_attention(figure: "SubFigure", attention: Attention, seconds: float, sample_rate: int) -> None:
+    """Draw the attention of each query, over seconds and kHz, a panel for each; panels leave out what is not seen."""
     _, queries, positions = attention.weights.shape
     axes = figure.subplots(-(-queries // 4), 4, sharex=True, squeeze=False).ravel()
     for axis in axes[queries:]:
