@@ -425,24 +425,27 @@ def _with_zip_checksums(content: bytes) -> bytes:
     return bytes(data)
 
 
-def _messages(content: bytes) -> None:
-    """A WebSocket message to `spectok serve`: the first byte says which one it is, the others are its content."""
-    config, body = pretrained.find(pretrained.DEFAULT).config, content[1:]
-    text = body.decode("utf-8", "replace")
-    kind = content[0] % 4 if content else 0
-    if kind == 0:
-        hello = protocol.read_hello(text)
-        assert hello.mode in protocol.MODES
-        assert protocol.read_hello(hello.to_json()) == hello
-    elif kind == 1:
-        command = protocol.read_command(text, "decode")
-        assert not isinstance(command, protocol.Lost) or 1 <= command.frames <= protocol.MAX_LOST
-    elif kind == 2:
-        assert len(protocol.read_pcm(body)) == len(body) // 2
-    else:
-        codes = protocol.read_codes(body, config)
-        assert codes.size % config.quantizer.tokens_per_frame == 0
-        assert codes.size == 0 or codes.max() < config.quantizer.codebook_size
+def _messages(config: CodecConfig) -> Callable[[bytes], None]:
+    def read(content: bytes) -> None:
+        """A WebSocket message to `spectok serve`: the first byte says which one it is, the others are its content."""
+        body = content[1:]
+        text = body.decode("utf-8", "replace")
+        kind = content[0] % 4 if content else 0
+        if kind == 0:
+            hello = protocol.read_hello(text)
+            assert hello.mode in protocol.MODES
+            assert protocol.read_hello(hello.to_json()) == hello
+        elif kind == 1:
+            command = protocol.read_command(text, "decode")
+            assert not isinstance(command, protocol.Lost) or 1 <= command.frames <= protocol.MAX_LOST
+        elif kind == 2:
+            assert len(protocol.read_pcm(body)) == len(body) // 2
+        else:
+            codes = protocol.read_codes(body, config)
+            assert codes.size % config.quantizer.tokens_per_frame == 0
+            assert codes.size == 0 or codes.max() < config.quantizer.codebook_size
+
+    return read
 
 
 def _message_seeds() -> list[bytes]:
@@ -468,7 +471,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "config.json": Target(_config_seeds(), _config(folder), share=1.2),
         "index.toml": Target([index], _index(folder), share=1.2),
         "ONNX": Target([_graph_seed()], _graph, share=1.5),
-        "WebSocket": Target(_message_seeds(), _messages, share=1.2),
+        "WebSocket": Target(_message_seeds(), _messages(engine.config), share=1.2),
     }
     for name, side, rate in (
         ("encoder", "encoder", 16000),
