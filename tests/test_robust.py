@@ -117,14 +117,12 @@ def test_the_error_of_a_denoised_spectrum_by_hand() -> None:
     half[:, 1] = 0.25
     # Half of the numbers of the clean row are 1, so its mean square is 0.5; the errors are in the other half.
     before, after = (
-        0.3 * 0.5 * noise**2 + 0.35 * np.array([(np.sqrt(1 + noise**2) - 1) ** 2, noise**2]) for noise in (0.5, 0.25)
+        0.5 * 0.5 * noise**2 + 0.25 * np.array([(np.sqrt(1 + noise**2) - 1) ** 2, noise**2]) for noise in (0.5, 0.25)
     )
     expected = (after / (before + np.array([0.02 * 0.5, 0.0]) + 1e-3)).mean()
     assert float(denoised_error(half, clean, heard)) == pytest.approx(expected, rel=1e-3)
-    weak = (
-        0.9 * clean
-    )  # too small: three times the error of magnitudes, and relative to little where doing nothing is right
-    expected = (0.3 * 0.005 + 3 * 0.35 * 0.01) / (0.02 * 0.5 + 1e-3) / 2
+    weak = 0.9 * clean  # relative to little where doing nothing is right
+    expected = (0.5 * 0.005 + 0.25 * 0.01) / (0.02 * 0.5 + 1e-3) / 2
     assert float(denoised_error(weak, clean, clean)) == pytest.approx(expected, rel=1e-3)
     assert float(denoised_error(clean, clean, heard)) == 0
 

@@ -48,8 +48,7 @@ def denoised_error(denoised: Tensor, clean: Tensor, heard: Tensor) -> Tensor:
     """Squared error of a power-law spectrum, relative to that of the spectrum without denoising.
 
     Rows of clean speech, on which doing nothing is right, thereby count as much as noisy ones: their error is relative
-    to a fiftieth of their energy. Magnitudes that are too small count three times, because missing speech is worse than
-    remaining noise.
+    to a fiftieth of their energy.
 
     Args:
         denoised: `[B, 2, F, Q]`.
@@ -63,9 +62,8 @@ def denoised_error(denoised: Tensor, clean: Tensor, heard: Tensor) -> Tensor:
 def _error(spectrum: Tensor, clean: Tensor) -> Tensor:
     """Squared error, complex and of magnitudes, of each row."""
     magnitude, wanted = ((x.square().sum(1) + 1e-8).sqrt() for x in (spectrum, clean))
-    excess = magnitude - wanted
-    weighted = excess.square() * torch.where(excess < 0, 3.0, 1.0)
-    return 0.3 * (spectrum - clean).square().mean(dim=(1, 2, 3)) + 0.35 * weighted.mean(dim=(1, 2))
+    of_magnitudes = (magnitude - wanted).square().mean(dim=(1, 2))
+    return 0.5 * (spectrum - clean).square().mean(dim=(1, 2, 3)) + 0.25 * of_magnitudes
 
 
 class EncoderTrainer(Trainer):
