@@ -291,8 +291,17 @@ class Codec(nn.Module):
             state: the decoder's.
             lost: which frames are lost, bool `[B, F]`; by default none.
         """
+        return self.decoder.step(self._quantized(codes), state, lost)
+
+    def spectrum_step(self, codes: Tensor, state: State, lost: Tensor | None = None) -> tuple[Tensor, State]:
+        """`decode_step` without the inverse STFT: the input of an extension, as `Decoder.spectrum_step` returns it."""
+        return self.decoder.spectrum_step(self._quantized(codes), state, lost)
+
+    def _quantized(self, codes: Tensor) -> Tensor:
+        """Codes `[B, N]` to the decoder's input `[B, F, K, D]`."""
         frames = codes.reshape(codes.shape[0], -1, self.config.quantizer.tokens_per_frame)
-        return self.decoder.step(self.quantizer.decode(frames), state, lost)
+        quantized: Tensor = self.quantizer.decode(frames)
+        return quantized
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
         """Audio `[B, T]`, T a multiple of frame_length, to the delayed reconstruction and the quantizer's output."""

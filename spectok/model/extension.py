@@ -7,8 +7,8 @@ spectrum becomes the lowest third of a spectrum at 48 kHz without a resampler an
                        |--> band energies -> GRU -> gains, mix --> bins above 8 kHz  --+--> inverse STFT at 48 kHz
                        `--> mirrored at 8 kHz, and noise ----------^
 
-The ear is not sensitive to phases above 8 kHz, and the envelope there changes slowly with frequency. Bandwidth extension
-of this kind is known from Opus's BBWENet (J. Büthe et al., arXiv 2412.11392) and from spectral band replication.
+The ear is not sensitive to phases above 8 kHz, and the envelope there changes slowly with frequency. Opus has a network
+for the same task in the time domain (J. Büthe and J.-M. Valin, arXiv 2412.11392).
 """
 
 import math
@@ -17,12 +17,11 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from spectok.config import SpectrumConfig
+from spectok.config import EXCITATION_PERIOD, EXTENSION_FACTOR, SpectrumConfig
 from spectok.model.layers import GRU, linear
 from spectok.model.spectrum import HalvedInverseSTFT
 from spectok.model.streaming import State, Streaming, Timing
 
-FACTOR = 3  # of the sample rates
 FEATURES, BANDS = 24, 16  # numbers of bands below the codec's highest frequency, and above it
 WIDTH, HIDDEN = 64, 96  # of the input layer and of the GRU
 HIGHEST = 2.5  # the highest frequency that is generated, in multiples of the codec's highest: 20 kHz
@@ -66,9 +65,9 @@ class Extension(Streaming):
 
     where the gain and the mix v are interpolated between bands, and relative to the energy of the upper half of the
     input: silence stays silent. `mirrored` is the input reflected at its highest frequency, and above twice that
-    frequency the input shifted, divided by its level in the bins around; a harmonic of 100 Hz at 7900 Hz becomes one at
-    8100 Hz. `noise` has magnitude 1 and a phase that is a hash of the number of the frame and the bin, in integers, so
-    that streaming equals offline to the bit.
+    frequency the input shifted, divided by its level in the bins around; a harmonic at 7900 Hz becomes one at 8100 Hz.
+    `noise` has magnitude 1 and a phase that is a hash of the number of the frame and the bin, in integers, so that
+    streaming equals offline to the bit. Frames are counted modulo `EXCITATION_PERIOD`.
 
     Args:
         config: the codec's spectrum.
@@ -77,7 +76,8 @@ class Extension(Streaming):
 
     def __init__(self, config: SpectrumConfig, sample_rate: int) -> None:
         super().__init__()
-        n_fft, hop, synthesis = (FACTOR * n for n in (config.n_fft, config.hop_length, config.synthesis_length))
+        sizes = (config.n_fft, config.hop_length, config.synthesis_length)
+        n_fft, hop, synthesis = (EXTENSION_FACTOR * size for size in sizes)
         positions = config.positions
         self.positions, self.high = positions, int((HIGHEST - 1) * positions)
         self.inverse_stft = HalvedInverseSTFT(SpectrumConfig(n_fft, hop, synthesis), positions + self.high)
@@ -87,25 +87,13 @@ class Extension(Streaming):
         shares = nearness(centres, torch.arange(float(positions)))
         places = torch.arange(float(self.high))
         spread = nearness(torch.linspace(0, self.high - 1, BANDS), places).T
-        near = ((torch.arange(positions) - torch.arange(positions)[:, None]).abs() <= REACH).float()
-        mirrored = torch.cat([torch.arange(positions, 0, -1).clamp_max(positions - 1), torch.arange(positions)])
-        turned = torch.where(torch.arange(self.high) < positions, -1.0, 1.0)  # a reflection conjugates
         seeds = torch.arange(1, self.high + 1) * 1_103_515_245 % PRIME
-        buffers = {
-            "bands": shares / shares.sum(0),
-            "spread": spread.contiguous(),
-            "level": near / near.sum(0),
-            "mirrored": mirrored[: self.high],
-            "turned": turned,
-            "seeds": seeds,
-        }
-        for name, values in buffers.items():
-            self.register_buffer(name, values, persistent=False)
+        # Rounded to float16, which is how an exported graph stores them.
+        self.register_buffer("bands", (shares / shares.sum(0)).half().float(), persistent=False)
+        self.register_buffer("spread", spread.half().float().contiguous(), persistent=False)
+        self.register_buffer("seeds", seeds, persistent=False)
         self.bands: Tensor  # [Q, FEATURES]: means over bands
         self.spread: Tensor  # [BANDS, high]: interpolates between bands
-        self.level: Tensor  # [Q, Q]: means over the bins around
-        self.mirrored: Tensor  # [high], int64: the bin of the input for each high bin
-        self.turned: Tensor  # [high]: sign of the imaginary part
         self.seeds: Tensor  # [high], int64
         self.input = nn.Sequential(linear(FEATURES, WIDTH), nn.SiLU())
         self.gru = GRU(WIDTH, HIDDEN)
@@ -115,7 +103,7 @@ class Extension(Streaming):
     def macs_per_frame(self) -> int:
         """Multiply-accumulates for one frame of the spectrum, those of the inverse transform included."""
         learned = FEATURES * WIDTH + 3 * HIDDEN * (WIDTH + HIDDEN) + HIDDEN * 2 * BANDS
-        fixed = self.bands.numel() + self.level.numel() + 2 * self.spread.numel() + self.inverse_stft.matrix.numel()
+        fixed = self.bands.numel() + 2 * self.spread.numel() + self.inverse_stft.matrix.numel()
         return learned + fixed
 
     def init_state(self, batch: int) -> State:
@@ -144,8 +132,20 @@ class Extension(Streaming):
         """Bins of magnitude 1 and random phase, `[B, 2, F, high]`, for the numbers of frames `[B, F]`."""
         x = (frames[..., None] * 48_271 + self.seeds) % PRIME
         square = x * x % PRIME
-        angles = (square * square % PRIME * x % PRIME).to(self.turned.dtype) * (2 * math.pi / PRIME)
+        angles = (square * square % PRIME * x % PRIME).to(self.spread.dtype) * (2 * math.pi / PRIME)
         return torch.stack([torch.cos(angles), torch.sin(angles)], dim=1)
+
+    def mirrored(self, x: Tensor) -> Tensor:
+        """The input `[B, 2, F, Q]` reflected and shifted, with a level of 1, `[B, 2, F, high]`.
+
+        Bin Q + j is the conjugate of bin Q - j, for the bin at the edge of the one below it; bin 2 Q + j is bin j.
+        """
+        level = nn.functional.avg_pool1d(x.square().sum(1), 2 * REACH + 1, 1, REACH, count_include_pad=False)
+        white = x * torch.rsqrt(level + TINY)[:, None]
+        reflected = torch.cat([white[..., -1:], white[..., 1:].flip(-1)], dim=-1)
+        real, imaginary = reflected.split(1, dim=1)
+        conjugate = torch.cat([real, -imaginary], dim=1)
+        return torch.cat([conjugate, white[..., : self.high - self.positions]], dim=-1)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return 3 * hop_length samples for each."""
@@ -164,11 +164,8 @@ class Extension(Streaming):
         gains, mix, hidden = self.controls(energies, state[0])
         gains = torch.exp((gains @ self.spread).clamp_max(LOUDEST)) * upper.sqrt()
         mix = mix @ self.spread
-        white = x * torch.rsqrt(x.square().sum(1) @ self.level + TINY)[:, None]
-        real, imaginary = white[..., self.mirrored].unbind(1)
-        mirrored = torch.stack([real, imaginary * self.turned], dim=1)
-        frames = (state[1] + torch.arange(1, x.shape[2] + 1, device=x.device)) % PRIME
+        frames = (state[1] + torch.arange(1, x.shape[2] + 1, device=x.device)) % EXCITATION_PERIOD
         shares = torch.sigmoid(mix).sqrt()[:, None], torch.sigmoid(-mix).sqrt()[:, None]
-        high = gains[:, None] * (shares[0] * mirrored + shares[1] * self.noise(frames))
+        high = gains[:, None] * (shares[0] * self.mirrored(x) + shares[1] * self.noise(frames))
         # The windows are scaled for noise of variance 1, so that sinusoids grow with the root of their length.
-        return torch.cat([x, high], dim=3) * math.sqrt(FACTOR), (hidden, frames[:, -1:])
+        return torch.cat([x, high], dim=3) * math.sqrt(EXTENSION_FACTOR), (hidden, frames[:, -1:])

@@ -183,20 +183,20 @@ class HalvedInverseSTFT(InverseSTFT):
         n_fft = config.n_fft
         assert n_fft % 4 == 0 and positions % 2 == 0 and positions <= n_fft // 2
         whole, quarter = self.fourier, n_fft // 4
-        bins = torch.arange(positions).unflatten(0, (-1, 2)).T.repeat_interleave(2, 0)  # even, even, odd, odd
+        bins = torch.arange(positions).unflatten(0, (-1, 2)).T[:, None, None, :, None]  # even bins, and odd ones
         shares = torch.where(bins == 0, 1.0, 2.0).double() / n_fft
-        offsets = torch.tensor([0, n_fft, 0, n_fft])[:, None, None]  # real, imaginary, real, imaginary
-        samples = torch.arange(quarter + 1)[None, None]
-        ones = torch.ones(1, 1, quarter + 1, dtype=torch.float64)
-        self.fourier = FourierMatrix(shares[..., None], bins[..., None], samples, offsets, whole.waves, ones)
+        offsets = torch.tensor([0, n_fft])[:, None, None, None]  # real and imaginary parts
+        samples = torch.arange(quarter + 1)[None]
+        one = torch.ones(1, 1, dtype=torch.float64)
+        self.fourier = FourierMatrix(shares, bins, samples, offsets, whole.waves, one)
         self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
         self.register_buffer("window", whole.right[0].float(), persistent=False)
         self.window: Tensor
 
     def frames(self, x: Tensor) -> Tensor:
         """The windowed samples of each frame, `[B, F, synthesis_length]`, before overlapping frames are added."""
-        parts = x.unflatten(3, (-1, 2)).permute(4, 1, 0, 2, 3).flatten(0, 1)  # [4, B, F, Q / 2]
-        a, b, c, d = _transform(parts, self.matrix[:, None]).unbind(0)
+        parts = x.unflatten(3, (-1, 2)).permute(4, 1, 0, 2, 3)  # [2, 2, B, F, Q / 2]
+        (a, b), (c, d) = (parity.unbind(0) for parity in _transform(parts, self.matrix).unbind(0))
         last = self.matrix.shape[-1] - 1
         even = torch.cat([a + b, (a - b)[..., 1:last].flip(-1)], dim=-1)
         odd = torch.cat([c + d, (d - c)[..., 1:last].flip(-1)], dim=-1)
