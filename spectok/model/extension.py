@@ -27,7 +27,7 @@ WIDTH, HIDDEN = 64, 96  # of the input layer and of the GRU
 HIGHEST = 2.5  # the highest frequency that is generated, in multiples of the codec's highest: 20 kHz
 REACH = 6  # bins on each side over which the level of the mirrored spectrum is measured
 FLOOR = 1e-10  # added to the energies of the features: that of 16-bit rounding noise
-TINY = 1e-20  # added to a level that is a divisor
+TINY = 1e-20  # smallest level that is a divisor
 LOUDEST = 4.0  # largest natural logarithm of a gain
 PRIME = (1 << 31) - 1  # modulus of the phases of the noise: products of two numbers fit in int64
 
@@ -123,7 +123,9 @@ class Extension(Streaming):
             energies: of the bands, `[B, F, FEATURES]`.
             hidden: `[B, HIDDEN]`.
         """
-        features = self.input((torch.log(energies + FLOOR) + 10) / 4).transpose(0, 1)
+        # This is log(energies + FLOOR); ONNX Runtime takes the addition of a number below 1e-8 for one of zero.
+        levels = torch.log(energies / FLOOR + 1) + (math.log(FLOOR) + 10)
+        features = self.input(levels / 4).transpose(0, 1)
         features, hidden = self.gru(features, hidden[None])
         gains, mix = self.output(features.transpose(0, 1)).split(BANDS, dim=-1)
         return gains * 4 - 2, mix, hidden.squeeze(0)
@@ -141,7 +143,7 @@ class Extension(Streaming):
         Bin Q + j is the conjugate of bin Q - j, for the bin at the edge of the one below it; bin 2 Q + j is bin j.
         """
         level = nn.functional.avg_pool1d(x.square().sum(1), 2 * REACH + 1, 1, REACH, count_include_pad=False)
-        white = x * torch.rsqrt(level + TINY)[:, None]
+        white = x * torch.rsqrt(level.clamp_min(TINY))[:, None]
         reflected = torch.cat([white[..., -1:], white[..., 1:].flip(-1)], dim=-1)
         real, imaginary = reflected.split(1, dim=1)
         conjugate = torch.cat([real, -imaginary], dim=1)
