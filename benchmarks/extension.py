@@ -3,16 +3,15 @@
     python benchmarks/extension.py CORPUS/test
 
 Every file of the folder with 48 kHz in its name is encoded at 16 kHz and decoded at 48 kHz, with the extension and
-resampled without it. `clean` is the extension of the original at 16 kHz, without a codec. No file is of a voice that the
-extension was trained on. Writes `extension.json` beside this file. ViSQOL is measured if the package `visqol-python` is
-installed.
+resampled without it. `clean` is the extension of the original at 16 kHz, without a codec. No file is of a voice that
+the extension was trained on. Writes `extension.json` beside this file. `--visqol` needs the package `visqol-python`,
+and half a minute for each second of speech.
 
 The log-spectral distance is the mean over frames of the root mean square, over the bins from 8 to 20 kHz, of the
 difference of log10 power spectra, with n_fft 2048 and hop 512; powers below 1e-8 count as 1e-8.
 """
 
 import argparse
-import importlib.util
 import statistics
 import sys
 import time
@@ -40,6 +39,7 @@ KEPT = 7500  # Hz up to which the low band is compared; window sidelobes of the 
 SETS = {"VCTK": "vctk48k", "OHF voices": "ohf48k"}  # by a part of the file's name
 ROUNDS = 5  # of timing
 Audio = NDArray[np.float32]
+Judge = Callable[[Audio, Audio], float]
 
 
 def log_powers(audio: Audio) -> NDArray[np.float64]:
@@ -76,10 +76,8 @@ def extended_clean(tokenizer: Tokenizer, model: str, audio: Audio) -> Audio:
     return output[EXTENSION_FACTOR * delay :][: EXTENSION_FACTOR * len(audio)]
 
 
-def visqol() -> Callable[[Audio, Audio], float] | None:
-    """ViSQOL for audio at 48 kHz (M. Chinen et al., arXiv 2004.09584); None if it is not installed."""
-    if importlib.util.find_spec("visqol") is None:
-        return None
+def visqol() -> Callable[[Audio, Audio], float]:
+    """ViSQOL for audio at 48 kHz (M. Chinen et al., arXiv 2004.09584)."""
     from visqol import VisqolApi
 
     api = VisqolApi()
@@ -92,9 +90,15 @@ def visqol() -> Callable[[Audio, Audio], float] | None:
     return measure
 
 
-def measure(models: Sequence[str], paths: Sequence[Path], judged: bool) -> dict[str, dict[str, float]]:
-    """The mean scores of files, for each input: "clean" and the models."""
-    tokenizers, heard = {name: Tokenizer.from_pretrained(name) for name in models}, visqol() if judged else None
+def measure(models: Sequence[str], paths: Sequence[Path], judges: dict[str, Judge]) -> dict[str, dict[str, float]]:
+    """The mean scores of files, for each input: "clean" and the models.
+
+    Args:
+        models: names or folders.
+        paths: of the files.
+        judges: further scores of the original and the decoded audio, by name.
+    """
+    tokenizers = {name: Tokenizer.from_pretrained(name) for name in models}
     scores: dict[str, list[dict[str, float]]] = {"clean": [], **{name: [] for name in models}}
     for path in paths:
         original, rate = read_audio(path)
@@ -112,16 +116,13 @@ def measure(models: Sequence[str], paths: Sequence[Path], judged: bool) -> dict[
             versions["with"] = extended[: len(original)]
             row = {f"lsd_{key}": spectral_distance(original, audio) for key, audio in versions.items()}
             row["low_band_db"] = low_band_db(versions["without"], versions["with"])
-            if judged:
-                for key, audio in versions.items():
-                    row[f"distillmos_{key}"] = distillmos_of(resample(audio, HIGH_RATE, 16000))
-                    if heard is not None:
-                        row[f"visqol_{key}"] = heard(original, audio)
+            for judge, judgement in judges.items():
+                row |= {f"{judge}_{key}": judgement(original, audio) for key, audio in versions.items()}
             scores[name].append(row)
-    return {
-        name: {key: (min if key == "low_band_db" else statistics.mean)(row[key] for row in rows) for key in rows[0]}
-        for name, rows in scores.items()
-    }
+    means = {name: {key: statistics.mean(row[key] for row in rows) for key in rows[0]} for name, rows in scores.items()}
+    for name, rows in scores.items():
+        means[name]["low_band_db_worst"] = min(row["low_band_db"] for row in rows)
+    return means
 
 
 def cost(model: str, audio: Audio) -> dict[str, float]:
@@ -151,15 +152,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="folder of speech at 48 kHz")
     parser.add_argument("--models", nargs="+", default=pretrained.models(), help="names or folders of models")
-    parser.add_argument("--distances-only", action="store_true", help="neither DistillMOS nor ViSQOL")
+    parser.add_argument("--distillmos", action="store_true", help="measure DistillMOS too; it hears 16 kHz only")
+    parser.add_argument("--visqol", action="store_true", help="measure ViSQOL too")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "extension.json", help="file to write")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    judges: dict[str, Judge] = {"visqol": visqol()} if args.visqol else {}
+    if args.distillmos:
+        judges["distillmos"] = lambda _, audio: distillmos_of(resample(audio, HIGH_RATE, 16000))
     rows: list[dict[str, Any]] = []
     found = list_audio(args.corpus)
     for speech, part in SETS.items():
         paths = [path for path in found if part in path.name]
-        for name, means in measure(args.models, paths, not args.distances_only).items():
+        for name, means in measure(args.models, paths, judges).items():
             rows.append({"speech": speech, "input": name, "files": len(paths)})
             rows[-1] |= {key: round(value, 4) for key, value in means.items()}
             print(rows[-1], flush=True)

@@ -6,8 +6,9 @@ CORPUS is a folder of recordings with a `manifest.csv`, of which the voices in `
 One head is trained for all models, on the spectrum of the original speech and on the spectra that each model decodes.
 
 The first stage fits the gains of the bands. It needs energies only, which are computed once and kept in the folder OUT:
-a step of it costs next to nothing. Filters and noise are applied to the energies. The second stage fits the mix of
-mirrored speech and noise, and the gains once more, to the magnitudes of short-time spectra of the audio.
+a step of it costs next to nothing. The second stage fits everything, also the mix of mirrored speech and noise, to
+magnitudes of short-time spectra of the audio. In both, random filters and noise are applied to what the head hears and
+to what it shall add.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from spectok.model.extension import BANDS, LOUDEST, Extension, nearness
 from spectok.model.spectrum import STFT
 from spectok.resampling import resample
 from spectok.schema import require
-from spectok.weights import halved, round_to_half_, save_tensors
+from spectok.weights import halved, load_tensors, round_to_half_, save_tensors
 
 SOURCES = ("rhasspy_kathleen", "rhasspy_kerstin", "rhasspy_nathalie")
 BANDWIDTHS = (20000.0, 16500.0, 20000.0)  # of their recordings, Hz, up to the extension's highest frequency
@@ -51,8 +52,8 @@ NOISE_DB = (-95.0, -55.0)  # power of a bin at 1 kHz; a full-scale sine has 22 d
 NOISE_SLOPES_DB = (-6.0, 1.0)  # per octave
 OCTAVES = tuple(math.log2(max(knot, 500.0) / 1000) for knot in KNOTS)
 RAYLEIGH = 0.62  # mean square of the difference of log10 powers of two noises of the same spectrum
-ROWS, FRAMES = 48, 300
-LEARNING_RATE = 3e-3
+ROWS, FRAMES, WHOLE_FRAMES = 48, 300, 150
+LEARNING_RATE, WHOLE_LEARNING_RATE = 3e-3, 1e-3
 
 
 class Clip(NamedTuple):
@@ -124,6 +125,7 @@ class Batch(NamedTuple):
     energies: Tensor  # [B, F, FEATURES + 1], with filters and noise applied
     levels: Tensor  # [B, F, BANDS], likewise
     curve: Tensor  # [B, KNOTS]: gain and filter in natural logarithms of power, at the frequencies `KNOTS`
+    noise: Tensor  # [B, KNOTS]: likewise the power of noise, in bins at the higher sample rate
 
 
 class Augmenter:
@@ -145,6 +147,7 @@ class Augmenter:
         self.lengths = np.array([len(clip.levels) for clip in clips], float)
         bins = torch.arange(layer.positions + layer.high) * width
         at_bins = nearness(torch.tensor(KNOTS), bins)  # [bins, KNOTS]
+        self.at_low = at_bins[: layer.positions]  # [Q, KNOTS]
         above = at_bins[layer.positions :]
         self.at_features = layer.bands.T @ at_bins[: layer.positions]  # [FEATURES, KNOTS]
         self.at_bands = (layer.spread / layer.spread.sum(1, keepdim=True)) @ above  # [BANDS, KNOTS]
@@ -177,13 +180,15 @@ class Augmenter:
         level = rng.uniform(*NOISE_DB, (rows, 1)) + rng.uniform(*NOISE_SLOPES_DB, (rows, 1)) * np.array(OCTAVES)
         has_noise = rng.random((rows, 1)) < NOISY
         noise = torch.from_numpy(np.where(has_noise, level, -200.0) * np.log(10) / 10).float()[:, None]
+        heard = noise - math.log(EXTENSION_FACTOR)  # the variance below 8 kHz is a third of the whole
         bands, upper = energies[..., :-1], energies[..., -1:]
-        changed = bands * torch.exp(curve[:, None] @ self.at_features.T) + torch.exp(noise @ self.at_features.T)
+        changed = bands * torch.exp(curve[:, None] @ self.at_features.T) + torch.exp(heard @ self.at_features.T)
         # The energy of the upper half changes as the sum of the bands in it does.
         before, after = ((x * self.upper).sum(-1, keepdim=True) for x in (bands, changed))
         upper = torch.where(before > 0, upper * after / before.clamp_min(1e-30), after)
         levels = torch.logaddexp(levels + curve[:, None] @ self.at_bands.T, noise @ self.at_bands.T + EULER)
-        return Batch(chosen, torch.cat([changed, upper], dim=-1), levels.clamp_min(math.log(QUIETEST)), curve)
+        energies = torch.cat([changed, upper], dim=-1)
+        return Batch(chosen, energies, levels.clamp_min(math.log(QUIETEST)), curve, noise[:, 0])
 
 
 def _shares(versions: int) -> list[float]:
@@ -207,7 +212,8 @@ def band_distance(layer: Extension, batch: Batch, width: float) -> Tensor:
     """The log-spectral distance that the bands' levels account for, with that of two noises of the same spectrum."""
     hidden = layer.init_state(len(batch.energies))[0]
     gains, _, _ = layer.controls(batch.energies[..., :-1], hidden)
-    found = torch.log(batch.energies[..., -1:] + QUIETEST) + 2 * gains.clamp_max(LOUDEST)
+    upper = EXTENSION_FACTOR * batch.energies[..., -1:]  # as in `Extension.spectrum`
+    found = torch.log(upper + QUIETEST) + 2 * gains.clamp_max(LOUDEST)
     found = found.clamp_min(math.log(QUIETEST))
     known = known_bands(layer, [clip for clip, _, _ in batch.clips], width)
     squares = ((found - batch.levels) / math.log(10)).square() * known
@@ -231,7 +237,7 @@ def train_gains(layer: Extension, train: Augmenter, valid: Augmenter, width: flo
         if step % 50 == 49 or now == 1.0:
             with torch.no_grad():
                 error = float(torch.stack([band_distance(layer, batch, width) for batch in fixed]).mean())
-            print(f"gains, step {step + 1}: loss {float(loss):.4f}, held out {error:.4f}", flush=True)
+            print(f"gains, step {step + 1}: loss {loss.item():.4f}, held out {error:.4f}", flush=True)
             if error < best:
                 best, kept = error, {name: tensor.clone() for name, tensor in layer.state_dict().items()}
         if now == 1.0:
@@ -239,49 +245,83 @@ def train_gains(layer: Extension, train: Augmenter, valid: Augmenter, width: flo
     layer.load_state_dict(kept)
 
 
-def spectral_distance(layer: Extension, batch: Batch, width: float) -> Tensor:
-    """L1 of the logarithms of magnitudes from 8 to 20 kHz, of two short-time Fourier transforms."""
-    frames = batch.levels.shape[1]
-    spectra, audio = [], []
+def shaped_noise(batch: Batch, samples: int, rate: float) -> Tensor:
+    """The noise of a batch, `[B, samples]`."""
+    white = torch.randn(len(batch.noise), samples)
+    frequencies = torch.fft.rfftfreq(samples, 1 / rate)
+    at_bins = nearness(torch.tensor(KNOTS), frequencies)
+    return torch.fft.irfft(torch.fft.rfft(white) * torch.exp(batch.noise @ at_bins.T / 2), samples)
+
+
+def heard_and_wanted(
+    layer: Extension, augmenter: Augmenter, batch: Batch, width: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The spectra `[B, 2, F, Q]` of a batch with filter and noise; its audio and its noise, `[B, T]` each at 48 kHz.
+
+    The filter is not applied to the audio.
+    """
+    frames, hop = batch.levels.shape[1], layer.inverse_stft.hop_length
+    spectra = [
+        _stretch(clip.spectra[version].transpose(1, 0, 2), start, frames).transpose(1, 0, 2)
+        for clip, version, start in batch.clips
+    ]
+    audio = [_stretch(clip.audio, hop * start, hop * frames) for clip, _, start in batch.clips]
+    noise = shaped_noise(batch, hop * frames, 2 * hop * width)
+    sizes = SpectrumConfig(2 * hop, hop, layer.inverse_stft.overlap)
+    low = STFT(sizes, layer.positions)(noise) / math.sqrt(EXTENSION_FACTOR)
+    x = torch.from_numpy(np.stack(spectra)).float() * torch.exp(batch.curve @ augmenter.at_low.T / 2)[:, None, None]
+    return x + low, torch.from_numpy(np.stack(audio)).float() / 32768, noise
+
+
+def spectral_distance(layer: Extension, augmenter: Augmenter, batch: Batch, width: float) -> tuple[Tensor, Tensor]:
+    """The log-spectral distance of benchmarks/extension.py, and an L1 distance with a quarter of its window."""
+    x, audio, noise = heard_and_wanted(layer, augmenter, batch, width)
     hop = layer.inverse_stft.hop_length
-    for clip, version, start in batch.clips:
-        spectra.append(_stretch(clip.spectra[version].transpose(1, 0, 2), start, frames).transpose(1, 0, 2))
-        audio.append(_stretch(clip.audio, hop * start, hop * frames))
-    scale = torch.exp(batch.curve.mean(1) / 2)[:, None]
-    x = torch.from_numpy(np.stack(spectra)).float() * scale[..., None, None]
-    wanted = torch.from_numpy(np.stack(audio)).float() / 32768 * scale
     found = layer(x)[:, layer.inverse_stft.overlap - hop :]
-    known = [BANDWIDTHS[clip.source] for clip, _, _ in batch.clips]
-    losses = []
+    known = torch.tensor([BANDWIDTHS[clip.source] for clip, _, _ in batch.clips])
+    distances = []
     for n_fft in (2048, 512):
+        frequencies = torch.arange(n_fft // 2 + 1) * (2 * hop * width / n_fft)
+        inside = (frequencies >= 8000) & (frequencies <= 20000)
         window = torch.hann_window(n_fft)
-        a, b = (
-            torch.stft(y, n_fft, n_fft // 4, window=window, return_complex=True).abs().square()[..., 8:]  # settled
-            for y in (found, wanted[:, : found.shape[1]])
-        )
-        frequencies = torch.arange(a.shape[1]) * (hop * 2 * width / n_fft)
-        mask = (frequencies >= 8000) & (frequencies < torch.tensor(known)[:, None])
-        difference = (torch.log10(a + 1e-8) - torch.log10(b + 1e-8)).abs().mean(2)
-        losses.append((difference * mask).sum() / mask.sum())
-    return torch.stack(losses).mean()
+
+        def powers(y: Tensor, n_fft: int = n_fft, window: Tensor = window, inside: Tensor = inside) -> Tensor:
+            spectrum = torch.stft(y[:, : found.shape[1]], n_fft, n_fft // 4, window=window, return_complex=True)
+            return spectrum[:, inside, 8:].abs().square()  # without the start, where the states settle
+
+        curve = torch.exp(batch.curve @ nearness(torch.tensor(KNOTS), frequencies[inside]).T)[..., None]
+        wanted = powers(audio) * curve + powers(noise)
+        difference = torch.log10(powers(found).clamp_min(1e-8)) - torch.log10(wanted.clamp_min(1e-8))
+        mask = (frequencies[inside] < known[:, None]).float()[..., None]
+        if n_fft == 2048:
+            distances.append(((difference.square() * mask).sum(1) / mask.sum(1) + 1e-4).sqrt().mean())
+        else:
+            distances.append((difference.abs() * mask).sum() / mask.expand_as(difference).sum())
+    return distances[0], distances[1]
 
 
-def train_mix(layer: Extension, train: Augmenter, width: float, minutes: float) -> None:
-    """The second stage: only the rows of the output layer that make the mix."""
-    rows = torch.cat([torch.zeros(BANDS), torch.ones(BANDS)])
-    optimizer = torch.optim.Adam(layer.output.parameters(), 0.003)
-    end, losses = time.time() + 60 * minutes, []
-    while time.time() < end:
-        loss = spectral_distance(layer, train.draw(8, 150), width)
+def train_whole(layer: Extension, train: Augmenter, valid: Augmenter, width: float, minutes: float) -> None:
+    """The second stage."""
+    begin, losses = time.time(), []
+    optimizer = torch.optim.AdamW(layer.parameters(), WHOLE_LEARNING_RATE, weight_decay=0.01)
+    fixed = [valid.draw(8, WHOLE_FRAMES) for _ in range(4)]
+    now = 0.0
+    for step in count(1):
+        now = (time.time() - begin) / (60 * minutes)
+        for group in optimizer.param_groups:
+            group["lr"] = WHOLE_LEARNING_RATE * min(1.0, step / 20) * (0.5 + 0.5 * math.cos(math.pi * min(1.0, now)))
+        distance, fine = spectral_distance(layer, train, train.draw(8, WHOLE_FRAMES), width)
         optimizer.zero_grad()
-        loss.backward()
-        for parameter in layer.output.parameters():
-            assert parameter.grad is not None
-            parameter.grad *= rows.view(-1, *[1] * (parameter.ndim - 1))
+        (distance + fine).backward()
+        nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss))
-        if len(losses) % 50 == 0:
-            print(f"mix, step {len(losses)}: loss {np.mean(losses[-50:]):.4f}", flush=True)
+        losses.append(distance.item())
+        if step % 50 == 0 or now >= 1:
+            with torch.no_grad():
+                error = np.mean([spectral_distance(layer, valid, batch, width)[0].item() for batch in fixed])
+            print(f"whole, step {step}: distance {np.mean(losses[-50:]):.4f}, held out {error:.4f}", flush=True)
+        if now >= 1:
+            break
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -290,7 +330,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("corpus", type=Path, help="folder with manifest.csv")
     parser.add_argument("models", nargs="+", help="names of released models, or their folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for the analysed clips and the weights")
-    parser.add_argument("--minutes", type=float, nargs=2, default=[8.0, 3.0], help="of the stages (default: 8 3)")
+    parser.add_argument("--minutes", type=float, nargs=2, default=[4.0, 8.0], help="of the stages (default: 4 8)")
+    parser.add_argument("--init", type=Path, help="weights to start from")
     parser.add_argument("--held-out", choices=SOURCES, help="a voice for validation (default: 5 %% of the files)")
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
@@ -301,17 +342,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"extension: {error}", file=sys.stderr)
         return 2
     layer, width = Extension(config.spectrum, config.sample_rate), config.sample_rate / config.spectrum.n_fft
+    if args.init:
+        layer.load_state_dict(load_tensors(args.init)[0])
     rng = np.random.default_rng(0)
     draws = rng.random(len(clips)) < HELD_OUT
     if args.held_out:
         draws = np.array([SOURCES[clip.source] == args.held_out for clip in clips])
     parts = [[clip for clip, is_held in zip(clips, draws, strict=True) if is_held == part] for part in (False, True)]
     train, valid = (Augmenter(part, layer, width, np.random.default_rng(seed)) for seed, part in enumerate(parts))
-    train_gains(layer, train, valid, width, args.minutes[0])
-    train_mix(layer, train, width, args.minutes[1])
-    with torch.no_grad():
-        final = torch.stack([spectral_distance(layer, valid.draw(8, 150), width) for _ in range(6)]).mean()
-    print(f"held out: {float(final):.4f}")
+    if args.minutes[0] > 0:
+        train_gains(layer, train, valid, width, args.minutes[0])
+    train_whole(layer, train, valid, width, args.minutes[1])
     round_to_half_(layer)
     save_tensors(args.out / EXTENSION_WEIGHTS, halved(layer.state_dict()), {"format": "pt"})
     for name in args.models:
