@@ -173,7 +173,8 @@ class Augmenter:
         rng, decibels = self.rng, np.log(10) / 10
         steps = rng.standard_normal((rows, len(KNOTS))) * STEPS_DB
         filters = np.cumsum(steps, axis=1) * (rng.random((rows, 1)) < FILTERED)
-        return (filters + rng.uniform(*GAINS_DB, (rows, 1))) * decibels
+        curves: NDArray[np.float64] = (filters + rng.uniform(*GAINS_DB, (rows, 1))) * decibels
+        return curves
 
     def _augmented(self, chosen: list[tuple[Clip, int, int]], energies: Tensor, levels: Tensor, curve: Tensor) -> Batch:
         rng, rows = self.rng, len(chosen)
@@ -250,7 +251,8 @@ def shaped_noise(batch: Batch, samples: int, rate: float) -> Tensor:
     white = torch.randn(len(batch.noise), samples)
     frequencies = torch.fft.rfftfreq(samples, 1 / rate)
     at_bins = nearness(torch.tensor(KNOTS), frequencies)
-    return torch.fft.irfft(torch.fft.rfft(white) * torch.exp(batch.noise @ at_bins.T / 2), samples)
+    noise: Tensor = torch.fft.irfft(torch.fft.rfft(white) * torch.exp(batch.noise @ at_bins.T / 2), samples)
+    return noise
 
 
 def heard_and_wanted(

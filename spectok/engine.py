@@ -38,7 +38,6 @@ class CodecState(NamedTuple):
 
     encoder: Any
     decoder: Any
-    extended: Any = None  # of decoding with an extension; None if the engine has none
 
 
 class Engine(Protocol):
@@ -70,6 +69,9 @@ class Engine(Protocol):
     @property
     def can_extend(self) -> bool:
         """Whether there is an extension."""
+
+    def init_extended(self, batch: int) -> Any:
+        """The zero state of `extended_step` for `batch` rows."""
 
     def extended_step(
         self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
@@ -170,7 +172,7 @@ class OnnxEngine:
 
     def init_state(self, batch: int) -> CodecState:
         """Zero states for any number of rows."""
-        return CodecState({}, {}, {})
+        return CodecState({}, {})
 
     def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
         """Audio `[B, T]` to codes `[B, N]`."""
@@ -186,6 +188,10 @@ class OnnxEngine:
     def can_extend(self) -> bool:
         """Whether the model has the weights and the graph of an extension."""
         return self._model.has_extension and self._model.has_graph("extension")
+
+    def init_extended(self, batch: int) -> Any:
+        """The zero state for any number of rows."""
+        return {}
 
     def extended_step(
         self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
@@ -432,6 +438,10 @@ class TorchStates(ABC):
         """Whether there is an extension."""
         return False
 
+    def init_extended(self, batch: int) -> Any:
+        """An error: only engines that define it have an extension."""
+        raise InputError("the model has no extension")
+
     def extended_step(
         self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], Any]:
@@ -466,7 +476,7 @@ class TorchStates(ABC):
 
         from spectok.model.streaming import leaves, rebuilt
 
-        zero = getattr(self.init_state(rows), side)
+        zero = self.init_extended(rows) if side == "extended" else getattr(self.init_state(rows), side)
         kinds = {name: (array.shape, array.dtype) for name, array in self.to_arrays(zero).items()}
         copies = _copied(arrays, kinds).values()
         pairs = zip(copies, leaves(zero), strict=True)
@@ -523,9 +533,7 @@ class TorchEngine(TorchStates):
 
     def init_state(self, batch: int) -> CodecState:
         """Zero states for `batch` rows."""
-        encoder, decoder = self.codec.init_state(batch)
-        extended = None if self.extension is None else (decoder[:-1], self.extension.init_state(batch))
-        return CodecState(encoder, decoder, extended)
+        return CodecState(*self.codec.init_state(batch))
 
     def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
         """Audio `[B, T]` to codes `[B, N]`."""
@@ -541,6 +549,12 @@ class TorchEngine(TorchStates):
     def can_extend(self) -> bool:
         """Whether the model has the weights of an extension."""
         return self.extension is not None
+
+    def init_extended(self, batch: int) -> Any:
+        """The zero state of the decoder without its inverse STFT, and of the extension."""
+        if self.extension is None:
+            return super().init_extended(batch)
+        return self.codec.decoder.init_state(batch)[:-1], self.extension.init_state(batch)
 
     def extended_step(
         self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None

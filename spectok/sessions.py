@@ -222,7 +222,9 @@ class _Session(ABC):
 
     def _start(self) -> None:
         """Start a new stream."""
-        self._state = getattr(self._engine.init_state(self._batch or 1), self._side)
+        rows, side = self._batch or 1, self._side
+        is_extended = side == "extended"
+        self._state = self._engine.init_extended(rows) if is_extended else getattr(self._engine.init_state(rows), side)
         self._waiting, self._samples = self._nothing, 0
 
     def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
@@ -368,7 +370,8 @@ class StreamDecoder(_Session):
         InputError: the model has no extension, or the sample rate is too low for one.
     """
 
-    _side, _input, _output = "decoder", np.int64, np.float32
+    _side: Side = "decoder"
+    _input, _output = np.int64, np.float32
 
     def __init__(
         self,

@@ -207,7 +207,7 @@ def exported_extension(model: Model) -> dict[str, bytes]:
 
 def _verify_extension(engine: Engine, expected: Engine, speech: Audio) -> None:
     codes = at_once(engine, speech)[None]
-    audio, others = (e.extended_step(codes, e.init_state(1).extended)[0] for e in (engine, expected))
+    audio, others = (e.extended_step(codes, e.init_extended(1))[0] for e in (engine, expected))
     difference = float(np.abs(audio - others).max() / max(1.0, np.abs(others).max()))
     require(difference < DIFFERENCE, f"the exported extension differs by {difference:.1e} of full scale")
 
