@@ -27,7 +27,6 @@ from spectok import Tokenizer, pretrained
 from spectok.audio import list_audio, read_audio
 from spectok.config import EXTENSION_FACTOR
 from spectok.engine import load_extension
-from spectok.evaluation.judges import distillmos_of
 from spectok.evaluation.provenance import weights_of, write_results
 from spectok.model.spectrum import STFT
 from spectok.resampling import resample
@@ -159,6 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     judges: dict[str, Judge] = {"visqol": visqol()} if args.visqol else {}
     if args.distillmos:
+        from spectok.evaluation.judges import distillmos_of
+
         judges["distillmos"] = lambda _, audio: distillmos_of(resample(audio, HIGH_RATE, 16000))
     rows: list[dict[str, Any]] = []
     found = list_audio(args.corpus)

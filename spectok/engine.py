@@ -197,17 +197,19 @@ class OnnxEngine:
         self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, 3 * T]`: the decoder without its inverse STFT, and the extension."""
+        graph, names = self._graph("decoder"), self._graph("extension").states
         states = state or self._zeros("extended", len(codes))
-        names = self._graph("extension").states
-        unused = {name: array for name, array in self._zeros("decoder", len(codes)).items() if name.startswith(INVERSE)}
         decoder = {name: array for name, array in states.items() if name not in names}
-        inputs = self._inputs(np.ascontiguousarray(codes, np.int64), decoder, lost) | unused
-        graph = self._graph("decoder")
-        outputs = [SPECTRUM, *(graph.after[name] for name in decoder)]
+        inputs = self._inputs(np.ascontiguousarray(codes, np.int64), decoder, lost)
+        for name, (shape, kind) in graph.states.items():
+            if name not in decoder:  # those of the inverse STFT, which a run needs even if it does not use them
+                inputs[name] = np.zeros((len(codes), *shape), kind)
+        following = graph.after
+        outputs = [SPECTRUM, *(following[name] for name in decoder)]
         spectrum, *after = graph.run(outputs, inputs, _only_what_is_asked())
         extension = {name: states[name] for name in names}
-        audio, following = self._run("extension", spectrum, extension)
-        return audio, dict(zip(decoder, after, strict=True)) | following
+        audio, extension = self._run("extension", spectrum, extension)
+        return audio, dict(zip(decoder, after, strict=True)) | extension
 
     def code_vectors(self) -> NDArray[np.float32]:
         """The grid of the levels, or the codebook in the weights."""
