@@ -20,6 +20,7 @@ from spectok.schema import from_dict, require
 FORMAT = 2  # version of config.json; files without a version have format 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # names of models
 MAX_BYTES = 100_000  # of config.json; the time to check a list of numbers grows with the square of its length
+EXTENSION_FACTOR = 3  # sample rate of extended audio (model/extension.py) over that of the codec
 EXCITATION_PERIOD = 3200  # hops after which every fixed sequence of excitation.py begins again
 
 

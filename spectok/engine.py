@@ -4,6 +4,7 @@ Sessions and tokenizer use only the protocol `Engine`. `OnnxEngine` runs a model
 need PyTorch; `TorchEngine` runs the codec in PyTorch. Each library is imported when its engine is created.
 """
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,16 +18,19 @@ from numpy.typing import NDArray
 from spectok.codebook import CODEBOOK, grid, stored
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.graphs import MODEL_WEIGHTS, WEIGHTS, read_graph
+from spectok.graphs import EXTENSION_WEIGHTS, MODEL_WEIGHTS, WEIGHTS, read_graph
 from spectok.pretrained import Model, find
 from spectok.schema import require
 
 if TYPE_CHECKING:
     from spectok.model.codec import Codec
+    from spectok.model.extension import Extension
 
 ENGINES = ("onnx", "torch")
 LOST = "lost"  # input of the graph of a decoder with concealment, bool [batch, frames]
-Side = Literal["encoder", "decoder"]
+SPECTRUM = "spectrum"  # output of the graph of a decoder, and input of that of an extension
+INVERSE = "state.inverse_stft."  # start of the names of the states that a decoder does not need for its spectrum
+Side = Literal["encoder", "decoder", "extended"]  # extended: a decoder whose output is extended to 20 kHz
 
 
 class CodecState(NamedTuple):
@@ -60,6 +64,22 @@ class Engine(Protocol):
 
         `lost`, `[B, F]`, says which frames are lost; their codes must repeat the last frame that arrived. A codec
         without concealment ignores it.
+        """
+
+    @property
+    def can_extend(self) -> bool:
+        """Whether there is an extension."""
+
+    def init_extended(self, batch: int) -> Any:
+        """The zero state of `extended_step` for `batch` rows."""
+
+    def extended_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """`decode_step` with the extension to 20 kHz: audio `[B, 3 * T]` at three times the codec's sample rate.
+
+        Raises:
+            InputError: there is no extension, or its files are damaged.
         """
 
     def code_vectors(self) -> NDArray[np.float32]:
@@ -133,9 +153,10 @@ class OnnxEngine:
         self._graphs: dict[str, _Graph] = {}
         self._loading = threading.Lock()
         require(model.has_graphs, f"{model.folder} has no encoder.onnx and decoder.onnx; spectok export makes them")
-        self._models = {"encoder": model if encoder is None else encoder, "decoder": model}
+        self._models = {"encoder": model if encoder is None else encoder, "decoder": model, "extension": model}
         weights = model.read(WEIGHTS)
-        self._weights = {side: {WEIGHTS: weights} for side in self._models}  # files by the names that graphs have
+        # Files by the names that graphs have:
+        self._weights = {side: {WEIGHTS: weights} for side in ("encoder", "decoder")}
         if encoder is not None:
             self._weights["encoder"] = {WEIGHTS: encoder.read(WEIGHTS), MODEL_WEIGHTS: weights}
 
@@ -163,6 +184,33 @@ class OnnxEngine:
         """Codes `[B, N]` to audio `[B, T]`."""
         return self._run("decoder", np.ascontiguousarray(codes, np.int64), state, lost)
 
+    @property
+    def can_extend(self) -> bool:
+        """Whether the model has the weights and the graph of an extension."""
+        return self._model.has_extension and self._model.has_graph("extension")
+
+    def init_extended(self, batch: int) -> Any:
+        """The zero state for any number of rows."""
+        return {}
+
+    def extended_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Codes `[B, N]` to audio `[B, 3 * T]`: the decoder without its inverse STFT, and the extension."""
+        graph, names = self._graph("decoder"), self._graph("extension").states
+        states = state or self._zeros("extended", len(codes))
+        decoder = {name: array for name, array in states.items() if name not in names}
+        inputs = self._inputs(np.ascontiguousarray(codes, np.int64), decoder, lost)
+        for name, (shape, kind) in graph.states.items():
+            if name not in decoder:  # those of the inverse STFT, which a run needs even if it does not use them
+                inputs[name] = np.zeros((len(codes), *shape), kind)
+        following = graph.after
+        outputs = [SPECTRUM, *(following[name] for name in decoder)]
+        spectrum, *after = graph.run(outputs, inputs, _only_what_is_asked())
+        extension = {name: states[name] for name in names}
+        audio, extension = self._run("extension", spectrum, extension)
+        return audio, dict(zip(decoder, after, strict=True)) | extension
+
     def code_vectors(self) -> NDArray[np.float32]:
         """The grid of the levels, or the codebook in the weights."""
         quantizer = self.config.quantizer
@@ -188,25 +236,43 @@ class OnnxEngine:
 
     def from_arrays(self, side: Side, arrays: Mapping[str, NDArray[Any]], rows: int) -> Any:
         """The state with these arrays, in the order of the graph's inputs."""
-        kinds = {name: ((rows, *shape), np.dtype(kind)) for name, (shape, kind) in self._graph(side).states.items()}
+        kinds = {name: ((rows, *shape), np.dtype(kind)) for name, (shape, kind) in self._states(side).items()}
         return _copied(arrays, kinds) if arrays else {}
 
     def facts(self, side: str) -> dict[str, str]:
-        """The metadata in the file of one graph, "encoder" or "decoder"."""
+        """The metadata in the file of one graph, "encoder", "decoder" or "extension"."""
         return self._graph(side).facts
 
     def _run(
         self, side: str, chunk: NDArray[Any], state: dict[str, NDArray[Any]], lost: NDArray[np.bool_] | None = None
     ) -> tuple[NDArray[Any], Any]:
         graph = self._graph(side)
-        if not state:
-            state = {name: np.zeros((len(chunk), *shape), kind) for name, (shape, kind) in graph.states.items()}
-        inputs = {graph.stream: chunk, **state}
-        if graph.conceals:
-            tokens = self.config.quantizer.tokens_per_frame
-            inputs[LOST] = np.zeros((len(chunk), chunk.shape[1] // tokens), bool) if lost is None else lost
+        state = state or self._zeros(side, len(chunk))
+        inputs = self._inputs(chunk, state, lost) if side == "decoder" else {graph.stream: chunk, **state}
         output, *after = graph.run(graph.outputs, inputs)
         return output, dict(zip(state, after, strict=True))
+
+    def _inputs(
+        self, codes: NDArray[np.int64], state: dict[str, NDArray[Any]], lost: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[Any]]:
+        """The inputs of the decoder's graph."""
+        graph = self._graph("decoder")
+        inputs = {graph.stream: codes, **state}
+        if graph.conceals:
+            tokens = self.config.quantizer.tokens_per_frame
+            inputs[LOST] = np.zeros((len(codes), codes.shape[1] // tokens), bool) if lost is None else lost
+        return inputs
+
+    def _zeros(self, side: str, rows: int) -> dict[str, NDArray[Any]]:
+        """The zero state."""
+        return {name: np.zeros((rows, *shape), kind) for name, (shape, kind) in self._states(side).items()}
+
+    def _states(self, side: str) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shapes without the batch, and types, of a state's arrays."""
+        if side != "extended":
+            return self._graph(side).states
+        decoder = self._graph("decoder").states.items()
+        return {name: kind for name, kind in decoder if not name.startswith(INVERSE)} | self._graph("extension").states
 
     def __reduce__(self) -> tuple[type["OnnxEngine"], tuple[Model, int, Model | None]]:
         return OnnxEngine, (self._model, self._threads, self._encoder)
@@ -222,25 +288,29 @@ class OnnxEngine:
         import onnxruntime
 
         model = self._models[side]
+        require(side != "extension" or self.can_extend, f"the model {model.config.name} has no extension")
         file, path = f"{side}.onnx", model.folder / f"{side}.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         # The exported graph is optimised already; this level only converts the weights to float32, once.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.log_severity_level = 4  # errors are exceptions, and need not be printed too
-        content = model.read(file)
+        content, weights, own = model.read(file), self._weights.get(side, {}), WEIGHTS
+        if side == "extension":
+            own = EXTENSION_WEIGHTS
+            weights = {own: model.read(own)}
         try:
             facts, external = read_graph(content)
             require(
-                facts.get("weights") == model.sha256,
-                f"{path} was made from other weights than {WEIGHTS} beside it; spectok export makes it anew",
+                facts.get("weights") == (hashlib.sha256(weights[own]).hexdigest() if own != WEIGHTS else model.sha256),
+                f"{path} was made from other weights than {own} beside it; spectok export makes it anew",
             )
             expected = model.config.fingerprint
             require(
                 facts.get("config") == expected,
                 f"{path} was made with another configuration than config.json beside it; spectok export makes it anew",
             )
-            arrays = [tensor.view(self._weights[side]) for tensor in external]
+            arrays = [tensor.view(weights) for tensor in external]
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
             options.add_external_initializers([tensor.name for tensor in external], values)
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -250,7 +320,7 @@ class OnnxEngine:
             raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
         first, *others = session.get_inputs()
         states = [item for item in others if item.name != LOST]
-        outputs = [item.name for item in session.get_outputs()]
+        outputs = [item.name for item in session.get_outputs() if item.name != SPECTRUM]
         kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
         zeros = {item.name: (tuple(item.shape[1:]), kinds[item.type]) for item in states}
         return _Graph(session.run, outputs, first.name, len(states) < len(others), zeros, facts)
@@ -265,6 +335,20 @@ class _Graph(NamedTuple):
     conceals: bool  # whether there is an input LOST
     states: dict[str, tuple[tuple[int, ...], type]]  # shapes without the batch and types, in the order of the outputs
     facts: dict[str, str]
+
+    @property
+    def after(self) -> dict[str, str]:
+        """For each state, the name of the output with its next value."""
+        return dict(zip(self.states, self.outputs[1:], strict=True))
+
+
+def _only_what_is_asked() -> Any:
+    """Options for a run that leaves out what the outputs do not depend on."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.only_execute_path_to_fetches = True
+    return options
 
 
 def model_size(model: Model) -> tuple[int, dict[str, float]]:
@@ -310,6 +394,26 @@ def load_codec(model: Model | str | Path, encoder: Model | None = None) -> "Code
     return codec.eval()
 
 
+def load_extension(model: Model) -> "Extension":
+    """Load the extension of a model in PyTorch, on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: the file is missing or damaged, or its tensors do not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from spectok.model.extension import Extension
+
+    extension, path = Extension(model.config.spectrum, model.config.sample_rate), model.folder / EXTENSION_WEIGHTS
+    content = model.read(EXTENSION_WEIGHTS)
+    try:
+        extension.load_state_dict(load(content))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    return extension.eval()
+
+
 def _copied(
     arrays: Mapping[str, NDArray[Any]], kinds: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 ) -> dict[str, NDArray[Any]]:
@@ -330,6 +434,21 @@ class TorchStates(ABC):
     @abstractmethod
     def init_state(self, batch: int) -> CodecState:
         """Zero states for `batch` rows."""
+
+    @property
+    def can_extend(self) -> bool:
+        """Whether there is an extension."""
+        return False
+
+    def init_extended(self, batch: int) -> Any:
+        """An error: only engines that define it have an extension."""
+        raise InputError("the model has no extension")
+
+    def extended_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """An error: only engines that define it have an extension."""
+        raise InputError("the model has no extension")
 
     def stack(self, states: Sequence[Any]) -> Any:
         """Concatenate the tensors along the batch."""
@@ -359,7 +478,7 @@ class TorchStates(ABC):
 
         from spectok.model.streaming import leaves, rebuilt
 
-        zero = getattr(self.init_state(rows), side)
+        zero = self.init_extended(rows) if side == "extended" else getattr(self.init_state(rows), side)
         kinds = {name: (array.shape, array.dtype) for name, array in self.to_arrays(zero).items()}
         copies = _copied(arrays, kinds).values()
         pairs = zip(copies, leaves(zero), strict=True)
@@ -393,6 +512,9 @@ class TorchEngine(TorchStates):
         except (RuntimeError, AssertionError) as error:
             raise InputError(f"the device '{device}' cannot be used here: {str(error).splitlines()[0]}") from error
         self.device = torch.device(device)
+        self.extension = load_extension(model) if model.has_extension else None
+        if self.extension is not None:
+            self.extension.to(device)
 
     @property
     def config(self) -> CodecConfig:
@@ -424,6 +546,32 @@ class TorchEngine(TorchStates):
     ) -> tuple[NDArray[np.float32], Any]:
         """Codes `[B, N]` to audio `[B, T]`."""
         return self._run(self.codec.decode_step, codes, state, *([] if lost is None else [lost]))
+
+    @property
+    def can_extend(self) -> bool:
+        """Whether the model has the weights of an extension."""
+        return self.extension is not None
+
+    def init_extended(self, batch: int) -> Any:
+        """The zero state of the decoder without its inverse STFT, and of the extension."""
+        if self.extension is None:
+            return super().init_extended(batch)
+        return self.codec.decoder.init_state(batch)[:-1], self.extension.init_state(batch)
+
+    def extended_step(
+        self, codes: NDArray[np.int64], state: Any, lost: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.float32], Any]:
+        """Codes `[B, N]` to audio `[B, 3 * T]`: the decoder without its inverse STFT, and the extension."""
+        extension = self.extension
+        if extension is None:
+            return super().extended_step(codes, state, lost)
+
+        def step(codes: Any, state: Any, *lost: Any) -> tuple[Any, Any]:
+            spectrum, decoder = self.codec.spectrum_step(codes, state[0], *lost)
+            audio, after = extension.step(spectrum, state[1])
+            return audio, (decoder, after)
+
+        return self._run(step, codes, state, *([] if lost is None else [lost]))
 
     def code_vectors(self) -> NDArray[np.float32]:
         """What the quantizer decodes all codes to."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WEIGHTS = "model.safetensors"  # the file that a graph may refer to
+EXTENSION_WEIGHTS = "extension.safetensors"  # the file that the graph of an extension may refer to
 MODEL_WEIGHTS = "../model.safetensors"  # and the graph of a further encoder also to this one, of its model
 KINDS: dict[int, type] = {1: np.float32, 10: np.float16}  # by onnx.TensorProto.DataType
 MESSAGES = {  # in which fields of a message there are messages that may hold tensors
@@ -57,7 +58,7 @@ class ExternalTensor(NamedTuple):
         return np.frombuffer(weights, kind, size, offset).reshape(self.shape)
 
 
-def check_graph(content: bytes, audio: int, codes: int) -> None:
+def check_graph(content: bytes, audio: int, codes: int | None = None) -> None:
     """Check that a graph converts frames of the right size: one of its first input and output is audio, one is codes.
 
     `spectok export` names the length of these arrays as a multiple of `frames`, such as "320*frames".
@@ -65,12 +66,12 @@ def check_graph(content: bytes, audio: int, codes: int) -> None:
     Args:
         content: of the ONNX file of an encoder, from audio to codes, or a decoder, from codes to audio.
         audio: samples per frame.
-        codes: codes per frame.
+        codes: codes per frame; None for the graph of an extension, whose input is a spectrum.
 
     Raises:
         ValueError: the sizes are others, or the content is not an ONNX file.
     """
-    expected, found = {"audio": audio, "codes": codes}, dict[str, int]()
+    expected, found = {"audio": audio} | ({} if codes is None else {"codes": codes}), dict[str, int]()
     for data in (data for field, _, data in _fields(memoryview(content)) if field == 7):
         first = {field: value for field, _, value in reversed(list(_fields(data))) if field in (11, 12)}
         found.update(_frame_size(value) for value in first.values())

@@ -5,7 +5,8 @@ graphs `encoder.onnx` and `decoder.onnx`, which refer to the weights in `model.s
 one, is the entropy model with which files of its codes are compressed (recipes/entropy.py). A folder inside it can hold
 another encoder for the same codes: `robust/` has `config.json`, `model.safetensors` with those weights of the encoder
 that differ from the model's, and `encoder.onnx`. Released models are inside the package, listed in `index.toml` with
-the SHA-256 of these files. Nothing is downloaded or unpickled.
+the SHA-256 of these files. `extension.safetensors` and `extension.onnx`, if they exist, extend decoded speech to 20 kHz
+(recipes/extension.py). Nothing is downloaded or unpickled.
 """
 
 import hashlib
@@ -16,18 +17,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spectok.config import NAME, CodecConfig
+from spectok.config import EXTENSION_FACTOR, NAME, CodecConfig
 from spectok.entropy import EntropyModel
 from spectok.errors import InputError
 from spectok.files import read_regular, write_text
-from spectok.graphs import WEIGHTS, check_graph
+from spectok.graphs import EXTENSION_WEIGHTS, WEIGHTS, check_graph
 from spectok.schema import require
 
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree
 DEFAULT = "spectok-16k-4k"
 ENCODER = "[a-z]{1,32}"  # names of further encoders; the index lists them as <model>/<encoder>
-FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx", "entropy.dat")  # files in the index
+EXTENSION_GRAPH = "extension.onnx"
+# Files in the index:
+FILES = ("config.json", WEIGHTS, "encoder.onnx", "decoder.onnx", "entropy.dat", EXTENSION_WEIGHTS, EXTENSION_GRAPH)
 MAX_FILE_BYTES = 1_000_000_000  # of each of them
 MAX_INDEX_BYTES, MAX_INDEX_LINE = 50_000, 200  # in bytes; the time to parse a line grows with the square of its dots
 
@@ -57,8 +60,13 @@ class Model:
         return all(self.has_graph(side) for side in ("encoder", "decoder"))
 
     def has_graph(self, side: str) -> bool:
-        """Whether the folder has the graph of one side, "encoder" or "decoder"."""
+        """Whether the folder has the graph of one side, "encoder" or "decoder", or "extension"."""
         return (self.folder / f"{side}.onnx").is_file()
+
+    @property
+    def has_extension(self) -> bool:
+        """Whether the folder has the weights of an extension to 20 kHz."""
+        return (self.folder / EXTENSION_WEIGHTS).is_file()
 
     @property
     def entropy_id(self) -> str:
@@ -103,7 +111,10 @@ class Model:
             require(is_same, f"the file {path} has changed since the model was found")
         if path.suffix == ".onnx":
             try:
-                check_graph(content, self.config.frame_length, self.config.quantizer.tokens_per_frame)
+                if file == EXTENSION_GRAPH:
+                    check_graph(content, EXTENSION_FACTOR * self.config.spectrum.hop_length)
+                else:
+                    check_graph(content, self.config.frame_length, self.config.quantizer.tokens_per_frame)
             except ValueError as error:
                 raise InputError(f"cannot read {path}: {error}") from error
         return content

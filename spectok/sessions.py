@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.codes import check_model
-from spectok.config import CodecConfig
+from spectok.config import EXTENSION_FACTOR, CodecConfig
 from spectok.engine import Engine, Side
 from spectok.errors import InputError
 from spectok.files import check_sample_rate
@@ -50,12 +50,20 @@ class _OneThread:
         self._lock.release()
 
 
-def latency_at(config: CodecConfig, sample_rate: int) -> int:
-    """The `latency_samples` of sessions of a codec with audio at `sample_rate` Hz."""
+def latency_at(config: CodecConfig, sample_rate: int, factor: int = 1) -> int:
+    """The `latency_samples` of sessions of a codec with audio at `sample_rate` Hz.
+
+    Args:
+        config: of the codec.
+        sample_rate: in Hz.
+        factor: the sample rate of the decoder's output over the codec's.
+    """
     outside, inside = sample_rate, config.sample_rate
     if outside == inside:
         return config.latency_samples
-    seconds = resampling_delay(outside, inside) + resampling_delay(inside, outside)
+    seconds = resampling_delay(outside, inside)
+    if outside != factor * inside:
+        seconds += resampling_delay(factor * inside, outside)
     return math.ceil(outside * (seconds + config.latency_samples / inside))
 
 
@@ -63,6 +71,7 @@ class _Session(ABC):
     """Base class of both directions: the state of a stream, and the input of its incomplete frame."""
 
     _side: Side
+    _factor = 1  # sample rate of the engine's audio over the codec's
     _input: type  # of the values that wait for the rest of their frame
     _output: type
 
@@ -71,9 +80,10 @@ class _Session(ABC):
     ) -> None:
         self._engine, self._batch, self._weight_hash = engine, batch, weight_hash
         self.config = engine.config
-        self.sample_rate = check_sample_rate(sample_rate or self.config.sample_rate, "the stream")
+        self._rate = self._factor * self.config.sample_rate  # of the engine's audio
+        self.sample_rate = check_sample_rate(sample_rate or self._rate, "the stream")
         self._frame_length, self._tokens = engine.config.frame_length, engine.config.quantizer.tokens_per_frame
-        self._frame = {"encoder": self._frame_length, "decoder": self._tokens}[self._side]  # values
+        self._frame = self._frame_length if self._side == "encoder" else self._tokens  # values
         self._nothing: NDArray[Any] = np.zeros((batch or 1, 0), self._input)
         self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
         self._one_thread = _OneThread()
@@ -88,9 +98,10 @@ class _Session(ABC):
         """Algorithmic latency of encoder and decoder together, in samples at this session's sample rate.
 
         If that is not the codec's rate, it is an upper bound that includes the resampling in both directions, which
-        works in blocks of 30 ms and more.
+        works in blocks of 30 ms and more. A decoder that extends to 48 kHz has none to resample at that rate; the
+        encoder of audio at 48 kHz has.
         """
-        return latency_at(self.config, self.sample_rate)
+        return latency_at(self.config, self.sample_rate, self._factor)
 
     def reset(self) -> None:
         """Start a new stream."""
@@ -222,7 +233,9 @@ class _Session(ABC):
 
     def _start(self) -> None:
         """Start a new stream."""
-        self._state = getattr(self._engine.init_state(self._batch or 1), self._side)
+        rows, side = self._batch or 1, self._side
+        is_extended = side == "extended"
+        self._state = self._engine.init_extended(rows) if is_extended else getattr(self._engine.init_state(rows), side)
         self._waiting, self._samples = self._nothing, 0
 
     def _rows(self, chunk: Any, what: str, axis: str) -> NDArray[Any]:
@@ -365,16 +378,35 @@ class StreamDecoder(_Session):
             by `Tokenizer.decode`.
         weight_hash: of the engine's weights, which `state_dict` then contains. Codes that know their model
             (`spectok.codes.Codes`) are then refused if it is another one.
+        extend: whether the model's extension adds the frequencies from 8 to 20 kHz. The audio then has three times the
+            codec's sample rate by default, without a resampler, and no more delay.
+
+    Raises:
+        InputError: the model has no extension, or the sample rate is too low for one.
     """
 
-    _side, _input, _output = "decoder", np.int64, np.float32
+    _side: Side = "decoder"
+    _input, _output = np.int64, np.float32
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch: int | None = None,
+        sample_rate: int | None = None,
+        weight_hash: str = "",
+        extend: bool = False,
+    ) -> None:
+        if extend:
+            check_extension(engine, sample_rate)
+            self._side, self._factor = "extended", EXTENSION_FACTOR
+        super().__init__(engine, batch, sample_rate, weight_hash)
 
     def _start(self) -> None:
         super()._start()
         self._last_frame = np.full((self._batch or 1, self._tokens), -1)  # -1 before the first frame
         self._lost_in_row = np.zeros(self._batch or 1, np.int64)
-        if self.sample_rate != self.config.sample_rate:
-            self._resampler = StreamResampler(self.config.sample_rate, self.sample_rate, self._batch or 1)
+        if self.sample_rate != self._rate:
+            self._resampler = StreamResampler(self._rate, self.sample_rate, self._batch or 1)
 
     def push(self, codes: NDArray[np.int64] | None, lost: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Add codes, and return the audio of all frames that are now complete.
@@ -438,7 +470,8 @@ class StreamDecoder(_Session):
             codes: `[B, F, K]`.
             lost: `[B, F]`.
         """
-        ramp = np.arange(1, self._frame_length + 1) / self._frame_length
+        size = self._factor * self._frame_length
+        ramp = np.arange(1, size + 1) / size
         frames, levels = [np.zeros((len(lost), 0), np.int64)], [np.zeros((len(lost), 0))]
         for frame, is_lost in zip(codes.swapaxes(0, 1), lost.T, strict=True):
             before = self._level()
@@ -456,7 +489,7 @@ class StreamDecoder(_Session):
         for start in range(0, lost.shape[1], self._block):
             stop = start + self._block
             step = codes[:, start * self._tokens : stop * self._tokens]
-            output, self._state = self._engine.decode_step(step, self._state, lost[:, start:stop])
+            output, self._state = self._decode(step, self._state, lost[:, start:stop])
             outputs.append(output)
         return np.concatenate(outputs, axis=1)
 
@@ -496,12 +529,29 @@ class StreamDecoder(_Session):
         return rows
 
     def _step(self, rows: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
-        return self._engine.decode_step(rows, state)
+        return self._decode(rows, state)
+
+    def _decode(self, codes: NDArray[np.int64], state: Any, *lost: NDArray[np.bool_]) -> tuple[NDArray[Any], Any]:
+        step = self._engine.extended_step if self._side == "extended" else self._engine.decode_step
+        return step(codes, state, *lost)
 
     def _give(self, rows: NDArray[Any]) -> NDArray[Any]:
-        audio = rows[:, max(0, self.config.synthesis_delay - self._samples) :]
-        self._samples += rows.shape[1]
+        audio = rows[:, self._factor * max(0, self.config.synthesis_delay - self._samples) :]
+        self._samples += rows.shape[1] // self._factor
         return super()._give(audio if self._resampler is None else self._resampler.push(audio))
+
+
+def check_extension(engine: Engine, sample_rate: int | None) -> None:
+    """Check that an engine can extend audio to this sample rate in Hz; None is the rate of the extension.
+
+    Raises:
+        InputError: the model has no extension, or the rate has no room for further frequencies.
+    """
+    config = engine.config
+    require(engine.can_extend, f"the model {config.name} has no extension to higher frequencies")
+    lowest = config.sample_rate
+    is_high = sample_rate is None or sample_rate > lowest
+    require(is_high, f"an extension needs a sample rate of the output above {lowest} Hz, not {sample_rate}")
 
 
 class StreamGroup:

@@ -30,7 +30,7 @@ from spectok.files import check_sample_rate, file_name
 from spectok.resampling import resample, restore
 from spectok.samples import check_audio
 from spectok.schema import require
-from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
+from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup, check_extension
 from spectok.vocabulary import SPECIALS, Pattern, Vocabulary
 
 if TYPE_CHECKING:
@@ -133,6 +133,11 @@ class Tokenizer:
         """Bits per second of the codes."""
         return self.config.bitrate
 
+    @property
+    def can_extend(self) -> bool:
+        """Whether the model has an extension, which `decode` and `stream_decoder` use with `extend`."""
+        return self.engine.can_extend
+
     def vocabulary(
         self,
         offset: int = 0,
@@ -189,9 +194,18 @@ class Tokenizer:
         """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""
         return StreamEncoder(self.engine, None, sample_rate, self.weight_hash)
 
-    def stream_decoder(self, sample_rate: int | None = None) -> StreamDecoder:
-        """A new session that decodes one stream to audio at `sample_rate` Hz, by default the codec's own."""
-        return StreamDecoder(self.engine, None, sample_rate, self.weight_hash)
+    def stream_decoder(self, sample_rate: int | None = None, extend: bool = False) -> StreamDecoder:
+        """A new session that decodes one stream to audio at `sample_rate` Hz, by default the codec's own.
+
+        Args:
+            sample_rate: in Hz.
+            extend: whether the model's extension adds the frequencies from 8 to 20 kHz. The default sample rate is then
+                three times the codec's.
+
+        Raises:
+            InputError: the model has no extension, or the sample rate is too low for one.
+        """
+        return StreamDecoder(self.engine, None, sample_rate, self.weight_hash, extend)
 
     def encoder_group(self, sample_rate: int | None = None) -> StreamGroup:
         """A new group of streams that are encoded together, from audio at `sample_rate` Hz."""
@@ -363,6 +377,7 @@ class Tokenizer:
         layout: Layout | None = None,
         mask: Any = None,
         context: int = 0,
+        extend: bool = False,
     ) -> NDArray[np.float32]: ...
     @overload
     def decode(
@@ -373,6 +388,7 @@ class Tokenizer:
         layout: Layout | None = None,
         mask: Any = None,
         context: int = 0,
+        extend: bool = False,
     ) -> list[NDArray[np.float32]]: ...
     @overload
     def decode(
@@ -383,6 +399,7 @@ class Tokenizer:
         layout: Layout | None = None,
         mask: Any = None,
         context: int = 0,
+        extend: bool = False,
     ) -> "torch.Tensor": ...
     @overload
     def decode(
@@ -393,6 +410,7 @@ class Tokenizer:
         layout: Layout | None = None,
         mask: Any = None,
         context: int = 0,
+        extend: bool = False,
     ) -> "list[torch.Tensor]": ...
     def decode(
         self,
@@ -402,6 +420,7 @@ class Tokenizer:
         layout: Layout | None = None,
         mask: Any = None,
         context: int = 0,
+        extend: bool = False,
     ) -> Any:
         """Decode codes.
 
@@ -411,7 +430,7 @@ class Tokenizer:
                 frame.
             length: number of samples to return, at `sample_rate`; for a list of codes and with a mask it may be a
                 sequence of numbers. By default all samples of the codes, which are a few more than were encoded.
-            sample_rate: to resample to, in Hz; by default the codec's own.
+            sample_rate: to resample to, in Hz; by default the codec's own, or with `extend` three times that.
             layout: "flat", "frames" or "codebooks_first", as in `encode`. Codes with the frames on their last axis
                 always need the last. Otherwise it is needed only for two axes of which the second has length K: these
                 can be a batch of single frames, or the frames of one recording.
@@ -420,6 +439,8 @@ class Tokenizer:
             context: the first frames of the codes that only prepare the decoder, and have no audio. `codes` are then
                 frames a - context to b of a recording, and the result is about the samples from
                 `a * frame_length - synthesis_delay` on, (b - a) frames of them, of the decoded whole.
+            extend: whether the model's extension adds the frequencies from 8 to 20 kHz, of which the codes know
+                nothing: they are estimated from those below. Needs a model with `can_extend`.
 
         Returns:
             float32 audio `[T]` or `[B, T]`: a tensor on the same device for a tensor, a list for a list, otherwise an
@@ -428,13 +449,14 @@ class Tokenizer:
         Raises:
             InputError: the codes end within a frame, are not in the codebook, have a wrong or ambiguous shape, hold
                 fewer than `length` samples, or know that another model made them; or `length` is not a whole number.
-                The mask has padding elsewhere than at the end of rows, or there are fewer frames than `context`.
+                The mask has padding elsewhere than at the end of rows, or there are fewer frames than `context`. The
+                model has no extension, or `sample_rate` is too low for one.
         """
         if isinstance(codes, list) and not (codes and isinstance(codes[0], Number)):
             lengths = _lengths(length, len(codes))
             require(mask is None, "a mask belongs to a padded batch, not to a list")
             pairs = zip(codes, lengths, strict=True)
-            return [self.decode(item, n, sample_rate, layout, context=context) for item, n in pairs]
+            return [self.decode(item, n, sample_rate, layout, context=context, extend=extend) for item, n in pairs]
         check_model(codes, self.config.name, self.weight_hash)
         rows, is_batch = to_rows(to_numpy(codes), self.tokens_per_frame, layout)
         frames = -(-rows.shape[1] // self.tokens_per_frame)
@@ -443,20 +465,23 @@ class Tokenizer:
             require(is_batch and context == 0, "a mask belongs to a padded batch, without context")
             counts = masked_frames(to_numpy(mask), len(rows), frames, self.tokens_per_frame)
             rows = np.where(np.arange(rows.shape[1]) < counts[:, None] * self.tokens_per_frame, rows, 0)
-        session = StreamDecoder(self.engine, len(rows))
+        if extend:
+            check_extension(self.engine, sample_rate)
+        session = StreamDecoder(self.engine, len(rows), extend=extend)
         audio = session.push(rows)
         session.flush()
-        rate = self.sample_rate if sample_rate is None else check_sample_rate(sample_rate)
-        audio = audio[:, self._start(context, frames) :]
-        ends = [self.config.num_samples(int(count)) if mask is not None else audio.shape[1] for count in counts]
-        held = [-(-end * rate // self.sample_rate) for end in ends]
+        decoded, factor = session.sample_rate, session.sample_rate // self.sample_rate
+        rate = decoded if sample_rate is None else check_sample_rate(sample_rate)
+        audio = audio[:, factor * self._start(context, frames) :]
+        ends = [
+            factor * self.config.num_samples(int(count)) if mask is not None else audio.shape[1] for count in counts
+        ]
+        held = [-(-end * rate // decoded) for end in ends]
         lengths = _lengths(length, len(rows)) if mask is not None else [length] * len(rows)
         samples = [most if n is None else _length(n) for n, most in zip(lengths, held, strict=True)]
         for n, most in zip(samples, held, strict=True):
             require(0 <= n <= most, f"the codes hold {most} samples, not {n}")
-        heard = [
-            restore(row[:end], self.sample_rate, rate, n) for row, end, n in zip(audio, ends, samples, strict=True)
-        ]
+        heard = [restore(row[:end], decoded, rate, n) for row, end, n in zip(audio, ends, samples, strict=True)]
         return like(codes, padded(heard) if is_batch else heard[0])
 
     def _start(self, context: int, frames: int) -> int:

@@ -17,6 +17,7 @@ from spectok import container
 from spectok.cli.decoding import (
     Stretch,
     arriving_audio,
+    at_rate,
     block_frames,
     kept_frames,
     model_of,
@@ -26,10 +27,11 @@ from spectok.cli.decoding import (
 )
 from spectok.cli.files import Output, PathOrStream, check_output, counted, for_each, standard
 from spectok.errors import InputError
-from spectok.files import file_name
+from spectok.files import check_sample_rate, file_name
 from spectok.resampling import StreamResampler, resample, restore
 from spectok.samples import blocks
 from spectok.schema import require
+from spectok.sessions import check_extension
 from spectok.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -92,9 +94,11 @@ def _resampled(audio: Iterable[NDArray[np.float32]], from_rate: int, to_rate: in
 
 
 def decode(args: argparse.Namespace) -> None:
-    """Decode .spt files to audio files with the lengths and sample rates of the originals."""
+    """Decode .spt files to audio files with the lengths of the originals, and their sample rates or a given one."""
     most = math.inf if args.max_seconds is None else args.max_seconds
     require(most > 0, f"--max-seconds is {args.max_seconds}, but must be positive")
+    if args.sample_rate is not None:
+        check_sample_rate(args.sample_rate, "--sample-rate")
     tokenizers: dict[str, Tokenizer] = {}
     in_part = args.start is not None or args.end is not None
 
@@ -103,6 +107,8 @@ def decode(args: argparse.Namespace) -> None:
         if model not in tokenizers:
             tokenizers[model] = Tokenizer.from_pretrained(model, args.device, args.engine)
         tokenizers[model].check_codes(header)
+        if args.extend:
+            check_extension(tokenizers[model].engine, args.sample_rate or header.sample_rate)
         return tokenizers[model]
 
     def check_length(length: int, sample_rate: int, name: str) -> None:
@@ -111,8 +117,9 @@ def decode(args: argparse.Namespace) -> None:
     def decode_one(source: PathOrStream, output: Output) -> None:
         if not (isinstance(source, str) or source.seekable() or args.recover or in_part):
             header, packets = container.read_stream(source)
-            audio = arriving_audio(load(header), header, packets, file_name(source))
-            write(limited(audio, header.sample_rate, file_name(source)), output, header.sample_rate, None)
+            rate = args.sample_rate or header.sample_rate
+            audio = arriving_audio(load(header), header, packets, file_name(source), rate, args.extend)
+            write(limited(audio, rate, file_name(source)), output, rate, None)
             return
         with container.Reader(source, recover=args.recover) as reader:
             tokenizer = load(reader.header)
@@ -122,6 +129,7 @@ def decode(args: argparse.Namespace) -> None:
                 _warn_of_loss(reader, tokenizer.frame_rate, file_name(source))
             else:
                 tokenizer.check_header(header, frames, file_name(source))
+            header = at_rate(header, args.sample_rate)
             assert header.num_samples is not None
             if in_part:
                 part = stretch(tokenizer.config, header, frames, args.start or 0.0, args.end)
@@ -130,7 +138,7 @@ def decode(args: argparse.Namespace) -> None:
                 part = Stretch(0, frames, header.num_samples, 0, header.num_samples)
                 packets = iter(reader)
             check_length(part.length, header.sample_rate, file_name(source))
-            audio = part_audio(tokenizer, header, packets, part, file_name(source))
+            audio = part_audio(tokenizer, header, packets, part, file_name(source), args.extend)
             write(audio, output, header.sample_rate, part.length)
 
     def limited(audio: Iterator[NDArray[np.float32]], sample_rate: int, name: str) -> Iterator[NDArray[np.float32]]:

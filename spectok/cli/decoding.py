@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spectok import pretrained
 from spectok.cli.files import counted
-from spectok.config import EXCITATION_PERIOD, CodecConfig
+from spectok.config import EXCITATION_PERIOD, EXTENSION_FACTOR, CodecConfig
 from spectok.container import Header, Packet, Reader
 from spectok.errors import InputError
 from spectok.resampling import StreamRestorer
@@ -24,7 +24,7 @@ MARGIN = 0.1  # seconds that are decoded after a stretch, for the resampler
 
 
 class Stretch(NamedTuple):
-    """Which frames are decoded, and which samples of their audio are kept. Samples are at the original's rate."""
+    """Which frames are decoded, and which samples of their audio are kept. Samples are at the output's rate."""
 
     first_frame: int
     stop_frame: int
@@ -58,7 +58,7 @@ def stretch(config: CodecConfig, header: Header, num_frames: int, start: float, 
 
     Args:
         config: of the model.
-        header: of the file; its num_samples is known.
+        header: of the file, from `at_rate`; its num_samples is known.
         num_frames: of the file.
         start: seconds.
         end: seconds; None is the end of the file.
@@ -84,6 +84,19 @@ def stretch(config: CodecConfig, header: Header, num_frames: int, start: float, 
     frames = config.num_frames(-(-last * config.sample_rate // rate))
     offset = first * config.frame_length * rate // config.sample_rate
     return Stretch(first, min(frames, num_frames), last - offset, begin - offset, stop - begin)
+
+
+def at_rate(header: Header, sample_rate: int | None) -> Header:
+    """The header as if the original had another sample rate in Hz; None leaves it as it is."""
+    if sample_rate in (None, header.sample_rate):
+        return header
+    assert sample_rate is not None
+    return replace(header, sample_rate=sample_rate, num_samples=_at_rate(header, header.num_samples, sample_rate))
+
+
+def _at_rate(header: Header, num_samples: int | None, sample_rate: int) -> int | None:
+    """The number of samples that a number of samples of the original has at a sample rate in Hz."""
+    return None if num_samples is None else -(-num_samples * sample_rate // header.sample_rate)
 
 
 def recovered_header(config: CodecConfig, reader: Reader) -> Header:
@@ -115,21 +128,22 @@ def block_frames(config: CodecConfig, frames_per_packet: int | None = None) -> i
 
 
 def part_audio(
-    tokenizer: Tokenizer, header: Header, packets: Iterable[Packet], part: Stretch, name: str
+    tokenizer: Tokenizer, header: Header, packets: Iterable[Packet], part: Stretch, name: str, extend: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """The audio of a part of a file at the original's rate, block by block; a terminal shows the progress.
+    """The audio of a part of a file, block by block; a terminal shows the progress.
 
     Args:
         tokenizer: the codec.
-        header: of the file.
+        header: of the file, from `at_rate`.
         packets: those with the part's frames, in order; silence stands for those that are missing.
         part: which frames are decoded and which samples are kept.
         name: of the file, for the progress.
+        extend: whether the model's extension adds higher frequencies.
     """
     size = block_frames(tokenizer.config) * tokenizer.tokens_per_frame
-    pieces = _decoded(tokenizer, packets, size, part.first_frame, part.stop_frame)
-    shown = counted(pieces, tokenizer.sample_rate, part.decoded // header.sample_rate, name)
-    restorer = _restorer(tokenizer, header)
+    pieces = _decoded(tokenizer, packets, size, part.first_frame, part.stop_frame, extend)
+    restorer = _restorer(tokenizer, header.sample_rate, extend)
+    shown = counted(pieces, restorer.from_rate, part.decoded // header.sample_rate, name)
     skip, left = part.skip, part.length
     for piece in chain(map(restorer.push, shown), map(restorer.flush, [part.decoded])):
         kept = piece[skip : skip + left]
@@ -139,9 +153,17 @@ def part_audio(
 
 
 def arriving_audio(
-    tokenizer: Tokenizer, header: Header, packets: Iterable[Packet], name: str
+    tokenizer: Tokenizer, header: Header, packets: Iterable[Packet], name: str, sample_rate: int, extend: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """The audio of packets that arrive, at the original's rate. Its length is known when the last packet is there.
+    """The audio of packets that arrive. Its length is known when the last packet is there.
+
+    Args:
+        tokenizer: the codec.
+        header: of the file.
+        packets: all, in order.
+        name: of the file, for messages.
+        sample_rate: of the audio, in Hz.
+        extend: whether the model's extension adds higher frequencies.
 
     Raises:
         InputError: the number of frames does not fit the number of samples.
@@ -154,23 +176,29 @@ def arriving_audio(
             yield packet
 
     size = block_frames(tokenizer.config, header.frames_per_packet) * tokenizer.tokens_per_frame
-    restorer = _restorer(tokenizer, header)
-    for piece in _decoded(tokenizer, noted(), size):
+    restorer = _restorer(tokenizer, sample_rate, extend)
+    for piece in _decoded(tokenizer, noted(), size, extend=extend):
         yield restorer.push(piece)
     (end,) = last
     tokenizer.check_header(replace(header, num_samples=end.num_samples), end.stop_frame, name)
-    yield restorer.flush(end.num_samples or 0)
+    yield restorer.flush(_at_rate(header, end.num_samples, sample_rate) or 0)
 
 
-def _restorer(tokenizer: Tokenizer, header: Header) -> StreamRestorer:
+def _restorer(tokenizer: Tokenizer, sample_rate: int, extend: bool) -> StreamRestorer:
     """Holds back a frame: the original's end is in the last one."""
-    return StreamRestorer(tokenizer.sample_rate, header.sample_rate, tokenizer.frame_length)
+    factor = EXTENSION_FACTOR if extend else 1
+    return StreamRestorer(factor * tokenizer.sample_rate, sample_rate, factor * tokenizer.frame_length)
 
 
 def _decoded(
-    tokenizer: Tokenizer, packets: Iterable[Packet], size: int, first_frame: int = 0, stop_frame: int | None = None
+    tokenizer: Tokenizer,
+    packets: Iterable[Packet],
+    size: int,
+    first_frame: int = 0,
+    stop_frame: int | None = None,
+    extend: bool = False,
 ) -> Iterator[NDArray[np.float32]]:
-    """The audio of packets at the codec's rate, block by block; silence where packets are missing between them.
+    """The audio of packets at the decoder's rate, block by block; silence where packets are missing between them.
 
     Args:
         tokenizer: the codec.
@@ -178,8 +206,10 @@ def _decoded(
         size: number of codes that are decoded at a time.
         first_frame: the first frame that is decoded.
         stop_frame: the frame before which decoding ends; None decodes all.
+        extend: whether the model's extension adds higher frequencies, at three times the codec's rate.
     """
-    tokens, session = tokenizer.tokens_per_frame, tokenizer.stream_decoder()
+    tokens, session = tokenizer.tokens_per_frame, tokenizer.stream_decoder(extend=extend)
+    frame_length = tokenizer.frame_length * session.sample_rate // tokenizer.sample_rate
     waiting, position = np.zeros(0, np.int64), first_frame
     for packet in packets:
         start, codes = max(packet.start_frame, first_frame), packet.codes
@@ -188,7 +218,7 @@ def _decoded(
         codes = codes[(start - packet.start_frame) * tokens :]
         if start > position:  # packets were lost
             yield session.push(waiting)
-            yield np.zeros((start - position) * tokenizer.frame_length, np.float32)
+            yield np.zeros((start - position) * frame_length, np.float32)
             waiting = waiting[:0]
         position = start + len(codes) // tokens
         waiting = np.concatenate([waiting, codes])

@@ -36,6 +36,7 @@ EXAMPLES = {  # at the end of each command's help
     "decode": """  spectok decode speech.spt speech.wav
   spectok decode codes/ decoded/ --jobs 4
   spectok decode speech.spt part.wav --start 0.5 --end 1.5
+  spectok decode speech.spt fullband.wav --sample-rate 48000 --extend
   spectok decode damaged.spt rest.wav --recover
   cat speech.spt | spectok decode - - --raw | aplay -t raw -f S16_LE -r 16000""",
     "tokenize": """  spectok tokenize recordings/ --out tokens/
@@ -149,6 +150,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--start", type=float, help="where to begin, in seconds (default: 0)")
             sub.add_argument("--end", type=float, help="where to end, in seconds (default: the end)")
             sub.add_argument("--max-seconds", type=float, help="refuse longer outputs, in seconds (default: no limit)")
+            sub.add_argument("--sample-rate", type=int, metavar="HZ", help="of the outputs (default: the originals')")
+            sub.add_argument("--extend", action="store_true", help="add estimated frequencies from 8 to 20 kHz")
             sub.add_argument("--recover", action="store_true", help="accept damaged files; lost frames become silence")
 
     sub = command(

@@ -7,6 +7,7 @@ distance of its latent from the nearest other code.
 """
 
 import copy
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from spectok.engine import CodecState, Engine, OnnxEngine, load_codec
-from spectok.export.onnx import export
+from spectok.engine import CodecState, Engine, OnnxEngine, TorchEngine, load_codec, load_extension
+from spectok.export.onnx import export, export_extension
 from spectok.files import atomic_write
-from spectok.graphs import MODEL_WEIGHTS, WEIGHTS
+from spectok.graphs import EXTENSION_WEIGHTS, MODEL_WEIGHTS, WEIGHTS
 from spectok.model.codec import Codec
-from spectok.pretrained import Model
+from spectok.pretrained import EXTENSION_GRAPH, Model
 from spectok.schema import require
 from spectok.sessions import StreamEncoder
 
@@ -160,6 +161,7 @@ def export_verified(model: Model, speech: Audio, folder: Path, encoder: Model | 
     """Export a model, compare the graphs with the codec, and write `encoder.onnx` and `decoder.onnx` into a folder.
 
     The graphs refer to the weights in `model.safetensors`, which is copied into a folder that is not the model's own.
+    If the model has an extension, `extension.onnx` and its weights are written likewise.
 
     Args:
         model: the model to export.
@@ -178,15 +180,36 @@ def export_verified(model: Model, speech: Audio, folder: Path, encoder: Model | 
         facts = {"weights": exported.sha256, "config": exported.config.fingerprint}
         facts |= {"parameters": str(codec.num_parameters), "macs_per_second": str(round(macs[side]))}
         files[f"{side}.onnx"] = export(codec, side, sources, facts)
+    extends = model.has_extension and encoder is None
+    if extends:
+        files |= exported_extension(model)
     with tempfile.TemporaryDirectory() as trial:
         for name, content in {WEIGHTS: weights, **files}.items():
             (Path(trial) / name).write_bytes(content)
         new = Model(exported.config, Path(trial), exported.sha256)
         engine = OnnxEngine(new) if encoder is None else OnnxEngine(model, encoder=new)
         _verify(engine, Reference(codec), speech)
+        if extends:
+            _verify_extension(engine, TorchEngine(new), speech)
+    if extends and folder.samefile(model.folder):
+        del files[EXTENSION_WEIGHTS]
     for name, content in files.items():
         with atomic_write(folder / name) as temporary:
             temporary.write_bytes(content)
+
+
+def exported_extension(model: Model) -> dict[str, bytes]:
+    """The weights and the exported graph of a model's extension, by the names of the files."""
+    weights = model.read(EXTENSION_WEIGHTS)
+    facts = {"weights": hashlib.sha256(weights).hexdigest(), "config": model.config.fingerprint}
+    return {EXTENSION_WEIGHTS: weights, EXTENSION_GRAPH: export_extension(load_extension(model), weights, facts)}
+
+
+def _verify_extension(engine: Engine, expected: Engine, speech: Audio) -> None:
+    codes = at_once(engine, speech)[None]
+    audio, others = (e.extended_step(codes, e.init_extended(1))[0] for e in (engine, expected))
+    difference = float(np.abs(audio - others).max() / max(1.0, np.abs(others).max()))
+    require(difference < DIFFERENCE, f"the exported extension differs by {difference:.1e} of full scale")
 
 
 def _verify(engine: Engine, reference: Reference, speech: Audio) -> None:

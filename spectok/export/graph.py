@@ -11,6 +11,7 @@ import numpy as np
 
 from spectok.graphs import KINDS
 from spectok.model.codec import Codec
+from spectok.model.extension import Extension
 from spectok.model.spectrum import STFT, FourierMatrix, InverseSTFT
 
 LEAST_STORED = 64  # smallest size of a constant that gets a compact form
@@ -101,7 +102,7 @@ def stored_weights(file: str, content: bytes) -> Iterator[tuple[Weight, np.ndarr
             yield weight, values.reshape(weight.shape).astype(np.float32)
 
 
-def store_small(graph: Any, codec: Codec, weights: Mapping[str, bytes]) -> None:
+def store_small(graph: Any, codec: Codec | Extension, weights: Mapping[str, bytes]) -> None:
     """Store large float32 constants in compact forms, with operators that compute exactly the same numbers from them.
 
     A tensor of `model.safetensors`, its transpose, or the matrix of a GRU with its gates in ONNX's order becomes a
@@ -110,7 +111,7 @@ def store_small(graph: Any, codec: Codec, weights: Mapping[str, bytes]) -> None:
 
     Args:
         graph: the graph, which is changed in place.
-        codec: the codec that was traced.
+        codec: the codec, or the extension, that was traced.
         weights: content of the files that the codec was loaded from, by the names that the graph has for them.
     """
     import onnx
@@ -131,7 +132,7 @@ def store_small(graph: Any, codec: Codec, weights: Mapping[str, bytes]) -> None:
             kept.append(tensor)
         elif name in fourier:
             small.add_fourier(name, fourier[name])
-        elif name == "codec.quantizer.fsq.implicit_codebook":
+        elif isinstance(codec, Codec) and name == "codec.quantizer.fsq.implicit_codebook":
             small.add_codebook(name, values, np.array(codec.config.quantizer.levels))
         elif found := known.get((values.shape, values.tobytes())):
             small.add_weight(name, *found)

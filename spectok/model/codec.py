@@ -195,11 +195,23 @@ class Decoder(Streaming):
 
     def step(self, x: Tensor, state: State, lost: Tensor | None = None) -> tuple[Tensor, State]:
         """Consume frames, of which some may be lost (see `estimate`); return frame_length samples for each."""
+        spectrum, before = self.spectrum_step(x, state, lost)
+        audio, synthesis_state = self.inverse_stft.step(spectrum, state[-1])
+        return audio, (*before, synthesis_state)
+
+    def spectrum_step(self, x: Tensor, state: State, lost: Tensor | None = None) -> tuple[Tensor, State]:
+        """A step without the inverse STFT: the spectrum of the output, `[B, 2, F * hops, Q]`, for the extension.
+
+        Args:
+            x: as in `step`.
+            state: a state of the decoder, or all but its last part, which is not used and not returned.
+            lost: as in `estimate`.
+        """
         estimate, network_state = self.estimate(x, state[:NETWORK_STATES], lost)
         if self.postfilter is not None:  # not in `estimate` or `synthesize`, which training calls
             estimate = estimate._replace(spectrum=self.postfilter(estimate.spectrum))
-        audio, synthesis_state = self.synthesize(estimate, state[NETWORK_STATES:])
-        return audio, (*network_state, *synthesis_state)
+        spectrum, excitation_state = self._excite(estimate, state[NETWORK_STATES])
+        return spectrum, (*network_state, excitation_state)
 
     def estimate(self, x: Tensor, state: State, lost: Tensor | None = None) -> tuple[Estimate, State]:
         """Run the network, the first part of a step.
@@ -234,11 +246,13 @@ class Decoder(Streaming):
             state: the states of excitation and inverse STFT, the last two parts of the decoder's state.
             pitch: for an `Excitation`, grid points `[B, F * hops]` to use instead of the network's estimate.
         """
-        spectrum, excitation_state = estimate.spectrum, ()
-        if self.excitation is not None:
-            spectrum, excitation_state = self.excitation.step(estimate, state[0], pitch)
+        spectrum, excitation_state = self._excite(estimate, state[0], pitch)
         audio, synthesis_state = self.inverse_stft.step(spectrum, state[1])
         return audio, (excitation_state, synthesis_state)
+
+    def _excite(self, estimate: Estimate, state: State, pitch: Tensor | None = None) -> tuple[Tensor, State]:
+        """The spectrum of the output, and the state of the excitation."""
+        return (estimate.spectrum, ()) if self.excitation is None else self.excitation.step(estimate, state, pitch)
 
     @torch.no_grad()
     def amplify_(self, gain: float) -> None:
@@ -277,8 +291,17 @@ class Codec(nn.Module):
             state: the decoder's.
             lost: which frames are lost, bool `[B, F]`; by default none.
         """
+        return self.decoder.step(self._quantized(codes), state, lost)
+
+    def spectrum_step(self, codes: Tensor, state: State, lost: Tensor | None = None) -> tuple[Tensor, State]:
+        """`decode_step` without the inverse STFT: the input of an extension, as `Decoder.spectrum_step` returns it."""
+        return self.decoder.spectrum_step(self._quantized(codes), state, lost)
+
+    def _quantized(self, codes: Tensor) -> Tensor:
+        """Codes `[B, N]` to the decoder's input `[B, F, K, D]`."""
         frames = codes.reshape(codes.shape[0], -1, self.config.quantizer.tokens_per_frame)
-        return self.decoder.step(self.quantizer.decode(frames), state, lost)
+        quantized: Tensor = self.quantizer.decode(frames)
+        return quantized
 
     def forward(self, audio: Tensor) -> tuple[Tensor, Quantized]:
         """Audio `[B, T]`, T a multiple of frame_length, to the delayed reconstruction and the quantizer's output."""

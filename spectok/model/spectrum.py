@@ -43,6 +43,7 @@ class FourierMatrix(NamedTuple):
     For a few hundred samples, a matrix product takes less time than a fast transform, and every engine supports it.
     """
 
+    # Some transforms have an axis for several matrices before these axes.
     left: Tensor  # [I, 1], float64
     rows: Tensor  # [I, 1], int64: numbers of samples (inverse: of bins)
     columns: Tensor  # [1, J], int64: numbers of bins (inverse: of samples)
@@ -153,12 +154,53 @@ class InverseSTFT(Streaming):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Consume frames; return hop_length finished samples for each."""
-        frames = torch.cat([state[0], _transform(x.transpose(1, 2).flatten(2), self.matrix)], dim=1)
+        frames = torch.cat([state[0], self.frames(x)], dim=1)
         past = state[0].shape[1]
         # A finished hop is the sum of the last hop of the oldest frame, the last but one of the next frame, and so on.
         hops = frames.split(self.hop_length, dim=2)
         parts = (hops[past - i][:, i : i - past or None] for i in range(past + 1))
         return functools.reduce(torch.add, parts).flatten(1), (frames[:, -past:],)
+
+    def frames(self, x: Tensor) -> Tensor:
+        """The windowed samples of each frame, `[B, F, synthesis_length]`, before overlapping frames are added."""
+        return _transform(x.transpose(1, 2).flatten(2), self.matrix)
+
+
+class HalvedInverseSTFT(InverseSTFT):
+    """An `InverseSTFT` with a quarter of the multiplications, for long transforms.
+
+    Cosines and sines are symmetric in time, and even and odd bins repeat after half a transform with the same or the
+    other sign. So the real and imaginary parts of even and odd bins, transformed one by one to the first quarter of the
+    samples, give all samples by additions (as the first two steps of a fast Fourier transform).
+
+    Args:
+        config: n_fft is a multiple of 4.
+        positions: Q, an even number.
+    """
+
+    def __init__(self, config: SpectrumConfig, positions: int) -> None:
+        super().__init__(config, positions)
+        n_fft = config.n_fft
+        assert n_fft % 4 == 0 and positions % 2 == 0 and positions <= n_fft // 2
+        whole, quarter = self.fourier, n_fft // 4
+        bins = torch.arange(positions).unflatten(0, (-1, 2)).T[:, None, None, :, None]  # even bins, and odd ones
+        shares = torch.where(bins == 0, 1.0, 2.0).double() / n_fft
+        offsets = torch.tensor([0, n_fft])[:, None, None, None]  # real and imaginary parts
+        samples = torch.arange(quarter + 1)[None]
+        one = torch.ones(1, 1, dtype=torch.float64)
+        self.fourier = FourierMatrix(shares, bins, samples, offsets, whole.waves, one)
+        self.register_buffer("matrix", self.fourier.product().float(), persistent=False)
+        self.register_buffer("window", whole.right[0].float(), persistent=False)
+        self.window: Tensor
+
+    def frames(self, x: Tensor) -> Tensor:
+        """The windowed samples of each frame, `[B, F, synthesis_length]`, before overlapping frames are added."""
+        parts = x.unflatten(3, (-1, 2)).permute(4, 1, 0, 2, 3)  # [2, 2, B, F, Q / 2]
+        (a, b), (c, d) = (parity.unbind(0) for parity in _transform(parts, self.matrix).unbind(0))
+        last = self.matrix.shape[-1] - 1
+        even = torch.cat([a + b, (a - b)[..., 1:last].flip(-1)], dim=-1)
+        odd = torch.cat([c + d, (d - c)[..., 1:last].flip(-1)], dim=-1)
+        return torch.cat([even + odd, even - odd], dim=-1)[..., -self.overlap :] * self.window
 
 
 class PowerLaw:

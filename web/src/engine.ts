@@ -12,6 +12,7 @@ export type Side = "encoder" | "decoder";
 export type State = Readonly<Record<string, ort.Tensor>>;
 
 const WEIGHTS = "model.safetensors"; // the name by which the graphs refer to the weights
+const SPECTRUM = "spectrum"; // output of the graph of a decoder, for an extension
 const LOST = "lost"; // input of the graph of a decoder that conceals lost frames
 const ARRAYS = { float32: Float32Array, int64: BigInt64Array } as const;
 
@@ -69,7 +70,7 @@ export class Engine {
       const frames = (input.dims[1] ?? 0) / this.config.tokensPerFrame;
       feeds[LOST] = new ort.Tensor("bool", new Uint8Array(frames).fill(Number(lost)), [1, frames]);
     }
-    const outputs = await graph.session.run(feeds);
+    const outputs = await graph.session.run(feeds, [graph.output, ...graph.states.map(({ after }) => after)]);
     const after: Record<string, ort.Tensor> = {};
     for (const { name, after: output } of graph.states) after[name] = outputs[output]!;
     return [outputs[graph.output]!, after];
@@ -104,7 +105,7 @@ export class Engine {
       throw new InputError(`cannot load ${side}.onnx: ${String(error).split("\n")[0]}`);
     }
     const [first, ...others] = session.inputMetadata;
-    const [output, ...after] = session.outputNames;
+    const [output, ...after] = session.outputNames.filter((name) => name !== SPECTRUM);
     require(first !== undefined && output !== undefined, `${side}.onnx has no input or no output`);
     const states = others.filter(({ name }) => name !== LOST);
     require(states.length === after.length, `${side}.onnx has states that do not go in and out`);
