@@ -162,7 +162,8 @@ def release_encoder(run: Path, root: Path) -> str:
     speech, _ = read_audio(SPEECH, codec.config.sample_rate)
     export_verified(model, speech, folder, pretrained.find_encoder(model, ENCODER))
     earlier = json.loads((run / "run.json").read_text(encoding="utf-8")).get("encoder", [])
-    write_text(folder / "training.json", json.dumps({"runs": earlier + history(run / "release")[-1:]}, indent=1) + "\n")
+    record = {"runs": earlier + history(run / "release")[-1:]}
+    write_text(folder / "training.json", json.dumps(record) + "\n")
     name = f"{codec.config.name}/{ENCODER}"
     pretrained.write_index(root, name)
     return name

@@ -718,17 +718,17 @@ def test_the_goals_of_robust_encoders_by_hand() -> None:
 
 NOISE = json.loads((RESULTS / "noise.json").read_text(encoding="utf-8"))
 NOISE_MISSED = {  # what is reached of the goals that are not
-    ("spectok-16k-4k", "PESQ-WB recovered at 10 dB SNR"): "2%",
-    ("spectok-16k-4k", "STOI recovered at 10 dB SNR"): "4%",
-    ("spectok-16k-4k", "fewer changed codes at 20 dB SNR"): "2%",
-    ("spectok-16k-4k", "fewer changed codes at 10 dB SNR"): "1%",
-    ("spectok-16k-4k", "PESQ-WB lost on clean speech"): "0.037",
-    ("spectok-16k-4k", "level of noise alone"): "-1.7 dB",
-    ("spectok-16k-800", "PESQ-WB recovered at 10 dB SNR"): "5%",
-    ("spectok-16k-800", "STOI recovered at 10 dB SNR"): "7%",
+    ("spectok-16k-4k", "PESQ-WB recovered at 10 dB SNR"): "10%",
+    ("spectok-16k-4k", "STOI recovered at 10 dB SNR"): "9%",
+    ("spectok-16k-4k", "fewer changed codes at 20 dB SNR"): "5%",
+    ("spectok-16k-4k", "fewer changed codes at 10 dB SNR"): "2%",
+    ("spectok-16k-4k", "PESQ-WB lost on clean speech"): "0.055",
+    ("spectok-16k-4k", "level of noise alone"): "-10.9 dB",
+    ("spectok-16k-800", "PESQ-WB recovered at 10 dB SNR"): "17%",
+    ("spectok-16k-800", "STOI recovered at 10 dB SNR"): "18%",
     ("spectok-16k-800", "fewer changed codes at 20 dB SNR"): "-2%",
     ("spectok-16k-800", "fewer changed codes at 10 dB SNR"): "-2%",
-    ("spectok-16k-800", "level of noise alone"): "-1.5 dB",
+    ("spectok-16k-800", "level of noise alone"): "-11.7 dB",
 }
 
 
