@@ -333,10 +333,9 @@ def test_weights_of_a_folder_that_change_after_it_was_found_are_refused(engine: 
 def test_the_releases_take_at_most_9_megabytes() -> None:
     """Each holds its weights once: the graphs, which refer to them, take a tenth of it."""
     folders = [pretrained.find(name).folder for name in pretrained.models()]
-    extensions, others = [], []
-    for path in (path for folder in folders for path in folder.iterdir()):
-        (extensions if path.stem == "extension" else others).append(path)
-    assert sum(path.stat().st_size for path in others) <= 9e6
+    paths = [path for folder in folders for path in folder.iterdir()]
+    extensions = [path for path in paths if path.stem == "extension"]
+    assert sum(path.stat().st_size for path in paths if path.stem != "extension") <= 9e6
     assert sum(len(zlib.compress(path.read_bytes())) for path in extensions) <= len(folders) * 150e3  # as in the wheel
     for folder in folders:
         assert (folder / "encoder.onnx").stat().st_size <= 52e3
