@@ -202,6 +202,27 @@ def promises() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
             f"{BENCHMARKS}::test_the_committed_groups_save_time_and_change_few_codes",
         ),
     )
+    served = [row for row in load("serve.json")["rows"] if row["what"] != "worker"]
+    wrong, values = (sum(row[key] for row in served) for key in ("different", "values"))
+    yield (
+        "A server under too much load refuses or delays, and never gives wrong output.",
+        f"{wrong} of {values:,} codes and samples differ, also at twice the load and with clients that are killed",
+        "benchmarks/serve.py",
+        (
+            f"{BENCHMARKS}::test_the_committed_server_never_gave_wrong_output",
+            "test_serve.py::test_many_streams_at_once_get_the_codes_of_single_ones",
+        ),
+    )
+    yield (
+        "Browsers and Node.js give the codes and the files of Python.",
+        "two recordings at five sample rates, both models: no code differs",
+        "make test",
+        (
+            "test_web_package.py::test_codes_are_those_of_python",
+            "test_web_page.py::test_a_dropped_file_gives_the_codes_of_python",
+            "test_web_page.py::test_saved_files_have_the_bytes_of_the_command_line",
+        ),
+    )
     half_minute = [row for row in parts if row["context"] == 1500]  # frames
     least = ", ".join(f"{row['model'][12:]} {min(row['decibels']):.0f} dB" for row in half_minute)
     yield (
