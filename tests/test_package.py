@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -16,6 +17,7 @@ import downstream
 import numpy as np
 import pytest
 import torch
+from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from models import released
 from numpy.typing import NDArray
@@ -84,6 +86,15 @@ def test_the_wheel_holds_the_page(wheel: str) -> None:
     assert held == {"index.html", "style.css", "icon.svg", "LICENSES.txt", "ort-wasm-simd-threaded.wasm.gz", *scripts}
     assert runtime[:4] == b"\0asm"
     assert "Copyright (c) Microsoft Corporation" in licences and "Paul Miller" in licences
+
+
+def test_the_source_distribution_holds_the_sources_of_the_page_and_nothing_built(tmp_path: Path) -> None:
+    path = next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"]))
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"hatch_build.py", "web/package-lock.json", "web/src/index.ts", "web/page/index.html"} <= held
+    assert [name for name in held if name.startswith(("web/node_modules", "web/dist", ".venv"))] == []
+    assert Path(path).stat().st_size <= 15e6
 
 
 def test_an_installation_can_be_checked(wheel: str, tmp_path: Path) -> None:
