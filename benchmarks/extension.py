@@ -27,6 +27,7 @@ from spectok import Tokenizer, pretrained
 from spectok.audio import list_audio, read_audio
 from spectok.config import EXTENSION_FACTOR
 from spectok.engine import load_extension
+from spectok.evaluation.catalogue import JUDGED
 from spectok.evaluation.provenance import weights_of, write_results
 from spectok.model.spectrum import STFT
 from spectok.resampling import resample
@@ -151,7 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", help="folder of speech at 48 kHz")
     parser.add_argument("--models", nargs="+", default=pretrained.models(), help="names or folders of models")
-    parser.add_argument("--distillmos", action="store_true", help="measure DistillMOS too; it hears 16 kHz only")
+    parser.add_argument(
+        "--distillmos", action="store_true", help=f"measure {JUDGED['distillmos'].title} too; it hears 16 kHz only"
+    )
     parser.add_argument("--visqol", action="store_true", help="measure ViSQOL too")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "extension.json", help="file to write")
     args = parser.parse_args(arguments)

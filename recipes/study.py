@@ -62,8 +62,8 @@ COLUMNS = (
     Column("latency_samples", "latency, samples", 0),
 )
 SEPARATION_COLUMNS = (  # in dB where nothing else is said
-    Column("si_sdr", "SI-SDR", 2),
-    Column("si_sdri", "SI-SDR improvement", 2),
+    Column("si_sdr", METRICS["si_sdr"].title, 2),
+    Column("si_sdri", f"{METRICS['si_sdr'].title} improvement", 2),
     Column("usdr", "uSDR", 2),
     Column("csdr", "cSDR", 2),
     Column("isr", "ISR", 2),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.study import load_groups, tables
+from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table, number
 
 STUDY = Path(__file__).parent
@@ -26,7 +27,8 @@ CHOICES = {  # what is changed, by the probe that has it and the one that does n
     "loss of speech alone": ("masks, loss of speech alone", "masks"),
     "band convolution in place of fully connected": (CONVOLUTION, FULLY_CONNECTED),
 }
-CHANGED = {"si_sdr": "SI-SDR", "csdr": "SDR", "sir": "SIR", "isr": "ISR", "sar": "SAR"}
+SI_SDR = METRICS["si_sdr"].title
+CHANGED = {"si_sdr": SI_SDR, "csdr": "SDR", "sir": "SIR", "isr": "ISR", "sar": "SAR"}
 HEADINGS = {"csdr": "SDR", "sir": "SIR", "isr": "ISR", "sar": "SAR"}
 WAYS = {
     "nothing": "nothing",
@@ -57,7 +59,7 @@ class Claim:
 CLAIMS = (
     Claim(
         "Queries (SFC-CA) separate better than band split",
-        "cSDR 9.27 to 8.72, SI-SDR 11.38 to 10.96",
+        f"cSDR 9.27 to 8.72, {SI_SDR} 11.38 to 10.96",
         (QUERY,),
         (BAND_SPLIT,),
     ),
@@ -156,10 +158,11 @@ def claims(groups: list[dict[str, Any]]) -> str:
         cells = [f"{each / 1e6:.2f} M" for each in parameters if each is not None]
         holds = "yes" if (parameters[0] or 0) < (parameters[1] or 0) else "no"
         written.append(["Queries need far fewer parameters", "5.8 M to 34.7 M", *cells, "", holds])
-    titles = ["claim", "in the paper (MUSDB18, or DnR for SI-SDR)", "first", "second", "difference", "holds here"]
+    titles = ["claim", f"in the paper (MUSDB18, or DnR for {SI_SDR})", "first", "second", "difference", "holds here"]
     told = "-" if width is None else f"{width:.2f} dB"
     return (
-        "Improvement of SI-SDR in dB, mean over the sources, of the probe that the claim names first and of the other. "
+        f"Improvement of {SI_SDR} in dB, mean over the sources, of the probe that the claim names first, and of the "
+        "other. "
         f"Differences up to the largest range over the seeds of one probe, {told}, are undecided.\n\n"
         + markdown_table(titles, written, align="llrrrl")
     )
@@ -187,7 +190,7 @@ def slides(groups: list[dict[str, Any]]) -> str:
         changes_of = {key: _change(rows, name, base, key) for key in CHANGED}
         better = verdict(changes_of["si_sdr"], spread(groups, ["sources", "speech", "si_sdr"]))
         chosen.append([title, *(_signed(change) for change in changes_of.values()), better])
-    choices = markdown_table(["choice", *CHANGED.values(), "better by SI-SDR"], chosen, align="lrrrrrl")
+    choices = markdown_table(["choice", *CHANGED.values(), f"better by {SI_SDR}"], chosen, align="lrrrrrl")
     return (
         "Change of museval's medians in dB against the fully connected transform with mapping. The slides changed both "
         "at once. Changes up to the range over the seeds of the first group are undecided.\n\n"
@@ -219,5 +222,5 @@ def octave(rows: Rows) -> str:
         for way, title in WAYS.items()
         if way in row.get("upper", {})
     ]
-    titles = ["probe", "upper octave", "SNR of magnitudes from 4 to 8 kHz, dB", "SI-SDR at 16 kHz, dB"]
+    titles = ["probe", "upper octave", "SNR of magnitudes from 4 to 8 kHz, dB", f"{SI_SDR} at 16 kHz, dB"]
     return markdown_table(titles, written, align="llrr")

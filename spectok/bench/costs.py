@@ -134,10 +134,11 @@ def sizes(model: Model) -> dict[str, float]:
 
     Returns:
         `parameters`, `macs` per second of audio in layers with weights, `macs_with_transforms` in all matrix products
-        (only if PyTorch is installed), and `weight_megabytes`, the size of the weights and graphs on disk.
+        (only if PyTorch is installed), and `weight_megabytes`, the size of the codec's weights and graphs on disk.
     """
     parameters, macs = model_size(model)
-    stored = [model.weights, *model.folder.glob("*.onnx")]
+    graphs = (model.folder / f"{side}.onnx" for side in ("encoder", "decoder") if model.has_graph(side))
+    stored = [model.weights, *graphs]
     megabytes = sum(path.stat().st_size for path in stored) / 1e6
     facts = {"parameters": parameters, "macs": sum(macs.values())}
     if importlib.util.find_spec("torch") is not None:
