@@ -81,7 +81,7 @@ const axeReport = async (page) => {
   return violations.map(({ id, impact, nodes }) => ({ id, impact, nodes: nodes.map((node) => node.html) }));
 };
 const screenshot = async (page, name) => 
-  folder && (await page.screenshot({ path: `${folder}/${name}.jpg`, type: "jpeg", quality: 42, fullPage: true }));
+  folder && (await page.screenshot({ path: `${folder}/${name}.jpg`, type: "jpeg", quality: 38, fullPage: true }));
 
 const page = await open(url);
 found.axeEmpty = await axeReport(page);
