@@ -1,25 +1,14 @@
 // Uses the page of `spectok web` in Chromium as a person would, and prints what happened as JSON.
 //   node test/browser/browse.js URL SPEECH.wav [FOLDER FOR SCREENSHOTS]
-// The fake microphone plays SPEECH.wav. CHROMIUM is the path of the browser, by default chromium of the PATH.
-import { execFileSync } from "node:child_process";
+// The fake microphone plays SPEECH.wav.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.js";
 
 const [url, speech, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const executablePath = process.env.CHROMIUM || execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    "--no-sandbox",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    `--use-file-for-fake-audio-capture=${speech}`,
-    "--autoplay-policy=no-user-gesture-required",
-  ],
-});
+const browser = await launch(speech);
 const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, acceptDownloads: true });
 const errors = [];
 const requests = new Set();

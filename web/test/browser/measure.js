@@ -3,23 +3,12 @@
 // Opening: the page is opened several times in one browser, so that its files are in the cache. Computing: the time that
 // encoding and decoding of the recording take, after one that does not count. Live: the delay from the fake microphone
 // to the loudspeaker, as the page shows it ten times a second.
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.js";
 
 const [url, speech, seconds] = process.argv.slice(2);
-const executablePath = process.env.CHROMIUM || execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    "--no-sandbox",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    `--use-file-for-fake-audio-capture=${speech}`,
-    "--autoplay-policy=no-user-gesture-required",
-  ],
-});
+const browser = await launch(speech);
 const context = await browser.newContext();
 const link = await shared();
 const opening = [];

@@ -1,21 +1,10 @@
 // Lets two pages of `spectok web` talk to each other through a server, and prints what they sent and received as JSON.
 //   node test/browser/talk.js URL SERVER SPEECH.wav
-import { execFileSync } from "node:child_process";
 
-import { chromium } from "playwright-core";
+import { launch } from "./chromium.js";
 
 const [url, server, speech] = process.argv.slice(2);
-const executablePath = process.env.CHROMIUM || execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
-const browser = await chromium.launch({
-  executablePath,
-  args: [
-    "--no-sandbox",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-    `--use-file-for-fake-audio-capture=${speech}`,
-    "--autoplay-policy=no-user-gesture-required",
-  ],
-});
+const browser = await launch(speech);
 const errors = [];
 const pages = [];
 for (let side = 0; side < 2; side++) {
