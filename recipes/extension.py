@@ -33,7 +33,8 @@ from spectok.config import EXTENSION_FACTOR, SpectrumConfig
 from spectok.engine import load_codec
 from spectok.errors import InputError
 from spectok.graphs import EXTENSION_WEIGHTS
-from spectok.model.extension import BANDS, LOUDEST, Extension, nearness
+from spectok.model.extension import BANDS, LOUDEST, Extension
+from spectok.model.layers import nearness
 from spectok.model.spectrum import STFT
 from spectok.resampling import resample
 from spectok.schema import require

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from spectok.model.layers import GRU, linear
+from spectok.model.layers import GRU, linear, nearness
 from spectok.model.streaming import State, Streaming, Timing
 
 BANDS = 64  # of the gains: single bins at low frequencies, and as wide as a share of their frequency at high ones
@@ -49,14 +49,9 @@ class Denoiser(Streaming):
     def __init__(self, positions: int, hidden: int) -> None:
         super().__init__()
         centres = band_centres(positions)
-        bins = torch.arange(float(positions))
-        above = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
-        share = ((bins - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
-        nearness = torch.zeros(positions, len(centres))  # of bins to bands; each row adds up to 1
-        nearness.scatter_(1, above[:, None], share[:, None])
-        nearness.scatter_add_(1, above[:, None] - 1, 1 - share[:, None])
-        self.register_buffer("nearness", nearness, persistent=False)
-        self.register_buffer("mean", nearness / nearness.sum(0), persistent=False)
+        shares = nearness(centres, torch.arange(float(positions)))
+        self.register_buffer("nearness", shares, persistent=False)
+        self.register_buffer("mean", shares / shares.sum(0), persistent=False)
         self.nearness: Tensor
         self.mean: Tensor
         self.hidden = hidden

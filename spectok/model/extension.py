@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import EXCITATION_PERIOD, EXTENSION_FACTOR, SpectrumConfig
-from spectok.model.layers import GRU, linear
+from spectok.model.layers import GRU, linear, nearness
 from spectok.model.spectrum import HalvedInverseSTFT
 from spectok.model.streaming import State, Streaming, Timing
 
@@ -45,15 +45,6 @@ def erb_centres(positions: int, bands: int, width: float) -> Tensor:
     highest = math.log10(1 + 0.00437 * width * (positions - 1))
     centres = (10 ** torch.linspace(0, highest, bands) - 1) / (0.00437 * width)
     return centres.maximum(torch.arange(float(bands)))
-
-
-def nearness(centres: Tensor, bins: Tensor) -> Tensor:
-    """Weights `[bins, bands]` that interpolate between the centres of bands; each row adds up to 1."""
-    above = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
-    share = ((bins - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
-    weights = torch.zeros(len(bins), len(centres))
-    weights.scatter_(1, above[:, None], share[:, None])
-    return weights.scatter_add_(1, above[:, None] - 1, 1 - share[:, None])
 
 
 class Extension(Streaming):

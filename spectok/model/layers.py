@@ -258,3 +258,12 @@ class FrequencyUp(Serial):
             nn.init.dirac_(smooth.conv.weight, groups=out_channels)
             layers.append(smooth)
         super().__init__(*layers, activation(kind, out_channels))
+
+
+def nearness(centres: Tensor, bins: Tensor) -> Tensor:
+    """Weights `[bins, bands]` that interpolate between the centres of bands; each row adds up to 1."""
+    above = torch.searchsorted(centres, bins).clamp(1, len(centres) - 1)
+    share = ((bins - centres[above - 1]) / (centres[above] - centres[above - 1])).clamp(0, 1)
+    weights = torch.zeros(len(bins), len(centres))
+    weights.scatter_(1, above[:, None], share[:, None])
+    return weights.scatter_add_(1, above[:, None] - 1, 1 - share[:, None])
