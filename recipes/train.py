@@ -15,7 +15,6 @@ import dataclasses
 import json
 import sys
 import time
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from spectok import pretrained
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.evaluation.provenance import commit
-from spectok.schema import from_dict, require
+from spectok.schema import from_dict, read_recipe, require
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
 from spectok.training.corpus import Corpus
@@ -40,23 +39,7 @@ from spectok.weights import load_tensors, read_weights
 
 def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
     """Read a recipe and apply `key.path=value` overrides, strictly."""
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from error
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        require(bool(equals), f"--set takes key=value, not '{override}'")
-        *parents, leaf = key.split(".")
-        table: dict[str, Any] = data
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            require(isinstance(table, dict), f"--set {key}: '{parent}' is a value, not a table")
-        try:
-            table[leaf] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            table[leaf] = text
-    return from_dict(TrainConfig, data, str(path))
+    return from_dict(TrainConfig, read_recipe(path, overrides), str(path))
 
 
 def with_codec_of_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:

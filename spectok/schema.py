@@ -1,7 +1,10 @@
 """Builds dataclasses from plain data. An unknown key, a wrong type or an impossible value raises an `InputError`."""
 
 import dataclasses
+import tomllib
 import typing
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from spectok.errors import InputError
@@ -13,6 +16,31 @@ def require(condition: bool, sentence: str) -> None:
     """Raise `InputError(sentence)` unless `condition` holds."""
     if not condition:
         raise InputError(sentence)
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The table of a TOML file, with `key.path=value` overrides; a value that is not TOML is a string.
+
+    Raises:
+        InputError: the file cannot be read, an override has no `=`, or it goes through a value as if that were a table.
+    """
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the recipe {path}: {error}") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        require(bool(equals), f"--set takes key=value, not '{override}'")
+        *parents, leaf = key.split(".")
+        table: dict[str, Any] = data
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            require(isinstance(table, dict), f"--set {key}: '{parent}' is a value, not a table")
+        try:
+            table[leaf] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[leaf] = text
+    return data
 
 
 def from_dict(cls: type[T], data: Any, where: str) -> T:

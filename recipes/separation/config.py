@@ -1,13 +1,11 @@
 """The settings of a run of the study of separation; its TOML files have the same keys."""
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from spectok.config import BottleneckConfig
-from spectok.errors import InputError
-from spectok.schema import from_dict, require
+from spectok.schema import from_dict, read_recipe, require
 
 SOURCES = {"cinematic": ("speech", "music", "effects"), "speech": ("speech", "rest")}  # of each task, in their order
 
@@ -116,25 +114,4 @@ def load_recipe(path: str | Path, overrides: list[str]) -> SeparationConfig:
     Raises:
         InputError: the file cannot be read, or a key or value is wrong.
     """
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from error
-    for override in overrides:
-        apply_override(data, override)
-    return from_dict(SeparationConfig, data, str(path))
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set a `key.path=value` in the table of a recipe; a value that is not TOML is a string."""
-    key, equals, text = override.partition("=")
-    require(bool(equals), f"--set takes key=value, not '{override}'")
-    *parents, leaf = key.split(".")
-    table = data
-    for parent in parents:
-        table = table.setdefault(parent, {})
-        require(isinstance(table, dict), f"--set {key}: '{parent}' is a value, not a table")
-    try:
-        table[leaf] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[leaf] = text
+    return from_dict(SeparationConfig, read_recipe(path, overrides), str(path))
