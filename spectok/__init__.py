@@ -16,8 +16,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from spectok.container import read_spt, write_spt
 from spectok.errors import InputError
+from spectok.groups import StreamGroup
 from spectok.pretrained import models
-from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup
+from spectok.sessions import StreamDecoder, StreamEncoder
 from spectok.tokenizer import Tokenizer
 
 __version__ = version("spectok")

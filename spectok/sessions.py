@@ -11,7 +11,6 @@ A session can be copied, pickled, or kept as a dictionary of arrays (`state_dict
 """
 
 import copy
-import itertools
 import math
 import sys
 import threading
@@ -36,7 +35,7 @@ HOLD_FRAMES, FADE_FRAMES = 5, 5  # lost in a row until the audio begins to fade,
 BLOCK_SECONDS = 2  # long pushes are split into blocks of this length, which fit into the processor's caches
 
 
-class _OneThread:
+class OneThread:
     """A lock for a `with` statement that refuses a second thread, in place of letting it wait."""
 
     def __init__(self) -> None:
@@ -86,7 +85,7 @@ class _Session(ABC):
         self._frame = self._frame_length if self._side == "encoder" else self._tokens  # values
         self._nothing: NDArray[Any] = np.zeros((batch or 1, 0), self._input)
         self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
-        self._one_thread = _OneThread()
+        self._one_thread = OneThread()
         self._state: Any = None
         self._waiting = self._nothing
         self._samples = 0  # encoded or decoded since the start of the stream, at the codec's rate
@@ -206,7 +205,7 @@ class _Session(ABC):
             return state | {"_resampler": copy.copy(self._resampler)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _one_thread=_OneThread())
+        vars(self).update(state, _one_thread=OneThread())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy that shares the engine, as `copy.copy` makes it."""
@@ -552,143 +551,3 @@ def check_extension(engine: Engine, sample_rate: int | None) -> None:
     lowest = config.sample_rate
     is_high = sample_rate is None or sample_rate > lowest
     require(is_high, f"an extension needs a sample rate of the output above {lowest} Hz, not {sample_rate}")
-
-
-class StreamGroup:
-    """Streams that run together: one step of the engine serves all complete frames of a push, which saves time.
-
-    Streams join and leave at any time. The outputs are those of a session for each stream, up to rounding of the
-    arithmetic.
-
-        group = tokenizer.encoder_group()
-        first, second = group.join(), group.join()
-        codes = group.push({first: audio, second: other_audio})  # {first: codes, second: other_codes}
-        last = group.leave(first)
-
-    Args:
-        kind: `StreamEncoder` or `StreamDecoder`.
-        engine: runs the codec.
-        sample_rate: of the audio of all streams, in Hz; by default the codec's own.
-        weight_hash: of the engine's weights, as for a session.
-    """
-
-    def __init__(
-        self,
-        kind: type[StreamEncoder] | type[StreamDecoder],
-        engine: Engine,
-        sample_rate: int | None = None,
-        weight_hash: str = "",
-    ) -> None:
-        self._kind, self._engine = kind, engine
-        self._sample_rate, self._weight_hash = sample_rate, weight_hash
-        self._sessions: dict[int, StreamEncoder | StreamDecoder] = {}
-        self._keys = itertools.count()
-        self._one_thread = _OneThread()
-
-    def __len__(self) -> int:
-        """The number of streams."""
-        return len(self._sessions)
-
-    def join(self, sample_rate: int | None = None) -> int:
-        """Start a new stream in the group; returns its key, which is not used again.
-
-        Args:
-            sample_rate: of this stream's audio, in Hz; by default that of the group.
-
-        Raises:
-            InputError: the sample rate is out of range.
-        """
-        with self._one_thread:
-            session = self._kind(self._engine, None, sample_rate or self._sample_rate, self._weight_hash)
-            key = next(self._keys)
-            self._sessions[key] = session
-        return key
-
-    def push(self, chunks: Mapping[int, Any]) -> dict[int, NDArray[Any]]:
-        """Add a chunk to each of some streams of the group, and return the output of each.
-
-        Streams with the same number of complete frames take the same steps. If the numbers differ, the streams with
-        more frames go on without the others.
-
-        Args:
-            chunks: for each key what a session's `push` accepts, of any size.
-
-        Raises:
-            InputError: a key is not of a stream in the group, or a chunk is invalid. All streams are then unchanged.
-        """
-        with self._one_thread:
-            sessions = {key: self._session(key) for key in chunks}
-            checked = {key: session._checked(chunks[key]) for key, session in sessions.items()}
-            fading = {key for key, session in sessions.items() if session._is_fading()}
-            frames = {key: sessions[key]._take(checked[key]) for key in sessions if key not in fading}
-            for key, session in sessions.items():
-                if isinstance(session, StreamDecoder) and key in frames:
-                    session._note(frames[key])
-            outputs = self._run(frames)
-            return {
-                key: session.push(chunks[key]) if key in fading else session._give(outputs[key])
-                for key, session in sessions.items()
-            }
-
-    def lose(self, key: int, frames: int) -> NDArray[np.float32]:
-        """Tell a stream of a group of decoders that frames are lost; returns audio in their place.
-
-        It takes a step for itself, as does the first push after it.
-
-        Args:
-            key: of the stream.
-            frames: how many are lost.
-
-        Raises:
-            InputError: the group encodes, the key is not of a stream in the group, or the codes ended within a frame.
-        """
-        with self._one_thread:
-            session = self._session(key)
-            require(isinstance(session, StreamDecoder), "frames can only be lost before they are decoded")
-            assert isinstance(session, StreamDecoder)
-            return session.push(np.zeros(frames * session._tokens, np.int64), np.ones(frames, bool))
-
-    def discard(self, key: int) -> None:
-        """Remove a stream from the group without its last output.
-
-        Raises:
-            InputError: the key is not of a stream in the group.
-        """
-        with self._one_thread:
-            self._session(key)
-            del self._sessions[key]
-
-    def leave(self, key: int) -> NDArray[Any]:
-        """End a stream, as `flush` of a session does, and return its last output.
-
-        Raises:
-            InputError: the key is not of a stream in the group, or the codes ended within a frame; the stream has left
-                the group then.
-        """
-        with self._one_thread:
-            session = self._session(key)
-            del self._sessions[key]
-            return session.flush()
-
-    def _session(self, key: int) -> StreamEncoder | StreamDecoder:
-        require(key in self._sessions, f"no stream of the group has the key {key}")
-        return self._sessions[key]
-
-    def _run(self, frames: dict[int, NDArray[Any]]) -> dict[int, NDArray[Any]]:
-        """The engine's output for the complete frames of each stream, in as few steps as there are different lengths.
-
-        Long input takes a step for each block.
-        """
-        outputs = {key: [np.zeros((1, 0), self._kind._output)] for key in frames}
-        position = 0
-        while keys := [key for key, rows in frames.items() if rows.shape[1] > position]:
-            sessions = [self._sessions[key] for key in keys]
-            end = min(position + sessions[0]._block * sessions[0]._frame, *(frames[key].shape[1] for key in keys))
-            rows = np.concatenate([frames[key][:, position:end] for key in keys])
-            output, state = sessions[0]._step(rows, self._engine.stack([session._state for session in sessions]))
-            states = self._engine.split(state, len(keys))
-            for row, (key, session) in enumerate(zip(keys, sessions, strict=True)):
-                session._state = states[row]
-                outputs[key].append(output[row : row + 1])
-            position = end
-        return {key: np.concatenate(parts, axis=1) for key, parts in outputs.items()}

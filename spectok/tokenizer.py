@@ -27,10 +27,11 @@ from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
 from spectok.errors import InputError
 from spectok.files import check_sample_rate, file_name
+from spectok.groups import StreamGroup
 from spectok.resampling import resample, restore
 from spectok.samples import check_audio
 from spectok.schema import require
-from spectok.sessions import StreamDecoder, StreamEncoder, StreamGroup, check_extension
+from spectok.sessions import StreamDecoder, StreamEncoder, check_extension
 from spectok.vocabulary import SPECIALS, Pattern, Vocabulary
 
 if TYPE_CHECKING:
@@ -211,9 +212,9 @@ class Tokenizer:
         """A new group of streams that are encoded together, from audio at `sample_rate` Hz."""
         return StreamGroup(StreamEncoder, self.engine, sample_rate, self.weight_hash)
 
-    def decoder_group(self, sample_rate: int | None = None) -> StreamGroup:
-        """A new group of streams that are decoded together, to audio at `sample_rate` Hz."""
-        return StreamGroup(StreamDecoder, self.engine, sample_rate, self.weight_hash)
+    def decoder_group(self, sample_rate: int | None = None, extend: bool = False) -> StreamGroup:
+        """A new group of streams that are decoded together, to audio at `sample_rate` Hz; `extend` as for a session."""
+        return StreamGroup(StreamDecoder, self.engine, sample_rate, self.weight_hash, extend=extend)
 
     @overload
     def encode(

@@ -123,6 +123,24 @@ def test_streams_are_offline_decoding(tokenizer: Tokenizer, speech: NDArray[np.f
         close(joined[:24000], whole)
 
 
+def test_streams_of_a_group_are_sessions(tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
+    """Of other lengths, joined at other times, one of them at a rate of its own."""
+    rows = [tokenizer.encode(speech[start:stop]) for start, stop in ((16000, 20000), (20000, 23000), (24000, 28000))]
+    rates = (48000, 48000, 24000)
+    sessions = [tokenizer.stream_decoder(rate, extend=True) for rate in rates]
+    expected = [np.concatenate([each.push(row), each.flush()]) for each, row in zip(sessions, rows, strict=True)]
+    group, half = tokenizer.decoder_group(extend=True), len(rows[0]) // 2
+    keys = [group.join()]
+    heard = [group.push({keys[0]: rows[0][:half]})[keys[0]]]
+    keys += [group.join(rate) for rate in rates[1:]]
+    found = group.push(dict(zip(keys, [rows[0][half:], *rows[1:]], strict=True)))
+    found[keys[0]] = np.concatenate([*heard, found[keys[0]]])
+    for key, audio in zip(keys, expected, strict=True):
+        close(np.concatenate([found[key], group.leave(key)]), audio)
+    with pytest.raises(InputError, match="an extension needs a sample rate of the output above 16000 Hz, not 8000"):
+        tokenizer.decoder_group(8000, extend=True)
+
+
 def test_rows_of_a_batch_are_decoded_alone(tokenizer: Tokenizer, speech: NDArray[np.float32]) -> None:
     codes = tokenizer.encode(np.stack([speech[16000:20000], speech[20000:24000]]))
     rows = tokenizer.decode(codes, extend=True)

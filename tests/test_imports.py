@@ -17,6 +17,7 @@ batching codebook codes network web weights
 model
 engine
 sessions
+groups
 vocabulary
 tokenizer
 live bulk hf serve client
