@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from spectok import pretrained
 from spectok.config import CodecConfig, QuantizerConfig, SpectrumConfig, TowerConfig
 from spectok.container import read_spt, write_spt
-from spectok.engine import CodecState, TorchEngine, TorchStates
+from spectok.engine import CodecState, TorchEngine
+from spectok.engine.torch import TorchStates
 from spectok.model.codec import Codec
 from spectok.model.spectrum import STFT, InverseSTFT
 from spectok.pretrained import Model

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spectok.engine import LOST, SPECTRUM
+from spectok.engine.onnx import LOST, SPECTRUM
 from spectok.export.graph import fix_shapes, optimise, store_small
 from spectok.graphs import EXTENSION_WEIGHTS
 from spectok.model.codec import Codec
