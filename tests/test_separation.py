@@ -407,8 +407,10 @@ def test_claims_are_judged_by_the_spread_of_seeds(tmp_path: Path) -> None:
     for name, gain in ((tables.FULLY_CONNECTED, 0.0), (tables.CONVOLUTION, 1.0), (tables.CONVOLUTION_AND_PENALTY, 2.0)):
         moved = {key: value + gain for key, value in speech.items()}
         rows.append(probe(name, 0.0, sources={"speech": moved, "rest": {**moved, "sar": 4.1}}))
-    upper = {"corrected": {"magnitude_snr": 2.5, "si_sdr": 7.0}}
-    rows.append(probe("8 kHz", 0.0, upper=upper))
+    scores = {"nothing": 0.5, "printed": -9.0, "corrected": 2.5, "shared": 2.0}
+    upper = {way: {"magnitude_snr": snr, "si_sdr": 7.0} for way, snr in scores.items()}
+    other = {**upper, "shared": {"magnitude_snr": 3.5, "si_sdr": 7.0}}
+    rows += [probe(tables.HALF, 1.0, upper=upper), probe(tables.BY_BLOCK, 2.0, upper=other)]
     group = {"title": "T", "recipe": "r", "minutes": 0, "steps": 8, "seeds": [0, 1], "columns": ["si_sdri"]}
     (tmp_path / "results.json").write_text(json.dumps({"groups": [group | {"probes": rows}]}))
     text = tables.page(tmp_path)
@@ -428,13 +430,21 @@ def test_claims_are_judged_by_the_spread_of_seeds(tmp_path: Path) -> None:
     )
     assert "| mapping in place of masks | - | - | - | - | - | not measured |" in text
     assert "| 8 kHz | corrected heuristic | 2.50 | 7.00 |" in text
+    assert cells["Scoring the estimates after each block at a rising rate helps"] == ["2.00", "1.00", "1.00", "yes |"]
+    by_way = [cells[says] for says, _, _ in tables.UPPER_CLAIMS]
+    assert by_way == [
+        ["-9.00", "0.50", "-9.50", "no |"],
+        ["2.50", "0.50", "2.00", "yes |"],
+        ["2.75", "2.50", "0.25", "undecided |"],
+        ["-", "-", "-", "not measured |"],
+    ]
 
 
 def test_the_claims_are_about_probes_of_the_plan() -> None:
     names = {probe.name for group in study.load_plan(tables.STUDY) for probe in study.probes(group)}
     claimed = {name for claim in tables.CLAIMS for name in (*claim.better, *claim.worse)}
     claimed |= {tables.FULLY_CONNECTED, tables.CONVOLUTION, tables.CONVOLUTION_AND_PENALTY}
-    claimed |= {name for pair in tables.CHOICES.values() for name in pair}
+    claimed |= {name for pair in tables.CHOICES.values() for name in pair} | {tables.HALF, tables.BY_BLOCK}
     assert claimed <= names
 
 
