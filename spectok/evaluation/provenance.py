@@ -14,6 +14,7 @@ from spectok import pretrained
 from spectok.files import write_text
 
 PACKAGES = ("pesq", "pystoi", "numpy", "onnxruntime", "torch")  # their versions may affect results
+WRITTEN = ("*.md", "docs/*", "benchmarks/*.json", "recipes/*.json", "pretrained/results/*")  # results and documents
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
@@ -70,14 +71,24 @@ def write_results(
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with "-dirty" if files were changed; None outside of a checkout."""
+    """The commit of this checkout, with "-dirty" if files were changed; None outside of a checkout.
+
+    Changed results and documents do not count, so that one measurement can follow another.
+    """
     if not pretrained.CHECKOUT.is_dir():
         return None
-    git = ["git", "-C", str(pretrained.CHECKOUT), "describe", "--always", "--dirty", "--exclude=*"]
+    git, exceptions = ["git", "-C", str(pretrained.CHECKOUT.parent)], [f":(exclude){pattern}" for pattern in WRITTEN]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        name, changed = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (
+                ["describe", "--always", "--exclude=*"],
+                ["diff", "--name-only", "HEAD", "--", ".", *exceptions],
+            )
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{name}-dirty" if changed else name
 
 
 def _processor() -> str:

@@ -1,0 +1,147 @@
+"""Measure all that the documents quote about the released models, and write it into the documents.
+
+    python recipes/measure.py CORPUS --list        # what there is to measure, and of which weights the results are
+    python recipes/measure.py CORPUS               # what was measured with other weights than the released ones
+    python recipes/measure.py CORPUS --all         # everything anew: about three hours
+    python recipes/measure.py CORPUS --only benchmarks/loss.json
+
+CORPUS is a folder of recordings with a `manifest.csv`. Leave the machine alone meanwhile: most of the results are
+times. Each measurement is a command of its own, which is printed before it starts; if one fails, the others go on, and
+the exit code is 1. `spectok bench` continues where it was stopped, in the folder WORK. At the end `recipes/cards.py`
+writes the documents.
+
+Not measured here, because they train networks or need more than the corpus: the studies (`recipes/study.py`), the
+speech language model (`recipes/speech_lm`), `recipes/speed.json` and `benchmarks/install.json`; nor the inputs that
+`benchmarks/fuzz.py` invents.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spectok.errors import InputError
+from spectok.evaluation.provenance import weights_of
+from spectok.files import write_text
+from spectok.pretrained import models
+from spectok.schema import require
+
+ROOT = Path(__file__).parent.parent
+QUALITY = "pretrained/results/results.json"
+TOKENS = "pretrained/results/tokens.json"
+COMMANDS = {  # by the file of results; what stands in braces is filled in by `command`
+    QUALITY: "-m spectok bench {corpus}/test --out {work}/bench --jobs 2",
+    "pretrained/results/drift.json": "recipes/drift.py {corpus}/test",
+    TOKENS: "-m spectok tokens {work}/tokens.csv --probe --out {work}/tokens",
+    "pretrained/results/tokens-train.json": "-m spectok tokens {corpus}/train/librispeech --out {work}/tokens-train",
+    "benchmarks/results.json": "benchmarks/run.py",
+    "benchmarks/agreement.json": "benchmarks/agreement.py {corpus}/test --jobs 2",
+    "benchmarks/precision.json": "benchmarks/precision.py {corpus}/test --every 8",
+    "benchmarks/entropy.json": "benchmarks/entropy.py {corpus}/test",
+    "benchmarks/context.json": "benchmarks/context.py",
+    "benchmarks/memory.json": "benchmarks/memory.py",
+    "benchmarks/kills.json": "benchmarks/kills.py",
+    "benchmarks/loss.json": "benchmarks/loss.py {corpus}/test",
+    "benchmarks/generations.json": "benchmarks/generations.py {corpus}/test",
+    "benchmarks/noise.json": "benchmarks/noise.py {corpus}/test",
+    "benchmarks/extension.json": "benchmarks/extension.py {corpus}/test --distillmos",
+    "benchmarks/groups.json": "benchmarks/groups.py",
+    "benchmarks/batches.json": "benchmarks/batches.py {corpus}/test",
+    "benchmarks/bulk.json": "benchmarks/bulk.py {corpus}",
+    "benchmarks/browser.json": "benchmarks/browser.py",
+    "benchmarks/serve.json": "benchmarks/serve.py",
+    "benchmarks/soak.json": "benchmarks/soak.py {corpus}/test",
+}
+MOVED = {  # results that are written in the folder WORK first
+    QUALITY: "bench/results.json",
+    TOKENS: "tokens/tokens.json",
+    "pretrained/results/tokens-train.json": "tokens-train/tokens.json",
+}
+LEAST_FILES = 3  # of a speaker whose tokens are measured
+
+
+def stale(name: str) -> bool:
+    """Whether results are missing, or of other weights than those that are released."""
+    path, current = ROOT / name, weights_of(models(), encoders=True)
+    if not path.exists():
+        return True
+    weights: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))["provenance"]["weights"] or {}
+    return any(current.get(model) != sha256 for model, sha256 in weights.items())
+
+
+def command(name: str, corpus: Path, work: Path) -> list[str]:
+    """The command that measures a file of results."""
+    words = COMMANDS[name].split()
+    return [sys.executable, *(word.format(corpus=corpus, work=work) for word in words)]
+
+
+def write_manifest(corpus: Path, path: Path) -> None:
+    """Write a manifest of the clean English speech of the test, of speakers with at least `LEAST_FILES` files.
+
+    Raises:
+        InputError: the corpus has no manifest, or no such speech.
+    """
+    try:
+        with open(corpus / "manifest.csv", newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["language"] == "en"]
+    except (OSError, KeyError) as error:
+        raise InputError(f"cannot read {corpus}/manifest.csv: {error}") from error
+    rows = [row for row in rows if row["category"].startswith("clean")]
+    files = Counter(row["speaker"] for row in rows)
+    kept: list[dict[str, Any]] = [row for row in rows if files[row["speaker"]] >= LEAST_FILES]
+    require(len(kept) > 0, f"{corpus}/manifest.csv has no clean English speech in the split test")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, kept[0].keys())
+        writer.writeheader()
+        writer.writerows(row | {"file": str((corpus / row["file"]).resolve())} for row in kept)
+
+
+def measure(names: Sequence[str], corpus: Path, work: Path) -> list[str]:
+    """Run the commands of some results in turn; returns the names of those that failed."""
+    failed = []
+    for name in names:
+        words = command(name, corpus, work)
+        print(f"{name}: {' '.join(words[1:])}", flush=True)
+        if subprocess.run(words, cwd=ROOT, check=False).returncode:
+            failed.append(name)
+        elif name in MOVED:
+            write_text(ROOT / name, (work / MOVED[name]).read_text(encoding="utf-8"))
+    return failed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the arguments, measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of recordings with manifest.csv")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "measure", help="folder for what is not kept")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--all", action="store_true", help="also what was measured with these weights before")
+    chosen.add_argument("--only", action="append", metavar="RESULTS", choices=COMMANDS, help="may be repeated")
+    chosen.add_argument("--list", action="store_true", help="measure nothing")
+    args = parser.parse_args(arguments)
+    corpus, work = args.corpus.resolve(), args.work.resolve()
+    if args.list:
+        for name in COMMANDS:
+            print(f"{'stale' if stale(name) else 'right'}  {name}: {' '.join(command(name, corpus, work)[1:])}")
+        return 0
+    names = args.only or [name for name in COMMANDS if args.all or stale(name)]
+    try:
+        write_manifest(corpus, work / "tokens.csv")
+    except InputError as error:
+        print(f"measure: {error}", file=sys.stderr)
+        return 2
+    failed = measure(names, corpus, work)
+    written = subprocess.run([sys.executable, "recipes/cards.py"], cwd=ROOT, check=False).returncode
+    for name in failed:
+        print(f"measure: {name} was not measured", file=sys.stderr)
+    return 1 if failed or written else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

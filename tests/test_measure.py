@@ -1,0 +1,87 @@
+"""The recipe that measures everything again: what it measures, when, and what happens if a measurement fails."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from recipes import measure
+from spectok.evaluation.provenance import write_results
+
+TRAINED = {  # results that need training, an index of packages, or invented inputs
+    "benchmarks/fuzz.json",
+    "benchmarks/install.json",
+    "recipes/speed.json",
+    "recipes/speech_lm/results.json",
+}
+COLUMNS = ("file", "split", "language", "category", "speaker")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    rows = [(f"test/a{number}.opus", "test", "en", "clean_en", "a") for number in range(3)]
+    rows += [(f"test/b{number}.opus", "test", "en", "clean_en", "b") for number in range(2)]
+    rows += [(f"test/c{number}.opus", "test", "en", "hard_noise", "c") for number in range(3)]
+    rows += [(f"test/d{number}.opus", "test", "de", "clean_de", "d") for number in range(3)]
+    rows += [(f"train/e{number}.opus", "train", "en", "clean_en", "e") for number in range(3)]
+    with open(tmp_path / "manifest.csv", "w", newline="") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+    return tmp_path
+
+
+def test_every_file_of_results_is_measured_or_known_to_need_more() -> None:
+    folders = ("pretrained/results", "benchmarks", "recipes")
+    found = {str(path.relative_to(measure.ROOT)) for name in folders for path in (measure.ROOT / name).rglob("*.json")}
+    studies = {name for name in found if (measure.ROOT / name).with_name("plan.toml").exists()}
+    assert found - studies == set(measure.COMMANDS) | TRAINED
+    for name in measure.COMMANDS:
+        first, *_ = measure.command(name, Path("C"), Path("W"))[1:]
+        assert first == "-m" or (measure.ROOT / first).is_file()
+
+
+def test_results_of_other_weights_are_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    current = {"m": "0" * 64, "m/robust": "1" * 64}
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "weights_of", lambda names, encoders: current)
+    assert measure.stale("none.json")
+    for weights, is_stale in ((current, False), ({"m": "0" * 64}, False), (None, False), ({"m": "2" * 64}, True)):
+        write_results(tmp_path / "some.json", {}, weights)
+        assert measure.stale("some.json") == is_stale
+
+
+def test_the_manifest_of_tokens_has_clean_english_speakers_with_enough_files(corpus: Path, tmp_path: Path) -> None:
+    measure.write_manifest(corpus, tmp_path / "work" / "tokens.csv")
+    rows = list(csv.DictReader((tmp_path / "work" / "tokens.csv").read_text().splitlines()))
+    assert [row["file"] for row in rows] == [str(corpus / f"test/a{number}.opus") for number in range(3)]
+
+
+def test_what_fails_is_named_and_the_others_are_measured(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scripts = {"fail.py": "raise SystemExit(2)", "cards.py": "print('cards')"}
+    scripts["bench.py"] = "import shutil, sys; shutil.copy(sys.argv[1] + '/measured.json', sys.argv[1] + '/new.json')"
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "work").mkdir()
+    write_results(tmp_path / "work" / "measured.json", {"rows": 5}, {})
+    for name, text in scripts.items():
+        (tmp_path / "recipes" / name).write_text(text)
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "COMMANDS", {"a.json": "recipes/fail.py", "b.json": "recipes/bench.py {work}"})
+    monkeypatch.setattr(measure, "MOVED", {"b.json": "new.json"})
+    arguments = [str(corpus), "--work", str(tmp_path / "work")]
+    assert measure.main([*arguments, "--list"]) == 0
+    assert "stale  a.json: recipes/fail.py\n" in capfd.readouterr().out
+    assert measure.main(arguments) == 1
+    told = capfd.readouterr()
+    assert told.out.splitlines()[-1] == "cards"
+    assert told.err == "measure: a.json was not measured\n"
+    assert json.loads((tmp_path / "b.json").read_text())["rows"] == 5
+    assert measure.main(["nowhere", "--work", str(tmp_path / "work")]) == 2
+    assert capfd.readouterr().err.startswith("measure: cannot read ")
+
+
+def test_a_command_runs_with_this_python() -> None:
+    words = measure.command(measure.QUALITY, Path("C"), Path("W"))
+    assert words == [sys.executable, "-m", "spectok", "bench", "C/test", "--out", "W/bench", "--jobs", "2"]
