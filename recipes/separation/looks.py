@@ -34,6 +34,8 @@ from spectok.weights import load_tensors
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
+SECONDS = 2.0  # that are shown, of the first mixture of the test
+
 
 def load_separator(run: Path) -> tuple[Separator, SeparationConfig]:
     """The separator of a run folder, and its recipe.
@@ -73,7 +75,7 @@ def draw(path: Path, parts: Sequence[tuple[str, NDArray[np.float32], Attention]]
     columns = figure.subfigures(1, len(parts), squeeze=False)[0]
     for column, (title, audio, attention) in zip(columns, parts, strict=True):
         _draw_part(column, title, audio, attention, rows, sample_rate)
-    save(figure, path, dpi=80, colours=128)
+    save(figure, path, dpi=52, colours=14)
 
 
 def _draw_part(
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model, config = load_separator(args.run)
         data = Mixtures(args.data, "test", config.mix)
         require(config.separator.sample_rate == data.sample_rate, f"{args.run} works at another rate than the codec")
-        sources = data.test()[0]
+        sources = data.test()[0][:, : int(SECONDS * data.sample_rate)]
         mixture = sources.sum(0)
         codec = inspect_codec(load_codec(pretrained.find(args.model)), sources[0])
         require(codec.attention is not None, f"{args.model} has no queries to look at")
