@@ -97,7 +97,7 @@ def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
     figure = canvas((9, 3.6))
     left, right = figure.subplots(1, 2)
     group = shown_group(results)
-    coders = {name: coder for name, coder in results["coders"].items() if name != "original"}
+    coders = {name: coder for name, coder in results["coders"].items() if name != "original" and coder["costs"]}
     rtf = {name: sum(coder["costs"]["rtf"].values()) for name, coder in coders.items()}
     macs = {name: coder["facts"]["macs"] / 1e6 for name, coder in coders.items() if "macs" in coder["facts"]}
     labels = "rtf, encode + decode, one core", f"{METRICS['macs'].heading}, encode + decode"

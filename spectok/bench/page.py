@@ -163,7 +163,8 @@ def _methods(results: Results) -> str:
         f"{machine['cores']} ({html.escape(machine['processor'])}); the rtf of programs includes the start of a "
         "process. The size of an installed package includes its dependencies and the C library, but not Python. A "
         "codec whose weights are not on this disk has random weights: its size and speed are measured, and its quality "
-        "is not. "
+        "is not. Of files that another codec decoded, the quality is measured and the costs are not; their bits/s are "
+        "what was stated. "
         f"{html.escape(packages)}; {html.escape(tools)}.</p>"
     )
 

@@ -101,8 +101,8 @@ RATES = _by_name(
         "",
         0,
         "lower",
-        "bits of the coded file per second of audio, including container and headers; the packages of the neural "
-        "codecs have no file format, so theirs are the bytes of the codes alone",
+        "bits of the coded file per second of audio, including container and headers, for every codec that has a file "
+        "format",
     ),
 )
 COSTS = _by_name(  # by `costs_of` in report.py
