@@ -131,9 +131,9 @@ def test_judges_can_score_a_part_of_the_files(
 ) -> None:
     heard = []
 
-    def judge(original: Audio, decoded: list[Audio]) -> list[dict[str, float]]:
-        heard.append(len(original))
-        return [{"wer": 0.25}] * len(decoded)
+    def judge(original: Audio, decoded: list[Audio], metrics: set[str]) -> list[dict[str, float]]:
+        heard.append(metrics)
+        return [dict.fromkeys(metrics, 0.25)] * len(decoded)
 
     monkeypatch.setattr("spectok.evaluation.judges.judge", judge)
     results = run_benchmark(items, coders(), tmp_path, ["wer"], judge_files=2)
@@ -142,6 +142,10 @@ def test_judges_can_score_a_part_of_the_files(
     whole = run_benchmark(items, coders(), tmp_path, ["wer"])
     assert len(heard) == 3
     assert whole["coders"]["opus-rough"]["groups"]["*"]["wer"]["n"] == 3
+    monkeypatch.setattr("spectok.bench.run.score", None)  # has no metric to compute
+    more = run_benchmark(items, coders(), tmp_path, ["visqol", "wer"])
+    assert heard == [{"wer"}] * 3 + [{"visqol"}] * 3
+    assert more["conventions"]["metrics"] == ["visqol", "wer", *SCORED]
 
 
 def test_the_installed_size_includes_dependencies() -> None:

@@ -4,26 +4,14 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.catalogue import JUDGED, METRICS, SCORED, in_order
 from spectok.plotting import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DRAWN = (  # metrics that have a panel in "rate_quality"
-    "pesq",
-    "stoi",
-    "estoi",
-    "mel_distance",
-    "dnsmos",
-    "distillmos",
-    "speaker",
-    "pitch_cents",
-    "voicing_error",
-    "wer",
-    "si_sdr",
-)
+DRAWN = set(JUDGED | SCORED) - {"level_db", "overshoot_db"}  # metrics that have a panel in "rate_quality"
 CAPTIONS = {  # of each figure, by the name of its file
     "rate_quality": "Every metric against bits per second, without containers",
     "quality_cost": f"{METRICS['pesq'].title} against time and operations",
@@ -71,7 +59,7 @@ def draw_figures(results: Results) -> dict[str, "Figure"]:
 
 def rate_quality(results: Results) -> "Figure":
     """Every metric against bits per second of the payload, with 95 % intervals; the original is a dashed line."""
-    metrics = [metric for metric in DRAWN if metric in results["conventions"]["metrics"]]
+    metrics = [metric.name for metric in in_order(DRAWN & set(results["conventions"]["metrics"]))]
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = canvas((4.2 * columns, 3.1 * rows))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectok.audio import write_audio
 from spectok.bench.figures import CAPTIONS, DRAWN, draw_figures, shown_group
-from spectok.evaluation.catalogue import METRICS, RATES, Metric
+from spectok.evaluation.catalogue import METRICS, RATES, Metric, in_order
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.report import MACS, costs_of
@@ -99,7 +99,7 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], ident
 
 
 def _metrics(results: Results) -> list[Metric]:
-    return [METRICS[name] for name in DRAWN if name in results["conventions"]["metrics"]]
+    return in_order(DRAWN & set(results["conventions"]["metrics"]))
 
 
 def _quality_table(results: Results, group: str) -> str:
@@ -156,7 +156,7 @@ def _methods(results: Results) -> str:
     tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     every = [coder["facts"] for coder in results["coders"].values()]
     packages = ", ".join(sorted({facts["package"] for facts in every if "package" in facts}))
-    metrics = [METRICS[name] for name in (*results["conventions"]["metrics"], *RATES, *COST_COLUMNS)]
+    metrics = in_order((*results["conventions"]["metrics"], *RATES, *COST_COLUMNS))
     meanings = "".join(f"<li>{html.escape(metric.description)}</li>" for metric in metrics)
     return (
         f"<ul>{meanings}</ul><p>All audio is 16 kHz mono. All codecs took turns on one pinned core of "

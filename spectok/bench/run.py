@@ -90,7 +90,7 @@ def run_benchmark(
         coders: the codecs, with different names. The costs of those that are `Runnable` are measured; ratios of timings
             are relative to the first one.
         out: the folder of the cache.
-        judged: names from `JUDGED` to compute with the models of judges.py, which needs the extra `bench`; or none.
+        judged: names from `JUDGED` to compute with the models of judges.py, whose packages must be installed; or none.
         jobs: number of scoring processes; codecs run one at a time.
         progress: called after every step.
         weightless: coders with random weights, of which only size and speed are measured.
@@ -105,7 +105,7 @@ def run_benchmark(
     facts = {coder.name: coder.facts() for coder in (*coders, *weightless)}
     stores = {name: Store(out, name, known) for name, known in facts.items()}
     keys = _code(items, coders, stores, progress)
-    metrics = [*SCORED, *judged]
+    metrics = [*judged, *SCORED]
     count = min(len(items), judge_files or len(items))
     chosen = {round(index) for index in np.linspace(0, len(items) - 1, count)}
     wanted = [metrics if number in chosen else list(SCORED) for number in range(len(items))]
@@ -178,9 +178,11 @@ def _score(
     waiting = []
     for item, key, metrics in zip(items, keys, wanted, strict=True):
         coded = [name for name, store in stores.items() if store.read(key)]
-        names = [name for name in coded if not set(metrics) <= set(stores[name].read(key))]
+        lacking = {name: set(metrics) - set(stores[name].read(key)) for name in coded}
+        names = [name for name in coded if lacking[name]]
         if names:
-            waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], metrics))
+            needed = set().union(*lacking.values())
+            waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], needed))
     with workers(jobs) as parallel_map:
         for number, (key, scores) in enumerate(parallel_map(_score_file, waiting)):
             for name, values in scores.items():
@@ -188,15 +190,15 @@ def _score(
             progress("scored", number + 1, len(waiting))
 
 
-def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tuple[str, dict[str, dict[str, float]]]:
+def _score_file(task: tuple[Item, str, list[str], list[Path], set[str]]) -> tuple[str, dict[str, dict[str, float]]]:
     item, key, names, paths, metrics = task
     original = read_item(item)
     decoded = [read_audio(path)[0] for path in paths]
-    scores = [score(original, audio) for audio in decoded]
-    if not set(metrics) <= set(SCORED):
+    scores = [score(original, audio) if metrics & set(SCORED) else {} for audio in decoded]
+    if judged := metrics - set(SCORED):
         from spectok.evaluation.judges import judge
 
-        scores = [given | more for given, more in zip(scores, judge(original, decoded), strict=True)]
+        scores = [given | more for given, more in zip(scores, judge(original, decoded, judged), strict=True)]
     return key, dict(zip(names, scores, strict=True))
 
 

@@ -191,13 +191,19 @@ def bench(args: argparse.Namespace) -> None:
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import write_report
 
+        judged, lacking = [], {}
         if args.judges:
-            importlib.import_module("spectok.evaluation.judges")  # to fail before the run if a package is missing
+            from spectok.evaluation.judges import missing
+
+            lacking = missing()
+            judged = [name for name in JUDGED if name not in lacking]
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
     items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     decoded = [decoded_files(argument, items) for argument in args.decoded]
     coders, weightless, notices = lineup(args.rival, decoded)
+    for name, module in lacking.items():
+        notices.append(f"left out: {JUDGED[name].title} needs the package {module}: pip install 'spectok[bench]'")
     for notice in notices:
         print(notice, file=sys.stderr)
     with progress("steps", "done") as show:
@@ -205,7 +211,7 @@ def bench(args: argparse.Namespace) -> None:
             items,
             coders,
             out,
-            list(JUDGED) if args.judges else [],
+            judged,
             args.jobs,
             lambda what, done, total: show(done, total),
             weightless,

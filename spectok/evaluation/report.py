@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import METRICS, RATES, Metric, legend
+from spectok.evaluation.catalogue import METRICS, RATES, Metric, in_order, legend
 from spectok.evaluation.evaluate import GROUPS
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.tables import markdown_table, mean, number
@@ -33,7 +33,7 @@ def markdown(results: Results) -> str:
     Groups without files have no table; if no category is named `clean_*` or `hard_*`, one table covers all files.
     """
     coders = results["coders"]
-    metrics = [METRICS[name] for name in results["conventions"]["metrics"]]
+    metrics = in_order(results["conventions"]["metrics"])
     present = next(iter(coders.values()))["groups"]
     shown = [group for group in ("clean_*", "hard_*") if group in present] or ["*"]
     parts = ["# Results", _preamble(results)]
