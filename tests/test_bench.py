@@ -1,5 +1,6 @@
 """Tests of `spectok bench`: its cache, the measured costs, and the pages."""
 
+import base64
 import json
 import re
 import sys
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from spectok.audio import write_audio
 from spectok.bench import costs
-from spectok.bench.page import write_pages
+from spectok.bench.page import _drawing, _pitches, write_pages
 from spectok.bench.rivals import RIVALS
 from spectok.bench.run import clips_of, run_benchmark
 from spectok.cli.main import main
@@ -194,13 +195,14 @@ def test_a_coder_that_changes_nothing_has_no_latency() -> None:
 
 
 class Page(HTMLParser):
-    """The content of a page: rows by table, figures, players."""
+    """The content of a page: rows by table, figures, buttons that play a clip, and the choices of the player."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.rows: dict[str, int] = {}
         self.figures: list[dict[str, str]] = []
-        self.players: list[str] = []
+        self.buttons: list[tuple[str, str]] = []
+        self.choices: list[str] = []
         self._table = ""
         self.feed(text)
 
@@ -213,8 +215,10 @@ class Page(HTMLParser):
             self.rows[self._table] += 1
         elif tag == "img":
             self.figures.append(found)
-        elif tag == "audio":
-            self.players.append(found["src"])
+        elif tag == "button" and "data-codec" in found:
+            self.buttons.append((found["data-clip"], found["data-codec"]))
+        elif tag in ("option", "input") and "value" in found:
+            self.choices.append(found["value"])
 
 
 def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path: Path, quick: None) -> None:
@@ -224,15 +228,42 @@ def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.rows == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
-    assert len(page.players) == 2 * 3
-    assert len(page.figures) == 3 + 2 * 3  # rate and quality, cost, categories; a spectrogram for every player
+    names = ["spectok-fine", "opus-rough", "original"]
+    assert page.buttons == [(clip, name) for clip in ("0", "1") for name in names]
+    assert page.choices == ["0", "1", "original", "spectok-fine", "opus-rough", "0"]  # the last is the position
+    assert len(page.figures) == 3 + 2 * 3  # rate and quality, cost, categories; one for every clip and codec
     assert all(figure["alt"] and figure["src"].startswith("data:image/png;base64,") for figure in page.figures)
-    assert all(source.startswith("data:audio/flac;base64,") for source in page.players)
+    (sounds,) = map(json.loads, re.findall(r'id="sounds">(.*?)</script>', text))
+    assert {clip: list(coded) for clip, coded in sounds.items()} == {"0": names, "1": names}
+    assert base64.b64decode(sounds["1"]["opus-rough"]).startswith(b"fLaC")
     assert not re.search(r'(?:src|href)="(?:https?:|/)', text)
     abx = (tmp_path / "abx.html").read_text(encoding="utf-8")
     (clips,) = map(json.loads, re.findall(r"const CLIPS = (.*);", abx))
     assert [clip["clip"] for clip in clips] == ["0", "1"]
     assert all(set(clip["sounds"]) == {coder.name for coder in measured} for clip in clips)
+
+
+def test_the_pitch_is_drawn_where_it_is_voiced(speech: NDArray[np.float32]) -> None:
+    time = np.arange(16000) / 16000
+    voice = np.asarray(sum(0.2 * 0.5**k * np.sin(2 * np.pi * 200 * k * time) for k in range(1, 6)), np.float32)
+    half = np.where(time < 0.5, voice, np.float32(0.0))
+    pitches = _pitches({"mine": half, "original": voice})
+    _, axis = _drawing(half, pitches, "mine").axes
+    original, mine = (line.get_ydata() for line in axis.lines)
+    assert np.nanmedian(original) == pytest.approx(200, rel=0.01)
+    assert np.isnan(original).mean() < 0.1
+    assert np.isnan(mine).mean() == pytest.approx(0.5, abs=0.1)
+    assert len(_drawing(half, {}, "mine").axes) == 1  # without the tracker
+
+
+def test_names_of_clips_cannot_end_a_script(items: list[Item], tmp_path: Path, quick: None) -> None:
+    measured = coders()
+    results = run_benchmark(items, measured, tmp_path, [])
+    clips = {"</script>": clips_of(items, measured, tmp_path, 1)["0"]}
+    write_pages(results, clips, tmp_path)
+    for page in ("report.html", "abx.html"):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert text.count("<script") == text.count("</script>")
 
 
 def test_clips_come_from_all_categories_in_turn(items: list[Item], tmp_path: Path, quick: None) -> None:
