@@ -228,7 +228,7 @@ def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.rows == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
-    names = ["spectok-fine", "opus-rough", "original"]
+    names = ["original", "spectok-fine", "opus-rough"]
     assert page.buttons == [(clip, name) for clip in ("0", "1") for name in names]
     assert page.choices == ["0", "1", "original", "spectok-fine", "opus-rough", "0"]  # the last is the position
     assert len(page.figures) == 3 + 2 * 3  # rate and quality, cost, categories; one for every clip and codec

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DRAWN = set(JUDGED | SCORED) - {"level_db", "overshoot_db"}  # metrics that have a panel in "rate_quality"
+BELOW_BEST = {"distillmos", "dnsmos", "visqol", "warpq"}  # that depend on the speech even for the original itself
 CAPTIONS = {  # of each figure, by the name of its file
     "rate_quality": "Every metric against bits per second, without containers",
     "quality_cost": f"{METRICS['pesq'].title} against time and operations",
@@ -68,7 +69,7 @@ def rate_quality(results: Results) -> "Figure":
     for axis, metric in zip(axes, metrics, strict=False):
         values = {name: coder["groups"][group] for name, coder in results["coders"].items()}
         original = values.pop("original", None)
-        if original and original[metric]["mean"] is not None and metric in ("dnsmos", "distillmos"):
+        if original and original[metric]["mean"] is not None and metric in BELOW_BEST:
             axis.axhline(original[metric]["mean"], color="0.5", linestyle="--", linewidth=1)
         points = {name: (each["payload_bits_per_second"] / 1000, each[metric]) for name, each in values.items()}
         _curves(axis, points)

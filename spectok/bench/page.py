@@ -47,6 +47,7 @@ COST_COLUMNS = (
 
 def write_pages(results: Results, clips: Clips, out: Path) -> None:
     """Write both pages, each with `atomic_write`."""
+    clips = {clip: {"original": sounds["original"]} | sounds for clip, sounds in clips.items()}
     coded = {clip: {codec: _flac(audio) for codec, audio in sounds.items()} for clip, sounds in clips.items()}
     listening = [
         {"clip": clip, "sounds": {codec: f"data:audio/flac;base64,{flac}" for codec, flac in sounds.items()}}
@@ -139,14 +140,14 @@ def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:
 
 def _listening(clips: Clips, coded: dict[str, dict[str, str]]) -> str:
     """One player for all clips and codecs, and figures of each; coded has the clips as FLAC in base64."""
-    names = sorted({codec: None for sounds in clips.values() for codec in sounds}, key=lambda name: name != "original")
+    names = next(iter(clips.values()))
     options = "".join(
         f'<option value="{html.escape(clip)}" data-seconds="{len(next(iter(sounds.values()))) / SAMPLE_RATE}">'
         f"{html.escape(clip)}</option>"
         for clip, sounds in clips.items()
     )
     choices = "".join(
-        f'<label><input type="radio" name="codec" value="{html.escape(name)}"{" checked" * (name == names[0])}> '
+        f'<label><input type="radio" name="codec" value="{html.escape(name)}"{" checked" * (name == "original")}> '
         f"{html.escape(name)}</label>"
         for name in names
     )

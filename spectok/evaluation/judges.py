@@ -187,7 +187,8 @@ def _rows(audio: Audio) -> torch.Tensor:
 
 @functools.cache
 def _distillmos() -> Callable[[torch.Tensor], torch.Tensor]:
-    model: Callable[[torch.Tensor], torch.Tensor] = _quietly("distillmos").ConvTransformerSQAModel().eval()
+    with contextlib.redirect_stdout(None):  # it prints where its weights are
+        model: Callable[[torch.Tensor], torch.Tensor] = _quietly("distillmos").ConvTransformerSQAModel().eval()
     return model
 
 
