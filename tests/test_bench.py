@@ -19,7 +19,7 @@ from spectok.bench.rivals import RIVALS
 from spectok.bench.run import clips_of, run_benchmark
 from spectok.cli.main import main
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import SCORED
+from spectok.evaluation.catalogue import JUDGED, SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
 
@@ -249,7 +249,7 @@ def test_the_pitch_is_drawn_where_it_is_voiced(speech: NDArray[np.float32]) -> N
     half = np.where(time < 0.5, voice, np.float32(0.0))
     pitches = _pitches({"mine": half, "original": voice})
     _, axis = _drawing(half, pitches, "mine").axes
-    original, mine = (line.get_ydata() for line in axis.lines)
+    original, mine = (np.asarray(line.get_ydata(), float) for line in axis.lines)
     assert np.nanmedian(original) == pytest.approx(200, rel=0.01)
     assert np.isnan(original).mean() < 0.1
     assert np.isnan(mine).mean() == pytest.approx(0.5, abs=0.1)
@@ -292,6 +292,26 @@ def test_missing_rivals_are_named_and_left_out(
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert list(results["coders"]) == ["spectok-16k-4k", "spectok-16k-800", "original"]
     assert printed.out.strip() == str(tmp_path / "out" / "report.html")
+
+
+def test_a_judge_whose_package_is_missing_is_named_and_left_out(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def stop(items: Any, coders: Any, out: Any, judged: list[str], *others: Any) -> None:
+        asked.append(judged)
+        raise InputError("stopped")
+
+    monkeypatch.setattr("spectok.evaluation.judges.missing", lambda: {"visqol": "ai_edge_litert"})
+    monkeypatch.setattr("spectok.bench.run.run_benchmark", stop)
+    command = ["bench", str(items[0].path.parent), "--out", str(tmp_path / "out"), "--rival", "opus-6"]
+    assert main(command) == 2
+    notice = f"left out: {JUDGED['visqol'].title} needs the package ai_edge_litert: pip install 'spectok[bench]'"
+    assert notice in capsys.readouterr().err.splitlines()
+    assert main([*command, "--no-judges"]) == 2
+    assert notice not in capsys.readouterr().err
+    assert asked == [[name for name in JUDGED if name != "visqol"], []]
 
 
 def test_an_unknown_rival_is_refused(items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,9 +189,7 @@ def _pitches(sounds: dict[str, Audio]) -> dict[str, Audio]:
 def _drawing(audio: Audio, pitches: dict[str, Audio], codec: str) -> "Figure":
     """The spectrogram of audio [T], and below it the pitch of the codec over that of the original."""
     figure = canvas((3.2, 2.4 if pitches else 1.5))
-    upper, *others = figure.subplots(
-        1 + bool(pitches), 1, sharex=True, squeeze=False, height_ratios=[3, 2][: 1 + bool(pitches)]
-    )[:, 0]
+    upper, *others = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2]) if pitches else [figure.subplots()]
     show_spectrogram(upper, audio, SAMPLE_RATE)
     upper.set_ylabel("")
     upper.tick_params(labelsize=6)
