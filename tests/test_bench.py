@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from spectok.audio import write_audio
 from spectok.bench import costs
+from spectok.bench.figures import leading
 from spectok.bench.page import _drawing, _pitches, write_pages
 from spectok.bench.rivals import RIVALS
 from spectok.bench.run import clips_of, run_benchmark
@@ -241,6 +242,16 @@ def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path:
     (clips,) = map(json.loads, re.findall(r"const CLIPS = (.*);", abx))
     assert [clip["clip"] for clip in clips] == ["0", "1"]
     assert all(set(clip["sounds"]) == {coder.name for coder in measured} for clip in clips)
+
+
+def test_figures_show_the_first_metric_that_all_groups_have() -> None:
+    def group(**means: float | None) -> dict[str, dict[str, float | None]]:
+        return {name: {"mean": value} for name, value in means.items()}
+
+    whole, part = group(pesq=1.0, distillmos=3.0), group(pesq=2.0, distillmos=None)
+    results = {"conventions": {"metrics": ["pesq", "distillmos"]}, "coders": {"a": {"groups": {"x": whole}}}}
+    assert leading(results) == "distillmos"
+    assert leading(results | {"coders": {"a": {"groups": {"x": whole, "y": part}}}}) == "pesq"
 
 
 def test_the_pitch_is_drawn_where_it_is_voiced(speech: NDArray[np.float32]) -> None:

@@ -15,8 +15,8 @@ DRAWN = set(JUDGED | SCORED) - {"level_db", "overshoot_db"}  # metrics that have
 BELOW_BEST = {"distillmos", "dnsmos", "visqol", "warpq"}  # that depend on the speech even for the original itself
 CAPTIONS = {  # of each figure, by the name of its file
     "rate_quality": "Every metric against bits per second, without containers",
-    "quality_cost": f"{METRICS['pesq'].title} against time and operations",
-    "categories": f"{METRICS['pesq'].title} by category",
+    "quality_cost": "Quality against time and operations",
+    "categories": "Quality by category",
 }
 MARKERS = "os^Dv<>Ph*"
 GREYS = ("0.25", "0.45", "0.6")
@@ -44,17 +44,25 @@ def shown_group(results: Results) -> str:
     return "clean_*" if "clean_*" in groups else "*"
 
 
+def leading(results: Results) -> str:
+    """The first metric in the order of the catalogue that every group of files has a value of."""
+    measured = [metric.name for metric in in_order(results["conventions"]["metrics"])]
+    groups = [group for coder in results["coders"].values() for group in coder["groups"].values()]
+    whole = [name for name in measured if all(group[name]["mean"] is not None for group in groups)]
+    return (whole or measured)[0]
+
+
 def draw_figures(results: Results) -> dict[str, "Figure"]:
     """All figures of the results, by the names of their files; `CAPTIONS` describes them."""
     names = list(results["coders"])
     ours = [name for name in names if name.startswith("spectok")]
     shown = {
         "rate_quality": rate_quality(results),
-        "quality_cost": quality_cost(results),
+        "quality_cost": quality_cost(results, leading(results)),
     }
     if sum(not kind.endswith("*") for kind in results["coders"][names[0]]["groups"]) > 1:
         chosen = [*ours, *[name for name in names if name not in (*ours, "original")][:2]]
-        shown["categories"] = categories(results, chosen)
+        shown["categories"] = categories(results, chosen, leading(results))
     return shown
 
 
@@ -81,7 +89,7 @@ def rate_quality(results: Results) -> "Figure":
     return figure
 
 
-def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
+def quality_cost(results: Results, metric: str) -> "Figure":
     """A metric against the real-time factor on one core, and against multiply-accumulates if they are known."""
     figure = canvas((9, 3.6))
     left, right = figure.subplots(1, 2)
@@ -99,7 +107,7 @@ def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
     return figure
 
 
-def categories(results: Results, names: Sequence[str], metric: str = "pesq") -> "Figure":
+def categories(results: Results, names: Sequence[str], metric: str) -> "Figure":
     """A metric of some codecs by category, with intervals."""
     groups = next(iter(results["coders"].values()))["groups"]
     kinds = [group for group in groups if not group.endswith("*")]
