@@ -194,12 +194,10 @@ def _drawing(audio: Audio, pitches: dict[str, Audio], codec: str) -> "Figure":
     upper.set_ylabel("")
     upper.tick_params(labelsize=6)
     for axis in others:
-        for name, style in (
-            ("original", {"color": "0.75", "linewidth": 3.5}),
-            (codec, {"color": "black", "linewidth": 1}),
-        ):
+        for name, colour, width in (("original", "0.75", 3.5), (codec, "black", 1.0)):
             if name in pitches:
-                axis.plot((np.arange(len(pitches[name])) + 0.5) / PITCH_RATE, pitches[name], **style)
+                times = (np.arange(len(pitches[name])) + 0.5) / PITCH_RATE
+                axis.plot(times, pitches[name], color=colour, linewidth=width)
         axis.set_yscale("log")
         axis.set_ylim(LOWEST, HIGHEST)
         axis.set_yticks([100, 200, 400], ["100", "200", "400"])
