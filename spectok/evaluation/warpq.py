@@ -6,15 +6,19 @@ whose scores this module reproduces; that package itself does not run with NumPy
 """
 
 import math
+import warnings
 from typing import Any
 
 import librosa
 import numpy as np
-import webrtcvad
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from spectok.evaluation.metrics import SAMPLE_RATE
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it imports pkg_resources, which is deprecated
+    import webrtcvad
 
 WINDOW, HOP, N_FFT = 512, 64, 1024  # samples
 COEFFICIENTS, LIFTER, HIGHEST = 13, 3, 5000  # the last in Hz
