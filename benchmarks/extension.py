@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--distillmos", action="store_true", help=f"measure {JUDGED['distillmos'].title} too; it hears 16 kHz only"
     )
-    parser.add_argument("--visqol", action="store_true", help="measure ViSQOL too")
+    parser.add_argument("--visqol", action="store_true", help=f"measure {JUDGED['visqol'].title} too")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "extension.json", help="file to write")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -553,7 +553,8 @@ def _goal(name: str, value: float) -> str:
 
 def extension(found: dict[str, Any]) -> str:
     """How near the extended frequencies are to those of recordings at 48 kHz, and what they cost."""
-    headings = {"lsd": "distance from 8 to 20 kHz", "distillmos": METRICS["distillmos"].title, "visqol": "ViSQOL-audio"}
+    distillmos, visqol = (METRICS[name].title for name in ("distillmos", "visqol"))
+    headings = {"lsd": "distance from 8 to 20 kHz", "distillmos": distillmos, "visqol": f"{visqol}-audio"}
     names = [name for name in headings if f"{name}_with" in found["rows"][0]]
     rows = []
     for row in found["rows"]:

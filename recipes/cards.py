@@ -34,7 +34,7 @@ from spectok.bench.figures import CAPTIONS
 from spectok.bench.macs import macs_with_transforms
 from spectok.config import CodecConfig
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import METRICS, RATES, legend
+from spectok.evaluation.catalogue import METRICS, RATES, in_order, legend
 from spectok.evaluation.drift import PREAMBLES
 from spectok.evaluation.report import MACS, markdown
 from spectok.evaluation.tables import markdown_table, number
@@ -300,7 +300,7 @@ def results_page() -> str:
 
 def summary_table(results: dict[str, Any]) -> str:
     """The released models beside the codecs that are closest to them, for README.md, as Markdown."""
-    metrics, rows = [METRICS[name] for name in SUMMARY_METRICS], []
+    metrics, rows = in_order(SUMMARY_METRICS), []
     for name in SUMMARY_CODERS:
         values = results["coders"][name]["groups"]["clean_*"]
         cells = [metric.text(values[metric.name]["mean"]) for metric in metrics]

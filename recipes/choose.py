@@ -36,7 +36,7 @@ def measure(codecs: Sequence[Codec], corpus: Corpus, clips: int) -> list[dict[st
     for index in np.linspace(0, len(corpus) - 1, min(clips, len(corpus))).round().astype(int):
         original = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
         decoded = [reconstruct(codec, original)[0] for codec in codecs]
-        for found, audio, judged in zip(scores, decoded, judge(original, decoded), strict=True):
+        for found, audio, judged in zip(scores, decoded, judge(original, decoded, SHOWN), strict=True):
             plain = {name: metric(original, audio) for name, metric in (("pesq", pesq_wb), ("stoi", stoi))}
             plain["mel_distance"] = mel_distance(original, audio)
             found.append(judged | plain)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from spectok import pretrained
 from spectok.audio import read_audio
 from spectok.bench.figures import CAPTIONS, draw_figures
-from spectok.evaluation.catalogue import JUDGED, METRICS, RATES
+from spectok.evaluation.catalogue import JUDGED, RATES, in_order
 from spectok.evaluation.tables import markdown_table
 from spectok.plotting import comparison, save
 from spectok.tokenizer import Tokenizer
@@ -20,12 +20,12 @@ RESULTS = Path(__file__).parent.parent / "pretrained" / "results" / "results.jso
 FIGURES = (*CAPTIONS, "harmonics")
 SPEECH = Path(__file__).parent.parent / "tests" / "data" / "librispeech_84_16k.flac"  # shown in "harmonics"
 COLOURS = 32  # of a figure
-QUALITY = ("pesq", "stoi", "si_sdr", "level_db", "dnsmos", "distillmos", "speaker", "pitch_cents", "wer")  # of tables
+QUALITY = set(JUDGED) - {"voicing_error"} | {"pesq", "stoi", "si_sdr", "level_db"}  # of tables
 
 
 def table(results: dict[str, Any], group: str) -> str:
     """The coders over one group of files, as Markdown."""
-    metrics = [METRICS[name] for name in QUALITY if name in results["conventions"]["metrics"]]
+    metrics = in_order(QUALITY & set(results["conventions"]["metrics"]))
     rows = []
     for name, coder in results["coders"].items():
         values = coder["groups"][group]

@@ -1,5 +1,6 @@
 """Tests of `spectok bench`: its cache, the measured costs, and the pages."""
 
+import base64
 import json
 import re
 import sys
@@ -13,12 +14,13 @@ from numpy.typing import NDArray
 
 from spectok.audio import write_audio
 from spectok.bench import costs
-from spectok.bench.page import write_pages
+from spectok.bench.figures import leading
+from spectok.bench.page import _drawing, _pitches, write_pages
 from spectok.bench.rivals import RIVALS
 from spectok.bench.run import clips_of, run_benchmark
 from spectok.cli.main import main
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import SCORED
+from spectok.evaluation.catalogue import JUDGED, SCORED
 from spectok.evaluation.coders import Audio, Coded, Uncoded
 from spectok.evaluation.items import Item
 
@@ -131,9 +133,9 @@ def test_judges_can_score_a_part_of_the_files(
 ) -> None:
     heard = []
 
-    def judge(original: Audio, decoded: list[Audio]) -> list[dict[str, float]]:
-        heard.append(len(original))
-        return [{"wer": 0.25}] * len(decoded)
+    def judge(original: Audio, decoded: list[Audio], metrics: set[str]) -> list[dict[str, float]]:
+        heard.append(metrics)
+        return [dict.fromkeys(metrics, 0.25)] * len(decoded)
 
     monkeypatch.setattr("spectok.evaluation.judges.judge", judge)
     results = run_benchmark(items, coders(), tmp_path, ["wer"], judge_files=2)
@@ -142,6 +144,10 @@ def test_judges_can_score_a_part_of_the_files(
     whole = run_benchmark(items, coders(), tmp_path, ["wer"])
     assert len(heard) == 3
     assert whole["coders"]["opus-rough"]["groups"]["*"]["wer"]["n"] == 3
+    monkeypatch.setattr("spectok.bench.run.score", None)  # has no metric to compute
+    more = run_benchmark(items, coders(), tmp_path, ["visqol", "wer"])
+    assert heard == [{"wer"}] * 3 + [{"visqol"}] * 3
+    assert more["conventions"]["metrics"] == ["visqol", "wer", *SCORED]
 
 
 def test_the_installed_size_includes_dependencies() -> None:
@@ -190,13 +196,14 @@ def test_a_coder_that_changes_nothing_has_no_latency() -> None:
 
 
 class Page(HTMLParser):
-    """The content of a page: rows by table, figures, players."""
+    """The content of a page: rows by table, figures, buttons that play a clip, and the choices of the player."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.rows: dict[str, int] = {}
         self.figures: list[dict[str, str]] = []
-        self.players: list[str] = []
+        self.buttons: list[tuple[str, str]] = []
+        self.choices: list[str] = []
         self._table = ""
         self.feed(text)
 
@@ -209,8 +216,10 @@ class Page(HTMLParser):
             self.rows[self._table] += 1
         elif tag == "img":
             self.figures.append(found)
-        elif tag == "audio":
-            self.players.append(found["src"])
+        elif tag == "button" and "data-codec" in found:
+            self.buttons.append((found["data-clip"], found["data-codec"]))
+        elif tag in ("option", "input") and "value" in found:
+            self.choices.append(found["value"])
 
 
 def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path: Path, quick: None) -> None:
@@ -220,15 +229,52 @@ def test_the_pages_have_every_row_figure_and_player(items: list[Item], tmp_path:
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.rows == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
-    assert len(page.players) == 2 * 3
-    assert len(page.figures) == 3 + 2 * 3  # rate and quality, cost, categories; a spectrogram for every player
+    names = ["original", "spectok-fine", "opus-rough"]
+    assert page.buttons == [(clip, name) for clip in ("0", "1") for name in names]
+    assert page.choices == ["0", "1", "original", "spectok-fine", "opus-rough", "0"]  # the last is the position
+    assert len(page.figures) == 3 + 2 * 3  # rate and quality, cost, categories; one for every clip and codec
     assert all(figure["alt"] and figure["src"].startswith("data:image/png;base64,") for figure in page.figures)
-    assert all(source.startswith("data:audio/flac;base64,") for source in page.players)
+    (sounds,) = map(json.loads, re.findall(r'id="sounds">(.*?)</script>', text))
+    assert {clip: list(coded) for clip, coded in sounds.items()} == {"0": names, "1": names}
+    assert base64.b64decode(sounds["1"]["opus-rough"]).startswith(b"fLaC")
     assert not re.search(r'(?:src|href)="(?:https?:|/)', text)
     abx = (tmp_path / "abx.html").read_text(encoding="utf-8")
     (clips,) = map(json.loads, re.findall(r"const CLIPS = (.*);", abx))
     assert [clip["clip"] for clip in clips] == ["0", "1"]
     assert all(set(clip["sounds"]) == {coder.name for coder in measured} for clip in clips)
+
+
+def test_figures_show_the_first_metric_that_all_groups_have() -> None:
+    def group(**means: float | None) -> dict[str, dict[str, float | None]]:
+        return {name: {"mean": value} for name, value in means.items()}
+
+    whole, part = group(pesq=1.0, distillmos=3.0), group(pesq=2.0, distillmos=None)
+    results = {"conventions": {"metrics": ["pesq", "distillmos"]}, "coders": {"a": {"groups": {"x": whole}}}}
+    assert leading(results) == "distillmos"
+    assert leading(results | {"coders": {"a": {"groups": {"x": whole, "y": part}}}}) == "pesq"
+
+
+def test_the_pitch_is_drawn_where_it_is_voiced(speech: NDArray[np.float32]) -> None:
+    time = np.arange(16000) / 16000
+    voice = np.asarray(sum(0.2 * 0.5**k * np.sin(2 * np.pi * 200 * k * time) for k in range(1, 6)), np.float32)
+    half = np.where(time < 0.5, voice, np.float32(0.0))
+    pitches = _pitches({"mine": half, "original": voice})
+    _, axis = _drawing(half, pitches, "mine").axes
+    original, mine = (np.asarray(line.get_ydata(), float) for line in axis.lines)
+    assert np.nanmedian(original) == pytest.approx(200, rel=0.01)
+    assert np.isnan(original).mean() < 0.1
+    assert np.isnan(mine).mean() == pytest.approx(0.5, abs=0.1)
+    assert len(_drawing(half, {}, "mine").axes) == 1  # without the tracker
+
+
+def test_names_of_clips_cannot_end_a_script(items: list[Item], tmp_path: Path, quick: None) -> None:
+    measured = coders()
+    results = run_benchmark(items, measured, tmp_path, [])
+    clips = {"</script>": clips_of(items, measured, tmp_path, 1)["0"]}
+    write_pages(results, clips, tmp_path)
+    for page in ("report.html", "abx.html"):
+        text = (tmp_path / page).read_text(encoding="utf-8")
+        assert text.count("<script") == text.count("</script>")
 
 
 def test_clips_come_from_all_categories_in_turn(items: list[Item], tmp_path: Path, quick: None) -> None:
@@ -257,6 +303,26 @@ def test_missing_rivals_are_named_and_left_out(
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert list(results["coders"]) == ["spectok-16k-4k", "spectok-16k-800", "original"]
     assert printed.out.strip() == str(tmp_path / "out" / "report.html")
+
+
+def test_a_judge_whose_package_is_missing_is_named_and_left_out(
+    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def stop(items: Any, coders: Any, out: Any, judged: list[str], *others: Any) -> None:
+        asked.append(judged)
+        raise InputError("stopped")
+
+    monkeypatch.setattr("spectok.evaluation.judges.missing", lambda: {"visqol": "ai_edge_litert"})
+    monkeypatch.setattr("spectok.bench.run.run_benchmark", stop)
+    command = ["bench", str(items[0].path.parent), "--out", str(tmp_path / "out"), "--rival", "opus-6"]
+    assert main(command) == 2
+    notice = f"left out: {JUDGED['visqol'].title} needs the package ai_edge_litert: pip install 'spectok[bench]'"
+    assert notice in capsys.readouterr().err.splitlines()
+    assert main([*command, "--no-judges"]) == 2
+    assert notice not in capsys.readouterr().err
+    assert asked == [[name for name in JUDGED if name != "visqol"], []]
 
 
 def test_an_unknown_rival_is_refused(items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

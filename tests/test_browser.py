@@ -25,16 +25,56 @@ window.addEventListener("error", complain, true);
 console.error = console.warn = (...words) => complaints.push(words.join(" "));
 </script>"""
 REPORT = """
-const metadata = (player) => new Promise((resolve) => {
-  player.onloadedmetadata = () => resolve(player.duration);
-  player.onerror = () => resolve(null);
-  player.preload = "metadata";
-  player.load();
-});
-const players = await Promise.all([...document.querySelectorAll("audio")].map(metadata));
 const figures = [...document.images].map((image) => image.complete && image.naturalWidth > 0);
 const rows = [...document.querySelectorAll("table")].map((table) => [table.id, table.tBodies[0].rows.length]);
-return { players, figures, rows: Object.fromEntries(rows) };
+return { figures, rows: Object.fromEntries(rows) };
+"""
+PLAYER = """
+const started = []; // of every source: seconds of its audio, where it begins, and its first sample
+let now = 10;
+let last = null;
+class Node {
+  values = [];
+  note = (value) => this.values.push(value);
+  gain = { setValueAtTime: this.note, linearRampToValueAtTime: this.note };
+  connect(next) { this.next = next; return next; }
+  start(when, at) { last = this; started.push([this.buffer.duration, at, this.buffer.getChannelData(0)[0]]); }
+  stop() { this.stopped = true; }
+}
+window.AudioContext = class {
+  decodeAudioData(bytes) { return new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes); }
+  get currentTime() { return now; }
+  resume() {}
+  createBufferSource() { return new Node(); }
+  createGain() { return new Node(); }
+};
+const play = document.getElementById("play");
+const labels = [...document.querySelectorAll("#codecs label")].map((label) => label.textContent.trim());
+const choose = (name) => [...document.querySelectorAll("#codecs input")].find((input) => input.value === name).click();
+const settle = async (count) => { while (started.length < count) await new Promise((done) => setTimeout(done, 20)); };
+const texts = [play.textContent];
+choose("opus-rough"); // nothing plays yet
+play.click();
+await settle(1);
+texts.push(play.textContent);
+now += 0.4;
+choose("original");
+await settle(2);
+const gains = [...last.next.values];
+now += 0.3;
+play.click(); // pause
+texts.push(play.textContent, document.getElementById("time").textContent, String(last.stopped));
+play.click();
+await settle(3);
+last.onended();
+texts.push(play.textContent, document.getElementById("time").textContent);
+document.querySelector("button[data-clip=b][data-codec=spectok-fine]").click();
+await settle(4);
+texts.push(document.getElementById("clip").value, document.querySelector("#codecs :checked").value);
+const focusable = [...document.querySelectorAll("#player select, #player input, #player button")];
+const reached = focusable.filter((each) => { each.focus(); return document.activeElement === each; }).length;
+const loaded = performance.getEntriesByType("resource").filter((each) => !each.name.startsWith("data:")).length;
+return { labels, started, texts, gains, loaded, keys: [reached, focusable.length] };
 """
 LISTENING = """
 const buttons = () => [...document.querySelectorAll("button")];
@@ -112,7 +152,32 @@ def test_the_report_shows_every_row_figure_and_player(pages: Path) -> None:
     found = browse(pages / "report.html", REPORT)
     assert found["rows"] == {"quality-table": 3, "cost-table": 3, "difference-table": 1}
     assert found["figures"] == [True] * (3 + 2 * 3)
-    assert found["players"] == [pytest.approx(1.0, abs=0.01)] * 6
+
+
+def test_one_player_changes_the_codec_at_the_same_place(pages: Path) -> None:
+    found = browse(pages / "report.html", PLAYER)
+    assert found["labels"] == ["original", "spectok-fine", "opus-rough"]
+    first, second = (float(np.load(pages / f"{name}.npy")[0]) for name in "ab")
+    rough, same, again, other = found["started"]
+    step = pytest.approx
+    assert rough == [step(1.0), 0, step(np.round(10 * first) / 10, abs=1e-4)]
+    assert same == [step(1.0), step(0.4), step(first, abs=1e-4)]
+    assert again == [step(1.0), step(0.7), step(first, abs=1e-4)]
+    assert other == [step(1.0), 0, step(np.round(10 * second) / 10, abs=1e-4)]
+    assert found["texts"] == [
+        "Play",
+        "Pause",
+        "Play",
+        "0.7 of 1.0 s",
+        "true",
+        "Play",
+        "0.0 of 1.0 s",
+        "b",
+        "spectok-fine",
+    ]
+    assert found["gains"] == [0, 1]
+    assert found["keys"] == [6, 6]
+    assert found["loaded"] == 0
 
 
 @pytest.mark.parametrize(("kind", "name", "trials"), [("Rate", "mushra", 2), ("Tell", "abx", 4)])

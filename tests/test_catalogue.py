@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spectok.evaluation.catalogue import JUDGED, METRICS, SCORED, Metric, legend
+from spectok.evaluation.catalogue import JUDGED, METRICS, SCORED, Metric, in_order, legend
 from spectok.evaluation.tables import markdown_table, mean, number
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +47,19 @@ def test_a_description_has_the_unit_and_which_values_are_better() -> None:
     assert METRICS["wer"].description.endswith("at most 1; lower is better")
     assert (level.text(-0.25), level.text(None)) == ("-0.2", "-")
     assert level.mean({"mean": 1.0, "half_width_95": 0.25, "n": 3}, 4) == "1.0 ± 0.2 (n = 3)"
+
+
+def test_metrics_that_follow_listeners_come_first() -> None:
+    names = ["pesq", "disk_bits_per_second", "wer", "stoi", "warpq", "visqol", "distillmos"]
+    assert [metric.name for metric in in_order(names)] == [
+        "distillmos",
+        "visqol",
+        "warpq",
+        "wer",
+        "pesq",
+        "stoi",
+        "disk_bits_per_second",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from spectok.audio import read_audio
 from spectok.evaluation import judges
 from spectok.evaluation.catalogue import JUDGED
+from spectok.evaluation.warpq import warpq
 
 SPEECH = Path(__file__).parent / "data" / "librispeech_84_16k.flac"
 WORDS = "but in less than five minutes the staircase groaned beneath an extraordinary weight"
 pytestmark = pytest.mark.filterwarnings("ignore")  # deprecations in other packages
+HERE = [name for name in JUDGED if name not in judges.missing()]
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +32,8 @@ def tone(hertz: float) -> NDArray[np.float32]:
 
 def test_speech_is_judged_against_itself_and_against_noisier_speech(speech: NDArray[np.float32]) -> None:
     noise = np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
-    same, worse = judges.judge(speech, [speech, speech + 0.02 * noise])
-    assert set(same) == set(worse) == set(JUDGED)
+    same, worse = judges.judge(speech, [speech, speech + 0.02 * noise], HERE)
+    assert set(same) == set(worse) == set(HERE)
     assert same["dnsmos"] == pytest.approx(3.177, abs=0.01)
     assert same["distillmos"] == pytest.approx(4.369, abs=0.02)
     assert same["speaker"] == pytest.approx(1.0, abs=1e-5)
@@ -42,8 +44,18 @@ def test_speech_is_judged_against_itself_and_against_noisier_speech(speech: NDAr
     assert 0.0 < worse["pitch_cents"] < 100.0
 
 
+def test_judges_print_nothing(speech: NDArray[np.float32], capfd: pytest.CaptureFixture[str]) -> None:
+    for name in HERE:
+        for loaded in (judges._distillmos, judges._visqol, judges._speaker_encoder):
+            loaded.cache_clear()
+        judges.judge(speech[:16000], [speech[:16000] / 2], [name])
+        assert capfd.readouterr() == ("", ""), name
+
+
 def test_two_runs_give_the_same_results(speech: NDArray[np.float32]) -> None:
-    assert judges.judge(speech[:32000], [speech[:32000]]) == judges.judge(speech[:32000], [speech[:32000]])
+    noise = np.random.default_rng(0).standard_normal(32000).astype(np.float32)
+    pair = speech[:32000], [speech[:32000] + 0.01 * noise]
+    assert judges.judge(*pair, HERE) == judges.judge(*pair, HERE)
 
 
 def test_words_and_language_are_recognised(speech: NDArray[np.float32]) -> None:
@@ -62,3 +74,39 @@ def test_wrong_words_are_counted() -> None:
 def test_silence_has_no_speaker_embedding() -> None:
     silence = np.zeros(16000, np.float32)
     assert not judges.embedding(silence).any()
+
+
+def test_only_the_wanted_metrics_are_computed(speech: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in ("dnsmos_overall", "distillmos_of", "embedding", "transcript", "visqol"):
+        monkeypatch.setattr(judges, other, None)
+    (found,) = judges.judge(speech, [speech], ["warpq", "pitch_cents"])
+    assert list(found) == ["warpq", "pitch_cents"]
+
+
+def test_a_missing_package_leaves_out_its_metrics_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(judges.PACKAGES) == list(JUDGED)
+    lacking = {"visqol", "swift_f0"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in lacking else name)
+    assert judges.missing() == {"visqol": "visqol", "pitch_cents": "swift_f0", "voicing_error": "swift_f0"}
+
+
+@pytest.mark.skipif("visqol" not in HERE, reason="the package visqol-python is missing")
+def test_visqol_is_that_of_the_original_program(speech: NDArray[np.float32]) -> None:
+    noisy = speech + 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    assert judges.visqol(speech, speech) == pytest.approx(4.66, abs=0.02)  # with the lattice; otherwise it is 5
+    assert judges.visqol(speech, 0.5 * speech) == pytest.approx(4.60, abs=0.02)
+    assert judges.visqol(speech, noisy) == pytest.approx(1.66, abs=0.02)
+    silence = np.zeros_like(speech)
+    assert math.isnan(judges.visqol(speech, silence)) and math.isnan(judges.visqol(silence, silence))
+    assert math.isnan(judges.visqol(speech[:800], speech[:800]))
+
+
+def test_warpq_has_the_scores_of_its_authors_package(speech: NDArray[np.float32]) -> None:
+    """Those of warpq 1.5.2 with NumPy 1's `np.lib.pad`, which are rounded to .001."""
+    noisy = speech + 0.02 * np.random.default_rng(0).standard_normal(len(speech)).astype(np.float32)
+    late = np.pad(speech, (80, 0))[: len(speech)]
+    assert warpq(speech, speech) == pytest.approx(0.655, abs=0.001)
+    assert warpq(speech, 0.5 * speech) == pytest.approx(0.655, abs=0.001)
+    assert warpq(speech, noisy) == pytest.approx(2.789, abs=0.001)
+    assert warpq(speech, late) == pytest.approx(0.735, abs=0.001)
+    assert math.isnan(warpq(speech, np.zeros_like(speech))) and math.isnan(warpq(speech[:3000], speech[:3000]))

@@ -20,7 +20,7 @@ from spectok import pretrained
 from spectok.audio import write_audio
 from spectok.engine import load_codec, model_size
 from spectok.errors import InputError
-from spectok.evaluation.coders import Audio, Coder
+from spectok.evaluation.coders import Audio, Coder, Runnable
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.pretrained import Model
 
@@ -120,7 +120,7 @@ def run_cold(command: Sequence[str]) -> ProcessCost:
     return ProcessCost(float(seconds), float(kilobytes) / 1000)
 
 
-def cold(coder: Coder, audio: Audio) -> dict[str, dict[str, float]]:
+def cold(coder: Runnable, audio: Audio) -> dict[str, dict[str, float]]:
     """Seconds and peak memory in MB of a new process that encodes audio [T] at 16 kHz, and of one that decodes it."""
     with tempfile.TemporaryDirectory() as folder:
         source, coded, heard = (Path(folder, name) for name in ("in.wav", "coded", "out.wav"))

@@ -4,30 +4,19 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spectok.evaluation.catalogue import METRICS
+from spectok.evaluation.catalogue import JUDGED, METRICS, SCORED, in_order
 from spectok.plotting import canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DRAWN = (  # metrics that have a panel in "rate_quality"
-    "pesq",
-    "stoi",
-    "estoi",
-    "mel_distance",
-    "dnsmos",
-    "distillmos",
-    "speaker",
-    "pitch_cents",
-    "voicing_error",
-    "wer",
-    "si_sdr",
-)
+DRAWN = set(JUDGED | SCORED) - {"level_db", "overshoot_db"}  # metrics that have a panel in "rate_quality"
+BELOW_BEST = {"distillmos", "dnsmos", "visqol", "warpq"}  # that depend on the speech even for the original itself
 CAPTIONS = {  # of each figure, by the name of its file
     "rate_quality": "Every metric against bits per second, without containers",
-    "quality_cost": f"{METRICS['pesq'].title} against time and operations",
-    "categories": f"{METRICS['pesq'].title} by category",
+    "quality_cost": "Quality against time and operations",
+    "categories": "Quality by category",
 }
 MARKERS = "os^Dv<>Ph*"
 GREYS = ("0.25", "0.45", "0.6")
@@ -55,23 +44,31 @@ def shown_group(results: Results) -> str:
     return "clean_*" if "clean_*" in groups else "*"
 
 
+def leading(results: Results) -> str:
+    """The first metric in the order of the catalogue that every group of files has a value of."""
+    measured = [metric.name for metric in in_order(results["conventions"]["metrics"])]
+    groups = [group for coder in results["coders"].values() for group in coder["groups"].values()]
+    whole = [name for name in measured if all(group[name]["mean"] is not None for group in groups)]
+    return (whole or measured)[0]
+
+
 def draw_figures(results: Results) -> dict[str, "Figure"]:
     """All figures of the results, by the names of their files; `CAPTIONS` describes them."""
     names = list(results["coders"])
     ours = [name for name in names if name.startswith("spectok")]
     shown = {
         "rate_quality": rate_quality(results),
-        "quality_cost": quality_cost(results),
+        "quality_cost": quality_cost(results, leading(results)),
     }
     if sum(not kind.endswith("*") for kind in results["coders"][names[0]]["groups"]) > 1:
         chosen = [*ours, *[name for name in names if name not in (*ours, "original")][:2]]
-        shown["categories"] = categories(results, chosen)
+        shown["categories"] = categories(results, chosen, leading(results))
     return shown
 
 
 def rate_quality(results: Results) -> "Figure":
     """Every metric against bits per second of the payload, with 95 % intervals; the original is a dashed line."""
-    metrics = [metric for metric in DRAWN if metric in results["conventions"]["metrics"]]
+    metrics = [metric.name for metric in in_order(DRAWN & set(results["conventions"]["metrics"]))]
     columns = min(3, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = canvas((4.2 * columns, 3.1 * rows))
@@ -80,7 +77,7 @@ def rate_quality(results: Results) -> "Figure":
     for axis, metric in zip(axes, metrics, strict=False):
         values = {name: coder["groups"][group] for name, coder in results["coders"].items()}
         original = values.pop("original", None)
-        if original and original[metric]["mean"] is not None and metric in ("dnsmos", "distillmos"):
+        if original and original[metric]["mean"] is not None and metric in BELOW_BEST:
             axis.axhline(original[metric]["mean"], color="0.5", linestyle="--", linewidth=1)
         points = {name: (each["payload_bits_per_second"] / 1000, each[metric]) for name, each in values.items()}
         _curves(axis, points)
@@ -92,12 +89,12 @@ def rate_quality(results: Results) -> "Figure":
     return figure
 
 
-def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
+def quality_cost(results: Results, metric: str) -> "Figure":
     """A metric against the real-time factor on one core, and against multiply-accumulates if they are known."""
     figure = canvas((9, 3.6))
     left, right = figure.subplots(1, 2)
     group = shown_group(results)
-    coders = {name: coder for name, coder in results["coders"].items() if name != "original"}
+    coders = {name: coder for name, coder in results["coders"].items() if name != "original" and coder["costs"]}
     rtf = {name: sum(coder["costs"]["rtf"].values()) for name, coder in coders.items()}
     macs = {name: coder["facts"]["macs"] / 1e6 for name, coder in coders.items() if "macs" in coder["facts"]}
     labels = "rtf, encode + decode, one core", f"{METRICS['macs'].heading}, encode + decode"
@@ -110,7 +107,7 @@ def quality_cost(results: Results, metric: str = "pesq") -> "Figure":
     return figure
 
 
-def categories(results: Results, names: Sequence[str], metric: str = "pesq") -> "Figure":
+def categories(results: Results, names: Sequence[str], metric: str) -> "Figure":
     """A metric of some codecs by category, with intervals."""
     groups = next(iter(results["coders"].values()))["groups"]
     kinds = [group for group in groups if not group.endswith("*")]

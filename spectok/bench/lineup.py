@@ -5,27 +5,29 @@ from typing import Any, NamedTuple
 
 from spectok import pretrained
 from spectok.bench.costs import sizes
+from spectok.bench.decoded import DecodedFiles
 from spectok.bench.rivals import RIVALS
-from spectok.evaluation.coders import Coder, SpectokCoder, Uncoded
+from spectok.evaluation.coders import Coder, Runnable, SpectokCoder, Uncoded
 from spectok.schema import require
 
 
 class Lineup(NamedTuple):
     """The codecs of a benchmark."""
 
-    coders: list[Coder]  # whose quality and costs are measured
-    weightless: list[Coder]  # neural codecs whose weights are not here: only their costs are measured
+    coders: list[Coder]  # whose quality is measured, and costs if they can be run
+    weightless: list[Runnable]  # neural codecs whose weights are not here: only their costs are measured
     notices: list[str]  # a sentence for each rival that is left out, wholly or in part
 
 
-def lineup(names: Sequence[str] | None = None) -> Lineup:
-    """The released models, the rivals with these names, by default all, and the original.
+def lineup(names: Sequence[str] | None = None, decoded: Sequence[DecodedFiles] = ()) -> Lineup:
+    """The released models, the rivals with these names, by default all, files decoded elsewhere, and the original.
 
     Raises:
-        InputError: there is no rival of that name.
+        InputError: there is no rival of that name, or decoded files have the name of another codec.
     """
     rivals: list[Any] = list(RIVALS.values())
-    notices, weightless = [], []
+    weightless: list[Runnable] = []
+    notices = [notice for each in decoded if (notice := each.notice)]
     try:
         from spectok.bench.neural import NEURAL
 
@@ -35,6 +37,10 @@ def lineup(names: Sequence[str] | None = None) -> Lineup:
     known = [rival.name for rival in rivals]
     unknown = sorted(set(names or ()) - set(known))
     require(not unknown, f"there is no rival {', '.join(unknown)}; there are {', '.join(known)}")
+    taken = {name.lower() for name in (*pretrained.models(), *known, Uncoded.name)}
+    for each in decoded:
+        require(each.name.lower() not in taken, f"--decoded {each.name}: another codec has that name")
+        taken.add(each.name.lower())
     coders: list[Coder] = [
         SpectokCoder.from_pretrained(name, more=sizes(pretrained.find(name))) for name in pretrained.models()
     ]
@@ -48,4 +54,4 @@ def lineup(names: Sequence[str] | None = None) -> Lineup:
             weightless.append(rival)
         else:
             coders.append(rival)
-    return Lineup([*coders, Uncoded()], weightless, notices)
+    return Lineup([*coders, *decoded, Uncoded()], weightless, notices)

@@ -9,7 +9,7 @@
 
 Nothing is downloaded: weights are used if they are in the cache of Hugging Face's hub. Otherwise the weights are random
 and quality is not measured; parameters, operations and time are the same with random weights. These packages have no
-file format: the bytes on disk are those of the codes alone.
+file format, so there are no bytes on disk.
 
     python -m spectok.bench.neural RIVAL encode IN.wav CODES.npz
     python -m spectok.bench.neural RIVAL decode CODES.npz OUT.wav
@@ -93,7 +93,7 @@ class NeuralRival:
         end = time.perf_counter()
         restored = fit_length(resample(decoded.flatten().numpy(), self.sample_rate, SAMPLE_RATE), len(audio))
         bits = self.bits * sum(each.numel() for each in _listed(codes))
-        return Coded(restored, bits, math.ceil(bits / 8), middle - start, end - middle)
+        return Coded(restored, bits, math.nan, middle - start, end - middle)
 
     def facts(self) -> dict[str, Any]:
         """Sample rate in Hz, bits and multiply-accumulates per second, parameters, and the package."""

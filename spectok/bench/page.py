@@ -1,7 +1,8 @@
-"""Writes the benchmark's HTML pages: `report.html`, with figures and audio, and `abx.html`, for blind listening."""
+"""Writes the benchmark's HTML pages: `report.html`, with figures and a player, and `abx.html`, for blind listening."""
 
 import base64
 import html
+import importlib.util
 import io
 import json
 import tempfile
@@ -10,11 +11,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from spectok.audio import write_audio
 from spectok.bench.figures import CAPTIONS, DRAWN, draw_figures, shown_group
-from spectok.evaluation.catalogue import METRICS, RATES, Metric
+from spectok.evaluation.catalogue import METRICS, RATES, Metric, in_order
 from spectok.evaluation.coders import Audio
 from spectok.evaluation.metrics import SAMPLE_RATE
+from spectok.evaluation.pitch import HIGHEST, LOWEST, PITCH_RATE, track_pitch
 from spectok.evaluation.report import MACS, costs_of
 from spectok.files import write_text
 from spectok.plotting import canvas, show_spectrogram
@@ -43,12 +47,13 @@ COST_COLUMNS = (
 
 def write_pages(results: Results, clips: Clips, out: Path) -> None:
     """Write both pages, each with `atomic_write`."""
-    coded = {
-        clip: {codec: _uri("audio/flac", _flac(audio)) for codec, audio in sounds.items()}
-        for clip, sounds in clips.items()
-    }
-    listening = [{"clip": clip, "sounds": sounds} for clip, sounds in coded.items()]
-    abx = (ASSETS / "abx.html").read_text(encoding="utf-8").replace("/*CLIPS*/[]", json.dumps(listening))
+    clips = {clip: {"original": sounds["original"]} | sounds for clip, sounds in clips.items()}
+    coded = {clip: {codec: _flac(audio) for codec, audio in sounds.items()} for clip, sounds in clips.items()}
+    listening = [
+        {"clip": clip, "sounds": {codec: f"data:audio/flac;base64,{flac}" for codec, flac in sounds.items()}}
+        for clip, sounds in coded.items()
+    ]
+    abx = (ASSETS / "abx.html").read_text(encoding="utf-8").replace("/*CLIPS*/[]", _json(listening))
     for name, text in (("report.html", _report(results, clips, coded)), ("abx.html", abx)):
         write_text(out / name, text)
 
@@ -75,7 +80,7 @@ def _report(results: Results, clips: Clips, coded: dict[str, dict[str, str]]) ->
     ]
     if "categories" in drawn:
         sections += ["<h2>By category</h2>", drawn["categories"]]
-    sections += ['<h2 id="listen">Listen</h2>', *(_clip(name, clips[name], coded[name]) for name in clips)]
+    sections += ['<h2 id="listen">Listen</h2>', _listening(clips, coded) if clips else "<p>There are no clips.</p>"]
     sections += ["<h2>Methods</h2>", _methods(results)]
     style = (ASSETS / "report.css").read_text(encoding="utf-8")
     return (
@@ -99,7 +104,7 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], ident
 
 
 def _metrics(results: Results) -> list[Metric]:
-    return [METRICS[name] for name in DRAWN if name in results["conventions"]["metrics"]]
+    return in_order(DRAWN & set(results["conventions"]["metrics"]))
 
 
 def _quality_table(results: Results, group: str) -> str:
@@ -133,21 +138,71 @@ def _pair_table(results: Results, group: str, ours: Sequence[str]) -> str:
     return _table(["difference", *(metric.heading for metric in metrics)], rows, "difference-table")
 
 
-def _clip(name: str, sounds: dict[str, Audio], coded: dict[str, str]) -> str:
+def _listening(clips: Clips, coded: dict[str, dict[str, str]]) -> str:
+    """One player for all clips and codecs, and figures of each; coded has the clips as FLAC in base64."""
+    names = next(iter(clips.values()))
+    options = "".join(
+        f'<option value="{html.escape(clip)}" data-seconds="{len(next(iter(sounds.values()))) / SAMPLE_RATE}">'
+        f"{html.escape(clip)}</option>"
+        for clip, sounds in clips.items()
+    )
+    choices = "".join(
+        f'<label><input type="radio" name="codec" value="{html.escape(name)}"{" checked" * (name == "original")}> '
+        f"{html.escape(name)}</label>"
+        for name in names
+    )
+    player = (
+        f'<div id="player"><label>Clip <select id="clip">{options}</select></label>'
+        f'<fieldset id="codecs" aria-label="Codec">{choices}</fieldset><div id="transport">'
+        '<button type="button" id="play">Play</button><input type="range" id="position" min="0" step="0.01" value="0" '
+        'aria-label="Position in seconds"><output id="time"></output></div></div>'
+    )
+    explanation = (
+        "<p>A change of codec goes on at the same place of the clip; with the keyboard, the arrow keys change it. The "
+        "figures are spectrograms up to 8 kHz, and the pitch in Hz of the original (broad, light) and of the decoded "
+        "speech (narrow, black). The name below a figure plays that codec.</p>"
+    )
+    script = (ASSETS / "player.js").read_text(encoding="utf-8")
+    data = f'<script type="application/json" id="sounds">{_json(coded)}</script>\n<script>\n{script}</script>'
+    return "\n".join([player, explanation, *(_clip(name, sounds) for name, sounds in clips.items()), data])
+
+
+def _clip(name: str, sounds: dict[str, Audio]) -> str:
+    pitches = _pitches(sounds)
     shown = "".join(
-        f"<figure>{_image(_spectrogram(audio), f'{codec}, {name}')}<figcaption>{html.escape(codec)}</figcaption>"
-        f'<audio controls preload="none" src="{coded[codec]}"></audio></figure>\n'
+        f"<figure>{_image(_drawing(audio, pitches, codec), f'{codec}, {name}: spectrogram and pitch')}<figcaption>"
+        f'<button type="button" data-clip="{html.escape(name)}" data-codec="{html.escape(codec)}">{html.escape(codec)}'
+        "</button></figcaption></figure>\n"
         for codec, audio in sounds.items()
     )
     return f'<h3>{html.escape(name)}</h3>\n<div class="clips">{shown}</div>\n'
 
 
-def _spectrogram(audio: Audio) -> "Figure":
-    figure = canvas((3.2, 1.5))
-    axis = figure.subplots()
-    show_spectrogram(axis, audio, SAMPLE_RATE)
-    axis.set_ylabel("")
-    axis.tick_params(labelsize=6)
+def _pitches(sounds: dict[str, Audio]) -> dict[str, Audio]:
+    """The pitch of every codec's audio, as the pitch error tracks it, NaN where unvoiced; empty without the tracker."""
+    if importlib.util.find_spec("swift_f0") is None:
+        return {}
+    tracked = {codec: track_pitch(audio, SAMPLE_RATE) for codec, audio in sounds.items()}
+    return {codec: np.where(pitch > 0, pitch, np.float32(np.nan)) for codec, pitch in tracked.items()}
+
+
+def _drawing(audio: Audio, pitches: dict[str, Audio], codec: str) -> "Figure":
+    """The spectrogram of audio [T], and below it the pitch of the codec over that of the original."""
+    figure = canvas((3.2, 2.4 if pitches else 1.5))
+    upper, *others = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2]) if pitches else [figure.subplots()]
+    show_spectrogram(upper, audio, SAMPLE_RATE)
+    upper.set_ylabel("")
+    upper.tick_params(labelsize=6)
+    for axis in others:
+        for name, colour, width in (("original", "0.75", 3.5), (codec, "black", 1.0)):
+            if name in pitches:
+                times = (np.arange(len(pitches[name])) + 0.5) / PITCH_RATE
+                axis.plot(times, pitches[name], color=colour, linewidth=width)
+        axis.set_yscale("log")
+        axis.set_ylim(LOWEST, HIGHEST)
+        axis.set_yticks([100, 200, 400], ["100", "200", "400"])
+        axis.minorticks_off()
+        axis.tick_params(labelsize=6)
     return figure
 
 
@@ -156,14 +211,15 @@ def _methods(results: Results) -> str:
     tools = ", ".join(f"{package} {release}" for package, release in machine["versions"].items())
     every = [coder["facts"] for coder in results["coders"].values()]
     packages = ", ".join(sorted({facts["package"] for facts in every if "package" in facts}))
-    metrics = [METRICS[name] for name in (*results["conventions"]["metrics"], *RATES, *COST_COLUMNS)]
+    metrics = in_order((*results["conventions"]["metrics"], *RATES, *COST_COLUMNS))
     meanings = "".join(f"<li>{html.escape(metric.description)}</li>" for metric in metrics)
     return (
         f"<ul>{meanings}</ul><p>All audio is 16 kHz mono. All codecs took turns on one pinned core of "
         f"{machine['cores']} ({html.escape(machine['processor'])}); the rtf of programs includes the start of a "
         "process. The size of an installed package includes its dependencies and the C library, but not Python. A "
         "codec whose weights are not on this disk has random weights: its size and speed are measured, and its quality "
-        "is not. "
+        "is not. Of files that another codec decoded, the quality is measured and the costs are not; their bits/s are "
+        "what was stated. "
         f"{html.escape(packages)}; {html.escape(tools)}.</p>"
     )
 
@@ -175,15 +231,21 @@ def _figure(figure: "Figure", text: str) -> str:
 def _image(figure: "Figure", text: str) -> str:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    return f'<img alt="{html.escape(text)}" src="{_uri("image/png", content.getvalue())}">'
+    return f'<img alt="{html.escape(text)}" src="data:image/png;base64,{_base64(content.getvalue())}">'
 
 
-def _flac(audio: Audio) -> bytes:
+def _flac(audio: Audio) -> str:
+    """Audio [T] as FLAC in base64."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.flac"
         write_audio(path, audio, SAMPLE_RATE)
-        return path.read_bytes()
+        return _base64(path.read_bytes())
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _json(value: Any) -> str:
+    """JSON that can stand in a script of a page."""
+    return json.dumps(value).replace("<", "\\u003c")

@@ -4,7 +4,7 @@
                    FILE.json         bits, bytes, seconds and scores of a file
                    FILE.flac         the decoded audio, from which the metrics are computed
                    FILE.npy          the codes, if the codec has a codebook
-                   costs.json        time, memory and latency
+                   costs.json        time, memory and latency, if the codec can be run
 
 FILE is the file's name and a checksum of its samples. A run that was stopped can be continued, and two runs on the same
 files give the same quality.
@@ -14,7 +14,6 @@ import itertools
 import json
 import math
 import shutil
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ import numpy as np
 from spectok.audio import read_audio, write_audio
 from spectok.bench.costs import cold, installed, latency, timings
 from spectok.evaluation.catalogue import SCORED
-from spectok.evaluation.coders import Audio, Coded, Coder
+from spectok.evaluation.coders import Audio, Coded, Coder, Runnable
 from spectok.evaluation.evaluate import Histogram, Row, assemble, code_item, histogram, workers
-from spectok.evaluation.items import Item, read_item
+from spectok.evaluation.items import Item, checksum, read_item
 from spectok.evaluation.metrics import SAMPLE_RATE, score
 from spectok.files import atomic_write, write_text
 
@@ -81,16 +80,17 @@ def run_benchmark(
     judged: Sequence[str],
     jobs: int = 1,
     progress: Progress = lambda what, done, total: None,
-    weightless: Sequence[Coder] = (),
+    weightless: Sequence[Runnable] = (),
     judge_files: int | None = None,
 ) -> dict[str, Any]:
     """Measure everything that is not cached, and summarise the results as `evaluate_coders` does.
 
     Args:
         items: the files.
-        coders: the codecs, with different names; ratios of timings are relative to the first one.
+        coders: the codecs, with different names. The costs of those that are `Runnable` are measured; ratios of timings
+            are relative to the first one.
         out: the folder of the cache.
-        judged: names from `JUDGED` to compute with the models of judges.py, which needs the extra `bench`; or none.
+        judged: names from `JUDGED` to compute with the models of judges.py, whose packages must be installed; or none.
         jobs: number of scoring processes; codecs run one at a time.
         progress: called after every step.
         weightless: coders with random weights, of which only size and speed are measured.
@@ -99,17 +99,18 @@ def run_benchmark(
     Returns:
         What `assemble` returns, and for each coder `costs`: the rtf on one core with its ratio to the first coder's,
         seconds and megabytes of cold processes, the latency in samples, and the number of installed packages and their
-        megabytes. `weightless` has the facts and costs of those coders, without latency.
+        megabytes; empty for a coder that is not `Runnable`. `weightless` has the facts and costs of those coders,
+        without latency.
     """
     facts = {coder.name: coder.facts() for coder in (*coders, *weightless)}
     stores = {name: Store(out, name, known) for name, known in facts.items()}
     keys = _code(items, coders, stores, progress)
-    metrics = [*SCORED, *judged]
+    metrics = [*judged, *SCORED]
     count = min(len(items), judge_files or len(items))
     chosen = {round(index) for index in np.linspace(0, len(items) - 1, count)}
     wanted = [metrics if number in chosen else list(SCORED) for number in range(len(items))]
     _score(items, keys, wanted, stores, jobs, progress)
-    _cost(items, coders, weightless, stores, progress)
+    _cost(items, [coder for coder in coders if isinstance(coder, Runnable)], weightless, stores, progress)
     sized = {
         coder.name: {"facts": facts[coder.name], "costs": stores.pop(coder.name).read("costs")} for coder in weightless
     }
@@ -148,7 +149,7 @@ def clips_of(
 
 
 def _key(item: Item, original: Audio) -> str:
-    return f"{item.path.stem}-{zlib.crc32(np.ascontiguousarray(original).tobytes()):08x}"
+    return f"{item.path.stem}-{checksum(original)}"
 
 
 def _code(items: Sequence[Item], coders: Sequence[Coder], stores: dict[str, Store], progress: Progress) -> list[str]:
@@ -177,9 +178,11 @@ def _score(
     waiting = []
     for item, key, metrics in zip(items, keys, wanted, strict=True):
         coded = [name for name, store in stores.items() if store.read(key)]
-        names = [name for name in coded if not set(metrics) <= set(stores[name].read(key))]
+        lacking = {name: set(metrics) - set(stores[name].read(key)) for name in coded}
+        names = [name for name in coded if lacking[name]]
         if names:
-            waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], metrics))
+            needed = set().union(*lacking.values())
+            waiting.append((item, key, names, [stores[name].audio_path(key) for name in names], needed))
     with workers(jobs) as parallel_map:
         for number, (key, scores) in enumerate(parallel_map(_score_file, waiting)):
             for name, values in scores.items():
@@ -187,27 +190,27 @@ def _score(
             progress("scored", number + 1, len(waiting))
 
 
-def _score_file(task: tuple[Item, str, list[str], list[Path], list[str]]) -> tuple[str, dict[str, dict[str, float]]]:
+def _score_file(task: tuple[Item, str, list[str], list[Path], set[str]]) -> tuple[str, dict[str, dict[str, float]]]:
     item, key, names, paths, metrics = task
     original = read_item(item)
     decoded = [read_audio(path)[0] for path in paths]
-    scores = [score(original, audio) for audio in decoded]
-    if not set(metrics) <= set(SCORED):
+    scores = [score(original, audio) if metrics & set(SCORED) else {} for audio in decoded]
+    if judged := metrics - set(SCORED):
         from spectok.evaluation.judges import judge
 
-        scores = [given | more for given, more in zip(scores, judge(original, decoded), strict=True)]
+        scores = [given | more for given, more in zip(scores, judge(original, decoded, judged), strict=True)]
     return key, dict(zip(names, scores, strict=True))
 
 
 def _cost(
     items: Sequence[Item],
-    coders: Sequence[Coder],
-    weightless: Sequence[Coder],
+    coders: Sequence[Runnable],
+    weightless: Sequence[Runnable],
     stores: dict[str, Store],
     progress: Progress,
 ) -> None:
     """Measure time, memory and latency of every codec. All are measured in turn, so again if any result is missing."""
-    if all(store.read("costs") for store in stores.values()):
+    if all(stores[coder.name].read("costs") for coder in (*coders, *weightless)):
         return
     joined: list[Audio] = []
     for item in items:

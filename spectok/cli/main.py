@@ -59,7 +59,8 @@ EXAMPLES = {  # at the end of each command's help
     "eval": """  spectok eval recordings/ --model spectok-16k-4k --rival opus-6 --out results/""",
     "tokens": """  spectok tokens recordings/ --files 100 --out results/
   spectok tokens manifest.csv --model spectok-16k-800 --probe --out results/""",
-    "bench": """  spectok bench recordings/ --out report/ --files 20""",
+    "bench": """  spectok bench recordings/ --out report/ --files 20
+  spectok bench recordings/ --out report/ --decoded mine=decoded/@1.5""",
     "export": """  spectok export runs/4k/release speech.wav""",
 }
 
@@ -273,6 +274,13 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--jobs", type=int, default=1, help="number of scoring processes (default: %(default)s)")
     sub.add_argument("--rival", action="append", metavar="NAME", help="a rival; may be repeated (default: all rivals)")
+    sub.add_argument(
+        "--decoded",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER@KBPS",
+        help="audio that another codec decoded, named like the originals, and its kbit/s; may be repeated",
+    )
     sub.add_argument("--judge-files", type=int, metavar="N", help="number of files that judges score (default: all)")
     sub.add_argument(
         "--no-judges",

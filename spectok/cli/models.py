@@ -183,6 +183,7 @@ def tokens(args: argparse.Namespace) -> None:
 def bench(args: argparse.Namespace) -> None:
     """Compare spectok with every rival that is installed, on one HTML page."""
     try:
+        from spectok.bench.decoded import decoded_files
         from spectok.bench.lineup import lineup
         from spectok.bench.page import write_pages
         from spectok.bench.run import clips_of, run_benchmark
@@ -190,20 +191,27 @@ def bench(args: argparse.Namespace) -> None:
         from spectok.evaluation.items import load_items
         from spectok.evaluation.report import write_report
 
+        judged, lacking = [], {}
         if args.judges:
-            importlib.import_module("spectok.evaluation.judges")  # to fail before the run if a package is missing
+            from spectok.evaluation.judges import missing
+
+            lacking = missing()
+            judged = [name for name in JUDGED if name not in lacking]
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
-    coders, weightless, notices = lineup(args.rival)
+    items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
+    decoded = [decoded_files(argument, items) for argument in args.decoded]
+    coders, weightless, notices = lineup(args.rival, decoded)
+    for name, module in lacking.items():
+        notices.append(f"left out: {JUDGED[name].title} needs the package {module}: pip install 'spectok[bench]'")
     for notice in notices:
         print(notice, file=sys.stderr)
-    items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     with progress("steps", "done") as show:
         results = run_benchmark(
             items,
             coders,
             out,
-            list(JUDGED) if args.judges else [],
+            judged,
             args.jobs,
             lambda what, done, total: show(done, total),
             weightless,

@@ -46,6 +46,32 @@ def _by_name(*metrics: Metric) -> dict[str, Metric]:
     return {metric.name: metric for metric in metrics}
 
 
+JUDGED = _by_name(  # computed with models, by `spectok.evaluation.judges.judge`; those that follow listeners best first
+    Metric("distillmos", "DistillMOS", "", 2, "higher", "prediction of listeners' rating of quality, 1 to 5"),
+    Metric("dnsmos", "DNSMOS", "", 2, "higher", "DNSMOS P.835, prediction of listeners' overall rating, 1 to 5"),
+    Metric("visqol", "ViSQOL", "", 2, "higher", "ViSQOL for speech, prediction of listeners' comparison, 1 to 5"),
+    Metric("warpq", "WARP-Q", "", 2, "lower", "distance of cepstra after warping of time; about 0.6 for a copy"),
+    Metric(
+        "speaker", "speaker similarity", "", 3, "higher", "cosine of Resemblyzer's embeddings of the speaker, up to 1"
+    ),
+    Metric(
+        "wer",
+        "word error rate",
+        "",
+        3,
+        "lower",
+        "against the transcript of the original, both transcribed by Whisper base, at most 1",
+    ),
+    Metric("pitch_cents", "pitch error", "cents", 0, "lower", "mean absolute error where both are voiced"),
+    Metric(
+        "voicing_error",
+        "voicing error",
+        "",
+        3,
+        "lower",
+        "share of the time that is voiced in only one of original and decoded speech",
+    ),
+)
 SCORED = _by_name(  # computed by `spectok.evaluation.metrics.score`
     Metric("pesq", "PESQ-WB", "", 2, "higher", "ITU-T P.862.2, MOS-LQO, from 1.0 to 4.64"),
     Metric("stoi", "STOI", "", 3, "higher", "short-time objective intelligibility, up to 1"),
@@ -62,30 +88,6 @@ SCORED = _by_name(  # computed by `spectok.evaluation.metrics.score`
     ),
     Metric("mel_distance", "mel distance", "", 3, "lower", "L1 between natural-log mel spectra over five scales"),
 )
-JUDGED = _by_name(  # computed with models, by `spectok.evaluation.judges.judge`
-    Metric("dnsmos", "DNSMOS", "", 2, "higher", "DNSMOS P.835, prediction of listeners' overall rating, 1 to 5"),
-    Metric("distillmos", "DistillMOS", "", 2, "higher", "prediction of listeners' rating of quality, 1 to 5"),
-    Metric(
-        "speaker", "speaker similarity", "", 3, "higher", "cosine of Resemblyzer's embeddings of the speaker, up to 1"
-    ),
-    Metric("pitch_cents", "pitch error", "cents", 0, "lower", "mean absolute error where both are voiced"),
-    Metric(
-        "voicing_error",
-        "voicing error",
-        "",
-        3,
-        "lower",
-        "share of the time that is voiced in only one of original and decoded speech",
-    ),
-    Metric(
-        "wer",
-        "word error rate",
-        "",
-        3,
-        "lower",
-        "against the transcript of the original, both transcribed by Whisper base, at most 1",
-    ),
-)
 RATES = _by_name(
     Metric(
         "payload_bits_per_second",
@@ -101,8 +103,8 @@ RATES = _by_name(
         "",
         0,
         "lower",
-        "bits of the coded file per second of audio, including container and headers; the packages of the neural "
-        "codecs have no file format, so theirs are the bytes of the codes alone",
+        "bits of the coded file per second of audio, including container and headers, for every codec that has a file "
+        "format",
     ),
 )
 COSTS = _by_name(  # by `costs_of` in report.py
@@ -136,7 +138,13 @@ COSTS = _by_name(  # by `costs_of` in report.py
         "search of codebook entries in its rivals",
     ),
 )
-METRICS = SCORED | JUDGED | RATES | COSTS
+METRICS = JUDGED | SCORED | RATES | COSTS  # in the order of columns and panels
+
+
+def in_order(names: Iterable[str]) -> list[Metric]:
+    """Metrics by their names, in the order of the catalogue."""
+    wanted = set(names)
+    return [metric for name, metric in METRICS.items() if name in wanted]
 
 
 def legend(metrics: Iterable[Metric]) -> str:

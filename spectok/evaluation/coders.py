@@ -2,7 +2,8 @@
 
 Conventions: a coder takes audio [T] at 16 kHz and returns as many samples, with its own delay removed. Seconds are
 wall-clock time. There are two sizes, by the same rule for every coder: `payload_bits` counts the codes or frames alone,
-without container, headers and padding to whole bytes; `num_bytes` is the size of the file that the coder writes.
+without container, headers and padding to whole bytes; `num_bytes` is the size of the file that the coder writes, with
+its container. A coder that writes no file has no such size.
 """
 
 import io
@@ -10,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,14 +34,14 @@ class Coded:
 
     audio: Audio  # decoded, [T] at 16 kHz, as long as the input
     payload_bits: int
-    num_bytes: int  # on disk
-    encode_seconds: float
+    num_bytes: float  # on disk; NaN if the coder has no file format
+    encode_seconds: float  # NaN if it was not measured
     decode_seconds: float
     codes: Codes | None = None  # [N]
 
 
 class Coder(Protocol):
-    """Anything that can be measured: spectok, a rival, or a reference condition."""
+    """Anything whose quality can be measured: spectok, a rival, files decoded elsewhere, or a reference condition."""
 
     @property
     def name(self) -> str:
@@ -51,6 +52,11 @@ class Coder(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """Facts about the coder for the report; `codebook_size` is required if `code` returns codes."""
+
+
+@runtime_checkable
+class Runnable(Coder, Protocol):
+    """A coder that codes any audio, also from a command line, so that its costs can be measured."""
 
     def commands(self, source: Path, coded: Path, out: Path) -> tuple[list[str], list[str]]:
         """The command line that encodes the WAV file `source` at 16 kHz, and the one that decodes it to `out`."""

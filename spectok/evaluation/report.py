@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from spectok.errors import InputError
-from spectok.evaluation.catalogue import METRICS, RATES, Metric, legend
+from spectok.evaluation.catalogue import METRICS, RATES, Metric, in_order, legend
 from spectok.evaluation.evaluate import GROUPS
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.tables import markdown_table, mean, number
@@ -33,7 +33,7 @@ def markdown(results: Results) -> str:
     Groups without files have no table; if no category is named `clean_*` or `hard_*`, one table covers all files.
     """
     coders = results["coders"]
-    metrics = [METRICS[name] for name in results["conventions"]["metrics"]]
+    metrics = in_order(results["conventions"]["metrics"])
     present = next(iter(coders.values()))["groups"]
     shown = [group for group in ("clean_*", "hard_*") if group in present] or ["*"]
     parts = ["# Results", _preamble(results)]
@@ -127,19 +127,19 @@ def _bench_table(coders: dict[str, Any]) -> str:
 
 
 def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
-    """The costs of a coder that `run_benchmark` measured, by the names of `COSTS` and in their units."""
+    """The costs of a coder that `run_benchmark` measured, by the names of `COSTS` and in their units, or None."""
     costs, facts = coder["costs"], coder["facts"]
-    cold: dict[str, dict[str, float]] = costs["cold"]
+    rtf, cold, install = (costs.get(name, {}) for name in ("rtf", "cold", "install"))
     return {
-        "rtf_encode": costs["rtf"]["encode"],
-        "rtf_encode_ratio": costs["rtf_encode_ratio"],
-        "rtf_decode": costs["rtf"]["decode"],
-        "rtf_decode_ratio": costs["rtf_decode_ratio"],
+        "rtf_encode": rtf.get("encode"),
+        "rtf_encode_ratio": costs.get("rtf_encode_ratio"),
+        "rtf_decode": rtf.get("decode"),
+        "rtf_decode_ratio": costs.get("rtf_decode_ratio"),
         "latency": 1000 * costs["latency"] / SAMPLE_RATE if "latency" in costs else None,
-        "cold": cold["encode"]["seconds"],
-        "memory": max(side["megabytes"] for side in cold.values()),
-        "installed": costs["install"].get("megabytes"),
-        "packages": costs["install"].get("packages"),
+        "cold": cold["encode"]["seconds"] if cold else None,
+        "memory": max(side["megabytes"] for side in cold.values()) if cold else None,
+        "installed": install.get("megabytes"),
+        "packages": install.get("packages"),
         "weight_megabytes": facts.get("weight_megabytes"),
         "parameters": facts["parameters"] / 1e6 if "parameters" in facts else None,
         "macs": facts["macs"] / 1e6 if "macs" in facts else None,
