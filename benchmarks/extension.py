@@ -4,8 +4,8 @@
 
 Every file of the folder with 48 kHz in its name is encoded at 16 kHz and decoded at 48 kHz, with the extension and
 resampled without it. `clean` is the extension of the original at 16 kHz, without a codec. No file is of a voice that
-the extension was trained on. Writes `extension.json` beside this file. `--visqol` needs the package `visqol-python`,
-and half a minute for each second of speech.
+the extension was trained on. Writes `extension.json` beside this file. The options `--distillmos` and `--visqol` need
+the extra `bench`.
 
 The log-spectral distance is the mean over frames of the root mean square, over the bins from 8 to 20 kHz, of the
 difference of log10 power spectra, with n_fft 2048 and hop 512; powers below 1e-8 count as 1e-8.

@@ -49,7 +49,7 @@ COMMANDS = {  # by the file of results; what stands in braces is filled in by `c
     "benchmarks/loss.json": "benchmarks/loss.py {corpus}/test",
     "benchmarks/generations.json": "benchmarks/generations.py {corpus}/test",
     "benchmarks/noise.json": "benchmarks/noise.py {corpus}/test",
-    "benchmarks/extension.json": "benchmarks/extension.py {corpus}/test --distillmos",
+    "benchmarks/extension.json": "benchmarks/extension.py {corpus}/test --distillmos --visqol",
     "benchmarks/groups.json": "benchmarks/groups.py",
     "benchmarks/batches.json": "benchmarks/batches.py {corpus}/test",
     "benchmarks/bulk.json": "benchmarks/bulk.py {corpus}",
