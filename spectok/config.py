@@ -58,7 +58,7 @@ class TowerConfig:
     time_strides: tuple[int, ...] = (2,)
     input_kernel: tuple[int, int] = (3, 3)  # (time, frequency) of the convolution next to the spectrum
     kernel: tuple[int, int] = (3, 4)  # (time, frequency) of each strided convolution
-    activation: Literal["snake", "silu"] = "snake"  # silu is the cheapest in streaming
+    activation: Literal["snake", "silu", "relu"] = "snake"  # silu is the cheapest in streaming
     residual: bool = True  # a residual path around each RNN2d, initialised to the identity; the paper has none
 
     def __post_init__(self) -> None:

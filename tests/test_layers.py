@@ -15,6 +15,7 @@ from spectok.model.layers import (
     FrequencyUp,
     RNN2d,
     Snake2d,
+    activation,
     linear,
 )
 from spectok.model.streaming import Serial, Streaming
@@ -165,6 +166,20 @@ def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes() -> None
     torch.testing.assert_close(snake(x), x + 1e-4 * x**2, rtol=0, atol=1e-8)
     nn.init.zeros_(snake.alpha)
     assert torch.equal(snake(x), x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # x + sin²(x / 2) / (1 / 2); x / (1 + exp(-x)); max(x, 0), all at -1 and 2
+        ("snake", [-1 + 2 * math.sin(0.5) ** 2, 2 + 2 * math.sin(1) ** 2]),
+        ("silu", [-1 / (1 + math.e), 2 / (1 + math.exp(-2))]),
+        ("relu", [0.0, 2.0]),
+    ],
+)
+def test_activations_by_hand(kind: str, expected: list[float]) -> None:
+    x = torch.tensor([-1.0, 2.0]).reshape(1, 1, 2, 1)
+    torch.testing.assert_close(activation(kind, 1)(x).flatten(), torch.tensor(expected), rtol=0, atol=1e-6)
 
 
 def test_rnn2d_is_its_five_layers() -> None:

@@ -131,8 +131,8 @@ class Snake2d(nn.Module):
 
 
 def activation(kind: str, channels: int) -> nn.Module:
-    """The tower's activation: "snake", or "silu", which is one operation instead of five."""
-    return Snake2d(channels) if kind == "snake" else nn.SiLU()
+    """The tower's activation: "snake", or "silu" or "relu", which are one operation instead of five."""
+    return Snake2d(channels) if kind == "snake" else nn.SiLU() if kind == "silu" else nn.ReLU()
 
 
 class FrameNorm(nn.LayerNorm):
@@ -235,7 +235,7 @@ class FrequencyUp(Serial):
         kernel: (time, frequency) of the equivalent transposed convolution.
         positions: Q of the input.
         stride: (time, frequency).
-        kind: the activation, "snake" or "silu".
+        kind: of the activation.
     """
 
     def __init__(
