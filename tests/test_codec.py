@@ -27,7 +27,11 @@ FAMILY = {
 SIGNS = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0))
 PULSES = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0))
 FILTERED = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0, contrast=0.3))
-TINY = FAMILY | {"flat": FLAT, "vq": VQ, "signs": SIGNS, "pulses": PULSES, "filtered": FILTERED}
+NORMS = {
+    f"norm: {kind}": dataclasses.replace(QUERY, tower=dataclasses.replace(QUERY.tower, norm=kind, activation="relu"))
+    for kind in ("batch", "none")
+}
+TINY = FAMILY | {"flat": FLAT, "vq": VQ, "signs": SIGNS, "pulses": PULSES, "filtered": FILTERED} | NORMS
 tiny = pytest.mark.parametrize("name", TINY)
 presets = pytest.mark.parametrize("name", PRESETS)
 codecs = pytest.mark.parametrize("name", [*TINY, *PRESETS])
@@ -307,6 +311,14 @@ def test_macs_of_the_other_bottlenecks_by_hand(name: str, down: float, up: float
     assert counts["encoder"] == pytest.approx(of_query["encoder"] + 500 * (down - attention), rel=1e-12)
     attention = 2 * 4 * 8 * 8 + 2 * 16 * 4 * 8 + 16 * 8 * 8 + 16 * (8 * 32 + 16 * 8)
     assert counts["decoder"] == pytest.approx(of_query["decoder"] + 500 * (up - attention), rel=1e-12)
+
+
+def test_counting_changes_neither_mode_nor_statistics() -> None:
+    codec = Codec(config_of("norm: batch")).train()
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    codec.macs_per_second()
+    assert all(module.training for module in codec.modules())
+    assert [name for name, tensor in codec.state_dict().items() if not torch.equal(tensor, before[name])] == []
 
 
 def test_macs_of_a_flat_codec_by_hand() -> None:

@@ -35,7 +35,7 @@ SPECTRUM_GAIN = 10.0  # scales the power-law spectrum of speech, whose rms is ab
 
 
 def _rnn(channels: int, positions: int, tower: TowerConfig) -> Streaming:
-    layer = RNN2d(channels, positions, tower.activation)
+    layer = RNN2d(channels, positions, tower.activation, tower.norm)
     return layer.as_residual() if tower.residual else layer
 
 
