@@ -60,6 +60,7 @@ class TowerConfig:
     kernel: tuple[int, int] = (3, 4)  # (time, frequency) of each strided convolution
     activation: Literal["snake", "silu", "relu"] = "snake"  # silu is the cheapest in streaming
     residual: bool = True  # a residual path around each RNN2d, initialised to the identity; the paper has none
+    rnn_stages: Literal["all", "finest"] = "all"  # stages with an RNN2d: all, or that with the most positions only
     norm: Literal["frame", "batch", "none"] = "frame"  # in each RNN2d: FrameNorm, BatchNorm, or no normalisation
 
     def __post_init__(self) -> None:

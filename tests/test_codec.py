@@ -16,6 +16,7 @@ from spectok.config import CodecConfig, ExcitationConfig
 from spectok.model.bottleneck.bands import mel_bands
 from spectok.model.codec import NETWORK_STATES, SPECTRUM_GAIN, Codec, Decoder, Encoder
 from spectok.model.contract import verify_streaming
+from spectok.model.layers import RNN2d
 from spectok.model.streaming import State, leaves
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -31,7 +32,9 @@ NORMS = {
     f"norm: {kind}": dataclasses.replace(QUERY, tower=dataclasses.replace(QUERY.tower, norm=kind, activation="relu"))
     for kind in ("batch", "none")
 }
+ONE_SCALE = dataclasses.replace(FLAT, tower=dataclasses.replace(FLAT.tower, rnn_stages="finest"))
 TINY = FAMILY | {"flat": FLAT, "vq": VQ, "signs": SIGNS, "pulses": PULSES, "filtered": FILTERED} | NORMS
+TINY |= {"one scale": ONE_SCALE}
 tiny = pytest.mark.parametrize("name", TINY)
 presets = pytest.mark.parametrize("name", PRESETS)
 codecs = pytest.mark.parametrize("name", [*TINY, *PRESETS])
@@ -311,6 +314,17 @@ def test_macs_of_the_other_bottlenecks_by_hand(name: str, down: float, up: float
     assert counts["encoder"] == pytest.approx(of_query["encoder"] + 500 * (down - attention), rel=1e-12)
     attention = 2 * 4 * 8 * 8 + 2 * 16 * 4 * 8 + 16 * 8 * 8 + 16 * (8 * 32 + 16 * 8)
     assert counts["decoder"] == pytest.approx(of_query["decoder"] + 500 * (up - attention), rel=1e-12)
+
+
+def test_the_finest_stage_alone_can_have_an_rnn2d() -> None:
+    codec, of_all = built("one scale"), built("flat")
+    # Of the stages with 8, 2 and 1 positions and 6, 8 and 10 channels, the first keeps its RNN2d on both sides.
+    for side in ("encoder", "decoder"):
+        tower = getattr(codec, side).tower
+        assert [layer.layers[0].normalized_shape for layer in tower.layers if isinstance(layer, RNN2d)] == [(8, 6)]
+        assert len(tower.layers) == len(getattr(of_all, side).tower.layers) - 2
+    missing = 2 * (GRU * 8 * (8 + 8) + 8 * 8) + 1 * (GRU * 10 * (10 + 10) + 10 * 10)  # at 2 positions and at 1
+    assert sum(of_all.macs_per_second().values()) - sum(codec.macs_per_second().values()) == 500 * 2 * missing
 
 
 def test_counting_changes_neither_mode_nor_statistics() -> None:
