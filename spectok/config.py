@@ -113,7 +113,7 @@ class QuantizerConfig:
     codebook_dim: int = 5  # width of a codebook entry; fsq: must be the number of dimensions of levels
     decay: float = 0.99  # vq: decay of the moving averages
     expiry_threshold: float = 0.01  # vq: entries used less often than this per update, on average, are replaced
-    pool_size: int = 32768  # vq: number of recent latents that new entries are drawn from
+    pool_size: int = 32768  # vq: number of recent latents that new entries are drawn from; 0: those of the batch
 
     def __post_init__(self) -> None:
         require(self.tokens_per_frame > 0, f"tokens_per_frame is {self.tokens_per_frame}, but must be positive")
@@ -122,6 +122,8 @@ class QuantizerConfig:
         )
         require(self.codebook_dim > 0, f"codebook_dim is {self.codebook_dim}, but must be positive")
         require(0 <= self.decay < 1, f"decay is {self.decay}, but must be at least 0 and less than 1")
+        for name in ("expiry_threshold", "pool_size"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")
         if self.kind == "fsq":
             dimensions = len(self.levels)  # 24 with 2 levels each make the largest codebook
             require(dimensions <= 24, f"levels have {dimensions} dimensions, but may have at most 24")
