@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from recipes.claims import Claim, Group, Rows, judge, nested, rows_of, runs, spread, value, verdict
-from recipes.study import load_groups, tables
+from recipes.study import NOT_RUN, load_groups, tables
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table, number
 
@@ -77,7 +77,7 @@ CLAIMS = (
 def page(study: Path = STUDY) -> str:
     """All tables, as Markdown; a sentence if the study has not been run."""
     if not (study / "results.json").exists():
-        return "The study has not been run.\n"
+        return NOT_RUN
     groups = load_groups(study)
     rows = rows_of(groups)
     parts = ["## The claims of the SFC paper", claims(groups)]
