@@ -363,7 +363,9 @@ def test_spectokenizer_mini_has_the_parameters_of_the_paper() -> None:
     towers = sum(p.numel() for tower in (codec.encoder.tower, codec.decoder.tower) for p in tower.parameters())
     too_many = 64 * 96 * 4  # 2 taps of 2 phases are 4 where the transposed kernel has 3, at each of 4 positions
     assert towers - too_many == pytest.approx(450_500, rel=0.01)
-    assert sum(codec.macs_per_second().values()) <= 0.25e9
+    assert codec.num_parameters == 485_066
+    assert codec.latency_samples == 480
+    assert sum(codec.macs_per_second().values()) == pytest.approx(0.236e9, abs=0.001e9)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -383,9 +385,10 @@ def encoder_stages(encoder: Encoder, audio: Tensor) -> dict[str, Tensor]:
     x, stages = spectrum.permute(0, 2, 3, 1), {}
     for i, layer in enumerate(encoder.tower.layers):
         x = stages[f"tower {i}"] = layer(x)
-    assert encoder.dense is not None
-    stages["bottleneck"], stages["dense"] = encoder.bottleneck(x), encoder.dense(spectrum)
-    frames = stages["bottleneck"] + stages["dense"]
+    frames = stages["bottleneck"] = encoder.bottleneck(x)
+    if encoder.dense is not None:
+        stages["dense"] = encoder.dense(spectrum)
+        frames = frames + stages["dense"]
     for i, layer in enumerate(encoder.context.layers):
         frames = layer(frames)
         stages[f"context {i}"] = frames
@@ -393,9 +396,15 @@ def encoder_stages(encoder: Encoder, audio: Tensor) -> dict[str, Tensor]:
     return stages
 
 
-@presets
+@pytest.mark.parametrize(
+    ("name", "least"),
+    # .86 to .97 over seeds and stages in the presets. Without residual paths less is left: .55 to .84 in the latent.
+    [*((name, 0.85) for name in PRESETS), ("spectokenizer-mini", 0.5)],
+)
 @torch.no_grad()
-def test_after_initialisation_the_latent_varies_with_the_signal(name: str, speech: NDArray[np.float32]) -> None:
+def test_after_initialisation_the_latent_varies_with_the_signal(
+    name: str, least: float, speech: NDArray[np.float32]
+) -> None:
     config = config_of(name)
     codec = Codec(config)
     audio = torch.from_numpy(speech[: len(speech) // config.frame_length * config.frame_length])[None]
@@ -403,8 +412,8 @@ def test_after_initialisation_the_latent_varies_with_the_signal(name: str, speec
     assert torch.equal(stages["latent"], codec.encoder(audio))
     for stage, x in stages.items():
         varying = x - x.mean(dim=1, keepdim=True)
-        share = float(varying.square().mean().sqrt() / x.square().mean().sqrt())  # .86 to .97 over seeds and stages
-        assert share > 0.85, f"{stage}: only {share:.2f} of the rms varies in time"
+        share = float(varying.square().mean().sqrt() / x.square().mean().sqrt())
+        assert share > least, f"{stage}: only {share:.2f} of the rms varies in time"
 
 
 @torch.no_grad()
