@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks import figures
 from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary, parts, serve
 from benchmarks.tables import page as benchmarks
+from recipes.ablations.tables import page as ablations
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
 from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
@@ -363,7 +364,8 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     texts[DOCS / "cli.md"] = between_marks(DOCS / "cli.md", command_tables())
     for study in (RECIPES / "bottlenecks", RECIPES / "streaming"):
         texts[study / "README.md"] = between_marks(study / "README.md", "## Results\n\n" + tables(study))
-    texts[RECIPES / "separation" / "README.md"] = between_marks(RECIPES / "separation" / "README.md", separation())
+    for study, body in ((RECIPES / "separation", separation()), (RECIPES / "ablations", ablations())):
+        texts[study / "README.md"] = between_marks(study / "README.md", body)
     texts[BENCHMARKS / "README.md"] = between_marks(BENCHMARKS / "README.md", benchmarks())
     texts[RECIPES / "RESULTS.md"] = between_marks(RECIPES / "RESULTS.md", results_page())
     return texts

@@ -35,6 +35,7 @@ OUTCOME = "outcome.json"  # by scripts other than that for the codec: what a run
 
 CURVE = ("step", "seconds", "complex", "magnitude", "mel")  # what is kept of the training log
 ADDED = ("script", "columns", "curve")  # settings of groups of other scripts
+NOT_RUN = "The study has not been run.\n"  # in place of its tables
 RUN_DIGITS = 3  # of PESQ-WB and STOI where runs are compared, which differ by less than the released codecs
 
 
@@ -72,7 +73,8 @@ SEPARATION_COLUMNS = (  # in dB where nothing else is said
     Column("seconds_per_second", "processor seconds per second", 3),
     Column("seconds_per_step", "processor seconds per step", 2),
 )
-ALL_COLUMNS = {column.key: column for column in (*COLUMNS, *SEPARATION_COLUMNS)}
+CODEBOOK_COLUMNS = (Column("codes_used", "codes used, %", 1, 0.01),)
+ALL_COLUMNS = {column.key: column for column in (*COLUMNS, *CODEBOOK_COLUMNS, *SEPARATION_COLUMNS)}
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,10 @@ class TowerConfig:
     time_strides: tuple[int, ...] = (2,)
     input_kernel: tuple[int, int] = (3, 3)  # (time, frequency) of the convolution next to the spectrum
     kernel: tuple[int, int] = (3, 4)  # (time, frequency) of each strided convolution
-    activation: Literal["snake", "silu"] = "snake"  # silu is the cheapest in streaming
+    activation: Literal["snake", "silu", "relu"] = "snake"  # silu is the cheapest in streaming
     residual: bool = True  # a residual path around each RNN2d, initialised to the identity; the paper has none
+    rnn_stages: Literal["all", "finest"] = "all"  # stages with an RNN2d: all, or that with the most positions only
+    norm: Literal["frame", "batch", "none"] = "frame"  # in each RNN2d: FrameNorm, BatchNorm, or no normalisation
 
     def __post_init__(self) -> None:
         stages = len(self.channels) - 1
@@ -111,7 +113,7 @@ class QuantizerConfig:
     codebook_dim: int = 5  # width of a codebook entry; fsq: must be the number of dimensions of levels
     decay: float = 0.99  # vq: decay of the moving averages
     expiry_threshold: float = 0.01  # vq: entries used less often than this per update, on average, are replaced
-    pool_size: int = 32768  # vq: number of recent latents that new entries are drawn from
+    pool_size: int = 32768  # vq: number of recent latents that new entries are drawn from; 0: those of the batch
 
     def __post_init__(self) -> None:
         require(self.tokens_per_frame > 0, f"tokens_per_frame is {self.tokens_per_frame}, but must be positive")
@@ -120,6 +122,8 @@ class QuantizerConfig:
         )
         require(self.codebook_dim > 0, f"codebook_dim is {self.codebook_dim}, but must be positive")
         require(0 <= self.decay < 1, f"decay is {self.decay}, but must be at least 0 and less than 1")
+        for name in ("expiry_threshold", "pool_size"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")
         if self.kind == "fsq":
             dimensions = len(self.levels)  # 24 with 2 levels each make the largest codebook
             require(dimensions <= 24, f"levels have {dimensions} dimensions, but may have at most 24")

@@ -16,6 +16,7 @@ from spectok.config import CodecConfig, ExcitationConfig
 from spectok.model.bottleneck.bands import mel_bands
 from spectok.model.codec import NETWORK_STATES, SPECTRUM_GAIN, Codec, Decoder, Encoder
 from spectok.model.contract import verify_streaming
+from spectok.model.layers import RNN2d
 from spectok.model.streaming import State, leaves
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -27,7 +28,13 @@ FAMILY = {
 SIGNS = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0))
 PULSES = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0))
 FILTERED = dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0, contrast=0.3))
-TINY = FAMILY | {"flat": FLAT, "vq": VQ, "signs": SIGNS, "pulses": PULSES, "filtered": FILTERED}
+NORMS = {
+    f"norm: {kind}": dataclasses.replace(QUERY, tower=dataclasses.replace(QUERY.tower, norm=kind, activation="relu"))
+    for kind in ("batch", "none")
+}
+ONE_SCALE = dataclasses.replace(FLAT, tower=dataclasses.replace(FLAT.tower, rnn_stages="finest"))
+TINY = FAMILY | {"flat": FLAT, "vq": VQ, "signs": SIGNS, "pulses": PULSES, "filtered": FILTERED} | NORMS
+TINY |= {"one scale": ONE_SCALE}
 tiny = pytest.mark.parametrize("name", TINY)
 presets = pytest.mark.parametrize("name", PRESETS)
 codecs = pytest.mark.parametrize("name", [*TINY, *PRESETS])
@@ -309,6 +316,25 @@ def test_macs_of_the_other_bottlenecks_by_hand(name: str, down: float, up: float
     assert counts["decoder"] == pytest.approx(of_query["decoder"] + 500 * (up - attention), rel=1e-12)
 
 
+def test_the_finest_stage_alone_can_have_an_rnn2d() -> None:
+    codec, of_all = built("one scale"), built("flat")
+    # Of the stages with 8, 2 and 1 positions and 6, 8 and 10 channels, the first keeps its RNN2d on both sides.
+    for side in ("encoder", "decoder"):
+        tower = getattr(codec, side).tower
+        assert [layer.layers[0].normalized_shape for layer in tower.layers if isinstance(layer, RNN2d)] == [(8, 6)]
+        assert len(tower.layers) == len(getattr(of_all, side).tower.layers) - 2
+    missing = 2 * (GRU * 8 * (8 + 8) + 8 * 8) + 1 * (GRU * 10 * (10 + 10) + 10 * 10)  # at 2 positions and at 1
+    assert sum(of_all.macs_per_second().values()) - sum(codec.macs_per_second().values()) == 500 * 2 * missing
+
+
+def test_counting_changes_neither_mode_nor_statistics() -> None:
+    codec = Codec(config_of("norm: batch")).train()
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    codec.macs_per_second()
+    assert all(module.training for module in codec.modules())
+    assert [name for name, tensor in codec.state_dict().items() if not torch.equal(tensor, before[name])] == []
+
+
 def test_macs_of_a_flat_codec_by_hand() -> None:
     # A code frame is 2 hops. Stage 1 makes 8 positions, still at 2 hops; stage 2 makes 2 and stage 3 one, once a frame.
     encoder = (
@@ -337,7 +363,9 @@ def test_spectokenizer_mini_has_the_parameters_of_the_paper() -> None:
     towers = sum(p.numel() for tower in (codec.encoder.tower, codec.decoder.tower) for p in tower.parameters())
     too_many = 64 * 96 * 4  # 2 taps of 2 phases are 4 where the transposed kernel has 3, at each of 4 positions
     assert towers - too_many == pytest.approx(450_500, rel=0.01)
-    assert sum(codec.macs_per_second().values()) <= 0.25e9
+    assert codec.num_parameters == 485_066
+    assert codec.latency_samples == 480
+    assert sum(codec.macs_per_second().values()) == pytest.approx(0.236e9, abs=0.001e9)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -357,9 +385,10 @@ def encoder_stages(encoder: Encoder, audio: Tensor) -> dict[str, Tensor]:
     x, stages = spectrum.permute(0, 2, 3, 1), {}
     for i, layer in enumerate(encoder.tower.layers):
         x = stages[f"tower {i}"] = layer(x)
-    assert encoder.dense is not None
-    stages["bottleneck"], stages["dense"] = encoder.bottleneck(x), encoder.dense(spectrum)
-    frames = stages["bottleneck"] + stages["dense"]
+    frames = stages["bottleneck"] = encoder.bottleneck(x)
+    if encoder.dense is not None:
+        stages["dense"] = encoder.dense(spectrum)
+        frames = frames + stages["dense"]
     for i, layer in enumerate(encoder.context.layers):
         frames = layer(frames)
         stages[f"context {i}"] = frames
@@ -367,9 +396,15 @@ def encoder_stages(encoder: Encoder, audio: Tensor) -> dict[str, Tensor]:
     return stages
 
 
-@presets
+@pytest.mark.parametrize(
+    ("name", "least"),
+    # .86 to .97 over seeds and stages in the presets. Without residual paths less is left: .55 to .84 in the latent.
+    [*((name, 0.85) for name in PRESETS), ("spectokenizer-mini", 0.5)],
+)
 @torch.no_grad()
-def test_after_initialisation_the_latent_varies_with_the_signal(name: str, speech: NDArray[np.float32]) -> None:
+def test_after_initialisation_the_latent_varies_with_the_signal(
+    name: str, least: float, speech: NDArray[np.float32]
+) -> None:
     config = config_of(name)
     codec = Codec(config)
     audio = torch.from_numpy(speech[: len(speech) // config.frame_length * config.frame_length])[None]
@@ -377,8 +412,8 @@ def test_after_initialisation_the_latent_varies_with_the_signal(name: str, speec
     assert torch.equal(stages["latent"], codec.encoder(audio))
     for stage, x in stages.items():
         varying = x - x.mean(dim=1, keepdim=True)
-        share = float(varying.square().mean().sqrt() / x.square().mean().sqrt())  # .86 to .97 over seeds and stages
-        assert share > 0.85, f"{stage}: only {share:.2f} of the rms varies in time"
+        share = float(varying.square().mean().sqrt() / x.square().mean().sqrt())
+        assert share > least, f"{stage}: only {share:.2f} of the rms varies in time"
 
 
 @torch.no_grad()

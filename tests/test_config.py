@@ -145,6 +145,8 @@ IMPOSSIBLE = [
     (QuantizerConfig, {"codebook_size": 2**24 + 1}, "codebook_size is 16777217, but must be from 2 to 16777216"),
     (QuantizerConfig, {"codebook_dim": 0}, "codebook_dim is 0, but must be positive"),
     (QuantizerConfig, {"decay": 1.0}, "decay is 1.0, but must be at least 0 and less than 1"),
+    (QuantizerConfig, {"expiry_threshold": -0.1}, "expiry_threshold is -0.1, but must not be negative"),
+    (QuantizerConfig, {"pool_size": -1}, "pool_size is -1, but must not be negative"),
     (QuantizerConfig, {"levels": ()}, "levels () must each be at least 2"),
     (QuantizerConfig, {"levels": (4, 4, 4, 16, 1)}, "levels (4, 4, 4, 16, 1) must each be at least 2"),
     (QuantizerConfig, {"levels": (8, 8)}, "levels (8, 8) make 64 entries, but codebook_size is 1024"),

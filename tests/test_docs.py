@@ -35,6 +35,7 @@ DOCUMENTS = [
     "benchmarks/README.md",
     "recipes/README.md",
     "recipes/RESULTS.md",
+    "recipes/ablations/README.md",
     "recipes/bottlenecks/README.md",
     "recipes/separation/README.md",
     "recipes/speech_lm/README.md",

@@ -42,6 +42,8 @@ FAMILY = {
     "band convolution": bottleneck(kind="band_conv"),
     "flat": FLAT,
     "vq": VQ,
+    "batch norm": dataclasses.replace(QUERY, tower=dataclasses.replace(QUERY.tower, norm="batch", activation="relu")),
+    "one scale": dataclasses.replace(FLAT, tower=dataclasses.replace(FLAT.tower, rnn_stages="finest")),
     "no time in the convolutions": dataclasses.replace(QUERY, tower=FRAMEWISE),
     "random signs": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="signs", above=2000.0)),
     "pulses": dataclasses.replace(QUERY, excitation=ExcitationConfig(kind="pulses", above=2000.0)),

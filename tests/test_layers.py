@@ -7,6 +7,7 @@ from torch import nn
 from spectok.model.contract import verify_streaming
 from spectok.model.layers import (
     GRU,
+    BatchNorm,
     CausalConv2d,
     DepthToSpace,
     FrameNorm,
@@ -15,6 +16,7 @@ from spectok.model.layers import (
     FrequencyUp,
     RNN2d,
     Snake2d,
+    activation,
     linear,
 )
 from spectok.model.streaming import Serial, Streaming
@@ -81,8 +83,16 @@ def test_frequency_up_keeps_the_contract_and_multiplies_the_axes(
 
 @pytest.mark.parametrize(
     "layer",
-    [RNN2d(4, 6), RNN2d(4, 6, "silu").as_residual(), FrequencyGRU(4, 6), Serial(FrameNorm(4, 6)), Serial(Snake2d(4))],
-    ids=["RNN2d", "residual RNN2d", "FrequencyGRU", "FrameNorm", "Snake2d"],
+    [
+        RNN2d(4, 6),
+        RNN2d(4, 6, "silu").as_residual(),
+        RNN2d(4, 6, normalisation="batch").eval(),
+        RNN2d(4, 6, "relu", normalisation="none"),
+        FrequencyGRU(4, 6),
+        Serial(FrameNorm(4, 6)),
+        Serial(Snake2d(4)),
+    ],
+    ids=["RNN2d", "residual", "BatchNorm", "without norm", "FrequencyGRU", "FrameNorm", "Snake2d"],
 )
 def test_layers_that_preserve_the_shape_keep_the_contract(layer: Streaming) -> None:
     x = torch.randn(3, 7, 6, 4)
@@ -153,6 +163,29 @@ def test_frame_norm_gives_every_frame_mean_zero_and_variance_one() -> None:
     assert torch.equal(FrameNorm(8, 16)(torch.zeros(1, 1, 16, 8)), torch.zeros(1, 1, 16, 8))
 
 
+def test_batch_norm_by_hand() -> None:
+    norm = BatchNorm(2)
+    x = torch.tensor([[[1.0, 8.0], [3.0, 8.0]], [[5.0, 8.0], [7.0, 4.0]]])[:, None]  # two rows of a frame
+    # Channel 0 has mean 4 and variance (9 + 1 + 1 + 9) / 4 = 5, channel 1 has mean 7 and variance (1 + 1 + 1 + 9) / 4.
+    expected = (x - torch.tensor([4.0, 7.0])) / torch.tensor([5.0, 3.0]).add(1e-5).sqrt()
+    torch.testing.assert_close(norm(x), expected, rtol=0, atol=1e-6)
+    # The averages move by a tenth from mean 0 and variance 1; the variance counts n - 1 values.
+    mean, variance = torch.tensor([0.4, 0.7]), 0.9 + 0.1 * torch.tensor([20 / 3, 4.0])
+    torch.testing.assert_close(norm.running_mean, mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(norm.running_var, variance, rtol=0, atol=1e-6)
+    torch.testing.assert_close(norm.eval()(x), (x - mean) / variance.add(1e-5).sqrt(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(norm.running_mean, mean, rtol=0, atol=0)
+
+
+def test_batch_norm_streams_in_evaluation_mode_only() -> None:
+    layer = Serial(BatchNorm(4))
+    layer(3 * torch.randn(2, 7, 6, 4) + 1)  # averages other than 0 and 1
+    x = torch.randn(3, 7, 6, 4)
+    verify_streaming(layer.eval(), x)
+    with pytest.raises(AssertionError, match=r"do not give the offline output"):
+        verify_streaming(layer.train(), x)
+
+
 def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes() -> None:
     snake, x = Snake2d(3).double(), torch.randn(2, 4, 5, 3, dtype=torch.float64)
     with torch.no_grad():
@@ -165,6 +198,20 @@ def test_snake_is_its_formula_per_channel_and_linear_as_alpha_vanishes() -> None
     torch.testing.assert_close(snake(x), x + 1e-4 * x**2, rtol=0, atol=1e-8)
     nn.init.zeros_(snake.alpha)
     assert torch.equal(snake(x), x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # x + sin²(x / 2) / (1 / 2); x / (1 + exp(-x)); max(x, 0), all at -1 and 2
+        ("snake", [-1 + 2 * math.sin(0.5) ** 2, 2 + 2 * math.sin(1) ** 2]),
+        ("silu", [-1 / (1 + math.e), 2 / (1 + math.exp(-2))]),
+        ("relu", [0.0, 2.0]),
+    ],
+)
+def test_activations_by_hand(kind: str, expected: list[float]) -> None:
+    x = torch.tensor([-1.0, 2.0]).reshape(1, 1, 2, 1)
+    torch.testing.assert_close(activation(kind, 1)(x).flatten(), torch.tensor(expected), rtol=0, atol=1e-6)
 
 
 def test_rnn2d_is_its_five_layers() -> None:

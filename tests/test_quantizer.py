@@ -227,6 +227,37 @@ def test_vq_pool_is_never_smaller_than_the_codebook_and_not_saved() -> None:
     ]
 
 
+def test_vq_without_a_pool_takes_new_entries_from_the_batch() -> None:
+    quantizer = VectorQuantizer(dataclasses.replace(VQ, pool_size=0))
+    assert quantizer.pool.shape == (0, 3)
+    first = torch.randn(1, 4, 2, 3)  # 8 latents for 16 entries
+    quantizer.update_(first, quantizer.encode(first))
+    assert quantizer.is_ready
+    # K-means of 8 separate points for 16 entries: an entry is a point, up to the smoothing of the counts, 16e-5 in 8,
+    # or has no latents and is zero.
+    points = torch.cat([first.reshape(-1, 3), torch.zeros(1, 3)])
+    assert float(torch.cdist(entries(quantizer), points).amin(1).max()) < 1e-3
+    assert 4 <= len(quantizer.encode(first).unique()) <= 8
+    quantizer.codebook.cluster_size.fill_(3.0)
+    quantizer.codebook.embed_avg.copy_(3 * quantizer.codebook.embed)
+    quantizer.codebook.cluster_size[0, 5] = 0.51  # after one unused update 0.459, below the threshold
+    old = entries(quantizer)
+    second = 10 + torch.randn(1, 4, 2, 3)
+    quantizer.update_(second, torch.zeros(1, 4, 2, dtype=torch.int64))
+    assert float((second.reshape(-1, 3) - entries(quantizer)[5]).norm(dim=1).min()) == 0
+    others = [code for code in range(1, 16) if code != 5]
+    torch.testing.assert_close(entries(quantizer)[others], old[others], rtol=1e-4, atol=1e-4)
+
+
+def test_vq_with_a_threshold_of_zero_never_replaces_an_entry(ready: VectorQuantizer) -> None:
+    ready.codebook.threshold_ema_dead_code = 0.0
+    ready.codebook.cluster_size[0, 5] = 1e-6
+    ready.codebook.embed_avg[0, 5] = 1e-6 * ready.codebook.embed[0, 5]
+    latent = ready.decode(torch.tensor([[[1, 7]]])).expand(1, 8, 2, 3)
+    ready.update_(latent, ready.encode(latent))
+    assert float(ready.codebook.cluster_size[0, 5]) == pytest.approx(0.9e-6, rel=1e-5)
+
+
 def test_soft_limit_is_its_formula() -> None:
     latent = 3 * torch.randn(2, 4, 40, dtype=torch.float64)
     limited = SoftLimit(40, 1.5).double()(latent)

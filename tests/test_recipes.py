@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from runs import ADVERSARIAL_OVERRIDES, OVERRIDES
 
 from recipes import release as release_recipe
@@ -86,6 +87,28 @@ def test_a_run_writes_its_files_and_can_be_released(
     after = load_tensors(tmp_path / "on" / "checkpoint.safetensors")[0]["codec.decoder.project.weight"]
     # One AdamW step moves a weight by at most the learning rate, 1e-3 / 200 in the first step of the warm-up.
     assert 0 < float((after - start).abs().max()) < 1.1e-5
+
+
+def test_a_plain_layout_with_a_learned_codebook_can_be_released(
+    prepared: Path, speech: NDArray[np.float32], tmp_path: Path
+) -> None:
+    quantizer = ("pool_size=64", "tokens_per_frame=2", "codebook_size=16", "codebook_dim=3")
+    small = ["codec.name=tiny", "codec.tower.channels=[2,4,4,6,8]", "codec.latent_dim=8"]
+    small += [f"codec.quantizer.{text}" for text in quantizer]
+    small += ["loss.adversarial_weight=0.0", "loss.feature_weight=0.0", "data.batch_size=2", "data.crop_seconds=0.4"]
+    arguments = ["--data", str(prepared), "--out", str(tmp_path / "run"), "--quiet", "--device", "cpu", "--steps=8"]
+    arguments += [f"--set={override}" for override in small]
+    assert train_recipe.main(["recipes/spectokenizer-mini.toml", *arguments]) == 0
+    assert release_recipe.release(tmp_path / "run", Corpus(prepared, "train"), tmp_path / "root") == "tiny"
+    folder = tmp_path / "root" / "tiny"
+    facts = json.loads((folder / "training.json").read_text())
+    assert facts["codebook"]["tokens"] == (100 + 101) * 2  # 31,840 and 32,000 samples, 160 more, in frames of 320
+    engines = [Tokenizer.from_pretrained(folder, engine=engine) for engine in ("onnx", "torch")]
+    codes, others = (engine.encode(speech) for engine in engines)
+    assert len(np.unique(codes)) >= 4
+    assert np.mean(codes != others) < 0.005  # an entry may be as near as another
+    audio, expected = (engine.decode(codes) for engine in engines)
+    np.testing.assert_allclose(audio, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A resumed run is bit for bit equal to one that was not stopped."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,22 @@ def test_six_steps_equal_three_and_three_resumed(
         periods = {name.split(".")[1] for name in state(straight) if name.startswith("discriminator_optimizer.")}
         assert len(periods) == len(list(straight.discriminators.parameters()))
         assert straight.balancer.squares.keys() >= {"adversarial", "feature", "reconstruction"}
+
+
+def test_the_statistics_of_a_batch_norm_and_a_codebook_without_a_pool_are_resumed(
+    prepared: Path, tmp_path: Path
+) -> None:
+    config = recipe(dataclasses.replace(VQ, pool_size=0, expiry_threshold=0.5))
+    codec = dataclasses.replace(config.codec, tower=dataclasses.replace(config.codec.tower, norm="batch"))
+    config = dataclasses.replace(config, codec=codec)
+    straight = trainer_of(prepared, config)
+    logs = [straight.train_step() for _ in range(6)]
+    second = resumed(prepared, tmp_path, config)
+    assert [second.train_step() for _ in range(3)] == logs[3:]
+    assert differing(state(straight), state(second)) == []
+    moved = [name for name, tensor in state(straight).items() if name.endswith("running_mean") and tensor.any()]
+    assert len(moved) == 4  # encoder and decoder, in the weights and in their averages
+    assert straight.codec.quantizer.is_ready
 
 
 def test_workers_change_nothing(prepared: Path, tmp_path: Path) -> None:

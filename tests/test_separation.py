@@ -442,7 +442,7 @@ def test_claims_are_judged_by_the_spread_of_seeds(tmp_path: Path) -> None:
 
 def test_the_claims_are_about_probes_of_the_plan() -> None:
     names = {probe.name for group in study.load_plan(tables.STUDY) for probe in study.probes(group)}
-    claimed = {name for claim in tables.CLAIMS for name in (*claim.better, *claim.worse)}
+    claimed = {name for claim in tables.CLAIMS for name in claim.probes}
     claimed |= {tables.FULLY_CONNECTED, tables.CONVOLUTION, tables.CONVOLUTION_AND_PENALTY}
     claimed |= {name for pair in tables.CHOICES.values() for name in pair} | {tables.HALF, tables.BY_BLOCK}
     assert claimed <= names

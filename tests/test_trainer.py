@@ -308,6 +308,13 @@ def test_every_recipe_takes_a_step(prepared: Path, name: str) -> None:
     assert 0.2 * first < moved < 2 * first
 
 
+def test_batch_norm_is_refused_in_several_processes(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = train_recipe.load_recipe("recipes/spectokenizer-mini.toml", ["codec.tower.norm=batch"])
+    monkeypatch.setattr("spectok.training.distributed.world", lambda: 2)
+    with pytest.raises(InputError, match="must be trained by one process, which sees the whole batch"):
+        trainer_of(prepared, config)
+
+
 def test_impossible_runs_are_refused(prepared: Path) -> None:
     corpus = Corpus(prepared, "train")
     for minutes, steps in ((-1.0, None), (None, -1), (None, None)):

@@ -1,11 +1,9 @@
 """The measured part of recipes/separation/README.md, from what recipes/study.py has written to `results.json`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from recipes.study import load_groups, tables
+from recipes.claims import Claim, Group, Rows, judge, nested, rows_of, runs, spread, value, verdict
+from recipes.study import NOT_RUN, load_groups, tables
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.tables import markdown_table, number
 
@@ -49,19 +47,6 @@ PICTURES = {
     "curves.png": "The loss of all probes in training",
 }
 
-Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of the SFC paper: the first probe, or the fall between two, is better than the second."""
-
-    says: str
-    paper: str  # the paper's own figures
-    better: tuple[str, ...]  # a probe; or two, whose difference is meant
-    worse: tuple[str, ...]
-
-
 CLAIMS = (
     Claim(
         "Queries (SFC-CA) separate better than band split",
@@ -98,9 +83,9 @@ CLAIMS = (
 def page(study: Path = STUDY) -> str:
     """All tables, as Markdown; a sentence if the study has not been run."""
     if not (study / "results.json").exists():
-        return "The study has not been run.\n"
+        return NOT_RUN
     groups = load_groups(study)
-    rows = [row for group in groups for row in group["probes"]]
+    rows = rows_of(groups)
     parts = ["## The claims of the SFC paper", claims(groups)]
     parts += [
         "## The slides on singing-voice separation",
@@ -112,58 +97,14 @@ def page(study: Path = STUDY) -> str:
     return "\n\n".join([*parts, *pictures, "## All probes", tables(study)])
 
 
-def runs(rows: Rows, name: str) -> Rows:
-    """The runs of a probe, one for each seed."""
-    return [row for row in rows if row["name"] == name]
-
-
-def value(rows: Rows, names: Sequence[str], key: str) -> float | None:
-    """The mean score of a probe, or of one minus that of another; None if one of them was not run."""
-    found = [[row[key] for row in runs(rows, name) if row.get(key) is not None] for name in names]
-    if not all(found):
-        return None
-    first, *others = [float(sum(values)) / len(values) for values in found]
-    return first - float(sum(others))
-
-
-def spread(groups: list[dict[str, Any]], keys: Sequence[str]) -> float | None:
-    """The largest range of a score over the seeds of a probe; None if no probe was run with two seeds.
-
-    Args:
-        groups: of the study.
-        keys: of the score, one inside the other.
-    """
-    ranges: list[float] = []
-    for group in groups:
-        for name in {row["name"] for row in group["probes"]}:
-            found = [value for row in runs(group["probes"], name) if (value := _inner(row, keys)) is not None]
-            ranges += [max(found) - min(found)] if len(found) > 1 else []
-    return max(ranges, default=None)
-
-
-def _inner(row: dict[str, Any], keys: Sequence[str]) -> float | None:
-    found: Any = row
-    for key in keys:
-        found = found.get(key) if isinstance(found, dict) else None
-    return None if found is None else float(found)
-
-
-def verdict(difference: float | None, width: float | None) -> str:
-    """Whether a difference is one: "yes" or "no" beyond the spread of seeds, "undecided" within it."""
-    if difference is None or width is None:
-        return "not measured"
-    return "undecided" if abs(difference) <= width else "yes" if difference > 0 else "no"
-
-
-def claims(groups: list[dict[str, Any]]) -> str:
+def claims(groups: list[Group]) -> str:
     """Each claim of the SFC paper with its figures, ours, and a verdict."""
-    rows = [row for group in groups for row in group["probes"]]
+    rows = rows_of(groups)
     width, written = spread(groups, [SCORE]), []
     for claim in CLAIMS:
-        first, second = (value(rows, names, SCORE) for names in (claim.better, claim.worse))
-        difference = None if first is None or second is None else first - second
-        cells = [number(each, 2) for each in (first, second, difference)]
-        written.append([claim.says, claim.paper, *cells, verdict(difference, width)])
+        found = judge(claim, rows, SCORE, width)
+        cells = [number(each, 2) for each in (found.first, found.second, found.difference)]
+        written.append([claim.says, claim.paper, *cells, found.verdict])
     parameters = [value(rows, (name,), "parameters") for name in (QUERY, BAND_SPLIT)]
     if None not in parameters:
         cells = [f"{each / 1e6:.2f} M" for each in parameters if each is not None]
@@ -179,9 +120,9 @@ def claims(groups: list[dict[str, Any]]) -> str:
     )
 
 
-def slides(groups: list[dict[str, Any]]) -> str:
+def slides(groups: list[Group]) -> str:
     """The signs of museval's changes on the slides beside ours, and ours from each of the two changes alone."""
-    rows = [row for group in groups for row in group["probes"]]
+    rows = rows_of(groups)
     written = []
     for part, changes in SLIDES.items():
         for key, change in changes.items():
@@ -217,7 +158,7 @@ def _change(rows: Rows, name: str, base: str, key: str) -> float | None:
 
 
 def _source_mean(rows: Rows, name: str, source: str, key: str) -> float | None:
-    found = [inner for row in runs(rows, name) if (inner := _inner(row, ["sources", source, key])) is not None]
+    found = [inner for row in runs(rows, name) if (inner := nested(row, ["sources", source, key])) is not None]
     return sum(found) / len(found) if found else None
 
 

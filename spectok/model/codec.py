@@ -34,9 +34,12 @@ NETWORK_STATES = 3  # of the parts of the decoder's state belong to the network,
 SPECTRUM_GAIN = 10.0  # scales the power-law spectrum of speech, whose rms is about 0.1, to an rms of about 1
 
 
-def _rnn(channels: int, positions: int, tower: TowerConfig) -> Streaming:
-    layer = RNN2d(channels, positions, tower.activation)
-    return layer.as_residual() if tower.residual else layer
+def _rnn(stage: int, positions: int, tower: TowerConfig) -> list[Streaming]:
+    """The RNN2d of a stage, which is counted from the spectrum; an empty list if the stage has none."""
+    if tower.rnn_stages == "finest" and stage > 0:
+        return []
+    layer = RNN2d(tower.channels[stage + 1], positions, tower.activation, tower.norm)
+    return [layer.as_residual() if tower.residual else layer]
 
 
 class Encoder(Streaming):
@@ -56,7 +59,7 @@ class Encoder(Streaming):
             before, after = tower.channels[i : i + 2]
             layers.append(FrequencyDown(before, after, tower.kernel, positions, stride, tower.activation))
             positions //= stride[1]
-            layers.append(_rnn(tower.channels[i + 1], positions, tower))
+            layers += _rnn(i, positions, tower)
         self.tower = Serial(*layers)
         self.bottleneck = Compression(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
         self.dense = (
@@ -152,7 +155,7 @@ class Decoder(Streaming):
         layers: list[nn.Module] = []
         for i in reversed(range(len(tower.time_strides))):
             stride = (tower.time_strides[i], tower.frequency_strides[i])
-            layers.append(_rnn(tower.channels[i + 1], positions, tower))
+            layers += _rnn(i, positions, tower)
             after, before = tower.channels[i : i + 2]
             layers.append(FrequencyUp(before, after, tower.kernel, positions, stride, tower.activation))
             positions *= stride[1]

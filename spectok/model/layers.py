@@ -131,8 +131,8 @@ class Snake2d(nn.Module):
 
 
 def activation(kind: str, channels: int) -> nn.Module:
-    """The tower's activation: "snake", or "silu", which is one operation instead of five."""
-    return Snake2d(channels) if kind == "snake" else nn.SiLU()
+    """The tower's activation: "snake", or "silu" or "relu", which are one operation instead of five."""
+    return Snake2d(channels) if kind == "snake" else nn.SiLU() if kind == "silu" else nn.ReLU()
 
 
 class FrameNorm(nn.LayerNorm):
@@ -144,6 +144,26 @@ class FrameNorm(nn.LayerNorm):
 
     def __init__(self, channels: int, positions: int) -> None:
         super().__init__([positions, channels])
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Normalise each channel over batch, time and frequency; then a gain and bias for each channel.
+
+    What SpecTokenizer compares FLNorm with. In training mode the statistics are those of the batch, so that chunks and
+    rows depend on each other, and moving averages are stored. Streaming needs evaluation mode, in which the moving
+    averages are constants.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, F, Q, C]` to the same shape."""
+        return super().forward(x.flatten(0, 2)).view_as(x)
+
+
+def norm(kind: str, channels: int, positions: int) -> nn.Module:
+    """The normalisation of an RNN2d: "frame", "batch" or "none"."""
+    if kind == "frame":
+        return FrameNorm(channels, positions)
+    return BatchNorm(channels) if kind == "batch" else nn.Identity()
 
 
 class FrequencyGRU(Streaming):
@@ -170,11 +190,11 @@ class FrequencyGRU(Streaming):
 
 
 class RNN2d(Serial):
-    """FrameNorm -> tanh -> GRU along time -> 1x1 convolution -> activation (SpecTokenizer's RNN2D)."""
+    """Norm -> tanh -> GRU along time -> 1x1 convolution -> activation (SpecTokenizer's RNN2D)."""
 
-    def __init__(self, channels: int, positions: int, kind: str = "snake") -> None:
+    def __init__(self, channels: int, positions: int, kind: str = "snake", normalisation: str = "frame") -> None:
         super().__init__(
-            FrameNorm(channels, positions),
+            norm(normalisation, channels, positions),
             nn.Tanh(),
             FrequencyGRU(channels, positions),
             linear(channels, channels),  # equal to a 1x1 convolution with channels last
@@ -235,7 +255,7 @@ class FrequencyUp(Serial):
         kernel: (time, frequency) of the equivalent transposed convolution.
         positions: Q of the input.
         stride: (time, frequency).
-        kind: the activation, "snake" or "silu".
+        kind: of the activation.
     """
 
     def __init__(

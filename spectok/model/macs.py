@@ -26,6 +26,7 @@ def macs_per_second(codec: nn.Module, frame_length: int, frame_rate: float) -> d
         frame_rate: code frames per second.
     """
     counts = {"encoder": 0.0, "decoder": 0.0}
+    training = codec.training
     frames = math.ceil(frame_rate)
     handles = []
 
@@ -39,11 +40,13 @@ def macs_per_second(codec: nn.Module, frame_length: int, frame_rate: float) -> d
         for module in getattr(codec, side).modules():
             if isinstance(module, COUNTED) and module not in constant:
                 handles.append(module.register_forward_hook(lambda m, i, o, side=side: hook(side, m, i, o)))
+    codec.eval()  # a BatchNorm in training mode would learn from the silence below
     try:
         with torch.inference_mode():
             reference = next(codec.parameters())
             codec(reference.new_zeros(1, frames * frame_length))
     finally:
+        codec.train(training)
         for handle in handles:
             handle.remove()
     return {side: count * frame_rate / frames for side, count in counts.items()}

@@ -71,7 +71,8 @@ class VectorQuantizer(nn.Module):
     A batch is far smaller than a large codebook, so k-means initialisation (50 iterations) and the replacement of
     expired entries draw from a pool of the last `pool_size` latents. Replacing an entry also resets its moving
     averages; otherwise the next update would restore the unused entry. Until the pool is full for the first time,
-    training passes latents through unquantized. The lookup has few dimensions (factorised codes): the encoder and the
+    training passes latents through unquantized. Without a pool (a size of 0) new entries are latents of the batch, and
+    the first batch initialises the codebook. The lookup has few dimensions (factorised codes): the encoder and the
     decoder project to and from them.
     """
 
@@ -91,7 +92,8 @@ class VectorQuantizer(nn.Module):
             threshold_ema_dead_code=config.expiry_threshold,
             reset_cluster_size=1.0,  # a new entry has a few hundred updates to be used before it expires again
         )
-        self.register_buffer("pool", torch.zeros(max(config.pool_size, size), dim), persistent=False)
+        rows = max(config.pool_size, size) if config.pool_size else 0
+        self.register_buffer("pool", torch.zeros(rows, dim), persistent=False)
         self.register_buffer("pooled", torch.zeros((), dtype=torch.int64), persistent=False)
         self.pool: Tensor
         self.pooled: Tensor
@@ -133,19 +135,22 @@ class VectorQuantizer(nn.Module):
     @torch.no_grad()
     def update_(self, latent: Tensor, codes: Tensor) -> None:
         """Learn from a training batch: fill the pool, then initialise, move or replace entries."""
-        rows = latent.detach().flatten(0, 2).float()[-len(self.pool) :]
-        self.pool.copy_(torch.cat([self.pool, rows])[len(rows) :])
+        rows = latent.detach().flatten(0, 2).float()[-len(self.pool) :]  # all of them without a pool
+        source = rows
+        if len(self.pool):
+            self.pool.copy_(torch.cat([self.pool, rows])[len(rows) :])
+            source = self.pool
         self.pooled += len(rows)
         if not self.is_ready:
             if self.pooled >= len(self.pool):
-                self.codebook.init_embed_(self.pool[None])
+                self.codebook.init_embed_(source[None])
             return
         one_hot = nn.functional.one_hot(codes.flatten()[-len(rows) :], self.codebook.codebook_size).float()
         self.codebook.track_cluster_size_and_embed_avg(rows[None], one_hot[None])
         self.codebook.update_ema()
         expired = self.codebook.cluster_size < self.codebook.threshold_ema_dead_code
         if expired.any() and self.pooled >= len(self.pool):  # not yet when training starts from weights
-            self.codebook.replace(self.pool[None], expired)
+            self.codebook.replace(source[None], expired)
 
 
 class SoftLimit(nn.Module):

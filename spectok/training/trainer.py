@@ -53,6 +53,10 @@ class Trainer:
             corpus.sample_rate == config.codec.sample_rate,
             f"the corpus was prepared at {corpus.sample_rate} Hz, but the codec runs at {config.codec.sample_rate}",
         )
+        require(
+            config.codec.tower.norm != "batch" or distributed.world() == 1,
+            "a tower with the norm 'batch' must be trained by one process, which sees the whole batch",
+        )
         torch.manual_seed(config.seed)
         self.config, self.corpus, self.budget = config, corpus, budget
         self.compute = compute or Compute()
