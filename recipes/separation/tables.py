@@ -36,6 +36,9 @@ WAYS = {
     "network": "corrected heuristic and network",
 }
 HALF, BY_BLOCK = "8 kHz", "8 kHz, scored after each block at a rising rate"
+BY_BLOCK_HELPS = Claim(
+    "Scoring the estimates after each block at a rising rate helps", "in words", (BY_BLOCK,), (HALF,)
+)
 UPPER_CLAIMS = (  # the first way to make the upper octave is better than the second
     ("The ratio as printed fills the upper octave better than nothing", "printed", "nothing"),
     ("The corrected ratio fills it better than nothing", "corrected", "nothing"),
@@ -87,12 +90,8 @@ def page(study: Path = STUDY) -> str:
     groups = load_groups(study)
     rows = rows_of(groups)
     parts = ["## The claims of the SFC paper", claims(groups)]
-    parts += [
-        "## The slides on singing-voice separation",
-        slides(groups),
-        "## SFSRNet: estimates after each block, and the upper octave",
-    ]
-    parts += [octave_claims(groups), octave(rows)]
+    parts += ["## The slides on singing-voice separation", slides(groups)]
+    parts += ["## SFSRNet: estimates after each block, and the upper octave", octave_claims(groups), octave(rows)]
     pictures = [f"![{title}]({name})" for name, title in PICTURES.items() if (study / name).exists()]
     return "\n\n".join([*parts, *pictures, "## All probes", tables(study)])
 
@@ -166,14 +165,12 @@ def _signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 
-def octave_claims(groups: list[dict[str, Any]]) -> str:
+def octave_claims(groups: list[Group]) -> str:
     """The claims of SFSRNet with our figures and a verdict."""
-    rows = [row for group in groups for row in group["probes"]]
-    first, second = (value(rows, (name,), SCORE) for name in (BY_BLOCK, HALF))
-    difference = None if first is None or second is None else first - second
-    cells = [number(each, 2) for each in (first, second, difference)]
-    holds = verdict(difference, spread(groups, [SCORE]))
-    written = [["Scoring the estimates after each block at a rising rate helps", f"{SI_SDR} gain", *cells, holds]]
+    rows = rows_of(groups)
+    found = judge(BY_BLOCK_HELPS, rows, SCORE, spread(groups, [SCORE]))
+    cells = [number(each, 2) for each in found[:3]]
+    written = [[BY_BLOCK_HELPS.says, f"{SI_SDR} gain", *cells, found.verdict]]
     for says, way, other in UPPER_CLAIMS:
         pairs = [
             (row["upper"][way]["magnitude_snr"], row["upper"][other]["magnitude_snr"])
