@@ -12,6 +12,7 @@ from spectok.training.discriminators import (
     BandSTFTDiscriminator,
     DiscriminatorConfig,
     Discriminators,
+    LogSpectrumDiscriminator,
     MultiBandSTFTDiscriminator,
     MultiPeriodDiscriminator,
     PeriodDiscriminator,
@@ -54,8 +55,31 @@ def test_sizes_of_a_band_discriminator() -> None:
     assert logits.shape == (2, 1, 16, 4 + 5 + 8 + 9 + 8)
 
 
-def test_both_kinds_are_concatenated() -> None:
-    logits, maps = Discriminators(SMALL)(torch.randn(2, 600))
+def test_sizes_of_a_log_spectrum_discriminator() -> None:
+    logits, maps = LogSpectrumDiscriminator(512, (2, 4, 6))(torch.randn(2, 2000))
+    assert [tuple(x.shape) for x in maps] == [(2, 2, 16, 129), (2, 4, 16, 65), (2, 6, 16, 33)]
+    assert logits.shape == (2, 1, 16, 33)
+
+
+def test_a_log_spectrum_discriminator_hears_levels_and_no_phases() -> None:
+    """The sign of the audio changes nothing; a tenth of its amplitude lowers every level by log(100) / log(1e6)."""
+    discriminator, seen = LogSpectrumDiscriminator(512, (2, 4)), list[torch.Tensor]()
+    discriminator.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    audio = torch.randn(1, 2000)
+    first, second = discriminator(audio)[0], discriminator(-audio)[0]
+    torch.testing.assert_close(first, second, rtol=0, atol=1e-6)
+    discriminator(audio / 10)
+    fall = (seen[0] - seen[2])[:, 0]
+    assert float(fall.median()) == pytest.approx(1 / 3, abs=1e-3)
+    torch.testing.assert_close(seen[0][:, 1:], seen[2][:, 1:], rtol=0, atol=0)
+    assert float(discriminator(torch.zeros(1, 2000))[0].detach().abs().max()) < 10
+
+
+def test_all_kinds_are_concatenated() -> None:
+    logits, maps = Discriminators(dataclasses.replace(SMALL, log_windows=(256,), log_channels=(2, 3)))(
+        torch.randn(2, 600)
+    )
+    assert (logits.pop().shape, len(maps.pop())) == ((2, 1, 10, 33), 2)
     assert [tuple(x.shape) for x in logits[:3]] == [(2, 2, 100), (2, 3, 67), (2, 5, 40)]
     assert [x.shape[:3] for x in logits[3:]] == [(2, 1, 5), (2, 1, 10), (2, 1, 38)]  # 1 + 600 // (window / 4) frames
     assert [len(layers) for layers in maps] == [2, 2, 2, 25, 25, 25]
@@ -117,10 +141,11 @@ def test_clips_are_processed_independently() -> None:
         torch.testing.assert_close([*alone, *(x for layers in maps_alone for x in layers)], together, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", ["period", "band"])
-def test_a_step_uses_a_random_subset_of_the_configured_size(kind: str) -> None:
-    discriminators = Discriminators(dataclasses.replace(SMALL, periods_asked=2, windows_asked=1))
-    module, size = getattr(discriminators, kind), {"period": 2, "band": 1}[kind]
+@pytest.mark.parametrize(("kind", "size"), [("period", 2), ("band", 1), ("log", 1)])
+def test_a_step_uses_a_random_subset_of_the_configured_size(kind: str, size: int) -> None:
+    log: dict[str, Any] = {"log_windows": (512, 256, 64), "log_windows_asked": 1}
+    discriminators = Discriminators(dataclasses.replace(SMALL, periods_asked=2, windows_asked=1, **log))
+    module = getattr(discriminators, kind)
     draws = []
     for seed in range(12):
         torch.manual_seed(seed)
@@ -150,7 +175,7 @@ def test_the_papers_widths_have_the_papers_parameters() -> None:
 
 
 def test_every_parameter_is_learned() -> None:
-    discriminators = Discriminators(SMALL)
+    discriminators = Discriminators(dataclasses.replace(SMALL, log_windows=(256, 64)))
     logits, _ = discriminators(torch.randn(2, 600))
     torch.stack([x.square().mean() for x in logits]).sum().backward()
     still = [name for name, parameter in discriminators.named_parameters() if not parameter.grad.abs().max() > 0]
@@ -160,18 +185,17 @@ def test_every_parameter_is_learned() -> None:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"periods": (), "windows": ()}, "must be at least 2, and not both empty"),
-        ({"periods": (1, 2)}, r"periods \(1, 2\) and windows"),
-        ({"windows": (512, 1)}, r"windows \(512, 1\) must be at least 2"),
+        ({"periods": (), "windows": ()}, "must be at least 2, and not all empty"),
+        ({"periods": (1, 2)}, r"periods \(1, 2\), windows"),
+        ({"windows": (512, 1)}, r"windows \(512, 1\) and log_windows"),
         ({"windows": (8,)}, r"windows \(8,\)"),  # 5 bins do not fill 5 bands
-        ({"period_channels": ()}, r"period_channels \(\) and band_channels 8 must be positive"),
+        ({"period_channels": ()}, r"period_channels \(\), band_channels 8 and log_channels .* must be positive"),
         ({"period_channels": (8, 0)}, r"period_channels \(8, 0\)"),
-        ({"band_channels": 0}, "band_channels 0 must be positive"),
-        (
-            {"periods_asked": 6},
-            "periods_asked 6 and windows_asked 0 must be from 0 to the numbers of periods and windows, 5 and 3",
-        ),
-        ({"windows_asked": -1}, "windows_asked -1 must be from 0"),
+        ({"band_channels": 0}, "band_channels 0 and log_channels"),
+        ({"log_channels": (8, 0)}, r"log_channels \(8, 0\) must be positive"),
+        ({"periods_asked": 6}, "periods_asked is 6, but must be from 0 to the number of periods, 5"),
+        ({"windows_asked": -1}, "windows_asked is -1, but must be from 0 to the number of windows, 3"),
+        ({"log_windows_asked": 1}, "log_windows_asked is 1, but must be from 0 to the number of log_windows, 0"),
         ({"band_edges": (0.0,)}, r"band_edges \(0.0,\) must rise from 0 to 1"),
         ({"band_edges": (0.0, 0.5, 0.5, 1.0)}, "must rise from 0 to 1"),
         ({"band_edges": (0.1, 1.0)}, "must rise from 0 to 1"),

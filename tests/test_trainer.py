@@ -1,5 +1,6 @@
 """The training step: what it changes and returns, with and without discriminators."""
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -209,6 +210,17 @@ def test_adversarial_losses_of_weight_zero_are_left_out(prepared: Path, name: st
     loss = dataclasses.replace(FROM_THE_START, **without)
     values = trainer_of(prepared, recipe(loss=loss)).train_step()
     assert values.keys() & ADVERSARIAL_VALUES == ADVERSARIAL_VALUES - {name, f"{name}_norm"}
+
+
+def test_training_the_decoder_keeps_the_codes(prepared: Path) -> None:
+    trainer = trainer_of(prepared, dataclasses.replace(recipe(learning_rate=1e-2), trained="decoder"), steps=3)
+    before = copy.deepcopy(trainer.codec.state_dict())
+    for _ in range(3):
+        trainer.train_step()
+    after = trainer.codec.state_dict()
+    changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"decoder"}
+    assert len(changed) == len(list(trainer.codec.decoder.parameters()))
 
 
 def test_discriminators_start_at_their_share_of_the_budget(prepared: Path) -> None:

@@ -1,10 +1,11 @@
-"""Discriminators: multi-period (HiFi-GAN, arXiv 2010.05646) and multi-band STFT (DAC, arXiv 2306.06546).
+"""Discriminators: multi-period (HiFi-GAN, arXiv 2010.05646), multi-band STFT (DAC, arXiv 2306.06546), log spectra.
 
 All take audio `[B, T]` and return `(logits, feature_maps)`: `logits` holds one tensor for each period or window, and
 `feature_maps` holds for each of them a list with one tensor for each layer.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from spectok.schema import require
 
 DiscriminatorOutput = tuple[list[Tensor], list[list[Tensor]]]
+LOG_FLOOR = 1e-6  # added to powers before the logarithm; the discriminators hear audio with a mean power of 1
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,26 @@ class DiscriminatorConfig:
     band_channels: int = 8  # channels of each layer; paper: 32
     periods_asked: int = 0  # number of periods used in a step, drawn at random for each; 0 uses all
     windows_asked: int = 0  # the same for windows
+    log_windows: tuple[int, ...] = ()  # samples, of discriminators that see log spectra; the hop is a quarter
+    log_channels: tuple[int, ...] = (16, 32, 64, 64)  # of their layers
+    log_windows_asked: int = 0  # the same as above
 
     def __post_init__(self) -> None:
         require(
-            bool(self.periods or self.windows) and min(self.periods + self.windows) > 1,
-            f"periods {self.periods} and windows {self.windows} must be at least 2, and not both empty",
+            min(self.periods + self.windows + self.log_windows, default=0) > 1,
+            f"periods {self.periods}, windows {self.windows} and log_windows {self.log_windows} must be at least 2, "
+            "and not all empty",
         )
         require(
-            min(self.period_channels, default=0) > 0 and self.band_channels > 0,
-            f"period_channels {self.period_channels} and band_channels {self.band_channels} must be positive",
+            min(*self.period_channels, *self.log_channels, self.band_channels, len(self.period_channels)) > 0,
+            f"period_channels {self.period_channels}, band_channels {self.band_channels} and log_channels "
+            f"{self.log_channels} must be positive",
         )
-        require(
-            0 <= self.periods_asked <= len(self.periods) and 0 <= self.windows_asked <= len(self.windows),
-            f"periods_asked {self.periods_asked} and windows_asked {self.windows_asked} must be from 0 to the "
-            f"numbers of periods and windows, {len(self.periods)} and {len(self.windows)}",
-        )
+        for name in ("periods", "windows", "log_windows"):
+            asked, known = getattr(self, f"{name}_asked"), len(getattr(self, name))
+            require(
+                0 <= asked <= known, f"{name}_asked is {asked}, but must be from 0 to the number of {name}, {known}"
+            )
         edges = self.band_edges
         require(
             len(edges) > 1 and edges[0] == 0 and edges[-1] == 1 and list(edges) == sorted(set(edges)),
@@ -126,6 +133,41 @@ class BandSTFTDiscriminator(nn.Module):
         return self.output(torch.cat(ends, dim=3)), maps
 
 
+class LogSpectrumDiscriminator(nn.Module):
+    """The logarithms of a spectrogram's powers, and where each bin lies; strides shrink the frequency axis only.
+
+    It does not see phases, so that it cannot ask for those that the codes do not contain. Discriminators of this kind
+    train the speech enhancement of Opus (J. Büthe et al., arXiv 2309.14521).
+    """
+
+    def __init__(self, window: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.n_fft = window
+        places = torch.linspace(0, 1, window // 2 + 1)
+        waves = [torch.cos(math.pi * octave * places) for octave in (1, 2, 4)]
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        self.register_buffer("places", torch.stack(waves), persistent=False)
+        self.window: Tensor
+        self.places: Tensor  # [3, Q]
+        widths = itertools.pairwise((1 + len(waves), *channels))
+        self.layers = nn.ModuleList(weight_norm(nn.Conv2d(*pair, 3, (1, 2), padding=1)) for pair in widths)
+        self.output = weight_norm(nn.Conv2d(channels[-1], 1, 3, padding=1))
+
+    def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`[B, T]` to logits `[B, 1, F, Q]` and the feature maps."""
+        spectrum = torch.stft(
+            audio.float(), self.n_fft, self.n_fft // 4, window=self.window, normalized=True, return_complex=True
+        )
+        power = torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)[:, None]  # [B, 1, F, Q]
+        levels = torch.log(power + LOG_FLOOR) / -math.log(LOG_FLOOR) + 0.5
+        x = torch.cat([levels, self.places[None, :, None].expand(len(power), -1, power.shape[2], -1)], dim=1)
+        maps = []
+        for layer in self.layers:
+            x = _activate(layer(x))
+            maps.append(x)
+        return self.output(x), maps
+
+
 class _RandomSubset(nn.Module):
     """Discriminators of one kind, of which each step uses a random subset of fixed size, or all (0)."""
 
@@ -159,15 +201,28 @@ class MultiBandSTFTDiscriminator(_RandomSubset):
         )
 
 
+class MultiLogSpectrumDiscriminator(_RandomSubset):
+    """One `LogSpectrumDiscriminator` per window."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        discriminators = [LogSpectrumDiscriminator(n_fft, config.log_channels) for n_fft in config.log_windows]
+        super().__init__(discriminators, config.log_windows_asked)
+
+
 class Discriminators(nn.Module):
-    """Both kinds of discriminators; logits and feature maps are concatenated."""
+    """All kinds of discriminators; logits and feature maps are concatenated."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.period = MultiPeriodDiscriminator(config)
         self.band = MultiBandSTFTDiscriminator(config)
+        self.log = MultiLogSpectrumDiscriminator(config)
 
     def forward(self, audio: Tensor) -> DiscriminatorOutput:
         """`[B, T]` to the logits and the feature maps of all discriminators."""
-        (logits, maps), (more_logits, more_maps) = self.period(audio), self.band(audio)
-        return logits + more_logits, maps + more_maps
+        logits, maps = [], []
+        for kind in (self.period, self.band, self.log):
+            found, layers = kind(audio)
+            logits += found
+            maps += layers
+        return logits, maps

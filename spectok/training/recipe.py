@@ -53,7 +53,7 @@ class TrainConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     erasures: ErasureConfig = field(default_factory=ErasureConfig)
-    trained: Literal["all", "concealment", "encoder", "denoiser"] = "all"  # the part of the codec that is trained
+    trained: Literal["all", "decoder", "concealment", "encoder", "denoiser"] = "all"  # the part that is trained
     seed: int = 0
     reset_share: float = 0.025  # probability that a stream's states are reset before a step; else they are carried over
     # Shares of the budget: until the first, the pulses follow the tracker's pitch in all streams; after the second, the

@@ -64,8 +64,9 @@ class Trainer:
         self.codec = Codec(config.codec).to(device)
         if config.trained != "all":
             self.codec.requires_grad_(False)
-            encoder, concealment = self.codec.encoder, self.codec.decoder.concealment
-            part = {"encoder": encoder, "denoiser": encoder.denoiser, "concealment": concealment}[config.trained]
+            encoder, decoder = self.codec.encoder, self.codec.decoder
+            parts = {"decoder": decoder, "concealment": decoder.concealment}
+            part = (parts | {"encoder": encoder, "denoiser": encoder.denoiser})[config.trained]
             assert part is not None  # TrainConfig requires it
             part.requires_grad_(True)
         self.network = compiled(self.codec) if self.compute.compile else self.codec.estimate
