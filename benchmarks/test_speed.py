@@ -111,6 +111,14 @@ def test_matrix_product(benchmark: BenchmarkFixture) -> None:
     benchmark.pedantic(lambda: a @ b, rounds=30, warmup_rounds=3)
 
 
+def test_weights_read_once(benchmark: BenchmarkFixture, model: str) -> None:
+    """A product of a float32 matrix as large as the model's weights and a vector, as a chunk reads each weight once."""
+    parameters, _ = model_size(find(model))
+    matrix, vector = np.ones((parameters // 512, 512), np.float32), np.ones(512, np.float32)
+    benchmark.extra_info.update(what="weights read once", model=model, bytes_read=4 * parameters)
+    benchmark.pedantic(lambda: matrix @ vector, rounds=500, warmup_rounds=20)
+
+
 def test_arithmetic(benchmark: BenchmarkFixture, model: str) -> None:
     """Multiply-accumulates per second of audio; the measured seconds have no meaning."""
     _, macs = model_size(find(model))
