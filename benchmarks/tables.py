@@ -1,6 +1,7 @@
 """The results of the benchmarks as Markdown; recipes/cards.py puts them into the documents."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,12 @@ def reached(speed: dict[str, Any], model: str) -> dict[str, float]:
 def floors(speed: dict[str, Any]) -> dict[str, tuple[float, float]]:
     """The rtf of each model's multiply-accumulates alone, at the core's measured peak, and of reading its weights.
 
-    A chunk of 20 ms reads each weight once, in float32.
+    A chunk of 20 ms reads each weight once, in float32. NaN for what was not measured.
     """
     peak = next(row for row in speed["rows"] if row["what"] == "matrix product")
     macs = {row["model"]: row["macs"] for row in speed["rows"] if row["what"] == "arithmetic"}
     reads = {row["model"]: row["p50"] / 0.02 for row in speed["rows"] if row["what"] == "weights read once"}
-    return {model: (count * peak["p50"] / peak["macs"], reads[model]) for model, count in macs.items()}
+    return {model: (count * peak["p50"] / peak["macs"], reads.get(model, math.nan)) for model, count in macs.items()}
 
 
 def bars() -> str:
@@ -105,7 +106,8 @@ def bars() -> str:
     for place, of_what in enumerate(("arithmetic", "reading the weights")):
         rates = {model: pair[place] for model, pair in floors(speed).items()}
         floor = [f"{rate:.4f}, x {found[model]['rtf of a stream'] / rate:.1f}" for model, rate in rates.items()]
-        rows.append([f"floor of the rtf by {of_what}, and the ratio of a stream's rtf to it", "", *floor])
+        if not any(map(math.isnan, rates.values())):
+            rows.append([f"floor of the rtf by {of_what}, and the ratio of a stream's rtf to it", "", *floor])
     return markdown_table(["ONNX Runtime, one core", "limit", *models], rows) + "\n"
 
 
