@@ -2,10 +2,11 @@
 
     python recipes/study.py recipes/search --data PREPARED --out runs/search --jobs 2
 
-A study is a folder with a `plan.toml`. This trains every probe of it that `--out` does not hold yet, and writes what
-all of them gave to `results.json` and `curves.png` beside the plan; recipes/cards.py makes the tables. Stop it at any
-time and start it again. A group of the plan is trained by recipes/train.py, or by another script that it names, which
-writes what came out to `outcome.json` in the run folder.
+A study is a folder with a `plan.toml`. This trains every probe of it that neither `--out` nor `results.json` beside the
+plan holds with the same settings (`--again`: that `--out` does not hold), and writes what all of them gave to
+`results.json` and `curves.png`; recipes/cards.py makes the tables. Stop it at any time and start it again, also with
+another `--out`. A group of the plan is trained by recipes/train.py, or by another script that it names, which writes
+what came out to `outcome.json` in the run folder.
 """
 
 import argparse
@@ -35,8 +36,12 @@ OUTCOME = "outcome.json"  # by scripts other than that for the codec: what a run
 
 CURVE = ("step", "seconds", "complex", "magnitude", "mel")  # what is kept of the training log
 ADDED = ("script", "columns", "curve")  # settings of groups of other scripts
+SETTINGS = ("recipe", "base", "init", "minutes", "steps", "script")  # of a group, which determine what its probes give
 NOT_RUN = "The study has not been run.\n"  # in place of its tables
 RUN_DIGITS = 3  # of PESQ-WB and STOI where runs are compared, which differ by less than the released codecs
+
+
+Rows = dict[tuple[str, str, int], dict[str, Any]]  # of `results.json`, by `Probe.key`
 
 
 class Column(NamedTuple):
@@ -110,6 +115,11 @@ class Probe:
     name: str
     seed: int
 
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What it is called in `results.json`: its group, its name and its seed."""
+        return self.group.title, self.name, self.seed
+
     def folder(self, out: Path) -> Path:
         """Where it runs."""
         name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
@@ -138,10 +148,34 @@ def probes(group: Group) -> list[Probe]:
     return [Probe(group, name, seed) for seed in group.seeds for name in group.probes]
 
 
+def known(study: Path, groups: list[Group]) -> Rows:
+    """What `results.json` has of probes that have the settings of the plan still, by their keys."""
+    if not (study / "results.json").exists():
+        return {}
+    found = {}
+    before = {group["title"]: group for group in load_groups(study)}
+    for group in groups:
+        facts = json.loads(json.dumps(dataclasses.asdict(group)))
+        written = {"script": CODEC_SCRIPT} | before.get(group.title, {"probes": []})
+        if any(facts[key] != written.get(key) for key in SETTINGS):
+            continue
+        rows = {(row["name"], row["seed"]): row for row in written["probes"]}
+        for probe in probes(group):
+            row = rows.get((probe.name, probe.seed))
+            if row and row.get("overrides") == facts["probes"][probe.name]:
+                found[probe.key] = row
+    return found
+
+
+def is_done(probe: Probe, out: Path) -> bool:
+    """Whether the folder of the runs holds a finished run of a probe."""
+    return (probe.folder(out) / "done").exists()
+
+
 def train(probe: Probe, data: Path, out: Path) -> None:
     """Train one probe, unless it has been trained, or only an earlier commit can train it."""
     group, folder = probe.group, probe.folder(out)
-    if group.commit or (folder / "done").exists():
+    if group.commit or is_done(probe, out):
         return
     overrides = [*group.base, *group.probes[probe.name], f"seed={probe.seed}"]
     options = [f"--set={override}" for override in overrides]
@@ -182,8 +216,15 @@ def outcome(probe: Probe, out: Path) -> dict[str, Any]:
     }
 
 
-def write(study: Path, groups: list[Group], out: Path) -> None:
-    """Write what the finished probes gave to `results.json`, which keeps its groups of earlier commits."""
+def write(study: Path, groups: list[Group], out: Path, kept: Rows) -> None:
+    """Write what the finished probes gave to `results.json`, which keeps its groups of earlier commits.
+
+    Args:
+        study: folder of the plan.
+        groups: of the plan.
+        out: folder of the runs.
+        kept: what is known of probes that `out` does not hold, by their keys.
+    """
     path, results = study / "results.json", []
     before = {group["title"]: group for group in load_groups(study)} if path.exists() else {}
     for group in groups:
@@ -191,8 +232,8 @@ def write(study: Path, groups: list[Group], out: Path) -> None:
             results.append(before[group.title])
             continue
         facts = described(group)
-        done = [probe for probe in probes(group) if (probe.folder(out) / "done").exists()]
-        results.append(facts | {"probes": [outcome(probe, out) for probe in done]})
+        rows = [outcome(each, out) if is_done(each, out) else kept.get(each.key) for each in probes(group)]
+        results.append(facts | {"probes": [row for row in rows if row is not None]})
     write_results(path, {"groups": results}, weights=None)
     draw(study / "curves.png", results)
 
@@ -265,6 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder made by recipes/prepare.py")
     parser.add_argument("--out", type=Path, required=True, help="folder for the probes' runs")
     parser.add_argument("--jobs", type=int, default=1, help="probes at a time (default: %(default)s)")
+    parser.add_argument("--again", action="store_true", help="also train what results.json holds")
     args = parser.parse_args(arguments)
     try:
         groups = load_plan(args.study)
@@ -272,9 +314,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"study.py: {error}", file=sys.stderr)
         return 2
     with ThreadPoolExecutor(args.jobs) as pool:
-        runs = [probe for group in groups for probe in probes(group)]
+        kept = {} if args.again else known(args.study, groups)
+        runs = [probe for group in groups for probe in probes(group) if probe.key not in kept]
         for _ in pool.map(lambda probe: train(probe, args.data, args.out), runs):
-            write(args.study, groups, args.out)
+            write(args.study, groups, args.out, kept)
     return 0
 
 

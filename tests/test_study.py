@@ -95,6 +95,23 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
     assert study.main(arguments) == 0  # nothing is left to do
     assert in_process == [] and (tmp_path / "results.json").read_bytes() == before
 
+    elsewhere = [*arguments[:-1], str(tmp_path / "elsewhere")]
+    assert study.main(elsewhere) == 0  # as with another folder of runs
+    assert in_process == [] and (tmp_path / "results.json").read_bytes() == before
+    (tmp_path / "plan.toml").write_text(PLAN.replace("gru_hidden=20", "gru_hidden=24"))
+    assert study.main(elsewhere) == 0  # but for probes that have changed
+    assert [Path(command[command.index("--out") + 1]).name for command in in_process] == [
+        "a-wider-gru",
+        "a-wider-gru-seed-1",
+    ]
+    (changed,) = study.load_groups(tmp_path)
+    assert [row["parameters"] for row in changed["probes"]][::2] == [first["parameters"]] * 2
+    assert changed["probes"][1]["parameters"] > wider["parameters"]
+    in_process.clear()
+    assert study.main([*arguments, "--again"]) == 0  # the runs are there, of the plan before
+    assert in_process == [] and len(study.load_groups(tmp_path)[0]["probes"]) == 4
+    (tmp_path / "results.json").write_bytes(before)
+
     text = study.tables(tmp_path)
     assert "### Widths\n\n`spectok-16k-4k.toml`, 2 steps each.\n" in text
     mean, half = (first["mel"] + again["mel"]) / 2, abs(first["mel"] - again["mel"]) / 2
