@@ -91,7 +91,8 @@ def page(study: Path = STUDY) -> str:
     rows = rows_of(groups)
     parts = ["## The claims of the SFC paper", claims(groups)]
     parts += ["## The slides on singing-voice separation", slides(groups)]
-    parts += ["## SFSRNet: estimates after each block, and the upper octave", octave_claims(groups), octave(rows)]
+    parts += ["## SFSRNet: estimates after each block, and the upper octave", octave_claims(groups)]
+    parts += [octave(rows)] if any("upper" in row for row in rows) else []
     pictures = [f"![{title}]({name})" for name, title in PICTURES.items() if (study / name).exists()]
     return "\n\n".join([*parts, *pictures, "## All probes", tables(study)])
 
