@@ -506,7 +506,7 @@ def test_a_study_starts_the_script_of_its_group(sources: Path, tmp_path: Path, m
     (probe,) = study.probes(group)
     study.train(probe, sources, tmp_path / "runs")
     study.train(probe, sources, tmp_path / "runs")  # nothing is left to do
-    study.write(tmp_path, [group], tmp_path / "runs")
+    study.write(tmp_path, [group], tmp_path / "runs", {})
     assert len(commands) == 1
     (written,) = study.load_groups(tmp_path)
     assert (written["script"], written["columns"]) == ("separation/train.py", ["si_sdri"])
