@@ -25,12 +25,10 @@ class Codes(np.ndarray[tuple[int, ...], np.dtype[np.int64]]):
     are plain arrays, or codes of an unknown model: `codes + offset` are no codes. `np.asarray(codes)` is the plain
     array. In everything else, codes are an array.
 
-    Args:
-        array: integers, which are not copied.
-        model: 16 hexadecimal digits of the weights' hash, as in `Tokenizer.weight_hash`; "" if it is not known.
+    `Codes(array, model)` does not copy the integers of the array.
 
     Attributes:
-        model: see above.
+        model: 16 hexadecimal digits of the weights' hash, as in `Tokenizer.weight_hash`; "" if it is not known.
     """
 
     model: str
