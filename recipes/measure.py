@@ -2,7 +2,7 @@
 
     python recipes/measure.py CORPUS --list        # what there is to measure, and of which weights the results are
     python recipes/measure.py CORPUS               # what was measured with other weights than the released ones
-    python recipes/measure.py CORPUS --all         # everything anew: about three hours
+    python recipes/measure.py CORPUS --all         # everything anew
     python recipes/measure.py CORPUS --only benchmarks/loss.json
 
 CORPUS is a folder of recordings with a `manifest.csv`. Leave the machine alone meanwhile: most of the results are

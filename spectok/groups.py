@@ -44,7 +44,7 @@ class StreamGroup:
     ) -> None:
         self._engine, self._sample_rate = engine, sample_rate
         self._kind, self._weight_hash, self._options = kind, weight_hash, options
-        self._output = self._new_session(sample_rate)._output
+        self._output = self._new_session(sample_rate)._output  # a session that tells at once what it would refuse
         self._sessions: dict[int, StreamEncoder | StreamDecoder] = {}
         self._keys = itertools.count()
         self._one_thread = OneThread()

@@ -192,6 +192,7 @@ def test_every_parameter_is_learned() -> None:
         ({"period_channels": ()}, r"period_channels \(\), band_channels 8 and log_channels .* must be positive"),
         ({"period_channels": (8, 0)}, r"period_channels \(8, 0\)"),
         ({"band_channels": 0}, "band_channels 0 and log_channels"),
+        ({"log_channels": ()}, r"log_channels \(\) must be positive"),
         ({"log_channels": (8, 0)}, r"log_channels \(8, 0\) must be positive"),
         ({"periods_asked": 6}, "periods_asked is 6, but must be from 0 to the number of periods, 5"),
         ({"windows_asked": -1}, "windows_asked is -1, but must be from 0 to the number of windows, 3"),

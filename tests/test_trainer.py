@@ -337,9 +337,11 @@ def test_impossible_runs_are_refused(prepared: Path) -> None:
     short = dataclasses.replace(recipe(), data=DataConfig(crop_seconds=0.1))
     with pytest.raises(InputError, match="have 1600 samples, but the losses' longest window has 2048"):
         Trainer(short, corpus, Budget(steps=1))
-    wide = recipe(loss=ADVERSARIAL, discriminator=dataclasses.replace(DISCRIMINATOR, windows=(8192,)))
-    with pytest.raises(InputError, match="have 6400 samples, but the losses' longest window has 8192"):
-        Trainer(wide, corpus, Budget(steps=1))
+    for windows in ("windows", "log_windows"):
+        replaced: dict[str, Any] = {windows: (8192,)}
+        wide = recipe(loss=ADVERSARIAL, discriminator=dataclasses.replace(DISCRIMINATOR, **replaced))
+        with pytest.raises(InputError, match="have 6400 samples, but the losses' longest window has 8192"):
+            Trainer(wide, corpus, Budget(steps=1))
     # Without adversarial losses, the discriminators' windows do not matter.
     Trainer(dataclasses.replace(wide, loss=recipe().loss), corpus, Budget(steps=1))
     corpus.sample_rate = 24000

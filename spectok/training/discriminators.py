@@ -32,7 +32,7 @@ class DiscriminatorConfig:
     windows_asked: int = 0  # the same for windows
     log_windows: tuple[int, ...] = ()  # samples, of discriminators that see log spectra; the hop is a quarter
     log_channels: tuple[int, ...] = (16, 32, 64, 64)  # of their layers
-    log_windows_asked: int = 0  # the same as above
+    log_windows_asked: int = 0  # number of these used in a step, as for the others
 
     def __post_init__(self) -> None:
         require(
@@ -41,7 +41,8 @@ class DiscriminatorConfig:
             "and not all empty",
         )
         require(
-            min(*self.period_channels, *self.log_channels, self.band_channels, len(self.period_channels)) > 0,
+            all(channels and min(channels) > 0 for channels in (self.period_channels, self.log_channels))
+            and self.band_channels > 0,
             f"period_channels {self.period_channels}, band_channels {self.band_channels} and log_channels "
             f"{self.log_channels} must be positive",
         )
@@ -65,6 +66,13 @@ class DiscriminatorConfig:
 
 def _activate(x: Tensor) -> Tensor:
     return nn.functional.leaky_relu(x, 0.1)
+
+
+def _spectrum(audio: Tensor, window: Tensor) -> Tensor:
+    """Real and imaginary parts of the short-time spectrum of audio `[B, T]`, `[B, 2, F, Q]`; the hop is a quarter."""
+    n_fft = len(window)
+    spectrum = torch.stft(audio.float(), n_fft, n_fft // 4, window=window, normalized=True, return_complex=True)
+    return torch.view_as_real(spectrum).permute(0, 3, 2, 1)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -102,7 +110,6 @@ class BandSTFTDiscriminator(nn.Module):
     def __init__(self, window: int, edges: tuple[float, ...], channels: int) -> None:
         super().__init__()
         bins = window // 2 + 1
-        self.n_fft = window
         self.bands = list(itertools.pairwise(round(edge * bins) for edge in edges))
         self.register_buffer("window", torch.hann_window(window), persistent=False)
         self.window: Tensor
@@ -118,10 +125,7 @@ class BandSTFTDiscriminator(nn.Module):
 
     def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[B, T]` to logits `[B, 1, F, Q]`, the bands side by side, and the feature maps of all bands."""
-        spectrum = torch.stft(
-            audio.float(), self.n_fft, self.n_fft // 4, window=self.window, normalized=True, return_complex=True
-        )
-        x = torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # [B, 2, F, Q]
+        x = _spectrum(audio, self.window)
         maps, ends = [], []
         for (first, last), stack in zip(self.bands, self.stacks, strict=True):
             band = x[..., first:last]
@@ -142,7 +146,6 @@ class LogSpectrumDiscriminator(nn.Module):
 
     def __init__(self, window: int, channels: tuple[int, ...]) -> None:
         super().__init__()
-        self.n_fft = window
         places = torch.linspace(0, 1, window // 2 + 1)
         waves = [torch.cos(math.pi * octave * places) for octave in (1, 2, 4)]
         self.register_buffer("window", torch.hann_window(window), persistent=False)
@@ -155,10 +158,7 @@ class LogSpectrumDiscriminator(nn.Module):
 
     def forward(self, audio: Tensor) -> tuple[Tensor, list[Tensor]]:
         """`[B, T]` to logits `[B, 1, F, Q]` and the feature maps."""
-        spectrum = torch.stft(
-            audio.float(), self.n_fft, self.n_fft // 4, window=self.window, normalized=True, return_complex=True
-        )
-        power = torch.view_as_real(spectrum).square().sum(-1).transpose(1, 2)[:, None]  # [B, 1, F, Q]
+        power = _spectrum(audio, self.window).square().sum(1, keepdim=True)
         levels = torch.log(power + LOG_FLOOR) / -math.log(LOG_FLOOR) + 0.5
         x = torch.cat([levels, self.places[None, :, None].expand(len(power), -1, power.shape[2], -1)], dim=1)
         maps = []

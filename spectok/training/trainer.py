@@ -65,8 +65,9 @@ class Trainer:
         if config.trained != "all":
             self.codec.requires_grad_(False)
             encoder, decoder = self.codec.encoder, self.codec.decoder
-            parts = {"decoder": decoder, "concealment": decoder.concealment}
-            part = (parts | {"encoder": encoder, "denoiser": encoder.denoiser})[config.trained]
+            parts: dict[str, nn.Module | None] = {"encoder": encoder, "denoiser": encoder.denoiser}
+            parts |= {"decoder": decoder, "concealment": decoder.concealment}
+            part = parts[config.trained]
             assert part is not None  # TrainConfig requires it
             part.requires_grad_(True)
         self.network = compiled(self.codec) if self.compute.compile else self.codec.estimate
@@ -83,7 +84,8 @@ class Trainer:
         frame = config.codec.frame_length
         self.crop_samples = round(config.data.crop_seconds * config.codec.sample_rate / frame) * frame
         self.streams = self._new_streams()
-        longest = max([config.loss.longest, *(config.discriminator.windows if self.discriminators else ())])
+        windows = config.discriminator.windows + config.discriminator.log_windows if self.discriminators else ()
+        longest = max([config.loss.longest, *windows])
         require(
             self.crop_samples >= longest,
             f"crops of {config.data.crop_seconds} s have {self.crop_samples} samples, but the losses' longest window "
