@@ -1,10 +1,11 @@
 # `make demo` and `make test` set up everything they need on a fresh machine.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13  # in which `make package` installs the package
 VENV   := .venv
 BIN    := $(VENV)/bin
 NPM    := $(shell node -e 'process.exit(+(parseInt(process.versions.node) < 20))' 2>/dev/null && command -v npm)
 
-.PHONY: demo test docs web check format clean
+.PHONY: demo test docs web check package format clean
 
 # The environment is rebuilt when pyproject.toml changes. The demo needs less of it: no PyTorch, and without a C compiler no
 # PESQ. A folder without pip is incomplete: Debian leaves one if python3-venv is missing. uv is faster than pip, which is
@@ -44,6 +45,20 @@ check: $(BIN)/.ready $(NPM:%=web/node_modules/.ready)  ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+package: $(BIN)/.ready  ## wheel and sdist into dist/; both are checked, and each is installed and used in an empty environment of PYTHONS
+	rm -rf dist
+	$(BIN)/uv build --quiet
+	$(BIN)/uv tool run twine check --strict dist/*.whl dist/*.tar.gz
+	set -e; for python in $(PYTHONS); do for file in dist/*.whl dist/*.tar.gz; do \
+		$(BIN)/uv venv --quiet --clear --python $$python dist/empty; \
+		$(BIN)/uv pip install --quiet --python dist/empty/bin/python $$file; \
+		dist/empty/bin/spectok --version; \
+		dist/empty/bin/spectok encode tests/data/librispeech_84_16k.flac dist/empty/speech.spt; \
+		dist/empty/bin/spectok decode dist/empty/speech.spt dist/empty/speech.wav; \
+		echo "$$file works with $$python"; \
+	done; done
+	rm -rf dist/empty
 
 format: $(BIN)/.ready
 	$(BIN)/ruff check --fix .
