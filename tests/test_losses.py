@@ -12,7 +12,7 @@ from spectok.errors import InputError
 from spectok.training.losses import LossConfig, Losses, adversarial_losses, decorrelation, pitch_loss
 
 NAMES = ("complex", "magnitude", "mel", "stft", "level")
-WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "latent", "denoised", "decorrelation", "pitch")
+WEIGHTS = (*NAMES, "adversarial", "feature", "commitment", "latent", "denoised", "decorrelation", "pitch", "recognizer")
 
 
 @pytest.fixture

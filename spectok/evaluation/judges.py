@@ -8,6 +8,7 @@ metric whose package is missing does not prevent the others.
 import contextlib
 import functools
 import importlib
+import importlib.resources
 import importlib.util
 import logging
 import math
@@ -211,17 +212,20 @@ def _speaker_encoder() -> Any:
 def _whisper() -> "WhisperModel":
     """Load Whisper base from the packages that contain its parts."""
     logging.getLogger("faster_whisper").setLevel(logging.ERROR)
-    folders = []
-    for package in WHISPER:
-        found = importlib.util.find_spec(package)
-        assert found is not None and found.origin is not None, package
-        folders.append(Path(found.origin).parent / "data")
+    parts = whisper_weights()
     with tempfile.TemporaryDirectory() as whole:
-        for file in folders[1].glob("*.json"):
+        for file in parts[1].parent.glob("*.json"):
             shutil.copy(file, whole)
-        with (Path(whole) / "model.bin").open("wb") as joined:
-            for number, folder in enumerate(folders, 1):
-                with (folder / f"model.bin.part{number}").open("rb") as part:
-                    shutil.copyfileobj(part, joined)
+        (Path(whole) / "model.bin").write_bytes(b"".join(part.read_bytes() for part in parts))
         load: Callable[..., WhisperModel] = _quietly("faster_whisper").WhisperModel
         return load(whole, device="cpu", compute_type="int8", cpu_threads=1)
+
+
+def whisper_weights() -> list[Path]:
+    """The parts of the file with the weights of Whisper base, in the format of CTranslate2.
+
+    Raises:
+        ModuleNotFoundError: the packages `WHISPER` are missing.
+    """
+    folders = [importlib.resources.files(package) / "data" for package in WHISPER]
+    return [Path(str(folder)) / f"model.bin.part{number}" for number, folder in enumerate(folders, 1)]

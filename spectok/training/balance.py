@@ -6,13 +6,13 @@ from torch import Tensor
 from spectok.training import distributed
 from spectok.training.losses import LossConfig
 
-BALANCED = ("adversarial", "feature")  # losses whose scale depends on the discriminators
+BALANCED = ("adversarial", "feature", "recognizer")  # losses by networks, whose gradients have no fixed scale
 
 
 class Balancer:
     """Weight losses by `LossConfig`, and keep running averages of the norms of their gradients.
 
-    The reconstruction losses are summed with their weights. Adversarial and feature losses have no fixed scale. If
+    The reconstruction losses are summed with their weights. The losses `BALANCED` have no fixed scale. If
     `config.balance` is set, their weight is the ratio of the norm of their gradient to that of the reconstruction
     losses, both averaged over recent steps (after EnCodec's balancer, arXiv 2210.13438, section 3.4).
 

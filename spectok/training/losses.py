@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.discriminators import DiscriminatorOutput
+from spectok.training.whisper import WhisperEncoder, hearing_distance
 
 STFT_WINDOWS = (1024, 2048)  # samples; long enough to resolve the harmonics of any voice
 
@@ -29,6 +30,7 @@ class LossConfig:
     mel_weight: float = 1.0  # mean absolute error of the log-mel spectra
     stft_weight: float = 0.0  # mean absolute error of log magnitudes, with windows that resolve harmonics
     level_weight: float = 0.0  # mean absolute error of the logarithm of the rms over windows
+    recognizer_weight: float = 0.0  # mean absolute error of the features of a speech recogniser (whisper.py)
     level_start: float = 0.0  # share of the budget after which level is used; used earlier, it slows the others
     adversarial_weight: float = 0.0  # squared error of the discriminators' logits for decoded audio, towards 1
     feature_weight: float = 0.0  # relative error of the discriminators' feature maps
@@ -37,7 +39,7 @@ class LossConfig:
     denoised_weight: float = 0.0  # for a robust encoder: squared error of the denoiser's output (robust.py)
     decorrelation_weight: float = 0.0  # deviation of the latent's second moments from the identity (`decorrelation`)
     adversarial_start: float = 0.0  # share of the budget after which the discriminators are used
-    balance: bool = True  # whether adversarial and feature are scaled by their gradients' norms (balance.py)
+    balance: bool = True  # whether the losses of networks are scaled by their gradients' norms (balance.py)
     power: float = 2.0  # p of the power law |s|^(1/p) in complex and magnitude
     pitch_weight: float = 0.0  # cross entropy of the decoder's pitch with a tracker's; for pulses only
     draws: int = 1  # decoded samples of each clip, with different excitations; with 2, losses become energy distances
@@ -113,6 +115,7 @@ class Losses(nn.Module):
             self.register_buffer(f"mel_{n_fft}", bank / bank.sum(0), persistent=False)
         for n_fft in {config.spectral_n_fft, *config.mel_n_fft, *STFT_WINDOWS}:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+        self.recognizer = WhisperEncoder() if config.recognizer_weight else None
 
     def forward(self, original: Tensor, decoded: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
         """The reconstruction losses in use at this share of the budget, by name, as unweighted scalars."""
@@ -120,6 +123,10 @@ class Losses(nn.Module):
         losses |= self.log_spectra(original, decoded)
         if self.config.level_weight and progress >= self.config.level_start:
             losses["level"] = self.level(original, decoded)
+        if self.recognizer:
+            with torch.no_grad():
+                heard = self.recognizer(original)
+            losses["recognizer"] = hearing_distance(heard, self.recognizer(decoded[: len(original)]))
         return losses
 
     def spectral(self, original: Tensor, decoded: Tensor) -> dict[str, Tensor]:
