@@ -1,7 +1,8 @@
-"""The figure of `loss.json`; recipes/cards.py puts it into the documents."""
+"""The figure of `loss.json`, and what it shares with others; recipes/cards.py puts them into the documents."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,14 @@ def is_stale(path: Path, content: bytes) -> bool:
     return not path.exists() or hashlib.sha256(content).hexdigest() not in path.read_text(encoding="utf-8")
 
 
-def draw(path: Path, content: bytes) -> None:
-    """Draw the results with this content as an SVG file that contains their SHA-256."""
+def draw(path: Path, content: bytes, drawing: Callable[[dict[str, Any]], "Figure"]) -> None:
+    """Draw the results with this content, in JSON, as an SVG file that contains their SHA-256."""
     from matplotlib import rc_context
 
     metadata = {"Description": f"Results: {hashlib.sha256(content).hexdigest()}", "Date": None}
     options: Any = {"svg.fonttype": "none", "svg.hashsalt": "spectok"}  # texts as texts; a second file is the same
     with atomic_write(path) as temporary, rc_context(options):
-        loss_curves(json.loads(content)).savefig(temporary, format="svg", metadata=metadata)
+        drawing(json.loads(content)).savefig(temporary, format="svg", metadata=metadata)
 
 
 def loss_curves(found: dict[str, Any]) -> "Figure":
@@ -75,5 +76,10 @@ def _curves(axis: "Axes", rows: list[dict[str, Any]], metric: str) -> None:
                     markersize=5,
                     label=f"{prefix}, {kilobits:.1f} kbit/s",
                 )
+    plain(axis)
+
+
+def plain(axis: "Axes") -> None:
+    """Give axes a light grid and no frame."""
     axis.grid(color="0.9", linewidth=0.6)
     axis.spines[["top", "right"]].set_visible(False)

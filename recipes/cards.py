@@ -15,15 +15,18 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import figures
 from benchmarks.tables import bars, bulk, large_corpus, load, loss_summary, parts, serve
 from benchmarks.tables import page as benchmarks
+from recipes import learning
 from recipes.ablations.tables import page as ablations
 from recipes.commands import command_tables
 from recipes.drift import OUT as DRIFT
+from recipes.learning import heard, training
 from recipes.quality import RESULTS, draw, extent, stale_figures, table, worst_level
 from recipes.reliability import page as reliability
 from recipes.separation.tables import page as separation
@@ -41,6 +44,9 @@ from spectok.evaluation.report import MACS, markdown
 from spectok.evaluation.tables import markdown_table, number
 from spectok.files import write_text
 from spectok.model.codec import Codec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
 RECIPES, BENCHMARKS, DOCS = Path(__file__).parent, ROOT / "benchmarks", ROOT / "docs"
@@ -118,19 +124,6 @@ def codes(config: CodecConfig) -> str:
     """The rate of the codes in words."""
     quantizer = config.quantizer
     return f"{config.frame_rate:g} Hz x {quantizer.tokens_per_frame} of {quantizer.codebook_size:,}"
-
-
-def training(name: str) -> dict[str, Any]:
-    """What `recipes/release.py` recorded of a released model: its runs and its use of the codebook."""
-    path = pretrained.find(name).weights.parent / "training.json"
-    facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return facts
-
-
-def heard(run: dict[str, Any]) -> float:
-    """Hours of audio that a run trained on, repetitions counted."""
-    data = run["recipe"]["data"]
-    return float(run["step"] * data["batch_size"] * data["crop_seconds"] / 3600)
 
 
 def runs_table(runs: list[dict[str, Any]]) -> str:
@@ -279,23 +272,9 @@ def speed_table() -> str:
 
 def results_page() -> str:
     """The measured part of RESULTS.md."""
-    parts = []
-    for name in pretrained.models():
-        runs = training(name)["runs"]
-        rows = [
-            [
-                str(index),
-                f"{at['seconds'] / 60:.0f}",
-                f"{at['step']:,}",
-                *(number(at[key], RUN_DIGITS) for key in ("pesq", "stoi")),
-            ]
-            for index, run in enumerate(runs, 1)
-            for at in run["curve"]
-        ]
-        titles = ["run", "minutes", "steps", METRICS["pesq"].heading, METRICS["stoi"].heading]
-        parts.append(f"### {name}\n\n{runs_table(runs)}\n{markdown_table(titles, rows, align='rrrrr')}\n")
-    models = "\n".join(parts)
+    models = "\n".join(f"### {name}\n\n{runs_table(training(name)['runs'])}" for name in pretrained.models())
     search = tables(RECIPES / "search")
+    models += f"\n![PESQ-WB and STOI of validation against the hours heard, for each run]({learning.FIGURE.name})\n"
     return f"## The released models\n\n{models}\n## The search\n\n{search}\n## Speed\n\n{speed_table()}"
 
 
@@ -371,6 +350,14 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
     return texts
 
 
+def drawings() -> dict[Path, tuple[bytes, Callable[[dict[str, Any]], "Figure"]]]:
+    """Every SVG figure of the documents, with the results that it shows and the function that draws them."""
+    return {
+        LOSS_FIGURE: (LOSS.read_bytes(), figures.loss_curves),
+        learning.FIGURE: (learning.curves(), learning.learning_curves),
+    }
+
+
 def main() -> int:
     """Parse the arguments and write, or check."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -383,10 +370,11 @@ def main() -> int:
     stale = [RESULTS.with_name(f"{name}.png") for name in stale_figures(content)]
     if not args.check:
         draw(content, [path.stem for path in stale])
-    if figures.is_stale(LOSS_FIGURE, LOSS.read_bytes()):
-        stale.append(LOSS_FIGURE)
-        if not args.check:
-            figures.draw(LOSS_FIGURE, LOSS.read_bytes())
+    for path, (shown, drawing) in drawings().items():
+        if figures.is_stale(path, shown):
+            stale.append(path)
+            if not args.check:
+                figures.draw(path, shown, drawing)
     for path, text in documents(json.loads(content)).items():
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

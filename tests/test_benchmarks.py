@@ -420,10 +420,10 @@ def test_the_figure_of_loss_has_a_curve_for_each_codec_and_redundancy(tmp_path: 
         np.testing.assert_array_equal(np.asarray(line.get_xydata(), float), points)
     path, content = tmp_path / "loss.svg", json.dumps(found).encode()
     assert figures.is_stale(path, content)
-    figures.draw(path, content)
+    figures.draw(path, content, figures.loss_curves)
     assert not figures.is_stale(path, content) and figures.is_stale(path, content + b" ")
     drawn = path.read_bytes()
-    figures.draw(path, content)
+    figures.draw(path, content, figures.loss_curves)
     assert path.read_bytes() == drawn
 
 

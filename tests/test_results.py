@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recipes.cards import training
+from recipes.learning import training
 from recipes.quality import RESULTS, levels, worst_level
 from spectok import pretrained
 from spectok.evaluation.catalogue import METRICS
