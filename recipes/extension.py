@@ -42,6 +42,7 @@ from spectok.weights import halved, load_tensors, round_to_half_, save_tensors
 
 SOURCES = ("rhasspy_kathleen", "rhasspy_kerstin", "rhasspy_nathalie")
 BANDWIDTHS = (20000.0, 16500.0, 20000.0)  # of their recordings, Hz, up to the extension's highest frequency
+SPEEDS = (0.88, 1.0, 1.13)  # at which the recordings are played, as if by voices of other sizes
 HELD_OUT = 0.05  # share of the files of each source that choose the weights
 EULER = 0.5772  # minus the mean natural logarithm of the power of noise of variance 1
 QUIETEST = 1.3e-11  # power of a bin that counts as silence, as in the log-spectral distance (benchmarks/extension.py)
@@ -61,10 +62,16 @@ class Clip(NamedTuple):
     """What the training needs of one file; F frames of 10 ms."""
 
     source: int
+    speed: float
     audio: NDArray[np.int16]  # [F * 480], at 48 kHz
     spectra: NDArray[np.float16]  # [versions, 2, F, Q]: the original at 16 kHz, and what each model decodes
     energies: NDArray[np.float32]  # [versions, F, FEATURES + 1], as `Extension.energies`
     levels: NDArray[np.float32]  # [F, BANDS]: natural logarithms of the power above 8 kHz
+
+    @property
+    def bandwidth(self) -> float:
+        """Up to which frequency the recording goes, in Hz."""
+        return self.speed * BANDWIDTHS[self.source]
 
 
 def files(corpus: Path) -> list[tuple[int, Path]]:
@@ -84,17 +91,19 @@ def analyse(corpus: Path, models: Sequence[str], folder: Path) -> list[Clip]:
     low, high = STFT(config.spectrum, layer.positions), _high_stft(layer, config.spectrum)
     around = layer.spread.T / layer.spread.sum(1)
     clips = []
-    for source, path in tqdm(files(corpus), desc="analysing", unit="file"):
-        kept = folder / "clips" / f"{path.stem}.npz"
+    played = [(source, path, speed) for source, path in files(corpus) for speed in SPEEDS]
+    for source, path, speed in tqdm(played, desc="analysing", unit="clip"):
+        kept = folder / "clips" / f"{path.stem}-{speed:.2f}.npz"
         if kept.exists():
             with np.load(kept) as arrays:
-                clips.append(Clip(source, *(arrays[name] for name in Clip._fields[1:])))
+                clips.append(Clip(source, speed, *(arrays[name] for name in Clip._fields[2:])))
             continue
         audio, rate = soundfile.read(path, dtype="float32")
         require(
             rate == EXTENSION_FACTOR * config.sample_rate,
             f"{path} has {rate} Hz, not {EXTENSION_FACTOR * config.sample_rate}",
         )
+        audio = resample(audio, round(speed * rate), rate)
         length = len(audio) // (EXTENSION_FACTOR * config.frame_length) * config.frame_length
         narrow = torch.from_numpy(resample(audio, rate, config.sample_rate)[:length])[None]
         audio = audio[: EXTENSION_FACTOR * length]
@@ -106,9 +115,9 @@ def analyse(corpus: Path, models: Sequence[str], folder: Path) -> list[Clip]:
         levels = power.add(QUIETEST).log() @ around + EULER
         energies = torch.stack([torch.cat(layer.energies(spectrum), dim=-1)[0] for spectrum in spectra])
         samples = np.round(audio * 32767).clip(-32768, 32767).astype(np.int16)
-        clip = Clip(source, samples, torch.cat(spectra).half().numpy(), energies.numpy(), levels.numpy())
+        clip = Clip(source, speed, samples, torch.cat(spectra).half().numpy(), energies.numpy(), levels.numpy())
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, **{name: getattr(clip, name) for name in Clip._fields[1:]})
+        np.savez(kept, **{name: getattr(clip, name) for name in Clip._fields[2:]})
         clips.append(clip)
     return clips
 
@@ -206,7 +215,7 @@ def _stretch(array: NDArray[Any], start: int, frames: int) -> NDArray[Any]:
 def known_bands(layer: Extension, clips: list[Clip], width: float) -> Tensor:
     """Which bands each clip's recording really has, `[B, 1, BANDS]`."""
     centres = (layer.positions + torch.linspace(0, layer.high - 1, BANDS)) * width
-    limits = torch.tensor([BANDWIDTHS[clip.source] for clip in clips])
+    limits = torch.tensor([clip.bandwidth for clip in clips])
     return (centres < limits[:, None]).float()[:, None]
 
 
@@ -281,7 +290,7 @@ def spectral_distance(layer: Extension, augmenter: Augmenter, batch: Batch, widt
     x, audio, noise = heard_and_wanted(layer, augmenter, batch, width)
     hop = layer.inverse_stft.hop_length
     found = layer(x)[:, layer.inverse_stft.overlap - hop :]
-    known = torch.tensor([BANDWIDTHS[clip.source] for clip, _, _ in batch.clips])
+    known = torch.tensor([clip.bandwidth for clip, _, _ in batch.clips])
     distances = []
     for n_fft in (2048, 512):
         frequencies = torch.arange(n_fft // 2 + 1) * (2 * hop * width / n_fft)
@@ -348,10 +357,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.init:
         layer.load_state_dict(load_tensors(args.init)[0])
     rng = np.random.default_rng(0)
-    draws = rng.random(len(clips)) < HELD_OUT
+    is_held = np.repeat(rng.random(len(clips) // len(SPEEDS)) < HELD_OUT, len(SPEEDS))
     if args.held_out:
-        draws = np.array([SOURCES[clip.source] == args.held_out for clip in clips])
-    parts = [[clip for clip, is_held in zip(clips, draws, strict=True) if is_held == part] for part in (False, True)]
+        is_held = np.array([SOURCES[clip.source] == args.held_out for clip in clips])
+    parts = [[clip for clip, held in zip(clips, is_held, strict=True) if held == part] for part in (False, True)]
+    parts[1] = [clip for clip in parts[1] if clip.speed == 1]
     train, valid = (Augmenter(part, layer, width, np.random.default_rng(seed)) for seed, part in enumerate(parts))
     if args.minutes[0] > 0:
         train_gains(layer, train, valid, width, args.minutes[0])

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from models import write_model
 from numpy.typing import NDArray
 from streams import Pipe
 
+from recipes import extension as recipe
 from spectok import InputError, Tokenizer
 from spectok.cli.main import main
 from spectok.config import SpectrumConfig
@@ -277,3 +279,16 @@ def test_options_that_are_refused(
     assert main(command) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_a_recording_that_is_played_slower_has_less_bandwidth() -> None:
+    def clip(source: str, speed: float) -> recipe.Clip:
+        empty: Any = np.zeros(0)
+        return recipe.Clip(recipe.SOURCES.index(source), speed, empty, empty, empty, empty)
+
+    layer = Extension(SpectrumConfig(), 16000)
+    clips = [clip("rhasspy_kathleen", 1.0), clip("rhasspy_kerstin", 1.0), clip("rhasspy_kerstin", 0.88)]
+    assert [each.bandwidth for each in clips] == [20000, 16500, 14520]
+    known = recipe.known_bands(layer, clips, 50.0)[:, 0]
+    assert known.sum(dim=1).tolist() == [16, 11, 9]  # from 8 to 19.95 kHz there are 16 bands
+    assert known.tolist() == known.sort(dim=1, descending=True).values.tolist()  # from the lowest one up
