@@ -51,7 +51,8 @@ def test_the_commit_is_that_of_the_checkout_and_marked_where_files_differ(
     assert provenance.commit() is None  # a source tree without its history
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     (tmp_path / "benchmarks").mkdir()
-    for name in ("pretrained/index.toml", "benchmarks/noise.json", "README.md"):
+    (tmp_path / "recipes" / "search").mkdir(parents=True)
+    for name in ("pretrained/index.toml", "benchmarks/noise.json", "README.md", "recipes/search/curves.png"):
         (tmp_path / name).write_text("")
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=a"]):
         subprocess.run([*git, *words], check=True)
@@ -59,6 +60,7 @@ def test_the_commit_is_that_of_the_checkout_and_marked_where_files_differ(
     assert commit is not None and re.fullmatch("[0-9a-f]{7,}", commit)
     (tmp_path / "benchmarks" / "noise.json").write_text("measured anew")
     (tmp_path / "README.md").write_text("written anew")
+    (tmp_path / "recipes" / "search" / "curves.png").write_text("drawn anew")
     assert provenance.commit() == commit
     (tmp_path / "pretrained" / "index.toml").write_text("changed")
     assert provenance.commit() == f"{commit}-dirty"

@@ -14,7 +14,15 @@ from spectok import pretrained
 from spectok.files import write_text
 
 PACKAGES = ("pesq", "pystoi", "numpy", "onnxruntime", "torch")  # their versions may affect results
-WRITTEN = ("*.md", "docs/*", "benchmarks/*.json", "recipes/*.json", "pretrained/results/*")  # results and documents
+WRITTEN = (  # results, figures and documents; * also stands for folders
+    "*.md",
+    "docs/*",
+    "benchmarks/*.json",
+    "recipes/*.json",
+    "recipes/*.png",
+    "recipes/*.svg",
+    "pretrained/results/*",
+)
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
