@@ -24,6 +24,7 @@ FROM_ELSEWHERE = (
     "recipes/*.md",
     "web/README.md",
     "recipes/*/README.md",
+    "recipes/learning.svg",
     "recipes/*/*.png",
 )
 LINK = re.compile(r"(\]\(|src=\")(?!\w+:|#|/)([^)\"#]+)")

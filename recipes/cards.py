@@ -227,10 +227,10 @@ def extension(name: str) -> str:
     return """## Extension to 48 kHz
 
 `decode --extend` and `decode(..., extend=True)` add frequencies from 8 to 20 kHz, with a network of 51,360 parameters
-that is the same for both models. It was trained on one CPU core for 4 minutes on the energies of bands, then for 7
+that is the same for both models. It was trained on one CPU core for 4 minutes on the energies of bands, then for 10
 minutes on spectra of the audio, with the three sources that have the bandwidth: rhasspy_kathleen, rhasspy_kerstin and
-rhasspy_nathalie, 1.1 hours, original and decoded by both models. How near it comes to recordings at 48 kHz is
-[measured](../../benchmarks/README.md#extension-to-48-khz); the goal is not reached, and it is off by default.
+rhasspy_nathalie, 1.1 hours, original and decoded by both models, at three speeds. How near it comes to recordings at
+48 kHz is [measured](../../benchmarks/README.md#extension-to-48-khz); the goal is not reached, and it is off by default.
 
 """
 
@@ -274,7 +274,7 @@ def results_page() -> str:
     """The measured part of RESULTS.md."""
     models = "\n".join(f"### {name}\n\n{runs_table(training(name)['runs'])}" for name in pretrained.models())
     search = tables(RECIPES / "search")
-    models += f"\n![PESQ-WB and STOI of validation against the hours heard, for each run]({learning.FIGURE.name})\n"
+    models += f"\n![The validations of each run against the hours of speech heard]({learning.FIGURE.name})\n"
     return f"## The released models\n\n{models}\n## The search\n\n{search}\n## Speed\n\n{speed_table()}"
 
 
