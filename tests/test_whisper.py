@@ -87,3 +87,8 @@ def test_without_the_weights_there_is_one_sentence(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(judges, "WHISPER", ("no_such_package", "neither_this"))
     with pytest.raises(InputError, match="needs the weights of Whisper"):
         WhisperEncoder()
+
+
+def test_another_sample_rate_is_refused() -> None:
+    with pytest.raises(InputError, match="needs a sample rate of 16000 Hz, not 8000"):
+        Losses(LossConfig(recognizer_weight=1.0), 8000)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.discriminators import DiscriminatorOutput
-from spectok.training.whisper import WhisperEncoder, hearing_distance
+from spectok.training.whisper import SAMPLE_RATE, WhisperEncoder, hearing_distance
 
 STFT_WINDOWS = (1024, 2048)  # samples; long enough to resolve the harmonics of any voice
 
@@ -115,6 +115,10 @@ class Losses(nn.Module):
             self.register_buffer(f"mel_{n_fft}", bank / bank.sum(0), persistent=False)
         for n_fft in {config.spectral_n_fft, *config.mel_n_fft, *STFT_WINDOWS}:
             self.register_buffer(f"window_{n_fft}", torch.hann_window(n_fft), persistent=False)
+        require(
+            not config.recognizer_weight or sample_rate == SAMPLE_RATE,
+            f"recognizer_weight needs a sample rate of {SAMPLE_RATE} Hz, not {sample_rate}",
+        )
         self.recognizer = WhisperEncoder() if config.recognizer_weight else None
 
     def forward(self, original: Tensor, decoded: Tensor, progress: float = 1.0) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ SAMPLE_RATE = 16000
 N_FFT, HOP_LENGTH, N_MELS = 400, 160, 80
 WIDTH, HEADS, LAYERS = 512, 8, 6
 FLOOR = 1e-5  # power of a mel band that counts as silence, about that of a sine at -70 dB; Whisper's own is 1e-10
-COMPARED = (2, 4, 6)  # the layers whose outputs are compared
+COMPARED = (2, 4, LAYERS)  # the layers whose outputs are compared
 DTYPES = {0: torch.float32, 4: torch.float16}  # by their numbers in a file of CTranslate2
 
 
@@ -50,8 +50,7 @@ class WhisperEncoder(nn.Module):
             x = x + self._dense(self._norm(x, f"layer_{layer}_ffn_"), f"layer_{layer}_ffn")
             if layer + 1 in COMPARED:
                 outputs.append(x)
-        if LAYERS in COMPARED:
-            outputs[-1] = self._norm(outputs[-1], "")
+        outputs[-1] = self._norm(outputs[-1], "")  # what Whisper's decoder gets
         return outputs
 
     def log_mel(self, audio: Tensor) -> Tensor:
