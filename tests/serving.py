@@ -6,11 +6,13 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from websockets.asyncio.client import ClientConnection as AsyncClientConnection
+from websockets.asyncio.client import connect as open_async
 from websockets.sync.client import ClientConnection, connect
 
 from spectok.serve.metrics import Metrics
@@ -45,7 +47,8 @@ def serving(models: tuple[str, ...] = (MODEL,), **options: Any) -> Iterator[Runn
     """A server on a free port of this machine, which ends with the block."""
     chosen, started = Options(models, port=0, **options), threading.Event()
     listener, metrics = bound(chosen), Metrics()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # the system would enlarge buffers whose size nobody has set
+        listener.setsockopt(socket.SOL_SOCKET, option, SMALL)
     ends: list[Callable[[], Any]] = []
 
     async def run() -> None:
@@ -61,6 +64,22 @@ def serving(models: tuple[str, ...] = (MODEL,), **options: Any) -> Iterator[Runn
     finally:
         ends[0]()
         thread.join()
+
+
+@asynccontextmanager
+async def deaf(server: Running, **hello: Any) -> AsyncIterator[AsyncClientConnection]:
+    """A client that has sent its first message and reads nothing by itself. It hangs up when the block ends."""
+    small = socket.socket()
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        small.setsockopt(socket.SOL_SOCKET, option, SMALL)
+    small.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    connection = await open_async(server.url, sock=small, compression=None, max_queue=1, ping_interval=None)
+    try:
+        await connection.send(json.dumps({"model": MODEL} | hello))
+        yield connection
+    finally:
+        connection.transport.abort()
+        await connection.wait_closed()
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

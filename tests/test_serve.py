@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import released
 from numpy.typing import NDArray
-from serving import MODEL, SMALL, Running, serving, until
+from serving import MODEL, SMALL, Running, deaf, serving, until
 from streams import cut
-from websockets.asyncio.client import connect as open_socket
+from websockets.asyncio.client import ClientConnection as AsyncClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -252,24 +251,14 @@ def test_connections_on_which_nothing_moves_are_closed() -> None:
         until(lambda: server.metrics.get("streams") == 0)
 
 
-async def hang_up(stream: Any) -> None:
-    stream.transport.abort()
-    await stream.wait_closed()
-
-
-async def _overfill(server: Running, codes: bytes, repeats: int) -> tuple[Any, int]:
-    """A client that decodes and does not read, and how many of its messages the server has taken until it stopped."""
-    small = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
-    small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
-    small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
-    stream = await open_socket(server.url, sock=small, compression=None, max_queue=1, ping_interval=None)
-    await stream.send(json.dumps({"model": MODEL, "mode": "decode"}))
+async def _overfill(stream: AsyncClientConnection, codes: bytes, repeats: int) -> int:
+    """How many messages the server takes from a client that does not read, until it stops."""
     for count in range(repeats):
         try:
             async with asyncio.timeout(0.5):
                 await stream.send(codes)
         except TimeoutError:  # what was being sent is in the client's buffer
-            return stream, count + 1
+            return count + 1
     raise AssertionError("the server has taken everything")
 
 
@@ -281,21 +270,23 @@ def test_a_client_that_reads_slowly_is_not_read_and_loses_nothing(
 
     async def run() -> None:
         decoded = server.metrics.get("decoded")
-        stream, count = await _overfill(server, pieces[0], 1000)
-        waiting = server.metrics.get("waiting")
-        limit = connection.QUEUE_BYTES + MAX_MESSAGE
-        assert 0 < waiting <= 2 * limit and count < 100
-        done, before = -1.0, -2.0
-        while done != before:  # until it computes nothing more, because nobody reads it
-            await asyncio.sleep(0.3)
-            done, before = server.metrics.get("decoded") - decoded, done
-        assert done * 640 < 40 * SMALL
-        await stream.recv()  # ready
-        heard = 0
-        while heard < 320 * (done + 50):
-            heard += len(read_pcm(await stream.recv()))
-        assert server.metrics.get("decoded") - decoded > done
-        await hang_up(stream)
+        async with deaf(server, mode="decode") as stream:
+            count = await _overfill(stream, pieces[0], 1000)
+            waiting = server.metrics.get("waiting")
+            limit = connection.QUEUE_BYTES + MAX_MESSAGE
+            assert 0 < waiting <= 2 * limit and count < 100
+            done, before = -1.0, -2.0
+            while done != before:  # until it computes nothing more, because nobody reads it
+                await asyncio.sleep(0.3)
+                done, before = server.metrics.get("decoded") - decoded, done
+            assert done * 640 < 40 * SMALL
+            await stream.recv()  # ready
+            heard = 0
+            while heard < 320 * (done + 50):
+                message = await stream.recv()
+                assert isinstance(message, bytes)
+                heard += len(read_pcm(message))
+            assert server.metrics.get("decoded") - decoded > done
 
     asyncio.run(run())
     until(lambda: server.metrics.get("streams") == 0 and server.metrics.get("waiting") == 0)
@@ -306,9 +297,9 @@ def test_a_client_that_does_not_read_is_closed(tokenizer: Tokenizer, speech: NDA
     with serving(idle_timeout=0.4) as server:
 
         async def run() -> None:
-            stream, _ = await _overfill(server, codes, 10000)
-            await asyncio.to_thread(until, lambda: server.metrics.get("streams") == 0)
-            await hang_up(stream)
+            async with deaf(server, mode="decode") as stream:
+                await _overfill(stream, codes, 10000)
+                await asyncio.to_thread(until, lambda: server.metrics.get("streams") == 0)
 
         asyncio.run(run())
         assert server.metrics.get("waiting") == 0
@@ -394,11 +385,10 @@ def test_a_member_that_does_not_read_leaves_the_room(server: Running) -> None:
     piece = np.zeros(8192, np.int64)
 
     async def run() -> None:
-        small = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
-        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
-        deaf = await open_socket(server.url, sock=small, compression=None, max_queue=1, ping_interval=None)
-        await deaf.send(json.dumps({"model": MODEL, "mode": "relay", "room": "c"}))
-        async with client.connect(server.url, MODEL, "relay", room="c") as speaker:
+        async with (
+            deaf(server, mode="relay", room="c"),
+            client.connect(server.url, MODEL, "relay", room="c") as speaker,
+        ):
             await asyncio.to_thread(until, lambda: server.metrics.get("streams") == 2)
             refused = server.metrics.get("refused")
             for _ in range(1000):
@@ -407,7 +397,6 @@ def test_a_member_that_does_not_read_leaves_the_room(server: Running) -> None:
                     break
             await asyncio.to_thread(until, lambda: server.metrics.get("streams") == 1)
             await speaker.flush()
-        await hang_up(deaf)
 
     asyncio.run(run())
 
