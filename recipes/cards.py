@@ -275,7 +275,10 @@ def results_page() -> str:
     models = "\n".join(f"### {name}\n\n{runs_table(training(name)['runs'])}" for name in pretrained.models())
     search = tables(RECIPES / "search")
     models += f"\n![The validations of each run against the hours of speech heard]({learning.FIGURE.name})\n"
-    return f"## The released models\n\n{models}\n## The search\n\n{search}\n## Speed\n\n{speed_table()}"
+    return (
+        f"## The runs of the released models\n\n{models}\n## The tables of the search\n\n{search}\n"
+        f"## Steps per second\n\n{speed_table()}"
+    )
 
 
 def summary_table(results: dict[str, Any]) -> str:
