@@ -37,7 +37,7 @@ def test_speech_is_judged_against_itself_and_against_noisier_speech(speech: NDAr
     assert same["dnsmos"] == pytest.approx(3.177, abs=0.01)
     assert same["distillmos"] == pytest.approx(4.369, abs=0.02)
     assert same["speaker"] == pytest.approx(1.0, abs=1e-5)
-    assert (same["pitch_cents"], same["wer"]) == (0.0, 0.0)
+    assert (same["pitch_cents"], same["wer"], same.get("wer_moonshine", 0.0)) == (0.0, 0.0, 0.0)
     assert worse["dnsmos"] < same["dnsmos"] - 0.3
     assert worse["distillmos"] < same["distillmos"] - 0.3
     assert worse["speaker"] < 0.97
@@ -50,6 +50,24 @@ def test_judges_print_nothing(speech: NDArray[np.float32], capfd: pytest.Capture
             loaded.cache_clear()
         judges.judge(speech[:16000], [speech[:16000] / 2], [name])
         assert capfd.readouterr() == ("", ""), name
+
+
+@pytest.mark.skipif("wer_moonshine" not in HERE, reason="needs moonshine-voice")
+def test_moonshine_understands_english_and_keeps_no_state(
+    speech: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert judges.moonshine_transcript(speech) == WORDS
+    judges.moonshine_transcript(np.zeros(16000, np.float32))
+    judges.moonshine_transcript(speech[:20000])
+    assert judges.moonshine_transcript(speech) == WORDS
+    half = speech * (np.arange(len(speech)) < len(speech) // 2)
+    (found,) = judges.judge(speech, [half], ["wer_moonshine"])
+    assert 0.3 < found["wer_moonshine"] < 0.7
+    german = judges.Words("wie es steht")
+    german.language = "de"
+    monkeypatch.setattr(judges, "transcript", lambda *_: german)
+    (found,) = judges.judge(speech, [half], ["wer_moonshine"])
+    assert math.isnan(found["wer_moonshine"])
 
 
 def test_two_runs_give_the_same_results(speech: NDArray[np.float32]) -> None:

@@ -62,6 +62,14 @@ JUDGED = _by_name(  # computed with models, by `spectok.evaluation.judges.judge`
         "lower",
         "against the transcript of the original, both transcribed by Whisper base, at most 1",
     ),
+    Metric(
+        "wer_moonshine",
+        "word error rate by Moonshine",
+        "",
+        3,
+        "lower",
+        "the same with Moonshine tiny, in English speech; no part of it is known to the training of spectok",
+    ),
     Metric("pitch_cents", "pitch error", "cents", 0, "lower", "mean absolute error where both are voiced"),
     Metric(
         "voicing_error",

@@ -40,6 +40,7 @@ PACKAGES = {  # modules that each metric needs
     "warpq": ("librosa", "webrtcvad"),
     "speaker": ("resemblyzer",),
     "wer": ("faster_whisper", "jiwer", *WHISPER),
+    "wer_moonshine": ("moonshine_voice", "faster_whisper", "jiwer", *WHISPER),
     "pitch_cents": ("swift_f0",),
     "voicing_error": ("swift_f0",),
 }
@@ -76,10 +77,19 @@ def judge(original: Audio, decoded: list[Audio], metrics: Collection[str] = tupl
     if "speaker" in metrics:
         speaker = embedding(original)
         compared.append(lambda audio, same: {"speaker": float(speaker @ (speaker if same else embedding(audio)))})
-    if "wer" in metrics:
-        words = transcript(original)
+    words = transcript(original) if {"wer", "wer_moonshine"} & set(metrics) else None
+    if "wer" in metrics and words is not None:
         compared.append(
             lambda audio, same: {"wer": word_error_rate(words, words if same else transcript(audio, words.language))}
+        )
+    if "wer_moonshine" in metrics and words is not None:
+        english = moonshine_transcript(original) if words.language == "en" else ""
+        compared.append(
+            lambda audio, same: {
+                "wer_moonshine": word_error_rate(
+                    english, moonshine_transcript(audio) if english and not same else english
+                )
+            }
         )
     if "pitch_cents" in metrics or "voicing_error" in metrics:
         pitch = track_pitch(original, SAMPLE_RATE)
@@ -146,6 +156,15 @@ def transcript(audio: Audio, language: str | None = None) -> Words:
     words = Words(_plain(" ".join(segment.text for segment in segments)))
     words.language = heard.language
     return words
+
+
+def moonshine_transcript(audio: Audio) -> str:
+    """Transcribe English speech with Moonshine tiny (N. Jeffries et al., arXiv 2410.15608), as `transcript` does.
+
+    It hears the waveform, and shares nothing with Whisper, of which a loss of the training knows the encoder.
+    """
+    lines = _moonshine().transcribe_without_streaming(audio.tolist(), SAMPLE_RATE).lines
+    return _plain(" ".join(line.text for line in lines))
 
 
 def word_error_rate(original: str, decoded: str) -> float:
@@ -219,6 +238,15 @@ def _whisper() -> "WhisperModel":
         (Path(whole) / "model.bin").write_bytes(b"".join(part.read_bytes() for part in parts))
         load: Callable[..., WhisperModel] = _quietly("faster_whisper").WhisperModel
         return load(whole, device="cpu", compute_type="int8", cpu_threads=1)
+
+
+@functools.cache
+def _moonshine() -> Any:
+    """Moonshine tiny, with the weights in its package."""
+    package = _quietly("moonshine_voice.transcriber")
+    folder = importlib.resources.files("moonshine_voice") / "assets" / "tiny-en"
+    all_is_speech = {"vad_threshold": "0"}  # its detector of speech has a state that outlives a file
+    return package.Transcriber(str(folder), package.ModelArch.TINY, options=all_is_speech)
 
 
 def whisper_weights() -> list[Path]:
