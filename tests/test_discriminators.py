@@ -16,7 +16,9 @@ from spectok.training.discriminators import (
     MultiBandSTFTDiscriminator,
     MultiPeriodDiscriminator,
     PeriodDiscriminator,
+    RecognizerDiscriminator,
 )
+from spectok.training.whisper import COMPARED, WIDTH
 
 SMALL = DiscriminatorConfig(periods=(2, 3, 5), period_channels=(2, 4), windows=(512, 256, 64), band_channels=2)
 PAPERS = DiscriminatorConfig(period_channels=(32, 128, 512, 1024, 1024), band_channels=32)
@@ -75,6 +77,28 @@ def test_a_log_spectrum_discriminator_hears_levels_and_no_phases() -> None:
     assert float(discriminator(torch.zeros(1, 2000))[0].detach().abs().max()) < 10
 
 
+def test_sizes_of_a_recognizer_discriminator() -> None:
+    logits, maps = RecognizerDiscriminator(6, 4)(torch.randn(2, 50, 6))
+    assert [tuple(x.shape) for x in maps] == [(2, 4, 50), (2, 4, 50)]
+    assert logits.shape == (2, 1, 50)
+
+
+def test_a_recognizer_discriminator_sees_all_dimensions_at_one_scale() -> None:
+    discriminator, features = RecognizerDiscriminator(6, 4), torch.randn(2, 50, 6)
+    scaled = features * torch.tensor([1.0, 2.0, 5.0, 10.0, 50.0, 100.0]) + 3
+    torch.testing.assert_close(discriminator(features)[0], discriminator(scaled)[0], rtol=0, atol=1e-4)
+
+
+def test_what_a_recognizer_hears_comes_last() -> None:
+    discriminators = Discriminators(dataclasses.replace(SMALL, recognizer_channels=4))
+    heard = [torch.randn(2, 50, WIDTH) for _ in COMPARED]
+    logits, maps = discriminators(torch.randn(2, 600), heard)
+    assert [tuple(x.shape) for x in logits[6:]] == [(2, 1, 50)] * len(COMPARED)
+    assert [len(layers) for layers in maps[6:]] == [2] * len(COMPARED)
+    with pytest.raises(ValueError, match="shorter"):
+        discriminators(torch.randn(2, 600), heard[:1])
+
+
 def test_all_kinds_are_concatenated() -> None:
     logits, maps = Discriminators(dataclasses.replace(SMALL, log_windows=(256,), log_channels=(2, 3)))(
         torch.randn(2, 600)
@@ -90,6 +114,12 @@ def test_one_kind_is_enough(missing: str) -> None:
     without: dict[str, Any] = {missing: ()}
     logits, maps = Discriminators(dataclasses.replace(SMALL, **without))(torch.randn(1, 600))
     assert len(logits) == len(maps) == 3
+
+
+def test_what_a_recognizer_hears_is_enough() -> None:
+    only = Discriminators(DiscriminatorConfig(periods=(), windows=(), recognizer_channels=4))
+    logits, maps = only(torch.randn(2, 600), [torch.randn(2, 50, WIDTH) for _ in COMPARED])
+    assert len(logits) == len(maps) == len(COMPARED)
 
 
 @pytest.mark.parametrize("period", [2, 3])

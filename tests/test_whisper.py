@@ -83,6 +83,16 @@ def test_the_loss_is_of_the_first_draw_only(speech: NDArray[np.float32]) -> None
     assert float(losses(audio, audio)["recognizer"]) == 0
 
 
+def test_what_is_heard_is_not_computed_twice(speech: NDArray[np.float32]) -> None:
+    losses = Losses(LossConfig(recognizer_weight=1.0), 16000)
+    audio = torch.from_numpy(speech[8000:24000])[None]
+    heard = losses.hear(audio, 0.5 * audio)
+    expected = losses(audio, 0.5 * audio)["recognizer"]
+    losses.recognizer = None
+    assert float(losses(audio, 0.5 * audio, heard=heard)["recognizer"]) == float(expected) > 0
+    assert losses.hear(audio, audio) is None
+
+
 def test_without_the_weights_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "WHISPER", ("no_such_package", "neither_this"))
     with pytest.raises(InputError, match="needs the weights of Whisper"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from spectok.schema import require
+from spectok.training.whisper import COMPARED, WIDTH
 
 DiscriminatorOutput = tuple[list[Tensor], list[list[Tensor]]]
 LOG_FLOOR = 1e-6  # added to powers before the logarithm; the discriminators hear audio with a mean power of 1
@@ -33,12 +34,13 @@ class DiscriminatorConfig:
     log_windows: tuple[int, ...] = ()  # samples, of discriminators that see log spectra; the hop is a quarter
     log_channels: tuple[int, ...] = (16, 32, 64, 64)  # of their layers
     log_windows_asked: int = 0  # number of these used in a step, as for the others
+    recognizer_channels: int = 0  # of discriminators of what a speech recogniser hears (whisper.py); 0: there are none
 
     def __post_init__(self) -> None:
         require(
-            min(self.periods + self.windows + self.log_windows, default=0) > 1,
+            min(self.periods + self.windows + self.log_windows, default=2 * (self.recognizer_channels > 0)) > 1,
             f"periods {self.periods}, windows {self.windows} and log_windows {self.log_windows} must be at least 2, "
-            "and not all empty",
+            "and not all empty unless there are recognizer_channels",
         )
         require(
             all(channels and min(channels) > 0 for channels in (self.period_channels, self.log_channels))
@@ -168,6 +170,32 @@ class LogSpectrumDiscriminator(nn.Module):
         return self.output(x), maps
 
 
+class RecognizerDiscriminator(nn.Module):
+    """Convolutions over time, over the features of one layer of a speech recogniser's encoder.
+
+    The recogniser is not trained. Discriminators on features of a pretrained network learn in fewer steps than those on
+    audio (A. Sauer et al., arXiv 2111.01007), and have made synthetic speech more natural (StyleTTS 2, Y. A. Li et al.,
+    arXiv 2306.07691).
+    """
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.BatchNorm1d(width, affine=False)  # a few dimensions are a hundred times larger than the others
+        self.layers = nn.ModuleList(
+            weight_norm(nn.Conv1d(*widths, 5, padding=2)) for widths in ((width, channels), (channels, channels))
+        )
+        self.output = weight_norm(nn.Conv1d(channels, 1, 3, padding=1))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`[B, F, D]` to logits `[B, 1, F]` and the feature maps."""
+        x = self.scale(features.transpose(1, 2))
+        maps = []
+        for layer in self.layers:
+            x = _activate(layer(x))
+            maps.append(x)
+        return self.output(x), maps
+
+
 class _RandomSubset(nn.Module):
     """Discriminators of one kind, of which each step uses a random subset of fixed size, or all (0)."""
 
@@ -217,12 +245,23 @@ class Discriminators(nn.Module):
         self.period = MultiPeriodDiscriminator(config)
         self.band = MultiBandSTFTDiscriminator(config)
         self.log = MultiLogSpectrumDiscriminator(config)
+        channels = config.recognizer_channels
+        self.recognizer = nn.ModuleList(RecognizerDiscriminator(WIDTH, channels) for _ in COMPARED if channels)
 
-    def forward(self, audio: Tensor) -> DiscriminatorOutput:
-        """`[B, T]` to the logits and the feature maps of all discriminators."""
+    def forward(self, audio: Tensor, heard: Sequence[Tensor] = ()) -> DiscriminatorOutput:
+        """Audio `[B, T]` to the logits and the feature maps of all discriminators.
+
+        Args:
+            audio: originals, then decoded audio.
+            heard: what a recogniser hears in them, for each of its layers `[B, F, D]`.
+        """
         logits, maps = [], []
         for kind in (self.period, self.band, self.log):
             found, layers = kind(audio)
             logits += found
             maps += layers
+        for discriminator, features in zip(self.recognizer, heard if len(self.recognizer) else (), strict=True):
+            output, hidden = discriminator(features)
+            logits.append(output)
+            maps.append(hidden)
         return logits, maps

@@ -18,6 +18,7 @@ from spectok.training import distributed
 from spectok.training.discriminators import DiscriminatorOutput
 from spectok.training.whisper import SAMPLE_RATE, WhisperEncoder, hearing_distance
 
+Heard = tuple[list[Tensor], list[Tensor]]  # of originals and of decoded audio: features `[B, F, D]` of each layer
 STFT_WINDOWS = (1024, 2048)  # samples; long enough to resolve the harmonics of any voice
 
 
@@ -121,17 +122,33 @@ class Losses(nn.Module):
         )
         self.recognizer = WhisperEncoder() if config.recognizer_weight else None
 
-    def forward(self, original: Tensor, decoded: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
-        """The reconstruction losses in use at this share of the budget, by name, as unweighted scalars."""
+    def forward(
+        self, original: Tensor, decoded: Tensor, progress: float = 1.0, heard: Heard | None = None
+    ) -> dict[str, Tensor]:
+        """The reconstruction losses in use at this share of the budget, by name, as unweighted scalars.
+
+        Args:
+            original: `[B, T]`.
+            decoded: `[B, T]` or `[2 * B, T]`.
+            progress: the share of the budget that is spent.
+            heard: what `hear` has returned for them, if that is known already.
+        """
         losses = {name: loss for name, loss in self.spectral(original, decoded).items() if self.config.weights[name]}
         losses |= self.log_spectra(original, decoded)
         if self.config.level_weight and progress >= self.config.level_start:
             losses["level"] = self.level(original, decoded)
-        if self.recognizer:
-            with torch.no_grad():
-                heard = self.recognizer(original)
-            losses["recognizer"] = hearing_distance(heard, self.recognizer(decoded[: len(original)]))
+        heard = heard or self.hear(original, decoded)
+        if heard:
+            losses["recognizer"] = hearing_distance(*heard)
         return losses
+
+    def hear(self, original: Tensor, decoded: Tensor) -> Heard | None:
+        """What the recogniser hears in the originals and in the first draw, or None if no loss asks for it."""
+        if self.recognizer is None:
+            return None
+        with torch.no_grad():
+            of_original = self.recognizer(original)
+        return of_original, self.recognizer(decoded[: len(original)])
 
     def spectral(self, original: Tensor, decoded: Tensor) -> dict[str, Tensor]:
         """Squared errors of the power-law complex spectrum and of its magnitude, relative to the original's energy.

@@ -86,6 +86,10 @@ class TrainConfig:
             or (max(self.loss.latent_weight, self.loss.denoised_weight) > 0 and not self.loss.is_adversarial),
             "to train an encoder, latent_weight or denoised_weight must be positive, and the adversarial losses off",
         )
+        require(
+            not self.discriminator.recognizer_channels or self.loss.recognizer_weight > 0,
+            "discriminator.recognizer_channels needs a positive loss.recognizer_weight",
+        )
 
 
 @dataclass

@@ -24,7 +24,7 @@ from spectok.training.batches import Batches
 from spectok.training.checkpoint import Part, module_part, optimizer_part, with_prefix
 from spectok.training.corpus import Corpus
 from spectok.training.discriminators import Discriminators
-from spectok.training.losses import Losses, adversarial_losses, decorrelation, pitch_loss
+from spectok.training.losses import Heard, Losses, adversarial_losses, decorrelation, pitch_loss
 from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.weights import load_tensors, save_tensors
@@ -115,8 +115,9 @@ class Trainer:
         output, synthesis_state = self.streams.synthesize(estimate, pitch)
         original = self.streams.delayed(audio)
         decoded = output.detach().requires_grad_()
-        losses = self.losses(original, decoded, self.progress)
-        adversarial, error = self._adversarial_losses(original, decoded[: len(original)])
+        features = self.losses.hear(original, decoded)
+        losses = self.losses(original, decoded, self.progress, features)
+        adversarial, error = self._adversarial_losses(original, decoded[: len(original)], features)
         gradient, gradient_norms = self.balancer.combine(losses | adversarial, decoded)
         internal_losses = self._latent_losses(quantized) | pitch_losses  # of tensors other than the output
         weights = self.config.loss.weights
@@ -268,7 +269,9 @@ class Trainer:
         target = torch.where(voiced, excitation.grid.index(tracked), unvoiced)
         return torch.where(follows_tracker, target, own), losses
 
-    def _adversarial_losses(self, real: Tensor, fake: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _adversarial_losses(
+        self, real: Tensor, fake: Tensor, heard: Heard | None = None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         """The codec's adversarial losses and the discriminators' own loss, from one pass of the discriminators."""
         loss = self.config.loss
         if self.discriminators is None or self.progress < loss.adversarial_start:
@@ -276,7 +279,8 @@ class Trainer:
         # The original is normalised to one level. The output has the same gain, so that its level still counts.
         gain = 1 / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-3)
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.compute.bf16):
-            logits, maps = self.discriminators(torch.cat([real, fake]) * gain.repeat(2, 1))
+            features = [torch.cat(pair) for pair in zip(*heard, strict=True)] if heard else []
+            logits, maps = self.discriminators(torch.cat([real, fake]) * gain.repeat(2, 1), features)
         count = len(real)
         of_real, of_fake = (
             ([x[half].float() for x in logits], [[x[half].float() for x in layers] for layers in maps])

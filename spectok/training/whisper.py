@@ -1,7 +1,7 @@
-"""The encoder of the speech recogniser Whisper base, for a loss on what it hears (`recognizer_weight` in losses.py).
+"""The encoder of the speech recogniser Whisper base: what it hears, for a loss and for discriminators.
 
-Its weights are those that the metric WER uses (evaluation/judges.py), and come with the packages of the extra `bench`.
-WER of a codec that was trained with this loss should therefore be measured by another recogniser too.
+Its weights are those of the metric "wer" (evaluation/judges.py), and come with the packages of the extra `bench`. For a
+codec that was trained with it, "wer_moonshine", of another recogniser, is therefore the better measure.
 """
 
 import struct
