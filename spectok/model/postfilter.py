@@ -1,5 +1,7 @@
 """The postfilter: raises the contrast of the part of the spectrum whose phases the codes do not carry."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,10 +41,11 @@ class Postfilter(nn.Module):
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Filter each frame independently, `[B, 2, F, Q]` to the same shape."""
-        power = spectrum.square().sum(1) + self.FLOOR  # [B, F, Q]
-        level = torch.log(power)
-        raised = power * torch.exp(self.contrast * (level - level @ self.mean))
-        before, after = (power @ self.mean)[..., self.first :], (raised @ self.mean)[..., self.first :]
+        # Powers in units of the floor: ONNX Runtime takes the addition of a number below 1e-8 for one of zero.
+        power = spectrum.square().sum(1) / self.FLOOR + 1  # [B, F, Q]
+        level = torch.log(power) + math.log(self.FLOOR)  # near 0, because the rows of `mean` only nearly add up to 1
+        factor = torch.exp(self.contrast / 2 * (level - level @ self.mean))
+        before, after = power @ self.mean, (power * factor.square()) @ self.mean
         above = slice(self.first, None)
-        gain = torch.sqrt(raised[..., above] * before / (power[..., above] * after))[:, None]
+        gain = (factor * torch.sqrt(before / after))[:, None, :, above]
         return torch.cat([spectrum[..., : self.first], spectrum[..., above] * gain], dim=3)
