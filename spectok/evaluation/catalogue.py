@@ -68,7 +68,7 @@ JUDGED = _by_name(  # computed with models, by `spectok.evaluation.judges.judge`
         "",
         3,
         "lower",
-        "the same with Moonshine tiny, in English speech; no part of it is known to the training of spectok",
+        "the same with Moonshine tiny, in English speech; it is not used to train spectok",
     ),
     Metric("pitch_cents", "pitch error", "cents", 0, "lower", "mean absolute error where both are voiced"),
     Metric(

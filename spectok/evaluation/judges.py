@@ -77,20 +77,23 @@ def judge(original: Audio, decoded: list[Audio], metrics: Collection[str] = tupl
     if "speaker" in metrics:
         speaker = embedding(original)
         compared.append(lambda audio, same: {"speaker": float(speaker @ (speaker if same else embedding(audio)))})
-    words = transcript(original) if {"wer", "wer_moonshine"} & set(metrics) else None
-    if "wer" in metrics and words is not None:
-        compared.append(
-            lambda audio, same: {"wer": word_error_rate(words, words if same else transcript(audio, words.language))}
-        )
-    if "wer_moonshine" in metrics and words is not None:
-        english = moonshine_transcript(original) if words.language == "en" else ""
-        compared.append(
-            lambda audio, same: {
-                "wer_moonshine": word_error_rate(
-                    english, moonshine_transcript(audio) if english and not same else english
-                )
-            }
-        )
+    if "wer" in metrics or "wer_moonshine" in metrics:
+        words = transcript(original)
+        if "wer" in metrics:
+            compared.append(
+                lambda audio, same: {
+                    "wer": word_error_rate(words, words if same else transcript(audio, words.language))
+                }
+            )
+        if "wer_moonshine" in metrics:
+            english = moonshine_transcript(original) if words.language == "en" else ""
+            compared.append(
+                lambda audio, same: {
+                    "wer_moonshine": word_error_rate(
+                        english, moonshine_transcript(audio) if english and not same else english
+                    )
+                }
+            )
     if "pitch_cents" in metrics or "voicing_error" in metrics:
         pitch = track_pitch(original, SAMPLE_RATE)
         compared.append(lambda audio, same: compare_pitch(pitch, pitch if same else track_pitch(audio, SAMPLE_RATE)))
@@ -161,7 +164,7 @@ def transcript(audio: Audio, language: str | None = None) -> Words:
 def moonshine_transcript(audio: Audio) -> str:
     """Transcribe English speech with Moonshine tiny (N. Jeffries et al., arXiv 2410.15608), as `transcript` does.
 
-    It hears the waveform, and shares nothing with Whisper, of which a loss of the training knows the encoder.
+    It is not used in training, where a loss and discriminators use the encoder of Whisper (training/whisper.py).
     """
     lines = _moonshine().transcribe_without_streaming(audio.tolist(), SAMPLE_RATE).lines
     return _plain(" ".join(line.text for line in lines))
