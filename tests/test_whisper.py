@@ -93,6 +93,18 @@ def test_what_is_heard_is_not_computed_twice(speech: NDArray[np.float32]) -> Non
     assert losses.hear(audio, audio) is None
 
 
+def test_in_bfloat16_it_hears_nearly_the_same(speech: NDArray[np.float32]) -> None:
+    audio = torch.from_numpy(speech[8000:24000])[None]
+    found = {}
+    for is_fast in (False, True):
+        losses = Losses(LossConfig(recognizer_weight=1.0, recognizer_bf16=is_fast), 16000)
+        decoded = (0.5 * audio).requires_grad_()
+        value = losses(audio, decoded)["recognizer"]
+        found[is_fast] = float(value.detach()), torch.autograd.grad(value, decoded)[0].flatten()
+    assert found[True][0] == pytest.approx(found[False][0], rel=0.01) and found[True][0] != found[False][0]
+    assert torch.cosine_similarity(found[True][1], found[False][1], dim=0) > 0.98
+
+
 def test_without_the_weights_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judges, "WHISPER", ("no_such_package", "neither_this"))
     with pytest.raises(InputError, match="needs the weights of Whisper"):

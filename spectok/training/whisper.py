@@ -25,24 +25,31 @@ DTYPES = {0: torch.float32, 4: torch.float16}  # by their numbers in a file of C
 class WhisperEncoder(nn.Module):
     """The encoder of Whisper base (A. Radford et al., arXiv 2212.04356), with its weights, which are not trained.
 
+    Args:
+        dtype: of the products with the weights; all else is computed in float32.
+
     Raises:
         InputError: the packages with the weights are missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        self.dtype = dtype
         bank = torchaudio.functional.melscale_fbanks(
             N_FFT // 2 + 1, 0.0, SAMPLE_RATE / 2, N_MELS, SAMPLE_RATE, norm="slaney", mel_scale="slaney"
         )
         self.register_buffer("bank", bank, persistent=False)
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         for name, tensor in encoder_weights():
-            self.register_buffer(name.replace("/", "_"), tensor, persistent=False)
+            is_product = "linear" in name or "conv" in name
+            self.register_buffer(name.replace("/", "_"), tensor.to(dtype) if is_product else tensor, persistent=False)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
         """The outputs of the layers `COMPARED`, `[B, T // 320, 512]` each, for audio `[B, T]` of at most 30 s."""
-        x = nn.functional.gelu(nn.functional.conv1d(self.log_mel(audio), *self._affine("conv1"), padding=1))
-        x = nn.functional.gelu(nn.functional.conv1d(x, *self._affine("conv2"), stride=2, padding=1)).transpose(1, 2)
+        x = self.log_mel(audio).to(self.dtype)
+        x = nn.functional.gelu(nn.functional.conv1d(x, *self._affine("conv1"), padding=1))
+        x = nn.functional.gelu(nn.functional.conv1d(x, *self._affine("conv2"), stride=2, padding=1))
+        x = x.transpose(1, 2).float()
         x = x + self.get_buffer("position_encodings_encodings")[: x.shape[1]]
         outputs = []
         for layer in range(LAYERS):
@@ -69,14 +76,16 @@ class WhisperEncoder(nn.Module):
         return nn.functional.layer_norm(x, (WIDTH,), gain, bias)
 
     def _attention(self, x: Tensor, name: str) -> Tensor:
-        together = nn.functional.linear(x, *self._affine(f"{name}_linear_0"))
+        together = self._linear(x, f"{name}_linear_0").float()
         query, key, value = together.unflatten(2, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        return nn.functional.linear(mixed.transpose(1, 2).flatten(2), *self._affine(f"{name}_linear_1"))
+        return self._linear(mixed.transpose(1, 2).flatten(2), f"{name}_linear_1")
 
     def _dense(self, x: Tensor, name: str) -> Tensor:
-        hidden = nn.functional.gelu(nn.functional.linear(x, *self._affine(f"{name}_linear_0")))
-        return nn.functional.linear(hidden, *self._affine(f"{name}_linear_1"))
+        return self._linear(nn.functional.gelu(self._linear(x, f"{name}_linear_0")), f"{name}_linear_1")
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        return nn.functional.linear(x.to(self.dtype), *self._affine(name))
 
 
 def encoder_weights() -> Iterator[tuple[str, Tensor]]:
