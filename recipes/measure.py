@@ -6,9 +6,9 @@
     python recipes/measure.py CORPUS --only benchmarks/loss.json
 
 CORPUS is a folder of recordings with a `manifest.csv`. Leave the machine alone meanwhile: most of the results are
-times. Each measurement is a command of its own, which is printed before it starts; if one fails, the others go on, and
-the exit code is 1. `spectok bench` continues where it was stopped, in the folder WORK. At the end `recipes/cards.py`
-writes the documents.
+times. With `--jobs 2`, those that are not run two at a time. Each measurement is a command of its own, which is
+printed before it starts; if one fails, the others go on, and the exit code is 1. `spectok bench` continues where it was
+stopped, in the folder WORK. At the end `recipes/cards.py` writes the documents.
 
 Not measured here, because they train networks or need more than the corpus: the studies (`recipes/study.py`), the
 speech language model (`recipes/speech_lm`), `recipes/speed.json` and `benchmarks/install.json`; nor the inputs that
@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,15 @@ MOVED = {  # results that are written in the folder WORK first
     QUALITY: "bench/results.json",
     TOKENS: "tokens/tokens.json",
     "pretrained/results/tokens-train.json": "tokens-train/tokens.json",
+}
+TOGETHER = {  # results without times, whose commands use one processor each
+    "pretrained/results/drift.json",
+    TOKENS,
+    "pretrained/results/tokens-train.json",
+    "benchmarks/context.json",
+    "benchmarks/loss.json",
+    "benchmarks/generations.json",
+    "benchmarks/noise.json",
 }
 LEAST_FILES = 3  # of a speaker whose tokens are measured
 
@@ -102,17 +112,26 @@ def write_manifest(corpus: Path, path: Path) -> None:
         writer.writerows(row | {"file": str((corpus / row["file"]).resolve())} for row in kept)
 
 
-def measure(names: Sequence[str], corpus: Path, work: Path) -> list[str]:
-    """Run the commands of some results in turn; returns the names of those that failed."""
-    failed = []
-    for name in names:
+def measure(names: Sequence[str], corpus: Path, work: Path, jobs: int = 1) -> list[str]:
+    """Run the commands of some results; returns the names of those that failed.
+
+    The results `TOGETHER` come first, `jobs` at a time, then the others in turn.
+    """
+
+    def succeeds(name: str) -> bool:
         words = command(name, corpus, work)
         print(f"{name}: {' '.join(words[1:])}", flush=True)
         if subprocess.run(words, cwd=ROOT, check=False).returncode:
-            failed.append(name)
-        elif name in MOVED:
+            return False
+        if name in MOVED:
             write_text(ROOT / name, (work / MOVED[name]).read_text(encoding="utf-8"))
-    return failed
+        return True
+
+    together = [name for name in names if name in TOGETHER]
+    in_turn = [name for name in names if name not in TOGETHER]
+    with ThreadPoolExecutor(jobs) as pool:
+        successes = [*pool.map(succeeds, together), *map(succeeds, in_turn)]
+    return [name for name, success in zip(together + in_turn, successes, strict=True) if not success]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", type=Path, metavar="CORPUS", help="folder of recordings with manifest.csv")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "measure", help="folder for what is not kept")
+    parser.add_argument("--jobs", type=int, default=1, help="of results without times (default: %(default)s)")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--all", action="store_true", help="also what was measured with these weights before")
     chosen.add_argument("--only", action="append", metavar="RESULTS", choices=COMMANDS, help="may be repeated")
@@ -136,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"measure: {error}", file=sys.stderr)
         return 2
-    failed = measure(names, corpus, work)
+    failed = measure(names, corpus, work, args.jobs)
     written = subprocess.run([sys.executable, "recipes/cards.py"], cwd=ROOT, check=False).returncode
     for name in failed:
         print(f"measure: {name} was not measured", file=sys.stderr)

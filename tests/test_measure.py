@@ -82,6 +82,32 @@ def test_what_fails_is_named_and_the_others_are_measured(
     assert capfd.readouterr().err.startswith("measure: cannot read ")
 
 
+def test_results_without_times_are_measured_together_and_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    meet = """
+import pathlib, sys, time
+own, other = (pathlib.Path(sys.argv[1]) / name for name in sys.argv[2:])
+own.touch()
+end = time.monotonic() + 60
+while not other.exists() and time.monotonic() < end:
+    time.sleep(0.01)
+raise SystemExit(not other.exists())
+"""
+    for name, text in {"meet.py": meet, "last.py": "import sys; raise SystemExit(len(sys.argv) - 1)"}.items():
+        (tmp_path / name).write_text(text)
+    commands = {"last.json": "last.py", "a.json": "meet.py {work} a b", "b.json": "meet.py {work} b a"}
+    monkeypatch.setattr(measure, "ROOT", tmp_path)
+    monkeypatch.setattr(measure, "COMMANDS", commands)
+    monkeypatch.setattr(measure, "TOGETHER", {"a.json", "b.json"})
+    assert measure.measure(list(commands), tmp_path, tmp_path, jobs=2) == []
+    assert capfd.readouterr().out.splitlines()[-1] == "last.json: last.py"
+
+
+def test_only_known_results_are_measured_together() -> None:
+    assert set(measure.COMMANDS) > measure.TOGETHER
+
+
 def test_a_command_runs_with_this_python() -> None:
     words = measure.command(measure.QUALITY, Path("C"), Path("W"))
     assert words == [sys.executable, "-m", "spectok", "bench", "C/test", "--out", "W/bench", "--jobs", "2"]
