@@ -26,7 +26,7 @@ from spectok.training.corpus import Corpus
 from spectok.training.validation import reconstruct
 
 RANKED = ("pesq", "stoi", "distillmos", "dnsmos", "mel_distance", "wer")
-SHOWN = (*RANKED, "speaker", "pitch_cents", "voicing_error")
+SHOWN = (*RANKED, "wer_moonshine", "speaker", "pitch_cents", "voicing_error")
 MAX_SECONDS = 6.0
 
 
