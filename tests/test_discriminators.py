@@ -87,6 +87,8 @@ def test_a_recognizer_discriminator_sees_all_dimensions_at_one_scale() -> None:
     discriminator, features = RecognizerDiscriminator(6, 4), torch.randn(2, 50, 6)
     scaled = features * torch.tensor([1.0, 2.0, 5.0, 10.0, 50.0, 100.0]) + 3
     torch.testing.assert_close(discriminator(features)[0], discriminator(scaled)[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(discriminator(features)[0], discriminator.eval()(features)[0], rtol=0, atol=0)
+    assert all("scale" not in name for name in discriminator.state_dict())
 
 
 def test_what_a_recognizer_hears_comes_last() -> None:

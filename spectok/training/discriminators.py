@@ -180,7 +180,8 @@ class RecognizerDiscriminator(nn.Module):
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.scale = nn.BatchNorm1d(width, affine=False)  # a few dimensions are a hundred times larger than the others
+        # A few dimensions are a hundred times larger than the others. The statistics are always those of the batch.
+        self.scale = nn.BatchNorm1d(width, affine=False, track_running_stats=False)
         self.layers = nn.ModuleList(
             weight_norm(nn.Conv1d(*widths, 5, padding=2)) for widths in ((width, channels), (channels, channels))
         )
