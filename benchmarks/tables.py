@@ -387,8 +387,18 @@ def serve(found: dict[str, Any]) -> str:
         "programs ran on the machine at the same time, with lower priority; loads that were late were tried twice. "
         "Memory grows with the largest batch that was run, and not with time.\n"
     )
-    titles = ["model", "load", "streams", "refused", "p50, ms", "p99, ms", "longest, ms", "values", "different"]
-    table = markdown_table([*titles, "of a core", "streams in a batch", "MB"], rows, align="llrrrrrrrrrr")
+    titles = [
+        "model",
+        "load",
+        "streams",
+        "refused",
+        "p50, ms",
+        "p99, ms",
+        "longest, ms",
+        "codes or samples",
+        "different",
+    ]
+    table = markdown_table([*titles, "share of the core", "streams in a batch", "MB"], rows, align="llrrrrrrrrrr")
     end = (
         f"A worker of two was killed while {worker['streams']} streams ran: {worker['cut']} ended with it, and of the "
         f"{worker['values']:,} codes of the others {worker['different']} differ. After "
@@ -437,7 +447,8 @@ def parts(found: dict[str, Any]) -> str:
         rows.append([row["model"], f"{row['context']:,}", f"{row['context'] / 50:g}", *cells])
     titles = ["model", "frames of context", "seconds", "dB, the same sequences", "dB, other sequences"]
     text = (
-        "Power of a second of decoded speech above that of its difference from the decoded whole, medians over up to "
+        "The power of a second of the decoded whole over that of its difference from the same second decoded as a part "
+        "of its own, in dB (more is closer; - is not measured). Medians over up to "
         f"{max(len(row['decibels']) for row in found['rows'])} places in {found['minutes']:g} minutes "
         "([benchmarks](../benchmarks/README.md#parts-of-a-recording)):\n"
     )

@@ -156,12 +156,19 @@ def card(name: str, results: dict[str, Any]) -> str:
     runs, train_use, use = facts["runs"], facts["codebook"], results["coders"][name]["codebook"]
     macs = sum(Codec(config).macs_per_second().values())
     payload, disk = RATES.values()
+    several = "one code" if config.quantizer.tokens_per_frame == 1 else f"{config.quantizer.tokens_per_frame} codes"
     adversarial = any(run["recipe"]["loss"].get("adversarial_weight", 0) for run in runs)
     return f"""# {name}
 
-A streaming speech codec at {config.bitrate:g} bits/s: {config.sample_rate} Hz, {codes(config)} entries,
-{config.latency_samples} samples of algorithmic latency, {Codec(config).num_parameters:,} parameters, {macs / 1e6:.0f}
-{METRICS["macs"].heading}.
+A streaming neural codec for speech at {config.sample_rate / 1000:g} kHz. It encodes {config.frame_rate:g} frames per
+second, each as {several} from one codebook of {config.quantizer.codebook_size:,} entries: {config.bitrate:g} bits/s.
+Its algorithmic delay is {1000 * config.latency_samples / config.sample_rate:g} ms. It has
+{Codec(config).num_parameters:,} parameters and takes {macs / 1e6:.0f} million multiply-accumulates per second of
+speech.
+
+    tokenizer = spectok.Tokenizer.from_pretrained("{name}")
+
+The [quick start](../../docs/quickstart.md) goes on from there.
 
 ## Licence
 
@@ -215,7 +222,7 @@ def robust_encoder(name: str) -> str:
 with a leveller and a denoiser before the model's own encoder. What this reaches and what it does not is
 [measured](../../benchmarks/README.md#noise-and-loudness). The denoiser, the same for both models, was trained on the
 sources above and on the noise of ESC-10 (K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", 2015;
-CC BY):
+CC BY). A last run of one step puts it before the encoder of this model, where it was trained with the other one:
 
 {runs_table(runs)}"""
 

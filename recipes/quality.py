@@ -35,11 +35,14 @@ def table(results: dict[str, Any], group: str) -> str:
     judged = [metric for metric in metrics if metric.name in JUDGED]
     if not judged:
         return written
-    files = max(
-        results["coders"][name]["groups"][group][metric.name]["n"] for name in pretrained.models() for metric in judged
-    )
-    *titles, last = (metric.title for metric in judged)
-    return f"{written}\n{', '.join(titles)} and {last} are over {files} of the files.\n"
+    own = [results["coders"][name]["groups"][group] for name in pretrained.models()]
+    fewer = [(metric.title, {values[metric.name]["n"] for values in own}) for metric in judged]
+    notes = [
+        f"{' or '.join(map(str, sorted(counts)))} have a {title}"
+        for title, counts in fewer
+        if counts != {own[0]["files"]}
+    ]
+    return f"{written}\nOf the {own[0]['files']} files, {' and '.join(notes)}.\n" if notes else written
 
 
 def extent(results: dict[str, Any], group: str) -> str:

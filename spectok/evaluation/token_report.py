@@ -42,8 +42,8 @@ def sections(results: Results) -> list[str]:
         "## The same speech, encoded again",
         f"The share of tokens that stay the same, and of frames all of whose tokens do: means over "
         f"{results['repeated']} files with 95 % intervals. Noise is pink, at a level below that of the file. After n "
-        "round trips the decoded audio is encoded and decoded n times and then encoded once more. Frames of silence "
-        "are the different frames in a minute of digital silence.",
+        "round trips the decoded audio is encoded and decoded n times and then encoded once more. 'Frames of silence' "
+        "counts the different frames of codes in a minute of digital silence.",
         same_table(results),
     ]
     if any("probes" in model for model in results["models"].values()):
@@ -69,7 +69,7 @@ def entropy_table(results: Results) -> str:
         rows.append([name, *fixed, *cells, *use])
     orders = ["one token", "two tokens", "three tokens"]
     titles = ["model", "tokens", "stored bits; per second", *(f"{order}: bits; per second" for order in orders)]
-    return markdown_table([*titles, "codebook used", "its entropy"], rows)
+    return markdown_table([*titles, "codebook used", "entropy of the codebook, at most 1"], rows)
 
 
 def bpe_table(results: Results) -> str:
