@@ -9,7 +9,7 @@ import io
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
@@ -159,7 +159,7 @@ class AudioReader:
     @property
     def claimed_samples(self) -> int | None:
         """The number of samples that the header claims; None if it does not."""
-        return self._file.frames if self._file else None
+        return self._file.frames if self._file else self._format.claimed_samples
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Yield the blocks, float32 `[T]`, T > 0.
@@ -303,13 +303,46 @@ def writing_audio(
     format = "RAW" if raw else WRITE_FORMATS[suffix]
     endian = "LITTLE" if raw else None
     try:
-        with (
-            atomic_write(destination) as temporary,
-            soundfile.SoundFile(_library_path(temporary), "w", rate, 1, "PCM_16", endian, format) as file,
-        ):
-            yield lambda audio: file.write(_to_int16(audio))
+        with atomic_write(destination) as temporary, open(temporary, "r+b", buffering=0) as file:
+            output = _Output(file)
+
+            def write_to_file(audio: Any) -> None:
+                with suppress(AssertionError):  # of soundfile, if less is written
+                    sound.write(_to_int16(audio))
+                output.check()
+
+            with soundfile.SoundFile(output, "w", rate, 1, "PCM_16", endian, format) as sound:
+                yield write_to_file
+            output.check()
     except soundfile.LibsndfileError as error:
         raise InputError(f"cannot write {name}: {error.error_string}") from error
+
+
+class _Output:
+    """A file for libsndfile, which writes the last block of a FLAC file when it closes it, and reports no error then.
+
+    Args:
+        file: open for writing, without a buffer, whose errors would come when it is left.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write the data, as much as the disk takes; returns the number of bytes."""
+        done = 0
+        try:
+            while done < len(data):
+                done += self._file.write(data[done:])
+        except OSError as error:
+            self._error = error
+        return done
+
+    def check(self) -> None:
+        """Raise the error of a write that has failed."""
+        if self._error:
+            raise self._error
 
 
 def _to_int16(audio: Any) -> NDArray[np.int16]:

@@ -198,17 +198,21 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary file beside `path`. It replaces `path` when the block ends; if it fails, it is removed.
 
     Raises:
-        InputError: as for `Replacement`.
+        InputError: as for `Replacement`, or the block raised an OSError, for example because the disk is full.
     """
     replacement = Replacement(path)
     try:
         yield replacement.path
         replacement.commit()
+    except BrokenPipeError:  # of another output
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {why(error)}") from error
     finally:  # also after an interrupt
         replacement.discard()
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text in UTF-8 with `atomic_write`."""
+    """Write a text in UTF-8 with `atomic_write`, whose errors it raises."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -303,6 +303,37 @@ def test_a_failed_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "there.wav").read_bytes() == b"before"
 
 
+FULL_DISK = """
+import os, resource, sys
+import numpy as np
+from spectok.audio import write_audio
+from spectok.errors import InputError
+from spectok.files import write_text
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (2048, resource.RLIM_INFINITY))
+noise = np.random.default_rng(0).integers(-3000, 3000, 16000, np.int16)
+writing = {"long.flac": noise, "one block.flac": noise[:3000], "a.wav": noise}
+for name, audio in writing.items():
+    try:
+        write_audio(name, audio, 16000)
+    except InputError as error:
+        print(error)
+try:
+    write_text("a.txt", "x" * 5000)
+except InputError as error:
+    print(error)
+print(os.listdir())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of the size of files")
+def test_a_file_that_does_not_fit_on_the_disk_is_refused_and_removed(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK], cwd=tmp_path, capture_output=True, text=True, check=True)
+    names = ("long.flac", "one block.flac", "a.wav", "a.txt")
+    assert done.stdout.splitlines() == [*(f"cannot write {name}: File too large" for name in names), "[]"]
+    assert done.stderr == ""
+
+
 # Blocks.
 
 
@@ -314,7 +345,7 @@ def test_a_wav_is_read_as_it_arrives(subtype: str, channels: int) -> None:
     whole = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)[0].mean(1, dtype=np.float32)
     stream = Dripping(content + b"LIST\4\0\0\0INFO")
     with AudioReader(stream) as reader:
-        assert (reader.sample_rate, reader.claimed_samples) == (16000, None)
+        assert (reader.sample_rate, reader.claimed_samples) == (16000, 5000)
         first = next(iter(reader))
         assert stream.position < len(content) // 2
     np.testing.assert_array_equal(first, whole[: len(first)])

@@ -227,6 +227,9 @@ def test_shards_end_at_their_hours(exact: Tokenizer, corpus: Path, tmp_path: Pat
     assert [facts(path)["rejected"] for path in files] == [0, 0, 1, 0]
     assert summary["shards"] == 4
     assert len(list((tmp_path / "out").glob("tokens-*"))) == 4
+    files_of_wav = sorted(path for path in corpus.rglob("*.wav") if path.is_file())
+    write_tar(tmp_path / "all.tar", [(path.name, path.read_bytes()) for path in files_of_wav])
+    assert tokenize(tmp_path / "all.tar", tmp_path / "of tar", jobs=0, shard_hours=hours)["shards"] == 4
 
 
 def test_a_finished_shard_is_kept_and_a_missing_one_made_again(
