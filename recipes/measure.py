@@ -97,7 +97,7 @@ def write_manifest(corpus: Path, path: Path) -> None:
         InputError: the corpus has no manifest, or no such speech.
     """
     try:
-        with open(corpus / "manifest.csv", newline="", encoding="utf-8") as file:
+        with open(corpus / "manifest.csv", newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["language"] == "en"]
     except (OSError, KeyError) as error:
         raise InputError(f"cannot read {corpus}/manifest.csv: {error}") from error

@@ -63,8 +63,11 @@ def find_files(corpus: Path, noise: Path | None = None) -> list[Entry]:
 
 def read_manifest(manifest: Path) -> list[Entry]:
     """The rows of a corpus's manifest that belong to a split and, for train and valid, are speech."""
-    with open(manifest, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with open(manifest, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"cannot read {manifest} as a CSV file: {error}") from error
     require(bool(rows) and {"file", "split"} <= set(rows[0]), f"{manifest} needs the columns file and split")
     return [
         Entry(manifest.parent / row["file"], row["file"], row["split"], row.get("source", ""))

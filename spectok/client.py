@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from spectok.errors import InputError
-from spectok.files import why
+from spectok.files import check_sample_rate, why
 from spectok.samples import check_audio, to_int16
 from spectok.schema import require
 from spectok.serve.protocol import FLUSH, MAX_MESSAGE, Hello, Mode, code_bytes
@@ -176,7 +176,8 @@ async def connect(
     Raises:
         InputError: the server cannot be reached, or refuses the stream.
     """
-    hello = Hello(model, mode, sample_rate or 0, weights, token, room)
+    rate = 0 if sample_rate is None else check_sample_rate(sample_rate)
+    hello = Hello(model, mode, rate, weights, token, room)
     try:
         socket = await open_socket(url, compression=None, open_timeout=OPEN_SECONDS, max_size=None)
     except (InvalidHandshake, InvalidURI, TimeoutError) as error:
@@ -184,16 +185,28 @@ async def connect(
     except OSError as error:
         raise InputError(f"cannot connect to {url}: {why(error)}") from error
     async with socket:
-        await socket.send(hello.to_json())
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                answer = json.loads(await socket.recv())
+                await socket.send(hello.to_json())
+                answer = await socket.recv()
         except TimeoutError as error:
             raise InputError(f"{url} does not answer") from error
         except ConnectionClosed as error:
             raise _ended(error) from error
-        require("error" not in answer, f"the server: {answer.get('error')}")
-        yield ServedStream(socket, mode, Facts(**answer["ready"]))
+        yield ServedStream(socket, mode, _facts(url, answer))
+
+
+def _facts(url: str, answer: str | bytes) -> Facts:
+    """The facts in a server's answer to the first message."""
+    try:
+        told = json.loads(answer)
+        refusal = told.get("error")
+        facts = None if refusal else Facts(**told["ready"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{url} is no server of streams: it answers something else") from error
+    if facts is None:
+        raise InputError(f"the server: {refusal}")
+    return facts
 
 
 async def transfer(stream: ServedStream, chunk: NDArray[Any]) -> NDArray[Any]:

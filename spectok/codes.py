@@ -120,7 +120,7 @@ def to_rows(codes: NDArray[Any], tokens: int, layout: Layout | None = None) -> t
     allowed = expected[layout] if layout else f"{expected['flat']}, or by frames {expected['frames']}"
     fits = codes.ndim in ((2, 3) if of_frames else (1, 2)) and (not of_frames or shape[-1] == tokens)
     require(fits and layout != "codebooks_first", f"codes must be {allowed}, not {shape}")
-    require(codes.ndim == 1 or shape[0] > 0 or of_frames, "the batch has no rows")
+    require(codes.ndim == 1 or shape[0] > 0 or (of_frames and codes.ndim == 2), "the batch has no rows")
     require(
         layout is not None or codes.ndim != 2 or shape[0] < 2 or shape[1] != tokens,
         f"codes of shape {shape} can be {shape[0]} recordings of one frame, or one recording of {shape[0]} frames "

@@ -63,7 +63,7 @@ class StreamGroup:
             InputError: the sample rate is out of range.
         """
         with self._one_thread:
-            session = self._new_session(sample_rate or self._sample_rate)
+            session = self._new_session(self._sample_rate if sample_rate is None else sample_rate)
             key = next(self._keys)
             self._sessions[key] = session
         return key

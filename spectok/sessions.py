@@ -80,9 +80,10 @@ class _Session(ABC):
         self._engine, self._batch, self._weight_hash = engine, batch, weight_hash
         self.config = engine.config
         self._rate = self._factor * self.config.sample_rate  # of the engine's audio
-        self.sample_rate = check_sample_rate(sample_rate or self._rate, "the stream")
+        self.sample_rate = check_sample_rate(self._rate if sample_rate is None else sample_rate, "the stream")
         self._frame_length, self._tokens = engine.config.frame_length, engine.config.quantizer.tokens_per_frame
         self._frame = self._frame_length if self._side == "encoder" else self._tokens  # values
+        require(batch is None or batch > 0, f"the batch has {batch} streams, but must have at least one")
         self._nothing: NDArray[Any] = np.zeros((batch or 1, 0), self._input)
         self._block = max(1, round(BLOCK_SECONDS * engine.config.frame_rate))  # frames
         self._one_thread = OneThread()

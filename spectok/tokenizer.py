@@ -43,7 +43,9 @@ NO_AUDIO: dict[type, str] = {
     type(None): "None; it must be an array, a tensor, a path, or a list of those",
     dict: "a dict; pass its array and its sample rate one by one",
     list: "a list of numbers; make an array of it",
-    bytes: "bytes; make an array of them, or pass a file that is open for reading",
+    **dict.fromkeys(
+        (bytes, bytearray, memoryview), "bytes; make an array of them, or pass a file that is open for reading"
+    ),
 }
 MOST_CHANNELS = 8  # a second axis that is at most this long and shorter than the first is taken for channels
 
@@ -366,7 +368,7 @@ class Tokenizer:
             require(samples.ndim == 1, f"it has shape {list(samples.shape)}, but must be [T]")
         except InputError as error:
             raise InputError(f"recording {number} of the batch: {error}") from error
-        rate = check_sample_rate(sample_rate or self.sample_rate)
+        rate = check_sample_rate(self.sample_rate if sample_rate is None else sample_rate)
         return resample(samples, rate, self.sample_rate)
 
     @overload

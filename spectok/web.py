@@ -6,12 +6,14 @@ scripts, ONNX Runtime's WebAssembly, and the files of the released models; it fe
 
 import functools
 import json
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from spectok import pretrained
@@ -159,6 +161,11 @@ class PageServer(ThreadingHTTPServer):
         except OSError as error:
             raise InputError(f"cannot listen at port {port}: {why(error)}") from error
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Print an error of the server, and nothing if a browser has closed its connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def start(self) -> threading.Thread:
         """Serve in a thread of its own until `shutdown`."""

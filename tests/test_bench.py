@@ -285,6 +285,28 @@ def test_clips_come_from_all_categories_in_turn(items: list[Item], tmp_path: Pat
     assert len(clips_of(doubled, measured, tmp_path, 1, seconds=0.5)["0"]["original"]) == 8000
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--files", "0"], "--files is 0, but must be positive"),
+        (["--files=-1"], "--files is -1, but must be positive"),
+        (["--judge-files", "0"], "--judge-files is 0, but must be positive"),
+        (["--clips=-1"], "--clips is -1, but must not be negative"),
+        (["--jobs", "0"], "--jobs is 0, but must be positive"),
+    ],
+)
+def test_bad_counts_are_refused_before_anything_is_coded(
+    options: list[str], sentence: str, items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(Path(items[0].path).parent)
+    assert main(["bench", folder, "--out", str(tmp_path / "out"), "--no-judges", *options]) == 2
+    assert capsys.readouterr().err == f"spectok: {sentence}\n"
+    assert not (tmp_path / "out").exists()
+    if options[0] == "--jobs":
+        assert main(["eval", folder, *options]) == 2
+        assert capsys.readouterr().err == f"spectok: {sentence}\n"
+
+
 def test_missing_rivals_are_named_and_left_out(
     items: list[Item], tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -247,6 +247,7 @@ def test_outputs_that_would_collide(fails: Fails, sources: list[str], first: str
 
 def test_several_inputs_need_a_folder(fails: Fails) -> None:
     assert fails("encode", "good.wav", "nan.wav", "text.wav") == "text.wav is a file, but several inputs need a folder"
+    assert fails("encode", "good.wav", "", "out/") == "one of the inputs is the empty path"
     expected = "several inputs cannot be mixed with standard input or output"
     assert fails("encode", "good.wav", "nan.wav", "-") == expected
     assert fails("decode", "-", "query.spt", "out") == expected

@@ -139,6 +139,8 @@ def test_a_manifest_may_have_noise(tmp_path: Path) -> None:
     ]
     assert np.allclose(np.concatenate([found.clip(0), found.clip(1)]), [0.3] * 100 + [0.4] * 100, atol=1 / 32768)
     assert [row["file"] for row in Corpus(tmp_path / "out", "train").rows] == ["t.wav"]
+    manifest = corpus / "manifest.csv"
+    manifest.write_text(manifest.read_text(encoding="utf-8"), encoding="utf-8-sig")  # as Excel writes it
 
     prepare(corpus, tmp_path / "out", 16000, noise)
     found = Corpus(tmp_path / "out", "noise")

@@ -176,9 +176,13 @@ def released_codes(path: Path) -> NDArray[np.int64]:
             r"the engine torch needs PyTorch: pip install 'spectok\[torch\]' .*",
         ),
         (("eval", SPEECH.parent), r"spectok eval needs more packages: pip install 'spectok\[eval\]' .*"),
+        (
+            ("inspect", SPEECH, "{}/a.png"),
+            r"spectok inspect needs more packages: pip install 'spectok\[eval,torch\]' .*",
+        ),
         (("export", "{}", SPEECH), r"spectok export needs more packages: pip install 'spectok\[export\]' .*"),
     ],
-    ids=["torch", "eval", "export"],
+    ids=["torch", "eval", "inspect", "export"],
 )
 def test_missing_packages_are_named(arguments: tuple[str | Path, ...], sentence: str, tmp_path: Path) -> None:
     done = without(NOT_IN_THE_CORE, *(str(argument).format(tmp_path) for argument in arguments))

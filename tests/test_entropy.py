@@ -264,6 +264,17 @@ def test_damage_in_the_middle_costs_its_packets_only() -> None:
                 assert set(frames[index]) <= set(reader.frames[index]) <= lost
 
 
+def test_a_damaged_first_packet_is_named() -> None:
+    content, codes = coded(200)
+    first, frames = places(content)
+    damaged = bytearray(content)
+    damaged[first + 40] ^= 1
+    with Reader(io.BytesIO(bytes(damaged))) as reader:
+        with pytest.raises(InputError, match="its packet 0 "):
+            reader.read(0, 1)
+        np.testing.assert_array_equal(reader.read(frames[1].start, 1), codes[2 * frames[1].start :][:2])
+
+
 def test_a_file_that_was_cut_off_keeps_its_whole_packets() -> None:
     content, codes = coded(200)
     first, frames = places(content)

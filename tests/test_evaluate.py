@@ -94,6 +94,8 @@ def test_a_manifest_gives_its_test_split_by_default(tmp_path: Path) -> None:
     assert load_items(tmp_path) == [Item(tmp_path / "c.wav", "all")]
     (tmp_path / "manifest.csv").write_text("file,speaker\nc.wav,someone\nt/a.wav,\n")
     assert load_items(tmp_path) == [Item(tmp_path / "c.wav", "all", "someone"), Item(tmp_path / "t" / "a.wav", "t")]
+    (tmp_path / "manifest.csv").write_text("file\nc.wav\n", encoding="utf-8-sig")  # as Excel writes it
+    assert load_items(tmp_path) == [Item(tmp_path / "c.wav", "all")]
 
 
 @pytest.mark.parametrize(

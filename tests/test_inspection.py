@@ -1,6 +1,8 @@
 """Tests of `spectok inspect`: the recorded values, and the figure."""
 
 import dataclasses
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,12 @@ def test_bad_input_raises_one_sentence(
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert not (folder / "out.png").exists()
+
+
+def test_a_missing_package_is_named_before_the_computation(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["inspect", "in.wav", "out.png"]) == 2
+    sentence = r"spectok: spectok inspect needs more packages: pip install 'spectok\[eval,torch\]' \(.*matplotlib.*\)\n"
+    assert re.fullmatch(sentence, capsys.readouterr().err)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import urllib.error
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from streams import cut
 from websockets.asyncio.client import ClientConnection as AsyncClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
+from websockets.sync.server import ServerConnection, serve
 from websockets.typing import Origin
 
 from spectok import InputError, Tokenizer, client, pretrained
@@ -474,9 +476,27 @@ def test_a_client_names_what_is_wrong(server: Running) -> None:
         client.run("http://127.0.0.1", MODEL, "encode", np.zeros(9, np.int16))
     with pytest.raises(InputError, match=r"/other is no server of streams: .*404"):
         client.run(f"{server.url}/other", MODEL, "encode", np.zeros(9, np.int16))
+    with pytest.raises(InputError, match=r"^the audio has a sample rate of 0 Hz; it must be 1000 to 192000$"):
+        client.run(server.url, MODEL, "encode", np.zeros(9, np.int16), sample_rate=0)
     with pytest.raises(InputError, match=r"^codes must be from 0 to 65535$"):
         client.run(server.url, MODEL, "decode", np.array([65536]))
     with pytest.raises(InputError, match=r"^codes must be integers \[N\]$"):
         client.run(server.url, MODEL, "decode", np.zeros(3))
     with pytest.raises(InputError, match=r"^audio must have the shape \[T\], not \[2, 2\]$"):
         client.run(server.url, MODEL, "encode", np.zeros((2, 2), np.int16))
+
+
+@pytest.mark.parametrize("answer", ["hello", "[1]", "{}", '{"ready": 3}', '{"ready": {"model": "a"}}', b"\xff"])
+def test_another_server_of_websockets_is_noticed(answer: str | bytes) -> None:
+    def other(stream: ServerConnection) -> None:
+        stream.recv()
+        stream.send(answer)
+
+    with serve(other, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        with pytest.raises(InputError, match=f"^{url} is no server of streams: it answers something else$"):
+            client.run(url, MODEL, "encode", np.zeros(9, np.int16))
+        server.shutdown()
+        thread.join()

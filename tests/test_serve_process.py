@@ -157,6 +157,7 @@ def test_a_port_in_use_is_one_sentence(workers: str, capsys: pytest.CaptureFixtu
     ("arguments", "sentence"),
     [
         (["--port", "65536"], "the port is 65536, but must be from 0 to 65535"),
+        (["--host", "a..b"], "cannot listen on a..b:0: "),
         (["--workers", "0"], "the number of workers is 0, but must be from 1 to 256"),
         (["--max-streams", "0"], "the number of streams is 0, but must be positive"),
         (["--idle-timeout", "nan"], "the idle timeout is nan s, but must be positive and finite"),

@@ -132,6 +132,12 @@ def test_an_empty_stream_has_no_codes_and_no_audio() -> None:
         assert audio.shape == (0,) and audio.dtype == np.float32
 
 
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_has_at_least_one_stream(batch: int) -> None:
+    with pytest.raises(InputError, match=f"^the batch has {batch} streams, but must have at least one$"):
+        StreamDecoder(random_engine("query"), batch)
+
+
 @tiny
 def test_a_batch_equals_its_rows(name: str) -> None:
     engine = random_engine(name)

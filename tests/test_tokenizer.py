@@ -213,6 +213,8 @@ def test_a_fixture_file_by_its_path(echo: Tokenizer) -> None:
         ),
         (None, r"^the audio is None; it must be an array, a tensor, a path, or a list of those$"),
         (b"RIFF", r"^the audio is bytes; make an array of them, or pass a file that is open for reading$"),
+        (bytearray(8), r"^the audio is bytes; make an array of them"),
+        (memoryview(bytes(8)), r"^the audio is bytes; make an array of them"),
         (np.zeros(0, np.float32), "holds no samples"),
         (np.zeros((0, 100), np.float32), "holds no samples"),
         (np.zeros((2000, 2)), r"^the audio has shape \[2000, 2\]; a batch is \[B, T\], and .*spectok\.audio\.to_mono$"),
@@ -234,7 +236,7 @@ def test_bad_audio_is_refused(tokenizer: Tokenizer, audio: Any, sentence: str) -
         tokenizer.encode(audio)
 
 
-@pytest.mark.parametrize("rate", [-16000, 44100.5, 10**9, "16000"])
+@pytest.mark.parametrize("rate", [0, -16000, 44100.5, 10**9, "16000"])
 def test_bad_sample_rates_are_refused(tokenizer: Tokenizer, rate: Any) -> None:
     shown = "'16000', a text; it must be a whole number of Hz" if rate == "16000" else f"{rate} Hz"
     calls: dict[str, Callable[[], object]] = {
@@ -244,6 +246,9 @@ def test_bad_sample_rates_are_refused(tokenizer: Tokenizer, rate: Any) -> None:
     for what, call in calls.items():
         with refuses(f"^{what} has a sample rate of {shown}"):
             call()
+    for encode in (tokenizer.encode, tokenizer.encode_batch):
+        with refuses(f"has a sample rate of {shown}"):
+            encode([noise(100)], rate)
     with refuses(f"has a sample rate of {shown}"):
         tokenizer.encode(noise(100), rate)
 
@@ -266,6 +271,7 @@ def test_bad_sample_rates_are_refused(tokenizer: Tokenizer, rate: Any) -> None:
         (np.zeros((1, 1, 2, 2), np.int64), None, r"^codes must be .*, not \[1, 1, 2, 2\]$"),
         (np.int64(3), None, r"^codes must be .*, not \[\]$"),
         (np.zeros((0, 2), np.int64), None, "^the batch has no rows$"),
+        (np.zeros((0, 5, 2), np.int64), None, "^the batch has no rows$"),
         (
             np.zeros((3, 2), np.int64),
             None,

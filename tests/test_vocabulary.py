@@ -134,6 +134,7 @@ def test_tensors_give_tensors() -> None:
         (SMALL, 100, r"^ids must be \[N\] or \[B, N\], not \[\]$"),
         (SMALL, [[100, 100], [104, 105]], "^the recordings of the batch have 0 to 2 codes; decode them one by one$"),
         (SMALL, np.zeros((0, 2), np.int64), "^the batch has no rows$"),
+        (DELAY, np.zeros((0, 2, 5), np.int64), "^the batch has no rows$"),
         (DELAY, [100, 106], r"^ids must be \[2, S\] or \[B, 2, S\], not \[2\]$"),
         (DELAY, [[100, 106]], r"^ids must be \[2, S\] or \[B, 2, S\], not \[1, 2\]$"),
         (DELAY, [[100], [106]], "^the ids are 1 steps, but one frame takes 2$"),

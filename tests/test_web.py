@@ -119,3 +119,14 @@ def test_a_port_in_use_and_a_missing_page_are_refused(
     (page / "index.html").unlink()
     with pytest.raises(InputError, match="has no page; in a source tree, `make web` builds it"):
         web_page.page()
+
+
+@pytest.mark.parametrize(("error", "is_reported"), [(ConnectionResetError(), False), (ZeroDivisionError(), True)])
+def test_a_browser_that_closes_its_connection_is_not_reported(
+    server: PageServer, error: Exception, is_reported: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        raise error
+    except Exception:
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert (type(error).__name__ in capsys.readouterr().err) == is_reported

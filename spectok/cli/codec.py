@@ -45,7 +45,7 @@ def encode(args: argparse.Namespace) -> None:
         f"--packet-ms is {args.packet_ms}, but must be positive and finite",
     )
     tokenizer = Tokenizer.from_pretrained(args.model, args.device, args.engine, encoder=_encoder(args))
-    raw_rate = (args.rate or tokenizer.sample_rate) if args.raw else None
+    raw_rate = (tokenizer.sample_rate if args.rate is None else args.rate) if args.raw else None
 
     def encode_one(source: PathOrStream, output: Output) -> None:
         with audio_files.AudioReader(source, raw_rate) as reader:

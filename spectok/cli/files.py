@@ -183,6 +183,7 @@ def pairs(inputs: list[str], output: str, suffix: str, find: Callable[[str], lis
         return [(inputs[0], os.path.join(output, Path(inputs[0]).stem + suffix) if has_folder else output)]
     require(output != "-" and "-" not in inputs, "several inputs cannot be mixed with standard input or output")
     require(not os.path.isfile(output), f"{output} is a file, but several inputs need a folder")
+    require("" not in inputs, "one of the inputs is the empty path")
     found: list[tuple[str, Path]] = []  # inputs, and their paths below the output folder
     for name in inputs:
         if os.path.isdir(name):

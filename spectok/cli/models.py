@@ -121,6 +121,8 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
 def inspect(args: argparse.Namespace) -> None:
     """Draw a model's attention, biases and codes for a recording."""
     try:
+        import matplotlib  # noqa: F401, which is used when all is computed
+
         from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection, inspect_codec
     except ModuleNotFoundError as error:
         raise _missing("inspect", error) from error
@@ -144,6 +146,7 @@ def evaluate(args: argparse.Namespace) -> None:
         from spectok.evaluation.report import markdown, write_report
     except ModuleNotFoundError as error:
         raise _missing("eval", error) from error
+    _check_jobs(args)
     options = (args.device, args.engine, args.threads)
     models = args.model or pretrained.models()
     coders: list[Coder] = [SpectokCoder.from_pretrained(model, *options) for model in models]
@@ -199,6 +202,11 @@ def bench(args: argparse.Namespace) -> None:
             judged = [name for name in JUDGED if name not in lacking]
     except ModuleNotFoundError as error:
         raise _missing("bench", error) from error
+    for name in ("files", "judge_files"):
+        value = getattr(args, name)
+        require(value is None or value > 0, f"--{name.replace('_', '-')} is {value}, but must be positive")
+    require(args.clips >= 0, f"--clips is {args.clips}, but must not be negative")
+    _check_jobs(args)
     items, out = load_items(args.source, args.split)[: args.files], Path(args.out)
     decoded = [decoded_files(argument, items) for argument in args.decoded]
     coders, weightless, notices = lineup(args.rival, decoded)
@@ -225,6 +233,9 @@ def bench(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """Export the ONNX graphs of a model."""
     try:
+        import onnx  # noqa: F401, which are used when the model is loaded
+        import onnxscript  # noqa: F401
+
         from spectok.export.agreement import export_verified
     except ModuleNotFoundError as error:
         raise _missing("export", error) from error
@@ -241,6 +252,10 @@ def export(args: argparse.Namespace) -> None:
     export_verified(model, resample(audio, sample_rate, model.config.sample_rate), folder)
 
 
+def _check_jobs(args: argparse.Namespace) -> None:
+    require(args.jobs > 0, f"--jobs is {args.jobs}, but must be positive")
+
+
 def _missing(command: str, error: ModuleNotFoundError) -> InputError:
-    extra = command if command in ("bench", "export", "tokens") else "eval"
+    extra = {"inspect": "eval,torch"}.get(command, command)
     return InputError(f"spectok {command} needs more packages: pip install 'spectok[{extra}]' ({error})")

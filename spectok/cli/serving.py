@@ -5,7 +5,7 @@ import os
 import webbrowser
 
 from spectok import pretrained
-from spectok.errors import InputError
+from spectok.errors import InputError, shown
 from spectok.web import PageServer, export_page
 
 
@@ -13,7 +13,7 @@ def web(args: argparse.Namespace) -> None:
     """Serve the page on this computer until Ctrl-C, or write it into a folder."""
     if args.export is not None:
         size = export_page(args.export)
-        print(f"{args.export}: {size / 1e6:.1f} MB")
+        print(f"{shown(args.export)}: {size / 1e6:.1f} MB")
         return
     with PageServer(args.port) as server:
         thread = server.start()

@@ -196,7 +196,7 @@ class Reader:
                     if index == self._num_packets:
                         raise
 
-        found = bisect_right(range(self._num_packets), frame, key=start_of) - 1
+        found = max(0, bisect_right(range(self._num_packets), frame, key=start_of) - 1)
         return found if frame < self._packet(found).stop_frame else found + 1  # else that packet is damaged
 
     def _lose(self, frames: range) -> None:

@@ -7,6 +7,7 @@ need PyTorch; `TorchEngine` runs the codec in PyTorch. Each library is imported 
 from spectok.engine.onnx import OnnxEngine
 from spectok.engine.protocol import CodecState, Engine, Side
 from spectok.engine.torch import TorchEngine, load_codec, load_extension
+from spectok.errors import InputError
 from spectok.pretrained import Model
 from spectok.schema import require
 
@@ -68,5 +69,10 @@ def model_size(model: Model) -> tuple[int, dict[str, float]]:
         return codec.num_parameters, codec.macs_per_second()
     engine = OnnxEngine(model)
     facts = {side: engine.facts(side) for side in ("encoder", "decoder")}
-    macs = {side: float(fact["macs_per_second"]) for side, fact in facts.items()}
-    return int(facts["encoder"]["parameters"]), macs
+    try:
+        macs = {side: float(fact["macs_per_second"]) for side, fact in facts.items()}
+        return int(facts["encoder"]["parameters"]), macs
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"the graphs of {model.config.name} do not tell their size; spectok export makes them anew"
+        ) from error

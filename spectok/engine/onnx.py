@@ -204,15 +204,17 @@ class OnnxEngine:
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
             options.add_external_initializers([tensor.name for tensor in external], values)
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            first, *others = session.get_inputs()
+            states = [item for item in others if item.name != LOST]
+            outputs = [item.name for item in session.get_outputs() if item.name != SPECTRUM]
+            kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+            wrong = [item.type for item in states if item.type not in kinds]
+            require(not wrong, f"{path} has a state of an unknown type, {', '.join(wrong)}")
+            zeros = {item.name: (tuple(item.shape[1:]), kinds[item.type]) for item in states}
         except InputError:
             raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base class
             raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-        first, *others = session.get_inputs()
-        states = [item for item in others if item.name != LOST]
-        outputs = [item.name for item in session.get_outputs() if item.name != SPECTRUM]
-        kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-        zeros = {item.name: (tuple(item.shape[1:]), kinds[item.type]) for item in states}
         return _Graph(session.run, outputs, first.name, len(states) < len(others), zeros, facts)
 
 

@@ -62,7 +62,7 @@ def _category(path: Path) -> str:
 
 def _items_of_manifest(manifest: Path, split: str | None) -> list[Item]:
     try:
-        with manifest.open(newline="", encoding="utf-8") as lines:
+        with manifest.open(newline="", encoding="utf-8-sig") as lines:
             rows = list(csv.DictReader(lines))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot read {manifest} as a CSV file: {error}") from error

@@ -106,13 +106,13 @@ def bound(options: Options, port: int | None = None, shared: bool = False) -> so
         except BaseException:
             found.close()
             raise
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that cannot be a name
         raise _cannot_listen(options.host, port, error) from error
     return found
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> InputError:
-    reason = "the port is in use" if error.errno == errno.EADDRINUSE else why(error)
+def _cannot_listen(host: str, port: int, error: OSError | UnicodeError) -> InputError:
+    reason = "the port is in use" if getattr(error, "errno", None) == errno.EADDRINUSE else why(error)
     return InputError(f"cannot listen on {host}:{port}: {reason}")
 
 
