@@ -37,6 +37,7 @@ from spectok.model.extension import BANDS, LOUDEST, Extension
 from spectok.model.layers import nearness
 from spectok.model.spectrum import STFT
 from spectok.resampling import resample
+from spectok.samples import to_int16
 from spectok.schema import require
 from spectok.weights import halved, load_tensors, round_to_half_, save_tensors
 
@@ -114,7 +115,7 @@ def analyse(corpus: Path, models: Sequence[str], folder: Path) -> list[Clip]:
         power = high(torch.from_numpy(audio)[None]).square().sum(1)[0]
         levels = power.add(QUIETEST).log() @ around + EULER
         energies = torch.stack([torch.cat(layer.energies(spectrum), dim=-1)[0] for spectrum in spectra])
-        samples = np.round(audio * 32767).clip(-32768, 32767).astype(np.int16)
+        samples = to_int16(audio)
         clip = Clip(source, speed, samples, torch.cat(spectra).half().numpy(), energies.numpy(), levels.numpy())
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, **{name: getattr(clip, name) for name in Clip._fields[2:]})

@@ -23,6 +23,7 @@ from spectok.evaluation.judges import distillmos_of, dnsmos_overall
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.tables import markdown_table
 from spectok.model.codec import NETWORK_STATES, Codec
+from spectok.resampling import fit_length
 from spectok.schema import require
 from spectok.training.corpus import Corpus
 
@@ -47,7 +48,7 @@ def averaged(magnitude: Tensor, bins: int) -> Tensor:
 def variants(codec: Codec, clip: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Decoded audio `[T]` of a clip `[T]`, with each part of the spectrum replaced by the original's, by name."""
     config, decoder = codec.config, codec.decoder
-    padded = np.pad(clip, (0, config.num_frames(len(clip)) * config.frame_length - len(clip)))
+    padded = fit_length(clip, config.num_frames(len(clip)) * config.frame_length)
     audio = torch.from_numpy(padded)[None]
     quantized = codec.quantizer(codec.encoder(audio)).quantized
     estimate, _ = decoder.estimate(quantized, decoder.init_state(1)[:NETWORK_STATES])

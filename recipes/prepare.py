@@ -26,6 +26,7 @@ from spectok.audio import list_audio, read_audio
 from spectok.errors import InputError
 from spectok.evaluation.pitch import track_pitch
 from spectok.files import atomic_write
+from spectok.samples import to_int16
 from spectok.schema import require
 
 SPLITS = ("train", "valid", "noise")
@@ -83,7 +84,7 @@ def load(path: Path, sample_rate: int, is_speech: bool) -> tuple[NDArray[np.int1
     except InputError as error:
         return str(error)
     pitch = track_pitch(audio, sample_rate) if is_speech else np.zeros(0, np.float32)
-    return np.round(audio.clip(-1, 1) * 32767).astype("<i2"), pitch.astype("<f4")
+    return to_int16(audio).astype("<i2"), pitch.astype("<f4")
 
 
 def write_split(out: Path, split: str, entries: list[Entry], sample_rate: int, pool: Executor) -> list[dict[str, Any]]:

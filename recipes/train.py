@@ -25,6 +25,7 @@ from spectok import pretrained
 from spectok.config import CodecConfig
 from spectok.errors import InputError
 from spectok.evaluation.provenance import commit
+from spectok.files import write_text
 from spectok.schema import from_dict, read_recipe, require
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
@@ -93,7 +94,7 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     facts["torch"] = torch.__version__
     facts["commit"] = commit()
     args.out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(facts, indent=2) + "\n")
 
 
 def _differing(begun: dict[str, Any], recipe: dict[str, Any], where: str) -> list[str]:

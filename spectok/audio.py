@@ -18,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from spectok.errors import InputError
-from spectok.files import atomic_write, check_sample_rate, file_name, open_binary, why
+from spectok.files import atomic_write, check_sample_rate, file_name, list_files, open_binary, why
 from spectok.resampling import resample
 from spectok.samples import check_audio, to_int16
 from spectok.schema import require
@@ -374,8 +374,4 @@ def list_audio(folder: str | Path) -> list[Path]:
     Raises:
         InputError: the path is not a folder.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{folder} is not a folder")
-    found = (path for path in root.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
-    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+    return list_files(folder, AUDIO_SUFFIXES)

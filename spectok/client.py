@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
+from spectok.codes import check_codes
 from spectok.errors import InputError
 from spectok.files import check_sample_rate, why
 from spectok.samples import check_audio, to_int16
@@ -128,11 +129,9 @@ class ServedStream:
                 array = to_int16(check_audio(array, allow_empty=True))
             require(array.ndim == 1, f"audio must have the shape [T], not {list(array.shape)}")
             return array.astype("<i2").tobytes()
-        codes, size = np.asarray(chunk), self.facts.codebook_size
-        require(codes.ndim == 1 and (codes.dtype.kind in "iu" or not codes.size), "codes must be integers [N]")
-        in_range = not codes.size or 0 <= codes.min() <= codes.max() < size
-        require(bool(in_range), f"codes must be from 0 to {size - 1}")
-        return code_bytes(codes)
+        codes = np.asarray(chunk)
+        require(codes.ndim == 1, f"codes must be integers [N], not {list(codes.shape)}")
+        return code_bytes(check_codes(codes, self.facts.codebook_size))
 
     async def _write(self, message: str | bytes) -> None:
         try:

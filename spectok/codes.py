@@ -131,6 +131,25 @@ def to_rows(codes: NDArray[Any], tokens: int, layout: Layout | None = None) -> t
     return np.atleast_2d(codes), codes.ndim == 2
 
 
+def check_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
+    """Codes of any shape as int64.
+
+    Args:
+        codes: integers.
+        size: of the codebook.
+
+    Raises:
+        InputError: they are not integers, or one is not in the codebook; the sentence names the first with its place.
+    """
+    require(not codes.size or codes.dtype.kind in "iu", f"codes must be integers, not {codes.dtype}")
+    values = codes.astype(np.int64, copy=False)
+    if not values.size or values.view(np.uint64).max() < size:  # as unsigned numbers, negative codes are too large
+        return values
+    place = np.argwhere(values.view(np.uint64) >= size)[0]
+    where = place[-1] if not place[:-1].any() and codes.size == codes.shape[-1] else place.tolist()
+    raise InputError(f"codes must be from 0 to {size - 1}, but code {where} is {codes[tuple(place)]}")
+
+
 def from_rows(codes: NDArray[Any], tokens: int, layout: Layout) -> NDArray[Any]:
     """Codes `[..., N]` in a layout: `[..., N]`, `[..., F, K]` or `[..., K, F]`, where K is `tokens`."""
     if layout == "flat":

@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -90,6 +90,19 @@ def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
             f"{what} has a sample rate of {sample_rate} Hz; it must be {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
         )
     return whole
+
+
+def list_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:
+    """The files in a folder and its subfolders with one of the suffixes, in lower case, sorted, without hidden files.
+
+    Raises:
+        InputError: the path is not a folder.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise InputError(f"{folder} is not a folder")
+    found = (path for path in root.rglob("*") if path.suffix.lower() in suffixes)
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
 
 
 class Replacement:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from spectok import pretrained
 from spectok.arrays import like, to_numpy
 from spectok.audio import read_audio
-from spectok.batching import EncodedBatch
+from spectok.batching import EncodedBatch, masked_frames
 from spectok.codes import Layout
 from spectok.errors import InputError
 from spectok.files import check_sample_rate, write_text
@@ -213,13 +213,10 @@ class SpectokProcessor(ProcessorMixin):
         array = np.asanyarray(codes) if isinstance(codes, np.ndarray) else to_numpy(codes)
         require(array.ndim == (2 if layout == "flat" else 3), f"codes must be a batch, not {list(array.shape)}")
         rows = array.swapaxes(1, 2) if layout == "codebooks_first" else array
-        counts = [rows.shape[1]] * len(rows) if mask is None else to_numpy(mask).sum(axis=1).tolist()
-        if mask is not None:
-            whole = np.arange(rows.shape[1]) < np.asarray(counts)[:, None]
-            require(
-                np.array_equal(to_numpy(mask).astype(bool), whole),
-                "the mask has another shape than the codes, or padding that is not at the end of a row",
-            )
+        if mask is None:
+            counts = [rows.shape[1]] * len(rows)
+        else:  # for each row of `rows`: a code if they are flat, else a frame
+            counts = masked_frames(to_numpy(mask), len(rows), rows.shape[1], 1).tolist()
         items: Any = [row[:count] for row, count in zip(rows, counts, strict=True)]
         wanted = None if lengths is None else to_numpy(lengths).tolist()
         heard: list[NDArray[np.float32]] = self.codec.decode(items, wanted, layout=first)

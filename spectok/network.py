@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from spectok.codes import check_codes
 from spectok.container.header import Header
 from spectok.container.parts import pack_codes, unpack_codes
 from spectok.errors import InputError
@@ -63,9 +64,7 @@ class Packetizer:
         """
         array, tokens = np.asarray(codes), self._header.tokens_per_frame
         require(array.size % tokens == 0, f"the codes end within a frame of {tokens}: there are {array.size}")
-        new = array.reshape(-1, tokens).astype(np.int64)
-        size = self._header.codebook_size
-        require(not new.size or 0 <= new.min() <= new.max() < size, f"codes must be from 0 to {size - 1}")
+        new = check_codes(array.reshape(-1), self._header.codebook_size).reshape(-1, tokens)
         self._codes = np.concatenate([self._codes, new])
         packets = []
         while len(self._codes) - self._sent >= self._frames:

@@ -21,7 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.codes import check_model
+from spectok.codes import check_codes, check_model
 from spectok.config import EXTENSION_FACTOR, CodecConfig
 from spectok.engine import Engine, Side
 from spectok.errors import InputError
@@ -518,15 +518,7 @@ class StreamDecoder(_Session):
         codes = np.asarray(chunk)
         if codes.ndim == (3 if self._batch else 2) and codes.shape[-1] == self._tokens:  # whole frames
             codes = codes.reshape(*codes.shape[:-2], -1)
-        rows = self._rows(codes, "codes", "N")
-        if rows.size and rows.dtype.kind not in "iu":
-            raise InputError(f"codes must be integers, not {rows.dtype}")
-        given, size = rows, self.config.quantizer.codebook_size
-        rows = given.astype(np.int64, copy=False)
-        if rows.size and rows.view(np.uint64).max() >= size:  # as unsigned numbers, negative codes are too large
-            row, place = np.argwhere(rows.view(np.uint64) >= size)[0]
-            raise InputError(f"codes must be from 0 to {size - 1}, but code {place} is {given[row, place]}")
-        return rows
+        return check_codes(self._rows(codes, "codes", "N"), self.config.quantizer.codebook_size)
 
     def _step(self, rows: NDArray[Any], state: Any) -> tuple[NDArray[Any], Any]:
         return self._decode(rows, state)

@@ -21,7 +21,7 @@ from spectok import audio as audio_files
 from spectok import pretrained
 from spectok.arrays import like, to_numpy
 from spectok.batching import EncodedBatch, by_length, mask_of, masked_frames, padded
-from spectok.codes import Codes, Layout, check_layout_name, check_model, from_rows, other_model, to_rows
+from spectok.codes import Codes, Layout, check_codes, check_layout_name, check_model, from_rows, other_model, to_rows
 from spectok.config import CodecConfig
 from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
@@ -184,14 +184,7 @@ class Tokenizer:
         if codes is None:
             return vectors
         check_model(codes, self.config.name, self.weight_hash)
-        array, last = to_numpy(codes), self.codebook_size - 1
-        require(array.size == 0 or array.dtype.kind in "iu", f"codes must be integers, not {array.dtype}")
-        wrong = np.argwhere((array < 0) | (array > last))
-        if len(wrong):
-            place = tuple(int(index) for index in wrong[0])
-            where = place[0] if len(place) == 1 else list(place)
-            raise InputError(f"codes must be from 0 to {last}, but code {where} is {array[place]}")
-        return vectors[array.astype(np.int64)]
+        return vectors[check_codes(to_numpy(codes), self.codebook_size)]
 
     def stream_encoder(self, sample_rate: int | None = None) -> StreamEncoder:
         """A new session that encodes one stream of audio at `sample_rate` Hz, by default the codec's own."""

@@ -1,6 +1,5 @@
 """Reads and writes weights as safetensors files."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -9,15 +8,22 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from spectok.errors import InputError
+from spectok.files import atomic_write
 from spectok.graphs import WEIGHTS
 from spectok.pretrained import Model
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file; an existing file is replaced only once the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    """Write a safetensors file; an existing file is replaced only once the new one is complete.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -332,7 +332,7 @@ def test_an_append_that_fails_leaves_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.spt"
     write_spt(path, TINY, TINY_CODES)
     before = path.read_bytes()
-    with pytest.raises(InputError, match="one is 1024"), Writer.append(path) as writer:
+    with pytest.raises(InputError, match="code 0 is 1024"), Writer.append(path) as writer:
         writer.write([1024])
     with pytest.raises(RuntimeError), Writer.append(path) as writer:
         writer.write([3, 4, 5, 6, 7, 8])
@@ -348,6 +348,22 @@ def test_an_append_that_fails_leaves_the_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut off, or was never finished"):
         Writer.append(path)
     assert os.listdir(tmp_path) == ["a.spt"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs the list of open files")
+def test_an_append_to_a_damaged_file_leaves_no_file_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.spt"
+    write_spt(path, TINY, TINY_CODES)
+    content, opened = path.read_bytes(), os.listdir("/proc/self/fd")
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        try:
+            Writer.append(path)
+        except InputError:
+            assert len(os.listdir("/proc/self/fd")) == len(opened)
+        else:
+            raise AssertionError(f"byte {place} is damaged, and it was not noticed")
+        assert os.listdir(tmp_path) == ["a.spt"]
 
 
 def test_appending_to_version_1_makes_version_2(tmp_path: Path) -> None:
@@ -406,12 +422,12 @@ def test_header_bounds_the_packet_and_takes_numpy_integers() -> None:
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
-        ([[1, 2]], r"shape \[1, 2\]"),
-        ([0.5, 1.0], "type float64"),
-        ([True, False], "type bool"),
-        ([-1, 0], "one is -1"),
-        (np.array([0, 2**63], np.uint64), "one is 9223372036854775808"),
-        ([0, 1024], "from 0 to 1023, and one is 1024"),
+        ([[1, 2]], r"codes must be integers \[N\], not \[1, 2\]"),
+        ([0.5, 1.0], "codes must be integers, not float64"),
+        ([True, False], "codes must be integers, not bool"),
+        ([-1, 0], "code 0 is -1"),
+        (np.array([0, 2**63], np.uint64), "code 1 is 9223372036854775808"),
+        ([0, 1024], "from 0 to 1023, but code 1 is 1024"),
     ],
 )
 def test_codes_are_checked(codes: Any, message: str) -> None:

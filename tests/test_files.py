@@ -11,7 +11,7 @@ import pytest
 from spectok.audio import read_audio, write_audio
 from spectok.container import read_spt
 from spectok.errors import InputError
-from spectok.files import atomic_write, check_sample_rate, file_name, write_text
+from spectok.files import atomic_write, check_sample_rate, file_name, list_files, write_text
 
 
 def test_atomic_write_replaces_the_file_at_the_end_or_not_at_all(tmp_path: Path) -> None:
@@ -120,3 +120,13 @@ def test_what_dead_processes_have_left_is_removed_and_nothing_else(tmp_path: Pat
         living.communicate("")
     assert sorted(os.listdir(tmp_path)) == [".spectok-of-somebody", "a", "b"]
     assert (tmp_path / "a").read_text(encoding="utf-8") == "half"
+
+
+def test_list_files(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "folder.spt").mkdir(parents=True)
+    for name in ("b.spt", "C.SPT", "._b.spt", "a.wav", "deep/a.spt"):
+        (tmp_path / name).touch()
+    found = list_files(tmp_path, {".spt"})
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["C.SPT", "b.spt", "deep/a.spt"]
+    with pytest.raises(InputError, match="is not a folder"):
+        list_files(tmp_path / "a.wav", {".spt"})

@@ -89,8 +89,11 @@ def test_a_processor_encodes_and_decodes_a_batch(
     assert [len(sound) for sound in processor.batch_decode(codes, layout=layout)] == [17 * 320 - 160] * 2
     with refuses(r"^the padding of recording 0 is not at its end, or its mask has another shape$"):
         processor.encode(np.stack(clips[:1]), np.eye(1, 3000, 5))
-    with refuses("^the mask has another shape than the codes, or padding that is not at the end of a row$"):
+    with refuses("^the padding of row 0 is not at its end$"):
         processor.batch_decode(codes, np.asarray(mask)[:, ::-1], layout=layout)
+    for other in (np.asarray(mask)[0], np.asarray(mask)[:1]):
+        with refuses(r"^the mask has the shape \[.*\], but must have \["):
+            processor.batch_decode(codes, other, layout=layout)
 
 
 def test_a_saved_processor_works_by_itself(

@@ -12,8 +12,8 @@ schema
 config
 arrays entropy samples truncation
 resampling
-audio container graphs plotting pretrained
-batching codebook codes network web weights
+audio codes container graphs plotting pretrained
+batching codebook network web weights
 model
 engine
 sessions

@@ -70,12 +70,26 @@ def test_values_that_are_not_finite_become_null(tmp_path: Path, value: float) ->
 
 
 def test_a_resumed_run_appends_to_the_same_files(tmp_path: Path) -> None:
-    for step in (1, 2):
-        log = RunLog(tmp_path, CODEC)
+    for before, step in ((0, 1), (1, 2)):
+        log = RunLog(tmp_path, CODEC, before)
         log.scalars("train", step, float(step), {"total": 10.0 * step})
         log.close()
     assert [entry["total"] for entry in lines(tmp_path)] == [10.0, 20.0]
     assert [(event.step, event.value) for event in board(tmp_path).Scalars("train/total")] == [(1, 10.0), (2, 20.0)]
+
+
+def test_what_a_killed_run_has_logged_after_its_checkpoint_is_removed(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, CODEC)
+    for step in (1, 2, 3):
+        log.scalars("train", step, float(step), {"total": 10.0 * step})
+    log.close()
+    with open(tmp_path / "log.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"kind": "train", "st')
+    log = RunLog(tmp_path, CODEC, 1)
+    log.scalars("train", 2, 2.0, {"total": 21.0})
+    log.close()
+    assert [(entry["step"], entry["total"]) for entry in lines(tmp_path)] == [(1, 10.0), (2, 21.0)]
+    assert [(event.step, event.value) for event in board(tmp_path).Scalars("train/total")] == [(1, 10.0), (2, 21.0)]
 
 
 def test_a_validation_writes_spectrograms_and_audio(tmp_path: Path, result: Validation) -> None:

@@ -22,7 +22,7 @@ from spectok.model.quantizer import FSQuantizer, VectorQuantizer
 from spectok.training.augment import Augmenter, DataConfig
 from spectok.training.corpus import Corpus
 from spectok.training.losses import LossConfig
-from spectok.training.recipe import Budget, TrainConfig
+from spectok.training.recipe import Budget, ErasureConfig, TrainConfig
 from spectok.training.robust import EncoderTrainer, code_errors, denoised_error
 from spectok.weights import load_tensors
 
@@ -264,7 +264,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(prepared: Path, tmp_path: Pat
         assert torch.equal(tensor, second.codec.state_dict()[name]), name
 
 
-def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, tmp_path: Path) -> None:
+def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(
+    prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = write_model(tmp_path / "model", dataclasses.replace(QUERY, name="tiny"))
     options = ["--data", str(prepared), "--steps", "2", "--quiet", "--set", "data.noise_share=0.0"]
     options += [
@@ -286,6 +288,9 @@ def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(prepared: Path, 
     assert '"denoiser_hidden": 4' in (tmp_path / "run" / "release" / "config.json").read_text()
     further = [*options, "--out", str(tmp_path / "further"), "--set", "optim.learning_rate=1e-9", *init]
     assert train_recipe.main(["recipes/robust.toml", *further, "--encoder", str(tmp_path / "run" / "release")]) == 0
+    for option in ("--bf16", "--compile"):
+        assert train_recipe.main(["recipes/robust.toml", *options, option, "--out", str(tmp_path / "none"), *init]) == 2
+        assert "a recipe for an encoder runs in float32 and is not compiled" in capsys.readouterr().err
     later, _ = load_tensors(tmp_path / "further" / "release" / "model.safetensors")
     for name in later:  # the encoder is that of the first run, all else that of the model
         expected = weights[name] if name.startswith("encoder.") else before[name]
@@ -303,3 +308,6 @@ def test_impossible_recipes_are_refused() -> None:
         TrainConfig(data=DataConfig(denoise=True))
     with pytest.raises(InputError, match=r"^to train an encoder, latent_weight or denoised_weight must be po"):
         TrainConfig(trained="encoder")
+    losses = LossConfig(latent_weight=1.0, pitch_weight=0.1)
+    with pytest.raises(InputError, match=r"^to train an encoder, loss.pitch_weight and erasures.share must be 0$"):
+        TrainConfig(trained="encoder", loss=losses, erasures=ErasureConfig(share=0.5))

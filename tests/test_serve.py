@@ -478,9 +478,11 @@ def test_a_client_names_what_is_wrong(server: Running) -> None:
         client.run(f"{server.url}/other", MODEL, "encode", np.zeros(9, np.int16))
     with pytest.raises(InputError, match=r"^the audio has a sample rate of 0 Hz; it must be 1000 to 192000$"):
         client.run(server.url, MODEL, "encode", np.zeros(9, np.int16), sample_rate=0)
-    with pytest.raises(InputError, match=r"^codes must be from 0 to 65535$"):
+    with pytest.raises(InputError, match=r"^codes must be from 0 to 65535, but code 0 is 65536$"):
         client.run(server.url, MODEL, "decode", np.array([65536]))
-    with pytest.raises(InputError, match=r"^codes must be integers \[N\]$"):
+    with pytest.raises(InputError, match=r"^codes must be integers \[N\], not \[2, 2\]$"):
+        client.run(server.url, MODEL, "decode", np.zeros((2, 2), np.int64))
+    with pytest.raises(InputError, match=r"^codes must be integers, not float64$"):
         client.run(server.url, MODEL, "decode", np.zeros(3))
     with pytest.raises(InputError, match=r"^audio must have the shape \[T\], not \[2, 2\]$"):
         client.run(server.url, MODEL, "encode", np.zeros((2, 2), np.int16))

@@ -370,7 +370,7 @@ def test_saved_codes_are_loaded(tokenizer: Tokenizer, tmp_path: Path, rate: int)
             None,
             r"^a file holds the codes of one recording, \[N\] or \[F, 2\], not \[2, 10\]$",
         ),
-        (np.full(10, 64), None, "^codes must be from 0 to 63, and one is 64$"),
+        (np.full(10, 64), None, "^codes must be from 0 to 63, but code 0 is 64$"),
         (np.zeros(10, np.int64), 1.5, r"^the length must be one whole number of samples, not 1\.5$"),
     ],
     ids=str,

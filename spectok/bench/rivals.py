@@ -29,7 +29,7 @@ from spectok.errors import InputError
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.resampling import fit_length, resample
-from spectok.samples import check_audio
+from spectok.samples import check_audio, to_int16
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Rival:
     def _encode(self, files: dict[str, Path], audio: Audio) -> float:
         """Encode audio [T] at the programs' sample rate; returns the seconds."""
         if self._is_raw:
-            files["IN"].write_bytes(np.clip(np.rint(audio * 32768.0), -32768, 32767).astype("<i2").tobytes())
+            files["IN"].write_bytes(to_int16(audio).astype("<i2").tobytes())
         else:
             write_audio(files["IN"], audio, self.sample_rate)
         return _run(self.encoder, files, "CODED")

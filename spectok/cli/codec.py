@@ -27,7 +27,7 @@ from spectok.cli.decoding import (
 )
 from spectok.cli.files import Output, PathOrStream, check_output, counted, for_each, standard
 from spectok.errors import InputError
-from spectok.files import check_sample_rate, file_name
+from spectok.files import check_sample_rate, file_name, list_files
 from spectok.resampling import StreamResampler, resample, restore
 from spectok.samples import blocks
 from spectok.schema import require
@@ -166,11 +166,11 @@ def _warn_of_loss(reader: container.Reader, frame_rate: float, name: str) -> Non
 
 
 def _list_codes(folder: str) -> list[Path]:
-    return sorted(Path(folder).rglob("*.spt"))
+    return list_files(folder, {".spt"})
 
 
 def _list_raw(folder: str) -> list[Path]:
-    return sorted(Path(folder).rglob("*.raw"))
+    return list_files(folder, {".raw"})
 
 
 def stream(args: argparse.Namespace) -> None:

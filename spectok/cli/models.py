@@ -121,8 +121,7 @@ def _of_model(name: str) -> tuple[Facts, dict[str, str]]:
 def inspect(args: argparse.Namespace) -> None:
     """Draw a model's attention, biases and codes for a recording."""
     try:
-        import matplotlib  # noqa: F401, which is used when all is computed
-
+        importlib.import_module("matplotlib")  # which is used when all is computed
         from spectok.evaluation.inspection import MAX_SECONDS, draw_inspection, inspect_codec
     except ModuleNotFoundError as error:
         raise _missing("inspect", error) from error
@@ -233,9 +232,8 @@ def bench(args: argparse.Namespace) -> None:
 def export(args: argparse.Namespace) -> None:
     """Export the ONNX graphs of a model."""
     try:
-        import onnx  # noqa: F401, which are used when the model is loaded
-        import onnxscript  # noqa: F401
-
+        for module in ("onnx", "onnxscript"):  # which are used when the model is loaded
+            importlib.import_module(module)
         from spectok.export.agreement import export_verified
     except ModuleNotFoundError as error:
         raise _missing("export", error) from error

@@ -12,11 +12,13 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from spectok.codes import check_codes
 from spectok.container import version2, version3
 from spectok.container.header import CODED, PLAIN, Header
 from spectok.container.reader import Reader
 from spectok.errors import InputError
 from spectok.files import Replacement, atomic_write, file_name, open_binary, why
+from spectok.schema import require
 
 _VERSIONS: dict[int, ModuleType] = {PLAIN: version2, CODED: version3}
 
@@ -69,11 +71,15 @@ class Writer:
             replacement = Replacement(path)
             try:
                 writer = cls(replacement.path, replace(reader.header, num_samples=None), name=file_name(path))
-                writer._replacement = replacement
+            except BaseException:
+                replacement.discard()
+                raise
+            writer._replacement = replacement
+            try:
                 for packet in reader:
                     writer.write(packet.codes)
             except BaseException:
-                replacement.discard()
+                writer._release()
                 raise
         return writer
 
@@ -135,12 +141,8 @@ class Writer:
 
     def _valid(self, codes: Any) -> np.ndarray:
         array = np.asarray(codes)
-        if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-            raise InputError(f"codes have shape {list(array.shape)} and type {array.dtype}; expected integers [N]")
-        if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.header.codebook_size:
-            wrong = int(array.min()) if array.min() < 0 else int(array.max())
-            raise InputError(f"codes must be from 0 to {self.header.codebook_size - 1}, and one is {wrong}")
-        return array.astype(np.int64)
+        require(array.ndim == 1, f"codes must be integers [N], not {list(array.shape)}")
+        return check_codes(array, self.header.codebook_size)
 
     def _put(self, data: bytes) -> None:
         with self._errors():

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from spectok.engine import CodecState, Engine
 from spectok.evaluation.metrics import pesq_wb
+from spectok.resampling import fit_length
 
 Audio = NDArray[np.float32]
 PREAMBLES = {"speech 60 s": 60, "speech 300 s": 300, "silence 60 s": 60}  # s; what a stream begins with
@@ -38,7 +39,7 @@ def drift(engine: Engine, clips: Sequence[Audio], speech: Audio) -> dict[str, li
 def code_from(engine: Engine, audio: Audio, state: CodecState) -> tuple[Audio, CodecState]:
     """Encode and decode audio `[T]` from a given state; returns the decoded audio, `[T]`, and the state after it."""
     config = engine.config
-    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    padded = fit_length(audio, config.num_frames(len(audio)) * config.frame_length)
     block = round(BLOCK_SECONDS * config.frame_rate) * config.frame_length
     encoder, decoder = state
     decoded = []

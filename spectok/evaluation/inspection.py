@@ -14,6 +14,7 @@ from spectok.model.bottleneck.queries import QueryAttention
 from spectok.model.codec import NETWORK_STATES, Codec
 from spectok.model.excitation import Excitation
 from spectok.plotting import canvas, save, show_codes, show_spectrogram
+from spectok.resampling import fit_length
 
 if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
@@ -68,7 +69,7 @@ def inspect_codec(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
     mixer = codec.encoder.bottleneck.mixer
     tokens: list[torch.Tensor] = []
     watching = mixer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0]))
-    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    padded = fit_length(audio, config.num_frames(len(audio)) * config.frame_length)
     with torch.inference_mode():
         with watching:
             codes, _ = codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))

@@ -28,6 +28,7 @@ from spectok.evaluation.items import Item
 from spectok.evaluation.judges import transcript
 from spectok.evaluation.metrics import MEL_FLOOR, SAMPLE_RATE, mel_filters
 from spectok.evaluation.pitch import PITCH_RATE, track_pitch
+from spectok.samples import to_int16
 from spectok.tokenizer import Tokenizer
 
 MEL_WINDOW, MELS = 512, 40  # samples at 16 kHz, bands
@@ -252,7 +253,7 @@ def align_phones(audio: NDArray[np.float32], words: str) -> list[str] | None:
     aligner = _aligner()
     if not words or any(aligner.lookup_word(word) is None for word in words.split()):
         return None
-    samples = np.rint(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes()
+    samples = to_int16(audio).astype("<i2").tobytes()
     try:
         aligner.set_align_text(words)
         _run(aligner, samples)

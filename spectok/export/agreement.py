@@ -24,6 +24,7 @@ from spectok.files import atomic_write
 from spectok.graphs import EXTENSION_WEIGHTS, MODEL_WEIGHTS, WEIGHTS
 from spectok.model.codec import Codec
 from spectok.pretrained import EXTENSION_GRAPH, Model
+from spectok.resampling import fit_length
 from spectok.schema import require
 from spectok.sessions import StreamEncoder
 
@@ -44,8 +45,7 @@ class Reference:
     def encode(self, audio: Audio) -> tuple[Codes, NDArray[np.float64]]:
         """Encode audio `[T]`; returns codes `[N]` and their margins (`quantizer.margin`)."""
         config = self.codec.config
-        padded = np.zeros(config.num_frames(len(audio)) * config.frame_length)
-        padded[: len(audio)] = audio
+        padded = fit_length(audio.astype(np.float64), config.num_frames(len(audio)) * config.frame_length)
         latent = self.codec.encoder(torch.from_numpy(padded)[None])
         return self.codec.quantizer.encode(latent).flatten().numpy(), self.codec.quantizer.margin(
             latent

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from spectok.codes import check_codes
 from spectok.config import CodecConfig
 from spectok.errors import InputError, shown
 from spectok.files import check_sample_rate
@@ -121,11 +122,7 @@ def read_codes(message: bytes, config: CodecConfig) -> NDArray[np.int64]:
         len(message) % (2 * tokens) == 0,
         f"codes must be whole frames of {2 * tokens} bytes, not {len(message)} bytes",
     )
-    codes = np.frombuffer(message, "<u2").astype(np.int64)
-    if codes.size and codes.max() >= size:
-        place = int(np.argmax(codes >= size))
-        raise InputError(f"codes must be from 0 to {size - 1}, but code {place} is {codes[place]}")
-    return codes
+    return check_codes(np.frombuffer(message, "<u2"), size)
 
 
 def code_bytes(codes: NDArray[np.int64]) -> bytes:

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from spectok.audio import write_audio
 from spectok.config import CodecConfig
+from spectok.files import write_text
 from spectok.plotting import comparison, save
 from spectok.training.validation import Validation
 
@@ -20,12 +21,17 @@ class RunLog:
     Args:
         folder: the run folder.
         config: the codec's configuration, for its sample rate and frame rate.
+        step: where the run goes on. What a killed run has logged of later steps is removed.
     """
 
-    def __init__(self, folder: Path, config: CodecConfig) -> None:
+    def __init__(self, folder: Path, config: CodecConfig, step: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.config = folder, config
-        self.board = SummaryWriter(str(folder / "tensorboard"))
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        path = folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            write_text(path, "".join(f"{line}\n" for line in lines if _is_before(line, step)))
 
     def scalars(self, kind: str, step: int, seconds: float, values: dict[str, float]) -> None:
         """Write one line of log.jsonl, and a point on each curve; values that are not finite become null."""
@@ -54,3 +60,11 @@ class RunLog:
     def close(self) -> None:
         """Write buffered values and close the files."""
         self.board.close()
+
+
+def _is_before(line: str, step: int) -> bool:
+    """Whether a line of the log is whole, and of a step that is not after the given one."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except ValueError:  # a kill has cut it off
+        return False

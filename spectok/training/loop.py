@@ -48,7 +48,7 @@ def fit(
     next_save = trainer.seconds + 60 * config.checkpoint_minutes
     next_validation = trainer.seconds + 60 * config.validate_minutes
     averages = _Averages()
-    log = RunLog(folder, config.codec) if is_first else None
+    log = RunLog(folder, config.codec, trainer.step) if is_first else None
     losses = Losses(config.loss, config.codec.sample_rate, config.codec.excitation.phase_below)
     bar = tqdm(total=100.0, disable=quiet or not is_first, unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}")
     with _signals() as received, bar:

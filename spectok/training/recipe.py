@@ -86,6 +86,9 @@ class TrainConfig:
             or (max(self.loss.latent_weight, self.loss.denoised_weight) > 0 and not self.loss.is_adversarial),
             "to train an encoder, latent_weight or denoised_weight must be positive, and the adversarial losses off",
         )
+        unused = [name for name in ("pitch", "decorrelation", "recognizer") if self.loss.weights[name]]
+        unused = [f"loss.{name}_weight" for name in unused] + ["erasures.share"] * (self.erasures.share > 0)
+        require(not self.is_robust or not unused, f"to train an encoder, {' and '.join(unused)} must be 0")
         require(
             not self.discriminator.recognizer_channels or self.loss.recognizer_weight > 0,
             "discriminator.recognizer_channels needs a positive loss.recognizer_weight",

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 
 from spectok.model.codec import Encoder
 from spectok.model.quantizer import FSQuantizer, VectorQuantizer
+from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.checkpoint import Part, module_part
+from spectok.training.corpus import Corpus
+from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.training.trainer import Trainer
 
@@ -75,6 +78,13 @@ class EncoderTrainer(Trainer):
     Attributes:
         teacher: the encoder with the weights that the run starts from.
     """
+
+    def __init__(self, config: TrainConfig, corpus: Corpus, budget: Budget, compute: Compute | None = None) -> None:
+        require(
+            compute is None or not (compute.bf16 or compute.compile),
+            "a recipe for an encoder runs in float32 and is not compiled: leave out --bf16 and --compile",
+        )
+        super().__init__(config, corpus, budget, compute)
 
     def start_from(self, weights: dict[str, Tensor], discriminators: dict[str, Tensor] | None = None) -> None:
         """Start from the weights of a release, which are the teacher's as well."""

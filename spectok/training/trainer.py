@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from spectok.evaluation.erasures import lost_frames
 from spectok.evaluation.pitch import PITCH_RATE
+from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate, Excitation
 from spectok.model.quantizer import Quantized
@@ -169,7 +170,7 @@ class Trainer:
         save_tensors(folder / "checkpoint.safetensors", tensors, metadata)
         release = folder / "release"
         release.mkdir(exist_ok=True)
-        (release / "config.json").write_text(self.config.codec.to_json(), encoding="utf-8")
+        write_text(release / "config.json", self.config.codec.to_json())
         save_tensors(release / "model.safetensors", self.average, {"format": "pt"})
 
     def resume(self, folder: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, overshoot_db, pesq_wb, stoi
 from spectok.model.codec import Codec
+from spectok.resampling import fit_length
 from spectok.schema import require
 from spectok.training.corpus import Corpus
 from spectok.training.losses import Losses
@@ -21,7 +22,7 @@ SAVED_CLIPS = 3  # as WAV files and spectrograms
 def reconstruct(codec: Codec, audio: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Reconstruct a clip `[T]`: decoded audio `[T]`, and codes `[F, K]`."""
     config = codec.config
-    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    padded = fit_length(audio, config.num_frames(len(audio)) * config.frame_length)
     with torch.inference_mode():
         output, quantized = codec(torch.from_numpy(padded)[None])
     return output[0, config.synthesis_delay :][: len(audio)].numpy(), quantized.codes[0].numpy()
