@@ -17,11 +17,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import atomic_write, check_sample_rate, file_name, list_files, open_binary, why
 from spectok.resampling import resample
 from spectok.samples import check_audio, to_int16
-from spectok.schema import require
 from spectok.truncation import check_end, check_lists
 from spectok.wav import PcmFormat, read_wav_header, wav_header
 
@@ -287,13 +286,14 @@ def writing_audio(
     """
     name, rate = file_name(destination), check_sample_rate(sample_rate)
     if not isinstance(destination, str | os.PathLike):
+        stream, _ = open_binary(destination, "wb")
         if not raw:
-            destination.write(wav_header(rate, num_samples))
-            destination.flush()
+            stream.write(wav_header(rate, num_samples))
+            stream.flush()
 
         def write_to_stream(audio: Any) -> None:
-            destination.write(_to_int16(audio).astype("<i2").tobytes())
-            destination.flush()
+            stream.write(_to_int16(audio).astype("<i2").tobytes())
+            stream.flush()
 
         yield write_to_stream
         return

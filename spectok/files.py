@@ -1,6 +1,7 @@
 """Helpers for all file formats: names for messages, the allowed sample rates, and atomic writes."""
 
 import functools
+import io
 import os
 import secrets
 import shutil
@@ -39,14 +40,18 @@ def open_binary(target: str | Path | BinaryIO, mode: str) -> tuple[BinaryIO, boo
     """A binary stream for a path or stream, and whether it was opened here, so that the caller must close it.
 
     Raises:
-        InputError: the path cannot be opened.
+        InputError: the path cannot be opened, or the stream is closed, or one of text.
     """
+    verb = "read" if mode == "rb" else "write"
     if not isinstance(target, str | os.PathLike):
+        wrong = "it is a stream of text, not of bytes" if isinstance(target, io.TextIOBase) else ""
+        wrong = wrong or ("it is closed" if getattr(target, "closed", False) else "")
+        if wrong:
+            raise InputError(f"cannot {verb} {file_name(target)}: {wrong}")
         return target, False
     try:
         return cast(BinaryIO, open(target, mode)), True
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
-        verb = "read" if mode == "rb" else "write"
         raise InputError(f"cannot {verb} {target}: {why(error)}") from error
 
 

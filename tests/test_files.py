@@ -3,13 +3,15 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spectok.audio import read_audio, write_audio
-from spectok.container import read_spt
+from spectok.container import Header, read_spt, write_spt
 from spectok.errors import InputError
 from spectok.files import atomic_write, check_sample_rate, file_name, list_files, write_text
 
@@ -130,3 +132,20 @@ def test_list_files(tmp_path: Path) -> None:
     assert [str(path.relative_to(tmp_path)) for path in found] == ["C.SPT", "b.spt", "deep/a.spt"]
     with pytest.raises(InputError, match="is not a folder"):
         list_files(tmp_path / "a.wav", {".spt"})
+
+
+def test_streams_of_text_and_closed_ones_are_refused(tmp_path: Path) -> None:
+    closed = io.BytesIO()
+    closed.close()
+    header, codes = Header("tiny", "0" * 16, 16000, 1024, 2, num_samples=100), np.zeros(2, np.int64)
+    uses: tuple[Callable[[Any], object], ...] = (
+        read_audio,
+        read_spt,
+        lambda stream: write_audio(stream, np.zeros(9, np.float32), 16000),
+        lambda stream: write_spt(stream, header, codes),
+    )
+    for use in uses:
+        with pytest.raises(InputError, match=r"^cannot (read|write) the stream: it is a stream of text, not of bytes$"):
+            use(io.StringIO("text"))
+        with pytest.raises(InputError, match=r"^cannot (read|write) the stream: it is closed$"):
+            use(closed)
