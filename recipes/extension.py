@@ -22,23 +22,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from spectok import pretrained
+from spectok.audio import read_audio
 from spectok.config import EXTENSION_FACTOR, SpectrumConfig
 from spectok.engine import load_codec
-from spectok.errors import InputError
+from spectok.errors import InputError, require
+from spectok.export.agreement import exported_extension
+from spectok.files import atomic_write
 from spectok.graphs import EXTENSION_WEIGHTS
 from spectok.model.extension import BANDS, LOUDEST, Extension
 from spectok.model.layers import nearness
 from spectok.model.spectrum import STFT
 from spectok.resampling import resample
 from spectok.samples import to_int16
-from spectok.schema import require
 from spectok.weights import halved, load_tensors, round_to_half_, save_tensors
 
 SOURCES = ("rhasspy_kathleen", "rhasspy_kerstin", "rhasspy_nathalie")
@@ -85,7 +86,8 @@ def files(corpus: Path) -> list[tuple[int, Path]]:
 
 @torch.inference_mode()
 def analyse(corpus: Path, models: Sequence[str], folder: Path) -> list[Clip]:
-    """The clips of a corpus; they are kept in a folder, and read from there the next time."""
+    """The clips of a corpus; they are kept in a folder, and read from there the next time with the same weights."""
+    hashes = "-".join(pretrained.find(model).weight_hash[:8] for model in models)
     codecs = [load_codec(model) for model in models]
     config = codecs[0].config
     layer = Extension(config.spectrum, config.sample_rate)
@@ -94,12 +96,12 @@ def analyse(corpus: Path, models: Sequence[str], folder: Path) -> list[Clip]:
     clips = []
     played = [(source, path, speed) for source, path in files(corpus) for speed in SPEEDS]
     for source, path, speed in tqdm(played, desc="analysing", unit="clip"):
-        kept = folder / "clips" / f"{path.stem}-{speed:.2f}.npz"
+        kept = folder / "clips" / hashes / f"{SOURCES[source]}-{path.stem}-{speed:.2f}.npz"
         if kept.exists():
             with np.load(kept) as arrays:
                 clips.append(Clip(source, speed, *(arrays[name] for name in Clip._fields[2:])))
             continue
-        audio, rate = soundfile.read(path, dtype="float32")
+        audio, rate = read_audio(path)
         require(
             rate == EXTENSION_FACTOR * config.sample_rate,
             f"{path} has {rate} Hz, not {EXTENSION_FACTOR * config.sample_rate}",
@@ -118,7 +120,8 @@ def analyse(corpus: Path, models: Sequence[str], folder: Path) -> list[Clip]:
         samples = to_int16(audio)
         clip = Clip(source, speed, samples, torch.cat(spectra).half().numpy(), energies.numpy(), levels.numpy())
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(kept, **{name: getattr(clip, name) for name in Clip._fields[2:]})
+        with atomic_write(kept) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **{name: getattr(clip, name) for name in Clip._fields[2:]})
         clips.append(clip)
     return clips
 
@@ -373,6 +376,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         model = pretrained.find(name)
         if not args.held_out and model.index:
             save_tensors(model.folder / EXTENSION_WEIGHTS, halved(layer.state_dict()), {"format": "pt"})
+            pretrained.write_index(model.folder.parent, model.config.name)
+            with atomic_write(model.folder / pretrained.EXTENSION_GRAPH) as temporary:
+                temporary.write_bytes(exported_extension(pretrained.find(name))[pretrained.EXTENSION_GRAPH])
+            pretrained.write_index(model.folder.parent, model.config.name)
     return 0
 
 
