@@ -17,11 +17,10 @@ import numpy as np
 from spectok import pretrained
 from spectok.audio import list_audio, read_audio
 from spectok.engine import load_engine
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.drift import PREAMBLES, drift
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.evaluation.provenance import write_results
-from spectok.schema import require
 
 OUT = pretrained.CHECKOUT / "results" / "drift.json"
 EVERY, CLIP_SECONDS = 5, 5

@@ -22,9 +22,8 @@ from tqdm import trange
 
 from spectok import pretrained
 from spectok.entropy import BITS, FRAMES, UNIT, EntropyModel
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import atomic_write
-from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 

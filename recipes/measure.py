@@ -26,11 +26,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.provenance import weights_of
 from spectok.files import write_text
 from spectok.pretrained import models
-from spectok.schema import require
 
 ROOT = Path(__file__).parent.parent
 QUALITY = "pretrained/results/results.json"

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spectok.engine import load_codec
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.judges import distillmos_of, dnsmos_overall
 from spectok.evaluation.metrics import pesq_wb, stoi
 from spectok.evaluation.tables import markdown_table
 from spectok.model.codec import NETWORK_STATES, Codec
 from spectok.resampling import fit_length
-from spectok.schema import require
 from spectok.training.corpus import Corpus
 
 SHOWN = ("pesq", "stoi", "distillmos", "dnsmos")

@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from spectok.audio import list_audio, read_audio
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.pitch import track_pitch
 from spectok.files import atomic_write
 from spectok.samples import to_int16
-from spectok.schema import require
 
 SPLITS = ("train", "valid", "noise")
 

@@ -31,13 +31,12 @@ from tqdm import trange
 from spectok import pretrained
 from spectok.audio import read_audio
 from spectok.engine import load_codec
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.metrics import codebook_use, level_db
 from spectok.export.agreement import export_verified
 from spectok.files import write_text
 from spectok.graphs import WEIGHTS
 from spectok.model.codec import Codec
-from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 from spectok.training.history import history

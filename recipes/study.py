@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from spectok.config import CodecConfig
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.provenance import write_results
 from spectok.evaluation.tables import markdown_table, number
 from spectok.model.codec import Codec
 from spectok.plotting import canvas, save
-from spectok.schema import from_dict, require
+from spectok.schema import from_dict
 
 HERE = Path(__file__).parent
 CODEC_SCRIPT = "train.py"

@@ -23,10 +23,10 @@ import torch
 
 from spectok import pretrained
 from spectok.config import CodecConfig
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.provenance import commit
 from spectok.files import write_text
-from spectok.schema import from_dict, read_recipe, require
+from spectok.schema import from_dict, read_recipe
 from spectok.training import distributed
 from spectok.training.checkpoint import initial_weights, with_prefix
 from spectok.training.corpus import Corpus

@@ -6,7 +6,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.schema import require
+from spectok.errors import require
 
 CodesT = TypeVar("CodesT")
 ArrayT = TypeVar("ArrayT")

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok import pretrained
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 Layout = Literal["flat", "frames", "codebooks_first"]
 LAYOUTS = ("flat", "frames", "codebooks_first")

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import read_regular
-from spectok.schema import from_dict, require
+from spectok.schema import from_dict
 
 FORMAT = 2  # version of config.json; files without a version have format 1
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # names of models

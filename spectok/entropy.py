@@ -43,8 +43,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 BITS = 14  # of a probability
 UNIT = 32  # logits in a factor of two

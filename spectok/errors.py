@@ -13,6 +13,12 @@ class InputError(ValueError):
         return "\n".join(map(str, self.args))
 
 
+def require(condition: bool, sentence: str) -> None:
+    """Raise `InputError(sentence)` unless `condition` holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
 def shown(text: str, most: int = MAX_SHOWN) -> str:
     r"""A text that may contain names from outside, as one line for a terminal.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.engine import Engine
-from spectok.schema import require
+from spectok.errors import require
 from spectok.sessions import OneThread, StreamDecoder, StreamEncoder
 
 

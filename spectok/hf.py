@@ -25,11 +25,10 @@ from spectok.arrays import like, to_numpy
 from spectok.audio import read_audio
 from spectok.batching import EncodedBatch, masked_frames
 from spectok.codes import Layout
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import check_sample_rate, write_text
 from spectok.resampling import resample
 from spectok.samples import check_audio
-from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
 try:

@@ -25,8 +25,7 @@ from numpy.typing import NDArray
 from spectok.codes import check_codes
 from spectok.container.header import Header
 from spectok.container.parts import pack_codes, unpack_codes
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 CYCLE = 256  # frames until a sequence number comes back
 MAX_FRAMES = 6  # new frames in a packet: 120 ms

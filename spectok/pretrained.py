@@ -19,10 +19,9 @@ from typing import Any
 
 from spectok.config import EXTENSION_FACTOR, NAME, CodecConfig
 from spectok.entropy import EntropyModel
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import read_regular, write_text
 from spectok.graphs import EXTENSION_WEIGHTS, WEIGHTS, check_graph
-from spectok.schema import require
 
 PACKAGED = Path(__file__).parent / "_pretrained"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "pretrained"  # in a source tree

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import soxr
 
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import check_sample_rate
 from spectok.samples import check_audio
-from spectok.schema import require
 
 # By the rates of input and output in Hz: after so many input samples soxr is in the same state again, except for the
 # samples in its filters. They are measured; tests/test_audio.py checks them.

@@ -7,15 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 
 T = TypeVar("T")
-
-
-def require(condition: bool, sentence: str) -> None:
-    """Raise `InputError(sentence)` unless `condition` holds."""
-    if not condition:
-        raise InputError(sentence)
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:

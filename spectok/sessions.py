@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from spectok.codes import check_codes, check_model
 from spectok.config import EXTENSION_FACTOR, CodecConfig
 from spectok.engine import Engine, Side
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import check_sample_rate
 from spectok.resampling import StreamResampler, resampling_delay
 from spectok.samples import check_audio
-from spectok.schema import require
 
 ENGINE = "engine."  # start of the names of the engine's arrays in the state of a session
 HOLD_FRAMES, FADE_FRAMES = 5, 5  # lost in a row until the audio begins to fade, and until it is silent: 100 and 200 ms

@@ -25,12 +25,11 @@ from spectok.codes import Codes, Layout, check_codes, check_layout_name, check_m
 from spectok.config import CodecConfig
 from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import check_sample_rate, file_name
 from spectok.groups import StreamGroup
 from spectok.resampling import resample, restore
 from spectok.samples import check_audio
-from spectok.schema import require
 from spectok.sessions import StreamDecoder, StreamEncoder, check_extension
 from spectok.vocabulary import SPECIALS, Pattern, Vocabulary
 
@@ -64,6 +63,7 @@ class Tokenizer:
     Args:
         engine: runs the codec.
         weight_hash: 16 hexadecimal digits that identify the weights in .spt files.
+        entropy_id: 8 hexadecimal digits of the entropy model with which `save` compresses; empty: it does not.
     """
 
     def __init__(self, engine: Engine, weight_hash: str, entropy_id: str = "") -> None:

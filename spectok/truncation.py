@@ -7,7 +7,7 @@ Only the head and the end of a file are read, never all of it. WAV files of PCM 
 import os
 from typing import BinaryIO, Literal, NamedTuple
 
-from spectok.schema import require
+from spectok.errors import require
 
 TAIL = 1 << 16  # bytes; the longest page of an Ogg file has 65,307
 MAX_CHUNKS = 1000  # that are looked at before the samples

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from spectok.arrays import like, to_numpy
 from spectok.codes import Codes, Layout, check_model, to_rows
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 Pattern = Literal["flat", "delay"]
 SPECIALS = ("begin", "end", "pad", "text", "speaker")

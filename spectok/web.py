@@ -17,9 +17,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from spectok import pretrained
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import why
-from spectok.schema import require
 
 PACKAGED = Path(__file__).parent / "_web"  # in the wheel
 CHECKOUT = Path(__file__).parent.parent / "web" / "dist" / "page"  # in a source tree, after `make web`

@@ -14,7 +14,7 @@ from spectok.config import BottleneckConfig
 from spectok.errors import InputError
 from spectok.model.bottleneck.band_mixers import _runs
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
-from spectok.model.bottleneck.queries import Compression, Expansion, PositionalBias, QueryAttention, SwiGLU
+from spectok.model.bottleneck.queries import PositionalBias, QueryAttention, QueryCompression, QueryExpansion, SwiGLU
 from spectok.model.contract import verify_streaming
 from spectok.model.streaming import Serial
 
@@ -30,12 +30,12 @@ Layer = TypeVar("Layer", bound=nn.Module)
 EDGES = mel_bands(QUERIES, POSITIONS, 16000)
 
 
-def compression(config: BottleneckConfig = QUERY) -> Compression:
-    return Compression(config, CHANNELS, POSITIONS, LATENT, 16000)
+def compression(config: BottleneckConfig = QUERY) -> QueryCompression:
+    return QueryCompression(config, CHANNELS, POSITIONS, LATENT, 16000)
 
 
-def expansion(config: BottleneckConfig = QUERY) -> Expansion:
-    return Expansion(config, CHANNELS, POSITIONS, LATENT, 16000)
+def expansion(config: BottleneckConfig = QUERY) -> QueryExpansion:
+    return QueryExpansion(config, CHANNELS, POSITIONS, LATENT, 16000)
 
 
 def wake_(module: Layer) -> Layer:
@@ -95,8 +95,8 @@ def test_after_initialisation_the_output_varies_with_the_signal(config: Bottlene
     """
     config = dataclasses.replace(config, queries=16)
     outputs = (
-        Compression(config, 32, 80, 192, 16000)(torch.randn(2, 100, 80, 32)).flatten(0, 1),
-        Expansion(config, 32, 80, 192, 16000)(torch.randn(2, 100, 192)).flatten(0, 1).flatten(1),
+        QueryCompression(config, 32, 80, 192, 16000)(torch.randn(2, 100, 80, 32)).flatten(0, 1),
+        QueryExpansion(config, 32, 80, 192, 16000)(torch.randn(2, 100, 192)).flatten(0, 1).flatten(1),
     )
     for rows in outputs:
         assert float(rows.var(0).mean() / rows.square().mean()) > 0.85
@@ -123,7 +123,7 @@ def test_the_latent_depends_on_all_positions_and_all_positions_on_the_latent(con
 
 def test_flat_removes_and_restores_a_frequency_axis_of_one_position() -> None:
     flat, x = MEMBERS["flat"], torch.randn(2, 5, 1, 8)
-    down, up = Compression(flat, 8, 1, 8, 16000), Expansion(flat, 8, 1, 8, 16000)
+    down, up = QueryCompression(flat, 8, 1, 8, 16000), QueryExpansion(flat, 8, 1, 8, 16000)
     assert torch.equal(down(x), x[:, :, 0])
     assert torch.equal(up(down(x)), x)
     assert list(down.parameters()) == list(up.parameters()) == []

@@ -19,8 +19,8 @@ from spectok.config import (
     SpectrumConfig,
     TowerConfig,
 )
-from spectok.errors import InputError
-from spectok.schema import from_dict, require
+from spectok.errors import InputError, require
+from spectok.schema import from_dict
 from spectok.training.augment import DataConfig
 
 RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.toml"))

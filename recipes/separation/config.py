@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from spectok.config import BottleneckConfig
-from spectok.schema import from_dict, read_recipe, require
+from spectok.errors import require
+from spectok.schema import from_dict, read_recipe
 
 SOURCES = {"cinematic": ("speech", "music", "effects"), "speech": ("speech", "rest")}  # of each task, in their order
 

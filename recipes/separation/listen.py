@@ -18,8 +18,7 @@ from recipes.separation.looks import load_separator
 from recipes.separation.mixtures import Mixtures
 from recipes.separation.upper import halve
 from spectok.audio import write_audio
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 
 def write(run: Path, data: Path, out: Path, number: int, without_music: bool) -> list[Path]:

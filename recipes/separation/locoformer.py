@@ -7,8 +7,8 @@ The source is "TF-Locoformer: Transformer with Local Modeling by Convolution for
 import torch
 from torch import Tensor, nn
 
+from spectok.errors import require
 from spectok.model.layers import linear, unit_gain_
-from spectok.schema import require
 
 EPSILON = 1e-5  # added to mean squares
 

@@ -23,11 +23,11 @@ from recipes.separation.separator import Separator
 from recipes.separation.train import CHECKPOINT
 from spectok import pretrained
 from spectok.engine import load_codec
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.inspection import Attention, draw_attention, inspect_codec
 from spectok.model.bottleneck.bands import mel_bands, membership, positional_bias
 from spectok.plotting import canvas, save, show_spectrogram
-from spectok.schema import from_dict, require
+from spectok.schema import from_dict
 from spectok.training.checkpoint import with_prefix
 from spectok.weights import load_tensors
 

@@ -21,9 +21,8 @@ from typing import Any
 
 from recipes.prepare import Entry, load, write_manifest
 from spectok.audio import list_audio
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import atomic_write
-from spectok.schema import require
 from spectok.training.corpus import Corpus
 
 SAMPLE_RATE = 16000

@@ -13,7 +13,7 @@ from recipes.separation.config import SeparatorConfig
 from recipes.separation.locoformer import LocoformerBlock, RMSGroupNorm
 from recipes.separation.upper import UpperNetwork
 from spectok.model import macs
-from spectok.model.bottleneck.queries import Compression, Expansion, PositionalBias, QueryAttention
+from spectok.model.bottleneck.queries import PositionalBias, QueryAttention, QueryCompression, QueryExpansion
 from spectok.model.layers import linear, rms, unit_gain_
 
 TINY = 1e-8  # added to powers, at an rms of the mixture of 1
@@ -69,7 +69,9 @@ class Encoder(nn.Module):
         self.conv = nn.Conv2d(2, config.channels, 3, padding=1)
         unit_gain_(self.conv)
         latent_dim = self.tokens * config.channels
-        self.bottleneck = Compression(config.bottleneck, config.channels, positions, latent_dim, config.sample_rate)
+        self.bottleneck = QueryCompression(
+            config.bottleneck, config.channels, positions, latent_dim, config.sample_rate
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve and compress."""
@@ -87,7 +89,7 @@ class Decoder(nn.Module):
     def __init__(self, config: SeparatorConfig, positions: int, sources: int) -> None:
         super().__init__()
         latent_dim = config.bottleneck.queries * config.channels
-        self.bottleneck = Expansion(config.bottleneck, config.channels, positions, latent_dim, config.sample_rate)
+        self.bottleneck = QueryExpansion(config.bottleneck, config.channels, positions, latent_dim, config.sample_rate)
         self.conv = nn.Conv2d(config.channels, 2 * sources, 3, padding=1)
         unit_gain_(self.conv, gain=0.1)
         assert self.conv.bias is not None

@@ -31,10 +31,9 @@ from recipes.separation.metrics import museval_metrics
 from recipes.separation.mixtures import Mixtures
 from recipes.separation.separator import Separator
 from recipes.separation.upper import double, halve
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.provenance import commit
 from spectok.files import write_text
-from spectok.schema import require
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix
 from spectok.training.recipe import Budget
 from spectok.weights import load_tensors, save_tensors

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recipes.speech_lm.model import END, IGNORED, PAD, PARTS, Ids, opening, split
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 TEXT_SHARE = 0.5  # of the recordings with a text that are read with it
 

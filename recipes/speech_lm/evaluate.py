@@ -44,13 +44,12 @@ from recipes.speech_lm.model import (
     split,
 )
 from recipes.speech_lm.speak import Sampling, speak, write_codes
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.evaluate import plain
 from spectok.evaluation.judges import distillmos_of, embedding, transcript, word_error_rate
 from spectok.evaluation.metrics import interval
 from spectok.evaluation.provenance import weights_of, write_results
 from spectok.evaluation.tokens import ORDERS, cross_entropies
-from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
 OUT = Path(__file__).with_name("results.json")

@@ -21,8 +21,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 from spectok.tokenizer import Tokenizer
 from spectok.vocabulary import Vocabulary
 

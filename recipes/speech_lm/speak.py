@@ -27,8 +27,7 @@ from transformers import DynamicCache, LlamaForCausalLM
 
 from recipes.speech_lm.model import END, PART_SIZE, PARTS, codec_of, load, opening, pick, spell, split
 from spectok.audio import read_audio, writing_audio
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 from spectok.tokenizer import Tokenizer
 
 # How Transformers calls the argument, which had the second name before.

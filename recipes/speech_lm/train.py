@@ -26,10 +26,9 @@ from torch import Tensor
 
 from recipes.speech_lm.data import Recording, collate, epoch_of_batches, read_tokens
 from recipes.speech_lm.model import Ids, code_bits, network, split
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.provenance import commit
 from spectok.files import write_text
-from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 from spectok.training import distributed
 from spectok.training.checkpoint import optimizer_tensors, restore_optimizer, with_prefix

@@ -21,11 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spectok.audio import read_audio
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.judges import transcript
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.files import write_text
-from spectok.schema import require
 
 SPLITS = ("valid", "test", "train")
 COLUMNS = {"file", "split", "speaker", "language"}

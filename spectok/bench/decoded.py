@@ -11,12 +11,11 @@ import numpy as np
 from scipy import signal
 
 from spectok.audio import list_audio, read_audio
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.coders import Audio, Coded
 from spectok.evaluation.items import Item, checksum, read_item
 from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.resampling import fit_length
-from spectok.schema import require
 
 LENGTH_TOLERANCE = SAMPLE_RATE // 10  # samples by which a decoded file may be longer or shorter than its original
 LARGEST_OFFSET = SAMPLE_RATE // 10  # samples, of those that are searched

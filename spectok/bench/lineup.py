@@ -7,8 +7,8 @@ from spectok import pretrained
 from spectok.bench.costs import sizes
 from spectok.bench.decoded import DecodedFiles
 from spectok.bench.rivals import RIVALS
+from spectok.errors import require
 from spectok.evaluation.coders import Coder, Runnable, SpectokCoder, Uncoded
-from spectok.schema import require
 
 
 class Lineup(NamedTuple):

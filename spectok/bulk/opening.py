@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 
 from spectok.audio import AudioReader
 from spectok.bulk.sources import Recording, Source, audio_column
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import why
-from spectok.schema import require
 
 ROWS = 16  # of a Parquet file that are in memory at a time
 

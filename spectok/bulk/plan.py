@@ -18,9 +18,8 @@ import pyarrow.parquet as pq
 
 from spectok.bulk.opening import Opener
 from spectok.bulk.sources import Recording, Source, list_recordings
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import atomic_write, why, write_text
-from spectok.schema import require
 from spectok.tokenizer import Tokenizer
 
 FORMAT = 1  # of the plan and the shards; another one makes another plan

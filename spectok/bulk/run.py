@@ -13,7 +13,7 @@ from spectok.bulk.pool import run_here, run_pool
 from spectok.bulk.shards import Counts, load_tokenizer, read_facts
 from spectok.bulk.sources import find_source
 from spectok.bulk.summary import write_summary
-from spectok.schema import require
+from spectok.errors import require
 
 SHARD_RECORDINGS = 1000
 BATCH_CPU, BATCH_GPU = 4, 32  # recordings; on the CPU larger batches are slower

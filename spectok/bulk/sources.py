@@ -18,9 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spectok.audio import AUDIO_SUFFIXES, list_audio
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import why
-from spectok.schema import require
 
 Kind = Literal["files", "manifest", "tar", "parquet"]
 SUFFIXES: dict[str, Kind] = {".csv": "manifest", ".tsv": "manifest", ".jsonl": "manifest", ".tar": "tar"}
@@ -197,12 +196,12 @@ def _of_tar(source: Source, index: int) -> Iterator[Recording]:
                         raise tarfile.ReadError("its members overlap")
                     position = member.offset_data
                     if members and _key(member) != _key(members[0]):
-                        yield from _of_sample(source, index, archive, members)
+                        yield from _of_sample(index, archive, members)
                         members = []
                     members.append(member)
             except TAR_ERRORS as error:
                 fault = f"the tar file is damaged or cut off: {error}"
-            yield from _of_sample(source, index, archive, members)
+            yield from _of_sample(index, archive, members)
     except TAR_ERRORS as error:
         raise InputError(f"cannot read {source.path} as an uncompressed tar file: {error}") from error
     if fault is not None:
@@ -215,9 +214,7 @@ def _key(member: tarfile.TarInfo) -> str:
     return folder + slash + name.partition(".")[0]
 
 
-def _of_sample(
-    source: Source, index: int, archive: tarfile.TarFile, members: list[tarfile.TarInfo]
-) -> Iterator[Recording]:
+def _of_sample(index: int, archive: tarfile.TarFile, members: list[tarfile.TarInfo]) -> Iterator[Recording]:
     """The recording of a sample. A second one has a fault; a sample without audio gives nothing."""
     known: dict[str, str | None] = {}
     sounds, fault = [], None

@@ -10,9 +10,8 @@ import pyarrow.parquet as pq
 
 from spectok.bulk.plan import Plan
 from spectok.bulk.shards import read_facts
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import atomic_write, why, write_text
-from spectok.schema import require
 
 REJECTED, SUMMARY = "rejected.parquet", "summary.json"
 _TEXTS = pa.schema([("id", pa.string()), ("source", pa.string()), ("reason", pa.string())])

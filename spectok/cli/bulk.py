@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spectok.cli.files import status_line
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 
 if TYPE_CHECKING:
     from spectok.bulk.shards import Counts

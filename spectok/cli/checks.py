@@ -10,9 +10,8 @@ from spectok import pretrained
 from spectok.cli.decoding import kept_frames, model_of, recovered_header
 from spectok.cli.files import Output, check_output, standard
 from spectok.container import Header, Reader, writing_spt
-from spectok.errors import InputError, shown
+from spectok.errors import InputError, require, shown
 from spectok.files import file_name
-from spectok.schema import require
 
 
 def verify(args: argparse.Namespace) -> None:

@@ -13,9 +13,8 @@ from spectok import pretrained
 from spectok.cli.files import counted
 from spectok.config import EXCITATION_PERIOD, EXTENSION_FACTOR, CodecConfig
 from spectok.container import Header, Packet, Reader
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.resampling import StreamRestorer
-from spectok.schema import require
 from spectok.sessions import BLOCK_SECONDS
 from spectok.tokenizer import Tokenizer
 

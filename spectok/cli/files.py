@@ -14,9 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from numpy.typing import NDArray
 
-from spectok.errors import InputError, shown
+from spectok.errors import InputError, require, shown
 from spectok.files import why
-from spectok.schema import require
 
 PROGRESS_SECONDS = 30  # the shortest audio whose progress is shown
 PROGRESS_FILES = 8  # the smallest number of files whose progress is shown

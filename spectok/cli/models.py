@@ -12,9 +12,8 @@ from spectok import audio as audio_files
 from spectok import container, pretrained
 from spectok.cli.files import check_output, progress
 from spectok.engine import load_codec, model_size
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.resampling import resample
-from spectok.schema import require
 from spectok.tokenizer import check_layout
 
 
@@ -31,7 +30,7 @@ def info(args: argparse.Namespace) -> None:
     target = Path(args.target)
     named_as_file = target.suffix == ".spt" or os.sep in args.target  # a file, even if it is missing
     is_file = os.path.isfile(target) or (named_as_file and not os.path.exists(target))
-    facts, lines = _of_file(target, args.target) if is_file else _of_model(args.target)
+    facts, lines = _of_file(args.target) if is_file else _of_model(args.target)
     if args.json:
         print(json.dumps(facts, indent=1))
         return
@@ -42,9 +41,9 @@ def info(args: argparse.Namespace) -> None:
 Facts = dict[str, Any]  # the keys and values that `info --json` prints
 
 
-def _of_file(path: Path, shown: str) -> tuple[Facts, dict[str, str]]:
+def _of_file(path: str) -> tuple[Facts, dict[str, str]]:
     """The facts about a .spt file, all of whose checksums are verified, and the lines that `info` prints."""
-    with container.Reader(shown) as reader:
+    with container.Reader(path) as reader:
         if name := pretrained.named(reader.header.weight_hash):
             check_layout(reader.header, pretrained.find(name).config)
         for _ in reader:  # every packet is checked

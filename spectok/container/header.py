@@ -1,4 +1,4 @@
-"""The header of a `.spt` file and its packets, as values; the modules `version1` and `version2` know their bytes."""
+"""The header of a `.spt` file and its packets, as values; the modules `version1` to `version3` know their bytes."""
 
 import re
 from collections.abc import Callable

@@ -16,9 +16,8 @@ from spectok.codes import check_codes
 from spectok.container import version2, version3
 from spectok.container.header import CODED, PLAIN, Header
 from spectok.container.reader import Reader
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import Replacement, atomic_write, file_name, open_binary, why
-from spectok.schema import require
 
 _VERSIONS: dict[int, ModuleType] = {PLAIN: version2, CODED: version3}
 

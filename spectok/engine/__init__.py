@@ -7,9 +7,8 @@ need PyTorch; `TorchEngine` runs the codec in PyTorch. Each library is imported 
 from spectok.engine.onnx import OnnxEngine
 from spectok.engine.protocol import CodecState, Engine, Side
 from spectok.engine.torch import TorchEngine, load_codec, load_extension
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.pretrained import Model
-from spectok.schema import require
 
 __all__ = [
     "ENGINES",

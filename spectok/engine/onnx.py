@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from spectok.codebook import CODEBOOK, grid, stored
 from spectok.config import CodecConfig
 from spectok.engine.protocol import CodecState, Side, copied
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.graphs import EXTENSION_WEIGHTS, MODEL_WEIGHTS, WEIGHTS, read_graph
 from spectok.pretrained import Model
-from spectok.schema import require
 
 LOST = "lost"  # input of the graph of a decoder with concealment, bool [batch, frames]
 SPECTRUM = "spectrum"  # output of the graph of a decoder, and input of that of an extension

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spectok.config import CodecConfig
-from spectok.schema import require
+from spectok.errors import require
 
 Side = Literal["encoder", "decoder", "extended"]  # extended: a decoder whose output is extended to 20 kHz
 

@@ -223,7 +223,10 @@ class TorchEngine(TorchStates):
             return self.codec.quantizer.decode(codes).float().cpu().numpy()
 
     def _precision(self) -> AbstractContextManager[None]:
-        """On a GPU, compute in full float32: TensorFloat-32 is less precise, and codes would depend on the device."""
+        """On a GPU, compute convolutions and GRUs in full float32: in TensorFloat-32, codes would depend on the device.
+
+        For matrix products PyTorch does so by default; `torch.backends.cuda.matmul.allow_tf32` is left as it is.
+        """
         import torch
 
         if self.device.type != "cuda":

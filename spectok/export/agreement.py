@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from spectok.engine import CodecState, Engine, OnnxEngine, TorchEngine, load_codec, load_extension
+from spectok.errors import require
 from spectok.export.onnx import export, export_extension
 from spectok.files import atomic_write
 from spectok.graphs import EXTENSION_WEIGHTS, MODEL_WEIGHTS, WEIGHTS
 from spectok.model.codec import Codec
 from spectok.pretrained import EXTENSION_GRAPH, Model
 from spectok.resampling import fit_length
-from spectok.schema import require
 from spectok.sessions import StreamEncoder
 
 Audio = NDArray[np.float32]

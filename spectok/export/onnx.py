@@ -112,7 +112,7 @@ def export(codec: Codec, side: str, weights: Mapping[str, bytes], metadata: dict
     """
     step = _Step(codec, side)
     length = codec.config.quantizer.tokens_per_frame if side == "encoder" else codec.config.frame_length
-    return _exported(step, _traced(step), codec, weights, side, length, metadata)
+    return _exported(_traced(step), codec, weights, side, length, metadata)
 
 
 def export_extension(extension: Extension, weights: bytes, metadata: dict[str, str]) -> bytes:
@@ -126,11 +126,10 @@ def export_extension(extension: Extension, weights: bytes, metadata: dict[str, s
     step = _ExtensionStep(extension)
     length = extension.inverse_stft.hop_length
     files = {EXTENSION_WEIGHTS: weights}
-    return _exported(step, _traced_extension(step), extension, files, "extension", length, metadata)
+    return _exported(_traced_extension(step), extension, files, "extension", length, metadata)
 
 
 def _exported(
-    step: _Step | _ExtensionStep,
     program: torch.onnx.ONNXProgram,
     module: Codec | Extension,
     weights: Mapping[str, bytes],

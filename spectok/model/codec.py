@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import CodecConfig, TowerConfig
-from spectok.model.bottleneck.queries import Compression, Expansion
+from spectok.model.bottleneck.queries import QueryCompression, QueryExpansion
 from spectok.model.concealment import Concealment, repeated
 from spectok.model.denoiser import Denoiser
 from spectok.model.excitation import Estimate, Excitation, RandomSigns
@@ -61,7 +61,7 @@ class Encoder(Streaming):
             positions //= stride[1]
             layers += _rnn(i, positions, tower)
         self.tower = Serial(*layers)
-        self.bottleneck = Compression(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
+        self.bottleneck = QueryCompression(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
         self.dense = (
             DenseAnalysis(
                 config.spectrum.positions, math.prod(tower.time_strides), config.encoder_dense_rank, latent_dim
@@ -151,7 +151,7 @@ class Decoder(Streaming):
         self.context = Serial(
             *(Residual(LatentGRU(latent_dim, config.gru_hidden)) for _ in range(config.decoder_gru_layers))
         )
-        self.bottleneck = Expansion(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
+        self.bottleneck = QueryExpansion(bottleneck, tower.channels[-1], positions, latent_dim, config.sample_rate)
         layers: list[nn.Module] = []
         for i in reversed(range(len(tower.time_strides))):
             stride = (tower.time_strides[i], tower.frequency_strides[i])

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from spectok.errors import InputError, shown
+from spectok.errors import InputError, require, shown
 from spectok.pretrained import Model
-from spectok.schema import require
 from spectok.serve.batcher import Batcher, Item, Output, Stream
 from spectok.serve.metrics import Metrics
 from spectok.serve.protocol import (

@@ -55,7 +55,7 @@ class Metrics:
         self._own = self.values[worker]
 
     def add(self, name: str, amount: float = 1) -> None:
-        """Add to a counter or a gauge of `METRICS`. Each of them is changed by one thread only."""
+        """Add to a counter or a gauge of `METRICS`. Each is changed by one thread, or behind one lock."""
         self._own[PLACES[name]] += amount
 
     def get(self, name: str) -> float:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from spectok.codes import check_codes
 from spectok.config import CodecConfig
-from spectok.errors import InputError, shown
+from spectok.errors import InputError, require, shown
 from spectok.files import check_sample_rate
-from spectok.schema import from_dict, require
+from spectok.schema import from_dict
 
 Mode = Literal["encode", "decode", "transcode", "relay"]
 MODES: tuple[str, ...] = get_args(Mode)
@@ -24,7 +24,7 @@ MAX_LOST = 250  # frames that one message may report as lost: 5 s
 MAX_ROOM = 64  # characters of a room's name
 MAX_CODEBOOK = 1 << 16  # larger codes do not fit 16 bits
 
-REFUSED, TOO_LARGE, GOING_AWAY, TRY_LATER, FAILED = 1008, 1009, 1001, 1013, 1011  # codes of closing (RFC 6455)
+REFUSED, GOING_AWAY, TRY_LATER, FAILED = 1008, 1001, 1013, 1011  # codes of closing (RFC 6455)
 
 
 class Refusal(InputError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
-from spectok.schema import require
+from spectok.errors import require
 from spectok.serve.protocol import TRY_LATER, Refusal
 
 MAX_MEMBERS = 2  # messages do not say whose they are, so that more could not be told apart

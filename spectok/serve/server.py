@@ -16,9 +16,8 @@ from websockets.http11 import Request, Response
 from websockets.typing import Origin
 
 from spectok import pretrained
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.files import why
-from spectok.schema import require
 from spectok.serve.batcher import Batcher
 from spectok.serve.connection import CLOSE_SECONDS, Client, Service, check_codebook
 from spectok.serve.metrics import Metrics

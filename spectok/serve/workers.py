@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from spectok.errors import InputError, shown
-from spectok.schema import require
+from spectok.errors import InputError, require, shown
 from spectok.serve import server
 from spectok.serve.metrics import VALUES, Metrics
 from spectok.serve.server import Options, bound

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spectok.errors import require
 from spectok.evaluation.pitch import PITCH_RATE
 from spectok.resampling import resample
-from spectok.schema import require
 from spectok.training import noises
 from spectok.training.corpus import Corpus
 

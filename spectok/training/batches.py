@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from spectok.errors import InputError
-from spectok.schema import require
+from spectok.errors import InputError, require
 from spectok.training import distributed
 from spectok.training.augment import Augmenter, Batch, DataConfig
 from spectok.training.corpus import Corpus

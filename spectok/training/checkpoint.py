@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from spectok.config import CodecConfig
+from spectok.errors import require
 from spectok.model.codec import Codec
 from spectok.pretrained import Model
-from spectok.schema import require
 from spectok.weights import read_weights
 
 

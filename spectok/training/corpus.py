@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.pitch import PITCH_RATE
-from spectok.schema import require
 
 
 class Corpus:

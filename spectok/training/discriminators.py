@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from spectok.schema import require
+from spectok.errors import require
 from spectok.training.whisper import COMPARED, WIDTH
 
 DiscriminatorOutput = tuple[list[Tensor], list[list[Tensor]]]

@@ -13,7 +13,7 @@ import torch
 import torchaudio
 from torch import Tensor, nn
 
-from spectok.schema import require
+from spectok.errors import require
 from spectok.training import distributed
 from spectok.training.discriminators import DiscriminatorOutput
 from spectok.training.whisper import SAMPLE_RATE, WhisperEncoder, hearing_distance

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from spectok.config import CodecConfig
-from spectok.schema import require
+from spectok.errors import require
 from spectok.training.augment import DataConfig
 from spectok.training.discriminators import DiscriminatorConfig
 from spectok.training.losses import LossConfig

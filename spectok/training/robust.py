@@ -12,9 +12,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from spectok.errors import require
 from spectok.model.codec import Encoder
 from spectok.model.quantizer import FSQuantizer, VectorQuantizer
-from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.checkpoint import Part, module_part
 from spectok.training.corpus import Corpus

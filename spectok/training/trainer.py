@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from spectok.errors import require
 from spectok.evaluation.erasures import lost_frames
 from spectok.evaluation.pitch import PITCH_RATE
 from spectok.files import write_text
@@ -17,7 +18,6 @@ from spectok.model.codec import Codec
 from spectok.model.excitation import Estimate, Excitation
 from spectok.model.quantizer import Quantized
 from spectok.model.streaming import State
-from spectok.schema import require
 from spectok.training import distributed
 from spectok.training.augment import Batch
 from spectok.training.balance import Balancer

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spectok.errors import require
 from spectok.evaluation.metrics import SAMPLE_RATE, codebook_use, level_db, overshoot_db, pesq_wb, stoi
 from spectok.model.codec import Codec
 from spectok.resampling import fit_length
-from spectok.schema import require
 from spectok.training.corpus import Corpus
 from spectok.training.losses import Losses
 

@@ -1,8 +1,9 @@
 """The frequency bottleneck: compresses the Q positions of a frame to one vector, and expands it again.
 
-`Compression` reduces the positions of a frame to `num_queries` vectors by a mixer and projects them to the latent;
-`Expansion` is the mirror. There are several mixers, for comparison. Each maps `[N, Q, C]` to `[N, num_queries, C]`, or
-back, for N independent frames, so that none has a state. Each preserves loudness: scaling its input scales its output.
+`QueryCompression` reduces the positions of a frame to `num_queries` vectors by a mixer and projects them to the latent;
+`QueryExpansion` is the mirror. There are several mixers, for comparison. Each maps `[N, Q, C]` to
+`[N, num_queries, C]`, or back, for N independent frames, so that none has a state. Each preserves loudness: scaling its
+input scales its output.
 
 | kind | mixer | source |
 |---|---|---|
@@ -25,7 +26,7 @@ from spectok.model.bottleneck.mamba import TwoWayMamba
 from spectok.model.layers import RMSNorm, linear, rms
 
 
-class Compression(nn.Module):
+class QueryCompression(nn.Module):
     """`[B, F, Q, C]` to one vector per frame, `[B, F, D]`: a mixer to `num_queries` positions, then a projection."""
 
     def __init__(self, config: BottleneckConfig, channels: int, positions: int, latent_dim: int, sample_rate: int):
@@ -39,8 +40,8 @@ class Compression(nn.Module):
         return y
 
 
-class Expansion(nn.Module):
-    """`[B, F, D]` to `[B, F, Q, C]`: the mirror of `Compression`, with separate queries.
+class QueryExpansion(nn.Module):
+    """`[B, F, D]` to `[B, F, Q, C]`: the mirror of `QueryCompression`, with separate queries.
 
     Queries computed from the encoder's input, as in SFC's adaptive variant, would bypass the quantizer.
     """
