@@ -18,9 +18,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from spectok.errors import InputError, require
-from spectok.files import atomic_write, check_sample_rate, file_name, list_files, open_binary, why
+from spectok.files import atomic_write, file_name, list_files, open_binary, why
 from spectok.resampling import resample
-from spectok.samples import check_audio, to_int16
+from spectok.samples import check_audio, check_sample_rate, to_int16
 from spectok.truncation import check_end, check_lists
 from spectok.wav import PcmFormat, read_wav_header, wav_header
 

@@ -22,8 +22,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from spectok.codes import check_codes
 from spectok.errors import InputError, require
-from spectok.files import check_sample_rate, why
-from spectok.samples import check_audio, to_int16
+from spectok.files import why
+from spectok.samples import check_audio, check_sample_rate, to_int16
 from spectok.serve.protocol import FLUSH, MAX_MESSAGE, Hello, Mode, code_bytes
 
 OPEN_SECONDS = 10.0  # for the connection, and for the answer to the first message

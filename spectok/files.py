@@ -1,4 +1,4 @@
-"""Helpers for all file formats: names for messages, the allowed sample rates, and atomic writes."""
+"""Helpers for all file formats: names for messages, lists of files, and atomic writes."""
 
 import functools
 import io
@@ -9,7 +9,7 @@ import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from spectok.errors import InputError
 
@@ -18,8 +18,6 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-MIN_SAMPLE_RATE = 1_000  # Hz
-MAX_SAMPLE_RATE = 192_000  # Hz; the highest that audio interfaces commonly use
 _PREFIX, _SUFFIX = ".spectok-", ".tmp"  # of temporary files
 
 
@@ -76,25 +74,6 @@ def read_regular(path: str | Path, most: int) -> bytes:
         raise
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise InputError(f"cannot read {path}: {why(error)}") from error
-
-
-def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
-    """The sample rate in Hz as an int.
-
-    Raises:
-        InputError: it is not a whole number from 1 kHz to 192 kHz.
-    """
-    if isinstance(sample_rate, str):
-        raise InputError(f"{what} has a sample rate of {sample_rate!r}, a text; it must be a whole number of Hz")
-    try:
-        whole = int(sample_rate) if int(sample_rate) == sample_rate else -1
-    except (TypeError, ValueError, OverflowError):
-        whole = -1
-    if not MIN_SAMPLE_RATE <= whole <= MAX_SAMPLE_RATE:
-        raise InputError(
-            f"{what} has a sample rate of {sample_rate} Hz; it must be {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
-        )
-    return whole
 
 
 def list_files(folder: str | Path, suffixes: Collection[str]) -> list[Path]:

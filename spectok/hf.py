@@ -26,9 +26,9 @@ from spectok.audio import read_audio
 from spectok.batching import EncodedBatch, masked_frames
 from spectok.codes import Layout
 from spectok.errors import InputError, require
-from spectok.files import check_sample_rate, write_text
+from spectok.files import write_text
 from spectok.resampling import resample
-from spectok.samples import check_audio
+from spectok.samples import check_audio, check_sample_rate
 from spectok.tokenizer import Tokenizer
 
 try:

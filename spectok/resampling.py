@@ -12,8 +12,7 @@ import numpy as np
 import soxr
 
 from spectok.errors import InputError, require
-from spectok.files import check_sample_rate
-from spectok.samples import check_audio
+from spectok.samples import check_audio, check_sample_rate
 
 # By the rates of input and output in Hz: after so many input samples soxr is in the same state again, except for the
 # samples in its filters. They are measured; tests/test_audio.py checks them.
@@ -101,10 +100,10 @@ class StreamResampler:
         return fit_length(self._step(end, last=True), length)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What another resampler of the same rates and rows needs to continue: the arguments of `restore`."""
+        """What another resampler of the same rates and rows needs to continue: the arguments of `continue_from`."""
         return {"recent": self._recent.copy(), "counts": np.array([self._pushed, self._returned], np.int64)}
 
-    def restore(self, recent: np.ndarray, counts: np.ndarray) -> None:
+    def continue_from(self, recent: np.ndarray, counts: np.ndarray) -> None:
         """Continue the signals of the resampler whose `arrays` these are.
 
         Args:
@@ -140,7 +139,7 @@ class StreamResampler:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.restore(**self.arrays())
+        self.continue_from(**self.arrays())
 
     def _new_stream(self) -> Any:
         return soxr.ResampleStream(self.from_rate, self.to_rate, self.rows, dtype="float32", quality="HQ")

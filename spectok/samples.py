@@ -1,4 +1,4 @@
-"""Checks arrays of audio samples, converts them to float32, and splits streams of them into blocks."""
+"""Checks arrays of audio samples and their rates, converts them to float32, and splits streams of them into blocks."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from spectok.errors import InputError
 
+MIN_SAMPLE_RATE = 1_000  # Hz
+MAX_SAMPLE_RATE = 192_000  # Hz; the highest that audio interfaces commonly use
 MAX_PEAK = 16.0  # +24 dB: above any recording, and below integers that were cast to float without scaling
 
 
@@ -65,6 +67,25 @@ def check_audio(
             f"{what} has a peak of {peak:.6g}; floats must be in [-1, 1] (16-bit integers are divided by 32768)"
         )
     return array.astype(np.float32, copy=False)
+
+
+def check_sample_rate(sample_rate: Any, what: str = "the audio") -> int:
+    """The sample rate in Hz as an int.
+
+    Raises:
+        InputError: it is not a whole number from 1 kHz to 192 kHz.
+    """
+    if isinstance(sample_rate, str):
+        raise InputError(f"{what} has a sample rate of {sample_rate!r}, a text; it must be a whole number of Hz")
+    try:
+        whole = int(sample_rate) if int(sample_rate) == sample_rate else -1
+    except (TypeError, ValueError, OverflowError):
+        whole = -1
+    if not MIN_SAMPLE_RATE <= whole <= MAX_SAMPLE_RATE:
+        raise InputError(
+            f"{what} has a sample rate of {sample_rate} Hz; it must be {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE}"
+        )
+    return whole
 
 
 def to_int16(audio: Any) -> NDArray[np.int16]:

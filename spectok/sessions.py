@@ -25,9 +25,8 @@ from spectok.codes import check_codes, check_model
 from spectok.config import EXTENSION_FACTOR, CodecConfig
 from spectok.engine import Engine, Side
 from spectok.errors import InputError, require
-from spectok.files import check_sample_rate
 from spectok.resampling import StreamResampler, resampling_delay
-from spectok.samples import check_audio
+from spectok.samples import check_audio, check_sample_rate
 
 ENGINE = "engine."  # start of the names of the engine's arrays in the state of a session
 HOLD_FRAMES, FADE_FRAMES = 5, 5  # lost in a row until the audio begins to fade, and until it is silent: 100 and 200 ms
@@ -179,7 +178,7 @@ class _Session(ABC):
             loaded = self._engine.from_arrays(self._side, engine, len(self._nothing))
             self._try(loaded)
             if self._resampler is not None:
-                self._resampler.restore(kept["resampler_recent"].copy(), kept["resampler_counts"])
+                self._resampler.continue_from(kept["resampler_recent"].copy(), kept["resampler_counts"])
             self._state = loaded
             self._waiting = waiting.copy()
             self._samples = int(samples)

@@ -26,10 +26,10 @@ from spectok.config import CodecConfig
 from spectok.container import Header, read_spt, write_spt
 from spectok.engine import Engine, load_engine
 from spectok.errors import InputError, require
-from spectok.files import check_sample_rate, file_name
+from spectok.files import file_name
 from spectok.groups import StreamGroup
 from spectok.resampling import resample, restore
-from spectok.samples import check_audio
+from spectok.samples import check_audio, check_sample_rate
 from spectok.sessions import StreamDecoder, StreamEncoder, check_extension
 from spectok.vocabulary import SPECIALS, Pattern, Vocabulary
 

@@ -167,7 +167,7 @@ def restored(resampler: StreamResampler) -> StreamResampler:
     """A used resampler that continues another one."""
     other = StreamResampler(resampler.from_rate, resampler.to_rate, resampler.rows)
     other.push(np.full((resampler.rows, 999), 0.5, np.float32))
-    other.restore(**resampler.arrays())
+    other.continue_from(**resampler.arrays())
     return other
 
 
@@ -215,7 +215,7 @@ def test_a_resampler_refuses_counts_that_soxr_cannot_have_returned(counts: list[
     audio = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 5000)).astype(np.float32)
     np.testing.assert_array_equal(resampler.push(audio), expected.push(audio))
     with pytest.raises(InputError) as caught:
-        resampler.restore(recent, np.array(counts))
+        resampler.continue_from(recent, np.array(counts))
     pushed, returned = counts
     sentence = f"of {pushed} samples that are resampled from 48000 to 16000 Hz, {returned} cannot have been returned"
     assert str(caught.value) == sentence
@@ -228,7 +228,7 @@ def test_what_would_take_more_than_a_day_of_audio_to_restore_is_refused(rate: in
     resampler = StreamResampler(rate, 16000, 1)
     counts = np.array([24 * 3600 * rate + rate, 24 * 3600 * 16000 + 15_700 + off])
     with pytest.raises(InputError) as caught:
-        resampler.restore(resampler.arrays()["recent"], counts)
+        resampler.continue_from(resampler.arrays()["recent"], counts)
     sentence = f"a stream that is resampled from {rate} to 16000 Hz cannot be continued after over 24 hours"
     assert str(caught.value) == sentence
 
@@ -238,7 +238,7 @@ def test_between_rates_with_a_period_a_stream_of_more_than_a_day_is_restored() -
     resampler, other = StreamResampler(48000, 16000, 1), StreamResampler(48000, 16000, 1)
     resampler.push(audio[:, :15_000])
     state = resampler.arrays()
-    other.restore(state["recent"], state["counts"] + 10**6 * np.array([4404, 1468]))  # 25.5 hours later
+    other.continue_from(state["recent"], state["counts"] + 10**6 * np.array([4404, 1468]))  # 25.5 hours later
     np.testing.assert_array_equal(other.push(audio[:, 15_000:]), resampler.push(audio[:, 15_000:]))
 
 

@@ -13,7 +13,8 @@ import pytest
 from spectok.audio import read_audio, write_audio
 from spectok.container import Header, read_spt, write_spt
 from spectok.errors import InputError
-from spectok.files import atomic_write, check_sample_rate, file_name, list_files, write_text
+from spectok.files import atomic_write, file_name, list_files, write_text
+from spectok.samples import check_sample_rate
 
 
 def test_atomic_write_replaces_the_file_at_the_end_or_not_at_all(tmp_path: Path) -> None:

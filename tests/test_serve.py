@@ -339,13 +339,13 @@ def test_a_fault_of_the_codec_ends_its_streams_and_no_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving() as server:
-        run = batcher.Codec.run
+        run = batcher.ModelStreams.run
         with monkeypatch.context() as patch:
-            patch.setattr(batcher.Codec, "run", lambda *_: [][0])
+            patch.setattr(batcher.ModelStreams, "run", lambda *_: [][0])
             with server.open() as stream:
                 stream.send(bytes(640))
                 assert ending(stream) == ("the codec has failed; the server's log has more", 1011)
-        assert batcher.Codec.run is run and "list index out of range" in caplog.text
+        assert batcher.ModelStreams.run is run and "list index out of range" in caplog.text
         assert len(client.run(server.url, MODEL, "encode", np.zeros(320, np.int16))) == 2
 
 

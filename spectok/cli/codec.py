@@ -27,9 +27,9 @@ from spectok.cli.decoding import (
 )
 from spectok.cli.files import Output, PathOrStream, check_output, counted, for_each, standard
 from spectok.errors import InputError, require
-from spectok.files import check_sample_rate, file_name, list_files
+from spectok.files import file_name, list_files
 from spectok.resampling import StreamResampler, resample, restore
-from spectok.samples import blocks
+from spectok.samples import blocks, check_sample_rate
 from spectok.sessions import check_extension
 from spectok.tokenizer import Tokenizer
 

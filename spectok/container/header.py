@@ -9,7 +9,7 @@ from operator import index as as_int
 import numpy as np
 
 from spectok.errors import InputError
-from spectok.files import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from spectok.samples import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 
 PLAIN, CODED = 2, 3  # the versions that are written: codes of equal size, and entropy coding
 PACKET_BYTES = 1200  # size of a packet's codes, unless frames_per_packet says otherwise

@@ -47,7 +47,7 @@ class Stream:
     """
 
     def __init__(
-        self, codec: "Codec", mode: Mode, sample_rate: int, deliver: Callable[[list[Output] | None], None]
+        self, codec: "ModelStreams", mode: Mode, sample_rate: int, deliver: Callable[[list[Output] | None], None]
     ) -> None:
         self.codec, self.mode, self.sample_rate, self.deliver = codec, mode, sample_rate, deliver
         self.inputs: deque[tuple[float, Item]] = deque()  # with the time of arrival
@@ -102,7 +102,7 @@ class Turn(NamedTuple):
     arrived: float  # time.monotonic()
 
 
-class Codec:
+class ModelStreams:
     """A model, and its streams of both sides as groups. Used by the thread of the batcher only.
 
     Args:
@@ -196,7 +196,7 @@ class Batcher:
     """
 
     def __init__(self, models: Mapping[str, Tokenizer], metrics: Metrics) -> None:
-        self.codecs = {name: Codec(tokenizer, metrics) for name, tokenizer in models.items()}
+        self.codecs = {name: ModelStreams(tokenizer, metrics) for name, tokenizer in models.items()}
         self._metrics = metrics
         self._changed = threading.Condition()  # guards everything below, and what streams wait for
         self._ready: dict[Stream, None] = {}  # those that have input and no turn, in the order of arrival

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from spectok.codes import check_codes
 from spectok.config import CodecConfig
 from spectok.errors import InputError, require, shown
-from spectok.files import check_sample_rate
+from spectok.samples import check_sample_rate
 from spectok.schema import from_dict
 
 Mode = Literal["encode", "decode", "transcode", "relay"]
