@@ -2,6 +2,7 @@
 
     python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/4k
     python recipes/train.py recipes/flat.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
+    python recipes/train.py recipes/spectok-16k-4k.toml --with recipes/stages/recognizer.toml --init spectok-16k-4k ...
     torchrun --nproc-per-node 8 recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/8
 
 The recipe holds the settings that determine the result (its keys are the fields of
@@ -38,9 +39,9 @@ from spectok.training.trainer import Trainer
 from spectok.weights import load_tensors, read_weights
 
 
-def load_recipe(path: str | Path, overrides: list[str]) -> TrainConfig:
-    """Read a recipe and apply `key.path=value` overrides, strictly."""
-    return from_dict(TrainConfig, read_recipe(path, overrides), str(path))
+def load_recipe(path: str | Path, overrides: list[str], further: Sequence[str | Path] = ()) -> TrainConfig:
+    """Read a recipe, and apply the values of further files and `key.path=value` overrides, strictly."""
+    return from_dict(TrainConfig, read_recipe(path, overrides, further), " with ".join(map(str, (path, *further))))
 
 
 def with_codec_of_teacher(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:
@@ -62,7 +63,9 @@ def record(args: argparse.Namespace, config: TrainConfig, train: Corpus) -> None
     """Write `run.json`: recipe, commands, data, hardware. A resumed run must have the same recipe."""
     path = args.out / "run.json"
     recipe = json.loads(json.dumps(dataclasses.asdict(config)))
-    command = f"python recipes/train.py recipes/{args.recipe.name} --data PREPARED --out RUN"
+    command = f"python recipes/train.py recipes/{args.recipe.name}"
+    command += "".join(f" --with recipes/stages/{path.name}" for path in args.further)
+    command += " --data PREPARED --out RUN"
     command += "".join(f" --{name} {value}" for name in ("minutes", "steps") if (value := getattr(args, name)))
     init = args.init if args.init in pretrained.models() else "EARLIER/release" if args.init else None
     command += f" --init {init}" if init else ""
@@ -112,7 +115,7 @@ def _differing(begun: dict[str, Any], recipe: dict[str, Any], where: str) -> lis
 
 def run(args: argparse.Namespace) -> int:
     """Build the trainer from the arguments and fit; returns the number of the signal that stopped it, or 0."""
-    config = with_codec_of_teacher(load_recipe(args.recipe, args.set), args)
+    config = with_codec_of_teacher(load_recipe(args.recipe, args.set, args.further), args)
     train, valid = Corpus(args.data, "train"), Corpus(args.data, "valid")
     compute = Compute(distributed.start(args.device), args.bf16, args.compile, args.workers)
     kind = EncoderTrainer if config.is_robust else Trainer
@@ -152,6 +155,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--minutes", type=float, help="budget in minutes of training, including the time before --resume"
     )
     parser.add_argument("--steps", type=int, help="budget in steps")
+    parser.add_argument(
+        "--with",
+        type=Path,
+        action="append",
+        default=[],
+        dest="further",
+        metavar="FILE",
+        help="a TOML file in recipes/stages/, whose values replace those of the recipe; may be repeated",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the recipe")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the run folder")
     parser.add_argument(

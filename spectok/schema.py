@@ -12,16 +12,23 @@ from spectok.errors import InputError, require
 T = TypeVar("T")
 
 
-def read_recipe(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
+def read_recipe(path: str | Path, overrides: Sequence[str], further: Sequence[str | Path] = ()) -> dict[str, Any]:
     """The table of a TOML file, with `key.path=value` overrides; a value that is not TOML is a string.
 
+    Args:
+        path: of the file.
+        overrides: replace single values.
+        further: more TOML files, whose values replace those of the files before, and are replaced by `overrides`.
+
     Raises:
-        InputError: the file cannot be read, an override has no `=`, or it goes through a value as if that were a table.
+        InputError: a file cannot be read, an override has no `=`, or it goes through a value as if that were a table.
     """
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the recipe {path}: {error}") from error
+    data: dict[str, Any] = {}
+    for file in (path, *further):
+        try:
+            _merge(data, tomllib.loads(Path(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read the recipe {file}: {error}") from error
     for override in overrides:
         key, equals, text = override.partition("=")
         require(bool(equals), f"--set takes key=value, not '{override}'")
@@ -35,6 +42,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             table[leaf] = text
     return data
+
+
+def _merge(data: dict[str, Any], other: dict[str, Any]) -> None:
+    """Put the values of a table into another one; tables in both are merged."""
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            _merge(data[key], value)
+        else:
+            data[key] = value
 
 
 def from_dict(cls: type[T], data: Any, where: str) -> T:

@@ -1,5 +1,6 @@
 """recipes/train.py and recipes/release.py from the command line: the files they write, and the errors they report."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -127,6 +128,27 @@ def test_bad_arguments_are_refused_in_one_sentence(
     assert train(prepared, tmp_path / "run", *arguments) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.startswith("train: ") and said.count("\n") == 1
+
+
+def test_values_of_further_files_replace_those_of_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "more.toml").write_text("seed = 3\n[loss]\nmel_weight = 7.0\n[optim]\nlearning_rate = 0.5\n")
+    plain = train_recipe.load_recipe(RECIPE, [])
+    found = train_recipe.load_recipe(RECIPE, ["seed=4"], [tmp_path / "more.toml"])
+    loss = dataclasses.replace(plain.loss, mel_weight=7.0)
+    assert found == dataclasses.replace(
+        plain, seed=4, loss=loss, optim=dataclasses.replace(plain.optim, learning_rate=0.5)
+    )
+    (tmp_path / "more.toml").write_text("[loss]\nsmell_weight = 7.0\n")
+    with pytest.raises(InputError, match=r"4k\.toml with .*more\.toml: loss has the unknown key 'smell_weight'"):
+        train_recipe.load_recipe(RECIPE, [], [tmp_path / "more.toml"])
+
+
+@pytest.mark.parametrize("name", ["spectok-16k-4k", "spectok-16k-800"])
+@pytest.mark.parametrize("stage", sorted(Path("recipes/stages").glob("*.toml")), ids=lambda path: str(path.stem))
+def test_the_stages_go_with_the_recipes_of_the_models(name: str, stage: Path) -> None:
+    recipe = train_recipe.load_recipe(f"recipes/{name}.toml", [], [stage])
+    assert recipe.codec == train_recipe.load_recipe(f"recipes/{name}.toml", []).codec
+    assert (recipe.discriminator.recognizer_channels, recipe.loss.feature_weight) == (128, 0.0)
 
 
 def test_recipes_are_strict(tmp_path: Path) -> None:
