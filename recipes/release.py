@@ -30,6 +30,7 @@ from tqdm import trange
 
 from spectok import pretrained
 from spectok.audio import read_audio
+from spectok.config import CodecConfig
 from spectok.engine import load_codec
 from spectok.errors import InputError, require
 from spectok.evaluation.metrics import codebook_use, level_db
@@ -41,7 +42,7 @@ from spectok.tokenizer import Tokenizer
 from spectok.training.corpus import Corpus
 from spectok.training.history import history
 from spectok.training.validation import reconstruct
-from spectok.weights import halved, round_to_half_, save_tensors
+from spectok.weights import halved, load_tensors, round_to_half_, save_tensors
 
 ENCODER = "robust"  # name of the encoder that a run of recipes/robust.toml becomes
 SILENT_SECONDS, CANDIDATES = 60, 24  # digital silence that is encoded, and the number of its frames that are compared
@@ -134,7 +135,28 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     }
     write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
     pretrained.write_index(root, config.name)
+    renew_encoder(root, config.name)
     return config.name
+
+
+def renew_encoder(root: Path, name: str) -> None:
+    """Put the denoiser of a model's robust encoder, if it has one, before the encoder of the model's new weights.
+
+    Raises:
+        InputError: not only the denoiser was trained, but the encoder with it, for the weights before.
+    """
+    folder = root / name / ENCODER
+    if not folder.is_dir():
+        return
+    model, before = pretrained.find(root / name), CodecConfig.load(folder / "config.json")
+    trained = load_tensors(folder / WEIGHTS)[0]
+    is_denoiser = all(tensor.startswith("denoiser.") for tensor in trained)
+    require(is_denoiser, f"{folder} is of the weights before; remove it, or train it again")
+    config = dataclasses.replace(model.config, leveller=before.leveller, denoiser_hidden=before.denoiser_hidden)
+    write_text(folder / "config.json", config.to_json())
+    speech, _ = read_audio(SPEECH, config.sample_rate)
+    export_verified(model, speech, folder, pretrained.find_encoder(model, ENCODER))
+    pretrained.write_index(root, f"{name}/{ENCODER}")
 
 
 def release_encoder(run: Path, root: Path) -> str:

@@ -12,7 +12,7 @@ from conftest import FLAT, QUERY
 from models import random_codec, use_root, write_model, write_root
 from numpy.typing import NDArray
 
-from recipes.release import release_encoder
+from recipes.release import release_encoder, renew_encoder
 from spectok import InputError, Tokenizer, pretrained
 from spectok.cli.main import main
 from spectok.config import CodecConfig
@@ -154,6 +154,23 @@ def test_a_run_is_released_as_an_encoder_of_the_model_that_it_started_from(
     ]
     np.testing.assert_array_equal(codes[0], codes[1])
     assert (codes[0] != Tokenizer.from_pretrained("tiny").encode(speech[:8000])).mean() > 0.1
+    noisy = Tokenizer.from_pretrained("tiny", encoder="robust").encode(speech[:8000])
+    codec_of_new = random_codec(codec)
+    with torch.no_grad():
+        codec_of_new.encoder.project.weight.mul_(-1)
+    save_tensors(root / "tiny" / "model.safetensors", codec_of_new.state_dict(), {})
+    export_verified(pretrained.find(root / "tiny"), speech[:8000], root / "tiny")
+    pretrained.write_index(root, "tiny")
+    with pytest.raises(InputError, match=r"robust/encoder\.onnx was made for another model than .*/tiny; "):
+        Tokenizer.from_pretrained("tiny", encoder="robust").encode(speech[:8000])
+    renew_encoder(root, "tiny")
+    renewed = [
+        Tokenizer.from_pretrained("tiny", engine=engine, encoder="robust").encode(speech[:8000])
+        for engine in ("onnx", "torch")
+    ]
+    np.testing.assert_array_equal(renewed[0], renewed[1])
+    assert (renewed[0] != noisy).mean() > 0.5
+    assert load_tensors(root / "tiny" / "robust" / "model.safetensors")[0].keys() == kept.keys()
     other = write_model(tmp_path / "other" / "release", dataclasses.replace(codec, leveller=True, latent_dim=14))
     with pytest.raises(InputError, match=r" was trained for another decoder than that of "):
         release_encoder(other.folder.parent, root)

@@ -199,6 +199,10 @@ class OnnxEngine:
                 facts.get("config") == expected,
                 f"{path} was made with another configuration than config.json beside it; spectok export makes it anew",
             )
+            require(
+                facts.get("model", self._model.sha256) == self._model.sha256,
+                f"{path} was made for another model than {self._model.folder}; recipes/release.py makes it anew",
+            )
             arrays = [tensor.view(weights) for tensor in external]
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
             options.add_external_initializers([tensor.name for tensor in external], values)

@@ -179,6 +179,7 @@ def export_verified(model: Model, speech: Audio, folder: Path, encoder: Model | 
     for side in ("encoder", "decoder") if encoder is None else ("encoder",):
         facts = {"weights": exported.sha256, "config": exported.config.fingerprint}
         facts |= {"parameters": str(codec.num_parameters), "macs_per_second": str(round(macs[side]))}
+        facts |= {} if encoder is None else {"model": model.sha256}
         files[f"{side}.onnx"] = export(codec, side, sources, facts)
     extends = model.has_extension and encoder is None
     if extends:
