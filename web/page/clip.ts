@@ -74,6 +74,7 @@ export async function encoded(
 /** Decode the content of a `.spt` file whose model is `tokenizer`. */
 export async function fromSpt(name: string, spt: Uint8Array, tokenizer: RemoteTokenizer, most = MOST_SECONDS): Promise<Clip> {
   const { codes, length, sampleRate } = tokenizer.load(spt);
+  if (length === 0) throw new InputError(`${name} holds no speech`);
   if (length > most * sampleRate) throw new InputError(`${name} is longer than ${most} seconds`);
   const rate = playable(sampleRate);
   const { decoded, decoding } = await decode(codes, Math.ceil((length * rate) / sampleRate), rate, tokenizer);

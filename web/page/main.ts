@@ -37,8 +37,28 @@ async function attempt(work: () => Promise<void>): Promise<void> {
   }
 }
 
+const running = new Set<() => Promise<void>>();
+
+/** As `attempt`, but nothing if the same is still going on, as after a double click. */
+async function once(work: () => Promise<void>): Promise<void> {
+  if (running.has(work)) return;
+  running.add(work);
+  await attempt(work);
+  running.delete(work);
+}
+
+let requests = 0;
+
+/** Begin something whose result will be shown; returns whether nothing else was begun since then. */
+function begin(): () => boolean {
+  const mine = ++requests;
+  return () => mine === requests;
+}
+
 function chosenModel(): string {
-  return document.querySelector<HTMLInputElement>("input[name=model]:checked")!.value;
+  const chosen = document.querySelector<HTMLInputElement>("input[name=model]:checked");
+  if (chosen === null) throw new InputError("the list of the models has not arrived; wait a moment, or reload the page");
+  return chosen.value;
 }
 
 function chooseModel(name: string): void {
@@ -51,23 +71,27 @@ function load(name: string): Promise<RemoteTokenizer> {
 
 async function openFile(file: File): Promise<void> {
   say(`Opening ${file.name} …`);
+  const isLatest = begin();
   const opened = await open(file);
   const name = file.name.replace(/\.[^.]*$/, "") || "recording";
-  if (opened.kind === "spt") await openSpt(name, opened.bytes);
-  else await show(encoded(name, opened.audio, opened.sampleRate, await load(chosenModel())));
+  if (opened.kind === "spt") await openSpt(name, opened.bytes, isLatest);
+  else await show(encoded(name, opened.audio, opened.sampleRate, await load(chosenModel())), isLatest);
 }
 
-async function openSpt(name: string, bytes: Uint8Array, most?: number): Promise<void> {
+async function openSpt(name: string, bytes: Uint8Array, isLatest: () => boolean, most?: number): Promise<void> {
   const { weightHash } = readHeader(bytes);
   const entry = models.entries.find(({ weights }) => weights === weightHash);
   if (entry === undefined) throw new InputError(`${name} was written by a model that is not on this page`);
-  chooseModel(entry.name);
-  await show(fromSpt(name, bytes, await load(entry.name), most));
+  await show(fromSpt(name, bytes, await load(entry.name), most), isLatest);
 }
 
-async function show(made: Promise<Clip>): Promise<void> {
-  say("Computing …");
-  clip = await made;
+/** Show a recording, unless another one was asked for since then. */
+async function show(made: Promise<Clip>, isLatest: () => boolean): Promise<void> {
+  if (isLatest()) say("Computing …");
+  const next = await made;
+  if (!isLatest()) return;
+  clip = next;
+  chooseModel(clip.tokenizer.config.name);
   performance.mark("spectok-clip");
   const { original, decoded, sampleRate, codes, spt, seconds } = clip;
   const { tokensPerFrame, codebookSize, frameRate, latencySamples, sampleRate: inside, bitrate } = clip.tokenizer.config;
@@ -114,15 +138,19 @@ function togglePlay(): void {
   follow();
 }
 
+let frame = 0;
+
 /** Show the position, again and again while it changes. */
 function follow(): void {
+  cancelAnimationFrame(frame);
   input("seek").max = String(player.duration);
   input("seek").value = String(player.position);
   element("time").textContent = `${player.position.toFixed(1)} s`;
   element("playhead").style.left = `${(100 * player.position) / Math.max(player.duration, 1e-3)}%`;
   button("play").textContent = player.playing ? "Pause" : "Play";
-  button("play").setAttribute("aria-pressed", String(player.playing));
-  if (player.playing) requestAnimationFrame(follow);
+  button("play").classList.toggle("on", player.playing);
+  input("seek").setAttribute("aria-valuetext", `${player.position.toFixed(1)} of ${player.duration.toFixed(1)} seconds`);
+  if (player.playing) frame = requestAnimationFrame(follow);
 }
 
 function seek(position: number): void {
@@ -147,32 +175,35 @@ async function toggleRecording(): Promise<void> {
     const seconds = (performance.now() - began) / 1000;
     element<HTMLMeterElement>("level").value = microphone.level;
     element("live-seconds").textContent = `${seconds.toFixed(1)} s`;
-    if (seconds > MOST_RECORDED && recording) void attempt(toggleRecording);
+    if (seconds > MOST_RECORDED && recording) void once(toggleRecording);
   }, 100);
   microphone.onReport = ({ delay, underruns, waiting }) => {
     if (!input("monitor").checked || waiting === 0) return;
     element("live-delay").textContent = `${Math.round(1000 * delay)} ms`;
     element("live-underruns").textContent = String(underruns);
   };
+  microphone.onLost = () => {
+    if (recording) void once(toggleRecording);
+  };
   showRecording(true);
-  say("Recording …");
+  say(`Recording, up to ${MOST_RECORDED / 60} minutes …`);
   recording = {
     stop: async () => {
       clearInterval(shown);
       showRecording(false);
       await microphone.stop();
-      const { codes, heard, seconds } = await loop.stop();
-      await microphone.close();
+      const { codes, heard, seconds } = await loop.stop().finally(() => microphone.close());
       if (heard.length === 0) throw new InputError("the microphone gave no sound");
-      await show(encoded("recording", heard, sampleRate, tokenizer, { codes, seconds }));
+      await show(encoded("recording", heard, sampleRate, tokenizer, { codes, seconds }), begin());
     },
   };
 }
 
 function showRecording(isOn: boolean): void {
   button("record").textContent = isOn ? "Stop" : "Record";
-  button("record").setAttribute("aria-pressed", String(isOn));
+  button("record").classList.toggle("on", isOn);
   input("monitor").disabled = isOn;
+  for (const radio of document.querySelectorAll<HTMLInputElement>("input[name=model]")) radio.disabled = isOn;
   element("live").hidden = !isOn;
   for (const id of ["live-delay", "live-underruns"]) element(id).textContent = "–";
 }
@@ -184,6 +215,7 @@ async function toggleTalk(): Promise<void> {
   }
   const tokenizer = await load(TALKING);
   await tokenizer.prepare();
+  say("Connecting …");
   talk = await Talk.start(tokenizer, {
     address: input("talk-address").value,
     room: input("talk-room").value,
@@ -193,8 +225,9 @@ async function toggleTalk(): Promise<void> {
   showTalk(true);
   say("Connected.");
   talk.onChange = () => {
-    element("talk-sent").textContent = `${talk?.sent ?? 0} codes`;
-    element("talk-received").textContent = `${talk?.received ?? 0} codes`;
+    if (talk === undefined) return;
+    element("talk-sent").textContent = `${talk.sent} codes`;
+    element("talk-received").textContent = `${talk.received} codes`;
   };
   talk.onClose = (reason) => {
     const ended = talk;
@@ -207,7 +240,7 @@ async function toggleTalk(): Promise<void> {
 
 function showTalk(isOn: boolean): void {
   button("talk-button").textContent = isOn ? "Leave" : "Connect";
-  button("talk-button").setAttribute("aria-pressed", String(isOn));
+  button("talk-button").classList.toggle("on", isOn);
 }
 
 function save(name: string, content: Uint8Array, type: string): void {
@@ -234,7 +267,7 @@ async function openLink(): Promise<void> {
   if (bytes === undefined) return;
   say("Opening the link …");
   try {
-    await openSpt("shared", bytes, SHARED_SECONDS);
+    await openSpt("shared", bytes, begin(), SHARED_SECONDS);
   } catch (error) {
     throw error instanceof InputError ? new InputError(`The link cannot be used: ${error.message}`) : error;
   }
@@ -242,7 +275,8 @@ async function openLink(): Promise<void> {
 
 function keyPressed(event: KeyboardEvent): void {
   const target = event.target as HTMLElement;
-  const isTyping = target instanceof HTMLInputElement && !["radio", "checkbox"].includes(target.type);
+  const type = target instanceof HTMLInputElement ? target.type : "";
+  const isTyping = type === "text" || type === "password";
   if (clip === undefined || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
   const actions: Record<string, () => void> = {
     a: () => chooseVersion("original"),
@@ -251,8 +285,8 @@ function keyPressed(event: KeyboardEvent): void {
     ArrowRight: () => seek(player.position + 1),
     " ": togglePlay,
   };
-  const isControl = target instanceof HTMLButtonElement || target instanceof HTMLInputElement;
-  if (isControl && (event.key === " " || event.key.startsWith("Arrow"))) return; // these keys work the control
+  const takesSpace = target.matches("button, summary, input:not([type=range])");
+  if ((event.key === " " && takesSpace) || (event.key.startsWith("Arrow") && type === "radio")) return;
   const action = actions[event.key];
   if (action === undefined) return;
   event.preventDefault();
@@ -272,9 +306,16 @@ function listModels(): void {
 }
 
 async function changeModel(): Promise<void> {
-  const tokenizer = await load(chosenModel());
-  if (clip?.original) await show(encoded(clip.name, clip.original, clip.sampleRate, tokenizer));
-  else say(`${tokenizer.config.name} is loaded.`);
+  const isLatest = begin();
+  let tokenizer: RemoteTokenizer;
+  try {
+    tokenizer = await load(chosenModel());
+  } catch (error) {
+    if (clip && isLatest()) chooseModel(clip.tokenizer.config.name);
+    throw error;
+  }
+  if (clip?.original) await show(encoded(clip.name, clip.original, clip.sampleRate, tokenizer), isLatest);
+  else if (isLatest()) say(`${tokenizer.config.name} is loaded.`);
 }
 
 async function start(): Promise<void> {
@@ -308,9 +349,15 @@ document.addEventListener("drop", (event) => {
 });
 document.addEventListener("keydown", keyPressed);
 window.addEventListener("hashchange", () => void attempt(openLink));
-window.addEventListener("resize", draw);
+let drawnWidth = 0;
+window.addEventListener("resize", () => {
+  const width = element("pictures").clientWidth;
+  if (width === drawnWidth) return; // on a telephone the height changes when its address bar goes
+  drawnWidth = width;
+  draw();
+});
 player.onEnd = follow;
-button("record").addEventListener("click", () => void attempt(toggleRecording));
+button("record").addEventListener("click", () => void once(toggleRecording));
 button("play").addEventListener("click", togglePlay);
 element("pictures").addEventListener("click", (event) => {
   const { left, width } = element("pictures").getBoundingClientRect();
@@ -328,7 +375,7 @@ button("save-wav").addEventListener(
 button("share").addEventListener("click", () => void attempt(copyLink));
 element<HTMLFormElement>("talk-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  void attempt(toggleTalk);
+  void once(toggleTalk);
 });
 // For the console of the browser, and for tests.
 Object.assign(globalThis, { spectok: { clip: () => clip, heard: () => lastTalk?.loudest } });

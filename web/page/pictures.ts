@@ -21,7 +21,7 @@ export function drawSpectrogram(canvas: HTMLCanvasElement, audio: Float32Array |
   const window = Float64Array.from({ length: WINDOW }, (_, n) => 0.5 - 0.5 * Math.cos((2 * Math.PI * (n + 0.5)) / WINDOW));
   const picture = context.createImageData(width, height);
   const columns: Float64Array[] = [];
-  let loudest = -120;
+  let loudest = -30; // dB: silence stays dark
   for (let x = 0; x < width; x++) {
     const start = Math.round(((x + 0.5) / width) * samples.length - WINDOW / 2);
     const decibels = spectrum((n) => (samples[start + n] ?? 0) * window[n]!);

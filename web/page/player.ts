@@ -94,6 +94,6 @@ export class Player {
     const goesOn = this.#playing;
     this.pause();
     this.#paused = Math.min(Math.max(0, position), this.duration);
-    if (goesOn) this.play();
+    if (goesOn && this.#paused < this.duration - 0.01) this.play();
   }
 }

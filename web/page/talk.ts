@@ -29,34 +29,38 @@ export class Talk {
 
   /** Open the microphone and join a room. */
   static async start(tokenizer: RemoteTokenizer, place: Place): Promise<Talk> {
-    const client = await Client.connect(place.address, {
-      model: tokenizer.config.name,
-      weights: tokenizer.weightHash,
-      mode: "relay",
-      room: place.room,
-      ...(place.token ? { token: place.token } : {}),
-    });
-    let microphone: Microphone;
+    const microphone = await Microphone.open(); // first: a server closes a connection on which nothing moves
+    let client: Client;
     try {
-      microphone = await Microphone.open();
+      client = await Client.connect(place.address, {
+        model: tokenizer.config.name,
+        weights: tokenizer.weightHash,
+        mode: "relay",
+        room: place.room,
+        ...(place.token ? { token: place.token } : {}),
+      });
     } catch (error) {
-      client.close();
+      await microphone.stop();
+      await microphone.close();
       throw error;
     }
     const sampleRate = microphone.context.sampleRate;
     const decoder = tokenizer.streamDecoder({ sampleRate });
     const loop = tokenizer.loop(sampleRate, microphone.heard, undefined, (codes) => {
-      if (client.waiting > MOST_WAITING) return;
+      if (client.waiting > MOST_WAITING || client.socket.readyState !== WebSocket.OPEN) return;
       client.send(codes);
       talk.sent += codes.length;
       talk.onChange();
     });
     const talk = new Talk(client, microphone, async () => {
       await microphone.stop();
-      await loop.stop();
-      client.close();
-      await decoder.release();
-      await microphone.close();
+      try {
+        await loop.stop();
+      } finally {
+        client.close();
+        await decoder.release();
+        await microphone.close();
+      }
     });
     client.onData = (data) => {
       talk.received += data.length;

@@ -4,6 +4,7 @@ import * as ort from "onnxruntime-web/wasm";
 import type { CodecConfig } from "./config.js";
 import { InputError, require } from "./errors.js";
 import { readMetadata } from "./graph.js";
+import { Queue } from "./queue.js";
 
 /** Of the network: "encoder" from audio to codes, "decoder" from codes to audio. */
 export type Side = "encoder" | "decoder";
@@ -14,6 +15,7 @@ export type State = Readonly<Record<string, ort.Tensor>>;
 const WEIGHTS = "model.safetensors"; // the name by which the graphs refer to the weights
 const SPECTRUM = "spectrum"; // output of the graph of a decoder, for an extension
 const LOST = "lost"; // input of the graph of a decoder that conceals lost frames
+const runs = new Queue(); // ONNX Runtime has one stack for all sessions: a step begins when the one before has ended
 const ARRAYS = { float32: Float32Array, int64: BigInt64Array } as const;
 
 interface Graph {
@@ -70,7 +72,8 @@ export class Engine {
       const frames = (input.dims[1] ?? 0) / this.config.tokensPerFrame;
       feeds[LOST] = new ort.Tensor("bool", new Uint8Array(frames).fill(Number(lost)), [1, frames]);
     }
-    const outputs = await graph.session.run(feeds, [graph.output, ...graph.states.map(({ after }) => after)]);
+    const wanted = [graph.output, ...graph.states.map(({ after }) => after)];
+    const outputs = await runs.run(() => graph.session.run(feeds, wanted));
     const after: Record<string, ort.Tensor> = {};
     for (const { name, after: output } of graph.states) after[name] = outputs[output]!;
     return [outputs[graph.output]!, after];

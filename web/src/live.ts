@@ -1,5 +1,6 @@
 /** A stream from a microphone through the codes to a loudspeaker, between the ports of two AudioWorklets. */
 import { joined } from "./arrays.js";
+import { turn } from "./queue.js";
 import type { StreamDecoder, StreamEncoder } from "./sessions.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -9,7 +10,7 @@ export interface LoopResult {
   codes: Int32Array;
   /** All that was heard, `[T]`. */
   heard: Float32Array;
-  /** Seconds that encoding and decoding took. */
+  /** Seconds that encoding took. */
   seconds: number;
 }
 
@@ -25,6 +26,7 @@ export class Loop {
   readonly #heard: Float32Array[] = [];
   #waiting: Float32Array[] = [];
   #running: Promise<void> | undefined;
+  #failure: unknown;
   #seconds = 0;
 
   /**
@@ -50,22 +52,32 @@ export class Loop {
     };
   }
 
-  /** End the stream, and return what was heard, and its codes. */
+  /**
+   * End the stream, and return what was heard, and its codes.
+   *
+   * @throws the error of a step that has failed; nothing was encoded after it.
+   */
   async stop(): Promise<LoopResult> {
     this.microphone.onmessage = null;
     await this.#running;
+    if (this.#failure !== undefined) throw this.#failure;
     await this.#give(await this.#encoder.flush());
     return { codes: joined(Int32Array, this.#codes), heard: joined(Float32Array, this.#heard), seconds: this.#seconds };
   }
 
   async #drain(): Promise<void> {
-    while (this.#waiting.length > 0) {
-      const audio = joined(Float32Array, this.#waiting);
-      this.#waiting = [];
-      const began = performance.now();
-      await this.#give(await this.#encoder.push(audio));
-      this.#seconds += (performance.now() - began) / 1000;
-      await turn();
+    try {
+      while (this.#waiting.length > 0 && this.#failure === undefined) {
+        const audio = joined(Float32Array, this.#waiting);
+        this.#waiting = [];
+        const began = performance.now();
+        const codes = await this.#encoder.push(audio);
+        this.#seconds += (performance.now() - began) / 1000;
+        await this.#give(codes);
+        await turn();
+      }
+    } catch (error) {
+      this.#failure = error;
     }
     this.#running = undefined;
   }
@@ -78,16 +90,4 @@ export class Loop {
     const audio = await this.#decoder.push(codes);
     this.speaker.postMessage(audio, [audio.buffer]);
   }
-}
-
-/** Let messages that have arrived be handled; a timer would wait for some milliseconds. */
-function turn(): Promise<void> {
-  return new Promise((resolve) => {
-    const { port1, port2 } = new MessageChannel();
-    port1.onmessage = () => {
-      port1.close();
-      resolve();
-    };
-    port2.postMessage(0);
-  });
 }

@@ -18,6 +18,7 @@ class Line {
   readonly #listeners = new Map<number, (event: never) => void>();
   #calls = 0;
   #objects = 0;
+  #failure: Error | undefined; // of the worker itself, which then answers no more
 
   constructor(readonly worker: Worker) {
     worker.addEventListener("message", ({ data }: MessageEvent<Answer | Event>) => {
@@ -25,7 +26,9 @@ class Line {
         this.#listeners.get(data.target)?.(data.event as never);
         return;
       }
-      const { resolve, reject } = this.#waiting.get(data.id)!;
+      const waiting = this.#waiting.get(data.id);
+      if (waiting === undefined) return; // it was told before that the worker has failed
+      const { resolve, reject } = waiting;
       this.#waiting.delete(data.id);
       if (data.error === undefined) resolve(data.result as never);
       else reject(data.error.isInput ? new InputError(data.error.message) : new Error(data.error.message));
@@ -57,6 +60,7 @@ class Line {
   }
 
   #send<Result>(call: Call, ports: Transferable[]): Promise<Result> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
     return new Promise((resolve, reject) => {
       this.#waiting.set(call.id, { resolve, reject });
       this.worker.postMessage(call, ports);
@@ -64,7 +68,8 @@ class Line {
   }
 
   #fail(message: string): void {
-    for (const { reject } of this.#waiting.values()) reject(new Error(message));
+    this.#failure = new Error(`${message}; reload the page`);
+    for (const { reject } of this.#waiting.values()) reject(this.#failure);
     this.#waiting.clear();
   }
 }

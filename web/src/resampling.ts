@@ -9,6 +9,7 @@ import { InputError, require } from "./errors.js";
 
 export const MIN_SAMPLE_RATE = 1000;
 export const MAX_SAMPLE_RATE = 192_000;
+export const MAX_PEAK = 16; // +24 dB: above any recording
 
 // They make the filter equal to that of soxr to -100 dB, between rates whose ratio is a whole number.
 const CUTOFF = 0.956871; // where the filter lets half of the amplitude pass, as a share of half the lower rate
@@ -135,14 +136,35 @@ function greatestCommonDivisor(a: number, b: number): number {
   return b === 0 ? a : greatestCommonDivisor(b, a % b);
 }
 
-/** Check that audio is mono and finite; returns it as 32-bit floats, 16-bit integers divided by 32768. */
+/**
+ * Check that audio is mono and finite, and not louder than any recording; returns it as 32-bit floats, 16-bit integers
+ * divided by 32768.
+ */
 export function checkAudio(audio: Float32Array | Int16Array | ArrayLike<number>): Float32Array {
-  const samples =
-    audio instanceof Float32Array ? audio : audio instanceof Int16Array ? fromInt16(audio) : Float32Array.from(audio);
+  const isArray = audio instanceof Float64Array || (Array.isArray(audio) && audio.every((x) => typeof x === "number"));
+  let samples: Float32Array;
+  if (audio instanceof Float32Array) samples = audio;
+  else if (audio instanceof Int16Array) samples = fromInt16(audio);
+  else if (isArray) samples = Float32Array.from(audio);
+  else throw new InputError("the audio must be a Float32Array, an Int16Array, or an array of numbers from -1 to 1");
   for (let n = 0; n < samples.length; n++) {
-    if (!Number.isFinite(samples[n])) throw new InputError(`the audio must be finite, but sample ${n} is ${samples[n]}`);
+    const level = Math.abs(samples[n]!);
+    if (level <= MAX_PEAK) continue;
+    require(Number.isFinite(level), `the audio must be finite, but sample ${n} is ${samples[n]}`);
+    throw new InputError(`the audio has a peak of ${level}; samples must be in [-1, 1]`);
   }
   return samples;
+}
+
+/** Floats as 16-bit integers; of two equally near ones the even one, and what is out of range is clipped. */
+export function toInt16(audio: Float32Array): Int16Array {
+  return Int16Array.from(audio, (sample) => Math.min(Math.max(roundToEven(sample * 32768), -32768), 32767));
+}
+
+/** The nearest whole number, and of two the even one. */
+function roundToEven(value: number): number {
+  const rounded = Math.round(value); // of two the greater one
+  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
 function fromInt16(audio: Int16Array): Float32Array {

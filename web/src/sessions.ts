@@ -7,22 +7,12 @@
 import { joined } from "./arrays.js";
 import type { Engine, State } from "./engine.js";
 import { require } from "./errors.js";
+import { Queue, turn } from "./queue.js";
 import { checkAudio, StreamResampler } from "./resampling.js";
 
 const HOLD_FRAMES = 5; // lost in a row until the audio begins to fade
 const FADE_FRAMES = 5; // lost in a row after that until it is silent
 const BLOCK_SECONDS = 2; // long pushes are split into blocks of this length
-
-/** Calls that take effect one after another, in the order in which they were made. */
-class Queue {
-  #last: Promise<unknown> = Promise.resolve();
-
-  run<Result>(call: () => Promise<Result>): Promise<Result> {
-    const result = this.#last.then(call);
-    this.#last = result.catch(() => undefined); // an error concerns its own caller only
-    return result;
-  }
-}
 
 /** Encodes audio that arrives in chunks of any size, and returns codes as soon as a frame is complete. */
 export class StreamEncoder {
@@ -93,6 +83,7 @@ export class StreamEncoder {
     const block = Math.max(1, Math.round(BLOCK_SECONDS * frameRate)) * frameLength;
     const pieces: Int32Array[] = [];
     for (let start = 0; start < whole; start += block) {
+      if (start > 0) await turn(); // other streams of this thread go on meanwhile
       const part = input.slice(start, Math.min(start + block, whole));
       const [output, after] = await this.engine.encodeStep(part, this.#state);
       this.#state = after;
@@ -188,6 +179,7 @@ export class StreamDecoder {
     const block = Math.max(1, Math.round(BLOCK_SECONDS * frameRate)) * tokensPerFrame;
     const pieces: Float32Array[] = [];
     for (let start = 0; start < whole; start += block) {
+      if (start > 0) await turn(); // other streams of this thread go on meanwhile
       pieces.push(await this.#step(input.slice(start, Math.min(start + block, whole))));
     }
     const audio = joined(Float32Array, pieces);

@@ -8,7 +8,7 @@ import { Engine } from "./engine.js";
 import { require } from "./errors.js";
 import { type ModelFiles, type Progress, readFile, readerOf } from "./files.js";
 import { load, type Recording, save, type SaveOptions } from "./recording.js";
-import { checkAudio, checkSampleRate, resample } from "./resampling.js";
+import { checkSampleRate, resample } from "./resampling.js";
 import { StreamDecoder, StreamEncoder } from "./sessions.js";
 
 /**
@@ -72,9 +72,8 @@ export class Tokenizer {
   async encode(audio: Float32Array | Int16Array | ArrayLike<number>, options: Rate = {}): Promise<Int32Array> {
     require(audio.length > 0, "the audio is empty");
     const rate = checkSampleRate(options.sampleRate ?? this.config.sampleRate);
-    const session = this.streamEncoder();
-    const pieces = [session.push(resample(checkAudio(audio), rate, this.config.sampleRate)), session.flush()];
-    return joined(Int32Array, await Promise.all(pieces));
+    const session = this.streamEncoder({ sampleRate: rate });
+    return joined(Int32Array, await Promise.all([session.push(audio), session.flush()]));
   }
 
   /**
@@ -91,11 +90,12 @@ export class Tokenizer {
     const rate = checkSampleRate(options.sampleRate ?? inside);
     const session = this.streamDecoder();
     const [audio] = await Promise.all([session.push(codes), session.flush()]);
-    const length = options.length ?? Math.ceil((audio.length * rate) / inside);
+    const most = Math.ceil((audio.length * rate) / inside);
+    const length = options.length ?? most;
     require(Number.isInteger(length) && length >= 0, `the length is ${length}, but must be a whole number from 0`);
+    require(length <= most, `the codes hold ${most} samples, not ${length}`);
     const needed = audio.subarray(0, Math.ceil((length * inside) / rate));
-    const restored = resample(needed, inside, rate).subarray(0, length);
-    return joined(Float32Array, [restored, new Float32Array(length - restored.length)]);
+    return resample(needed, inside, rate).slice(0, length);
   }
 
   /**

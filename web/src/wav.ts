@@ -1,11 +1,9 @@
 /** Reads and writes WAV files of samples that are not compressed. */
 
 import { InputError, require } from "./errors.js";
+import { MAX_PEAK, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, toInt16 } from "./resampling.js";
 
-const MIN_SAMPLE_RATE = 1_000; // Hz
-const MAX_SAMPLE_RATE = 192_000;
 const MAX_CHANNELS = 1024;
-const MAX_PEAK = 16; // +24 dB: above any recording
 const PCM = 1; // the format tags
 const FLOAT = 3;
 const EXTENSIBLE = 0xfffe; // the format tag is in the extension
@@ -115,9 +113,7 @@ export function writeWav(audio: Float32Array, sampleRate: number): Uint8Array {
   view.setUint16(34, 16, true);
   putText(bytes, 36, "data");
   view.setUint32(40, size, true);
-  audio.forEach((value, index) => {
-    view.setInt16(44 + 2 * index, Math.min(Math.max(roundToEven(value * 32768), -32768), 32767), true);
-  });
+  toInt16(audio).forEach((value, index) => view.setInt16(44 + 2 * index, value, true));
   return bytes;
 }
 
@@ -170,12 +166,6 @@ function sum(values: Float32Array, start: number, count: number): number {
   }
   for (let index = whole; index < count; index++) total = Math.fround(total + values[start + index]!);
   return total;
-}
-
-/** The nearest whole number, and of two the even one. */
-function roundToEven(value: number): number {
-  const rounded = Math.round(value); // of two the greater one
-  return rounded - value === 0.5 && rounded % 2 ? rounded - 1 : rounded;
 }
 
 function text(bytes: Uint8Array, place: number): string {

@@ -103,7 +103,22 @@ describe("sessions", () => {
       await expect(decoder.push([0, code])).rejects.toThrow(sentence);
     }
     await expect(tokenizer.encode([])).rejects.toThrow("the audio is empty");
+    await expect(tokenizer.encode(Float32Array.of(0, 32767))).rejects.toThrow("the audio has a peak of 32767");
+    for (const audio of [new Uint8Array(400), ["1", "2"], "123"] as unknown as Float32Array[]) {
+      await expect(tokenizer.encode(audio)).rejects.toThrow("the audio must be a Float32Array, an Int16Array, or");
+    }
     await expect(tokenizer.decode([1], { length: -1 })).rejects.toThrow("the length is -1");
+    await expect(tokenizer.decode([1], { length: 161 })).rejects.toThrow("the codes hold 160 samples, not 161");
+    const more = { length: 1e12, sampleRate: 48000 };
+    await expect(tokenizer.decode([1], more)).rejects.toThrow("the codes hold 480 samples, not 1000000000000");
+  });
+
+  test("give the same if many run at the same time", async () => {
+    const [codes, audio] = [await tokenizer.encode(tone), await tokenizer.decode(golden)];
+    const encoded = Array.from({ length: 6 }, () => tokenizer.encode(tone));
+    const decoded = Array.from({ length: 6 }, () => tokenizer.decode(golden));
+    for (const found of await Promise.all(encoded)) expect(found).toEqual(codes);
+    for (const found of await Promise.all(decoded)) expect(found).toEqual(audio);
   });
 });
 

@@ -81,7 +81,7 @@ found.savedSpt = await saved(page, "#save-spt");
 found.savedWav = await saved(page, "#save-wav");
 
 // The versions are switched by keys, while the recording plays.
-await page.evaluate(() => document.activeElement.blur());
+await page.focus("#seek"); // as after a move of the slider
 await page.keyboard.press(" ");
 await page.waitForFunction(() => Number(document.getElementById("seek").value) > 0.2);
 const side = () => page.$eval("input[name=side]:checked", (radio) => radio.value);
