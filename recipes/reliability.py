@@ -1,5 +1,6 @@
 """What spectok promises, with the tests that hold it and the figures that were measured, as Markdown."""
 
+import math
 import statistics
 from collections.abc import Iterator
 
@@ -216,7 +217,7 @@ def promises() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
         ),
     )
     minute = [row for row in parts if row["context"] == CONTEXT]
-    least = ", ".join(f"{row['model']} {min(row['decibels']):.0f} dB" for row in minute)
+    least = ", ".join(f"{row['model']} {math.floor(min(row['decibels']))} dB" for row in minute)
     yield (
         "A part that `decode --start` decodes is close to that part of the whole.",
         f"difference below the audio by at least, after a context of {CONTEXT / 50:g} s: {least}",

@@ -173,7 +173,7 @@ def test_ratios_of_costs_are_relative_to_the_first_coder(items: list[Item], tmp_
     assert (found["rtf_encode_ratio"], found["rtf_decode_ratio"]) == (1.0, 1.0)
     assert found["latency"] == 480
     for side in ("encode", "decode"):
-        assert 0 < found["cold"][side]["seconds"] < 10
+        assert found["cold"][side]["seconds"] > 0
         assert 5 < found["cold"][side]["megabytes"] < 60
 
 

@@ -21,6 +21,7 @@ import soundfile
 from bulk_runs import COUNT, MODEL, contents, write_corpus
 from models import random_engine
 from numpy.typing import NDArray
+from serving import until
 from test_bulk_sources import write_tar
 
 from spectok.audio import list_audio, read_audio, write_audio
@@ -363,8 +364,7 @@ def children(process: int) -> list[int]:
 
 
 def wait_for_the_end_of(processes: list[int]) -> None:
-    while any(Path(f"/proc/{process}").exists() for process in processes):
-        time.sleep(0.01)
+    until(lambda: not any(Path(f"/proc/{process}").exists() for process in processes), 60)
 
 
 def test_after_a_kill_the_same_command_writes_what_an_undisturbed_run_writes(

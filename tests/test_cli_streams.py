@@ -3,10 +3,10 @@
 import io
 import os
 import random
+import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,12 +15,13 @@ import pytest
 import soundfile
 from models import listing, released
 from numpy.typing import NDArray
+from serving import until
 
 from benchmarks import kills, memory
 from spectok.audio import write_audio
 from spectok.cli.decoding import block_frames
 from spectok.cli.main import main
-from spectok.container import read_spt
+from spectok.container import Reader, read_spt
 
 NAMES = ("spectok-16k-4k", "spectok-16k-800")
 COMMAND = [sys.executable, "-m", "spectok"]
@@ -54,6 +55,17 @@ def pipe_of(stream: IO[bytes] | None) -> IO[bytes]:
     return stream
 
 
+def take(stream: IO[bytes] | None, count: int) -> bytes:
+    """So many bytes from a process, one after another as they come."""
+    data = b""
+    while len(data) < count:
+        assert select.select([pipe_of(stream)], [], [], 60)[0], "nothing has come for a minute"
+        piece = pipe_of(stream).read(1)
+        assert piece, "the program has ended"
+        data += piece
+    return data
+
+
 def test_packets_leave_the_encoder_when_they_are_full_and_the_decoder_when_they_arrive(
     speech: NDArray[np.float32],
 ) -> None:
@@ -65,13 +77,9 @@ def test_packets_leave_the_encoder_when_they_are_full_and_the_decoder_when_they_
     ):
         pipe_of(encoder.stdin).write(pcm(audio[:16000]))  # 50 frames, in packets of 10
         head = 26
-        arrived = b""
-        while len(arrived) < head + 5 * 25:
-            arrived += pipe_of(encoder.stdout).read(1)
+        arrived = take(encoder.stdout, head + 5 * 25)
         pipe_of(decoder.stdin).write(arrived)
-        heard = b""
-        while len(heard) < 2 * (50 * 320 - 160 - 320):  # a frame is held back, and the synthesis is late
-            heard += pipe_of(decoder.stdout).read(1)
+        heard = take(decoder.stdout, 2 * (50 * 320 - 160 - 320))  # a frame is held back, and the synthesis is late
         pipe_of(encoder.stdin).write(pcm(audio[16000:]))
         pipe_of(encoder.stdin).close()
         rest = pipe_of(encoder.stdout).read()
@@ -137,6 +145,25 @@ def test_blocks_end_where_packets_end() -> None:
 # Signals and kills.
 
 
+def test_a_kill_while_the_input_pauses_loses_no_packet(speech: NDArray[np.float32]) -> None:
+    arguments = ("encode", "-", "-", "--raw", "--packet-ms", "20", "--model", NAMES[1])
+    with open("live.spt", "wb") as sink, start(*arguments, stdout=sink) as process:
+        pipe_of(process.stdin).write(pcm(speech[:32000]))  # 100 frames
+        until(lambda: Path("live.spt").stat().st_size == 26 + 7 * 100, 60)
+        process.kill()
+    with Reader("live.spt", recover=True) as reader:
+        assert sum(packet.num_frames for packet in reader) == 100
+
+
+@pytest.mark.parametrize(("options", "version"), [([], 3), (["--no-entropy-coding"], 2), (["--packet-ms", "200"], 2)])
+def test_the_options_choose_the_version(speech: NDArray[np.float32], options: list[str], version: int) -> None:
+    write_audio("in.wav", speech[:16000], 16000)
+    assert main(["encode", "in.wav", "a.spt", "--model", NAMES[1], *options]) == 0
+    header, codes = read_spt("a.spt")
+    assert header.version == version
+    np.testing.assert_array_equal(codes, released(NAMES[1]).encode("in.wav"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_a_signal_ends_the_program_and_leaves_nothing(command: str, number: signal.Signals) -> None:
@@ -147,9 +174,7 @@ def test_a_signal_ends_the_program_and_leaves_nothing(command: str, number: sign
     content = Path(source).read_bytes()
     with start(command, "-", output) as process:
         pipe_of(process.stdin).write(content[: len(content) * 9 // 10])
-        ends = time.monotonic() + 60
-        while not list(Path().glob(".spectok-*")) and time.monotonic() < ends:
-            time.sleep(0.01)
+        until(lambda: list(Path().glob(".spectok-*")), 60)
         process.send_signal(number)
         assert process.wait(60) == 128 + number
         assert pipe_of(process.stderr).read() == b""
@@ -162,9 +187,7 @@ def test_a_signal_stops_all_jobs(speech: NDArray[np.float32]) -> None:
     for number in range(20):
         os.link("speech.wav", f"in/{number}.wav")
     with start("encode", "in", "out", "--jobs", "2") as process:
-        ends = time.monotonic() + 60
-        while not list(Path().glob("out/.spectok-*")) and time.monotonic() < ends:
-            time.sleep(0.01)
+        until(lambda: list(Path().glob("out/.spectok-*")), 60)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 128 + signal.SIGTERM
     assert len(listing("out")) < 10
@@ -175,9 +198,7 @@ def test_what_a_kill_leaves_the_next_run_removes(speech: NDArray[np.float32]) ->
     write_audio("in.wav", speech[:16000], 16000)
     with start("encode", "-", "out.spt", "--raw") as process:
         pipe_of(process.stdin).write(bytes(32000 * 15))
-        ends = time.monotonic() + 60
-        while not list(Path().glob(".spectok-*")) and time.monotonic() < ends:
-            time.sleep(0.01)
+        until(lambda: list(Path().glob(".spectok-*")), 60)
         process.kill()
     assert len(list(Path().glob(".spectok-*"))) == 1
     with start("encode", "in.wav", "new.spt") as process:

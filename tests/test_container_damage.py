@@ -288,9 +288,11 @@ writer = (
     if sys.argv[2] == "append"
     else Writer(sys.argv[1], Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2))
 )
+progress = open(sys.argv[1] + ".n", "wb", buffering=0)
 print("ready", flush=True)
 for start in range(0, len(codes), 6):
     writer.write(codes[start : start + 6])
+    progress.write(b".")
 writer.close(900)
 """
 
@@ -313,6 +315,8 @@ def test_a_writer_that_is_killed_loses_no_full_packet(tmp_path: Path, seconds: f
     with Reader(path, recover=True) as reader:
         packets = list(reader)
         assert len(packets) == (size - TINY_HEAD) // TINY_PACKET
+    done = Path(f"{path}.n").stat().st_size  # calls of `write` that returned, each of one and a half packets
+    assert len(packets) >= 3 * done // 2
     read = np.concatenate([np.zeros(0, int), *(packet.codes for packet in packets)])
     np.testing.assert_array_equal(read, codes[: len(read)])
 

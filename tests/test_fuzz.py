@@ -1,11 +1,15 @@
 """Inputs that are mutated at random are read or refused; and tests of the scripts that do it."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks import fuzz, fuzz_targets, tables
 
+ROOT = Path(__file__).parent.parent
 EXECUTIONS = 12_000  # of each kind of input, times its share
 INPUTS = [
     *(".spt", ".spt, recovered", ".spt, repaired", "entropy.dat", "network packets", "bits", "WAV stream", "WAV file"),
@@ -74,6 +78,17 @@ def test_atheris_runs_a_target_in_its_own_process(tmp_path: Path) -> None:
     assert 0 < fuzz.guided("bits", fuzz_targets.targets(tmp_path)["bits"], 0, 500) < 500
 
 
+@pytest.mark.parametrize(("code", "executions"), [(1, 500), (0, 499)])
+def test_what_atheris_tells_is_checked(
+    code: int, executions: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = json.dumps({"executions": executions, "refused": 3})
+    done = subprocess.CompletedProcess([], code, out, "why")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(RuntimeError if code else AssertionError):
+        fuzz.guided("bits", fuzz_targets.targets(tmp_path)["bits"], 0, 500)
+
+
 def test_an_input_that_fails_ends_the_run_with_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = fuzz_targets.targets(tmp_path)["bits"]
     monkeypatch.setattr(fuzz_targets, "unpack_codes", lambda *_: [][0])
@@ -82,6 +97,14 @@ def test_an_input_that_fails_ends_the_run_with_its_seed(tmp_path: Path, monkeypa
             RuntimeError, match=r"^bits, seed 5, execution 0: IndexError\('list index out of range'\)\n"
         ):
             fuzz.TOOLS[tool]("bits", target, 5, 10)
+
+
+def test_an_input_that_takes_too_much_memory_fails() -> None:
+    assert tables.load("fuzz.json")["limits"] == {"seconds": 1.0, "MB": 512}
+    code = "from benchmarks import fuzz, fuzz_targets; fuzz.limit_memory(); "
+    code += "fuzz.mutation('x', fuzz_targets.Target([b'x'], lambda _: [bytearray(600_000_000)].clear()), 0, 1)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "x, seed 0, execution 0: MemoryError()" in done.stderr
 
 
 def test_an_input_that_takes_too_long_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from spectok.training.corpus import Corpus
 from spectok.weights import load_tensors
 
 RECIPE = "recipes/spectok-16k-4k.toml"
+STAGES = sorted((Path(__file__).parent.parent / "recipes" / "stages").glob("*.toml"))
 
 
 def train(prepared: Path, out: Path, *arguments: str) -> int:
@@ -144,7 +145,11 @@ def test_values_of_further_files_replace_those_of_the_recipe(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["spectok-16k-4k", "spectok-16k-800"])
-@pytest.mark.parametrize("stage", sorted(Path("recipes/stages").glob("*.toml")), ids=lambda path: str(path.stem))
+@pytest.mark.parametrize(
+    "stage",
+    STAGES,
+    ids=lambda path: str(path.stem),
+)
 def test_the_stages_go_with_the_recipes_of_the_models(name: str, stage: Path) -> None:
     recipe = train_recipe.load_recipe(f"recipes/{name}.toml", [], [stage])
     assert recipe.codec == train_recipe.load_recipe(f"recipes/{name}.toml", []).codec

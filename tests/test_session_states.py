@@ -14,7 +14,7 @@ from models import RandomEngine, random_engine, released
 from numpy.typing import NDArray
 from streams import noise
 
-from spectok import InputError, StreamDecoder, StreamEncoder, Tokenizer, pretrained
+from spectok import InputError, StreamDecoder, StreamEncoder, StreamGroup, Tokenizer, pretrained
 
 HASH = "0123456789abcdef"
 
@@ -344,6 +344,66 @@ def test_two_threads_in_one_session_are_refused_and_the_stream_is_whole(use: Cal
     codes.append(encoder.flush())
     again = StreamEncoder(engine)
     np.testing.assert_array_equal(np.concatenate(codes), np.concatenate([again.push(noise(200)), again.flush()]))
+
+
+class SlowDecoder(SlowEngine):
+    """Waits in each step of the decoder in place of the encoder."""
+
+    def encode_step(self, audio: NDArray[np.float32], state: Any) -> tuple[NDArray[np.int64], Any]:
+        return RandomEngine.encode_step(self, audio, state)
+
+    def decode_step(self, codes: Any, state: Any, lost: Any = None) -> Any:
+        self.entered.set()
+        assert self.goes_on.wait(10)
+        return super().decode_step(codes, state, lost)
+
+
+def refused_meanwhile(engine: SlowDecoder, push: Callable[[], Any], use: Callable[[], Any]) -> None:
+    """A second thread that does `use` while another is in `push`."""
+    thread = threading.Thread(target=push)
+    thread.start()
+    assert engine.entered.wait(10)
+    try:
+        with pytest.raises(InputError, match=r"^two threads used a session at the same time; "):
+            use()
+    finally:
+        engine.goes_on.set()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda decoder: decoder.push(np.arange(10)),
+        lambda decoder: decoder.push(None),
+        lambda decoder: decoder.flush(),
+        lambda decoder: decoder.reset(),
+        lambda decoder: decoder.state_dict(),
+    ],
+    ids=["push", "lost", "flush", "reset", "state_dict"],
+)
+def test_two_threads_in_one_decoder_are_refused(use: Callable[[StreamDecoder], Any]) -> None:
+    engine = SlowDecoder()
+    decoder = StreamDecoder(engine)
+    refused_meanwhile(engine, lambda: decoder.push(np.arange(20)), lambda: use(decoder))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda group, key: group.push({key: np.arange(20)}),
+        lambda group, key: group.join(),
+        lambda group, key: group.leave(key),
+        lambda group, key: group.discard(key),
+        lambda group, key: group.lose(key, 1),
+    ],
+    ids=["push", "join", "leave", "discard", "lose"],
+)
+def test_two_threads_in_one_group_are_refused(use: Callable[[StreamGroup, int], Any]) -> None:
+    engine = SlowDecoder()
+    group = StreamGroup(StreamDecoder, engine)
+    key = group.join()
+    refused_meanwhile(engine, lambda: group.push({key: np.arange(20)}), lambda: use(group, key))
 
 
 def test_a_session_can_be_used_after_an_error() -> None:

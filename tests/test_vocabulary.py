@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from models import random_engine, released
@@ -38,6 +38,10 @@ def vocabularies(draw: st.DrawFn) -> Vocabulary:
     )
 
 
+untimed = settings(deadline=None, derandomize=True, database=None)
+
+
+@untimed
 @given(vocabularies(), st.integers(1, 3), st.integers(0, 9), st.data())
 def test_decoding_is_the_inverse_of_encoding(
     vocabulary: Vocabulary, batch: int, frames: int, data: st.DataObject
@@ -66,6 +70,7 @@ def test_decoding_is_the_inverse_of_encoding(
         np.testing.assert_array_equal(vocabulary.decode(framed), flat[row])
 
 
+@untimed
 @given(vocabularies())
 def test_ids_of_different_meaning_are_different(vocabulary: Vocabulary) -> None:
     tokens, last = vocabulary.tokens_per_frame, vocabulary.codebook_size - 1
