@@ -288,7 +288,7 @@ writer = (
     if sys.argv[2] == "append"
     else Writer(sys.argv[1], Header("tiny", "0123456789abcdef", 16000, 1024, 2, 2))
 )
-progress = open(sys.argv[1] + ".n", "wb", buffering=0)
+progress = open(sys.argv[3], "wb", buffering=0)
 print("ready", flush=True)
 for start in range(0, len(codes), 6):
     writer.write(codes[start : start + 6])
@@ -297,25 +297,30 @@ writer.close(900)
 """
 
 
-def kill_a_writer(path: Path, how: str, seconds: float) -> None:
-    """Start a process that writes one packet after another, and end it with SIGKILL."""
-    with subprocess.Popen([sys.executable, "-c", WRITER, path, how], stdout=subprocess.PIPE) as process:
+def kill_a_writer(path: Path, how: str, seconds: float) -> int:
+    """Start a process that writes one packet after another, and end it with SIGKILL.
+
+    Returns how many calls of `write` have returned, of 6 codes each, which are one and a half packets.
+    """
+    progress = path.parent.with_suffix(".progress")
+    command = [sys.executable, "-c", WRITER, path, how, progress]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         time.sleep(seconds)
         process.kill()
     assert process.returncode == -signal.SIGKILL
+    return progress.stat().st_size
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.01, 0.05])
 def test_a_writer_that_is_killed_loses_no_full_packet(tmp_path: Path, seconds: float) -> None:
     path = tmp_path / "live.spt"
-    kill_a_writer(path, "write", seconds)
+    done = kill_a_writer(path, "write", seconds)
     codes = np.random.default_rng(0).integers(0, 1024, 4_000_000)
     size = path.stat().st_size
     with Reader(path, recover=True) as reader:
         packets = list(reader)
         assert len(packets) == (size - TINY_HEAD) // TINY_PACKET
-    done = Path(f"{path}.n").stat().st_size  # calls of `write` that returned, each of one and a half packets
     assert len(packets) >= 3 * done // 2
     read = np.concatenate([np.zeros(0, int), *(packet.codes for packet in packets)])
     np.testing.assert_array_equal(read, codes[: len(read)])

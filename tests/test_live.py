@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -103,7 +104,15 @@ def test_run_live_calls_the_loop_in_the_callback_of_a_stream(speech: NDArray[np.
     assert last.output_db == pytest.approx(decibels(expected[-320:]), abs=1e-4)
 
 
-def test_run_live_ends_when_its_time_is_up_or_at_ctrl_c(speech: NDArray[np.float32]) -> None:
+def test_run_live_ends_when_its_time_is_up_or_at_ctrl_c(
+    speech: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    clock = SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda s: now.append(now.pop() + s), perf_counter=time.perf_counter
+    )
+    monkeypatch.setattr("spectok.live.time", clock)
+
     class Endless:
         latency, active = (0.0, 0.0), True
 

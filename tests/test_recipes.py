@@ -145,11 +145,7 @@ def test_values_of_further_files_replace_those_of_the_recipe(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["spectok-16k-4k", "spectok-16k-800"])
-@pytest.mark.parametrize(
-    "stage",
-    STAGES,
-    ids=lambda path: str(path.stem),
-)
+@pytest.mark.parametrize("stage", STAGES, ids=lambda path: str(path.stem))
 def test_the_stages_go_with_the_recipes_of_the_models(name: str, stage: Path) -> None:
     recipe = train_recipe.load_recipe(f"recipes/{name}.toml", [], [stage])
     assert recipe.codec == train_recipe.load_recipe(f"recipes/{name}.toml", []).codec
