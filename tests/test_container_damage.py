@@ -303,7 +303,7 @@ def kill_a_writer(path: Path, how: str, seconds: float) -> int:
     Returns how many calls of `write` have returned, of 6 codes each, which are one and a half packets.
     """
     progress = path.parent.with_suffix(".progress")
-    command = [sys.executable, "-c", WRITER, path, how, progress]
+    command = [sys.executable, "-c", WRITER, str(path), how, str(progress)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         time.sleep(seconds)
