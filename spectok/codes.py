@@ -145,7 +145,7 @@ def check_codes(codes: NDArray[Any], size: int) -> NDArray[np.int64]:
     if not values.size or values.view(np.uint64).max() < size:  # as unsigned numbers, negative codes are too large
         return values
     place = np.argwhere(values.view(np.uint64) >= size)[0]
-    where = place[-1] if not place[:-1].any() and codes.size == codes.shape[-1] else place.tolist()
+    where = place[-1] if codes.ndim and codes.size == codes.shape[-1] else place.tolist()
     raise InputError(f"codes must be from 0 to {size - 1}, but code {where} is {codes[tuple(place)]}")
 
 

@@ -166,11 +166,7 @@ def test_the_committed_parts_are_close_to_the_whole() -> None:
     assert all(f"{model} {math.floor(least_decibels(model))} dB" in reliability.page() for model in pretrained.models())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="19.84 dB, where the window of one second begins 10 ms earlier than before",
-)
+@missed("19.84 dB, where the window of one second begins 10 ms earlier than before")
 def test_the_committed_parts_of_the_smaller_rate_reach_20_db() -> None:
     assert least_decibels("spectok-16k-800") >= 20
 

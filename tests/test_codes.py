@@ -12,7 +12,7 @@ import torch
 from models import random_engine, released
 
 from spectok import InputError, Tokenizer
-from spectok.codes import Codes
+from spectok.codes import Codes, check_codes
 
 OURS, THEIRS = "0" * 16, "1" * 16
 TOKENS = 2  # of the tiny codec
@@ -146,3 +146,13 @@ def test_codes_of_another_released_model_are_refused_by_name() -> None:
         tokenizer.decode(codes)
     with pytest.raises(InputError, match=r"^the codes were made by spectok-16k-800 with .*, not by the vocab"):
         tokenizer.vocabulary().encode(codes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "where"),
+    [([1, 64], "code 1"), ([[1, -1]], "code 1"), ([[1, 2], [3, 64]], r"code \[1, 1\]"), (64, r"code \[\]")],
+)
+def test_the_first_wrong_code_is_named_with_its_place(codes: Any, where: str) -> None:
+    value = np.asarray(codes).flat[-1]
+    with pytest.raises(InputError, match=f"^codes must be from 0 to 63, but {where} is {value}$"):
+        check_codes(np.asarray(codes), 64)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from conftest import missed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_golden import GOLDEN, codes
@@ -344,9 +345,7 @@ def test_the_releases_take_at_most_9_megabytes() -> None:
         assert sum(path.stat().st_size for path in robust) <= 0.6e6
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="51,111 bytes at 0.8 kbit/s, since the encoder has the codes of silence"
-)
+@missed("51,111 bytes at 0.8 kbit/s, since the encoder has the codes of silence")
 def test_the_graphs_of_encoders_take_at_most_50_kilobytes() -> None:
     assert all((pretrained.find(name).folder / "encoder.onnx").stat().st_size <= 50e3 for name in pretrained.models())
 
