@@ -47,7 +47,7 @@ def averaged(magnitude: Tensor, bins: int) -> Tensor:
 def variants(codec: Codec, clip: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
     """Decoded audio `[T]` of a clip `[T]`, with each part of the spectrum replaced by the original's, by name."""
     config, decoder = codec.config, codec.decoder
-    padded = fit_length(clip, config.num_frames(len(clip)) * config.frame_length)
+    padded = fit_length(clip, config.padded_length(len(clip)))
     audio = torch.from_numpy(padded)[None]
     quantized = codec.quantizer(codec.encoder(audio)).quantized
     estimate, _ = decoder.estimate(quantized, decoder.init_state(1)[:NETWORK_STATES])

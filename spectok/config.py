@@ -277,6 +277,10 @@ class CodecConfig:
         """The number of code frames for `num_samples` samples and the synthesis delay after them; 0 for 0."""
         return -(-(num_samples + self.synthesis_delay) // self.frame_length) if num_samples else 0
 
+    def padded_length(self, num_samples: int) -> int:
+        """The number of samples that the encoder takes for `num_samples` samples: whole frames, padded with zeros."""
+        return self.num_frames(num_samples) * self.frame_length
+
     def num_samples(self, num_frames: int) -> int:
         """The largest number of samples that `num_frames` code frames hold."""
         return max(0, num_frames * self.frame_length - self.synthesis_delay)

@@ -335,7 +335,7 @@ class StreamEncoder(_Session):
         with self._one_thread:
             rows = self._nothing if self._resampler is None else self._resampler.flush()
             samples = self._samples + rows.shape[1]
-            missing = self.config.num_frames(samples) * self.config.frame_length - samples
+            missing = self.config.padded_length(samples) - samples
             codes = self._run(super()._take(np.pad(rows, [(0, 0), (0, missing)])))
             self._start()
         return self._give(codes)

@@ -244,6 +244,7 @@ def test_num_frames_covers_every_sample_and_the_synthesis_delay(
     assert query_config.num_frames(samples) == frames
     if frames:  # no more samples than these frames hold, and more than one frame less does
         assert query_config.num_samples(frames - 1) < samples <= query_config.num_samples(frames)
+    assert query_config.padded_length(samples) == 32 * frames
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

@@ -47,7 +47,7 @@ def expected_codes(model: Model, audio: NDArray[np.float32]) -> NDArray[np.int64
     codec = Codec(LEVELLED).eval()
     codec.load_state_dict(load_codec(model).state_dict())
     codec.encoder.load_state_dict(encoder_of().state_dict())
-    padded = np.pad(audio, (0, model.config.num_frames(len(audio)) * model.config.frame_length - len(audio)))
+    padded = np.pad(audio, (0, model.config.padded_length(len(audio)) - len(audio)))
     with torch.inference_mode():
         return codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))[0][0].numpy()
 

@@ -16,7 +16,7 @@ import torch
 from conftest import missed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_golden import GOLDEN, codes
+from make_golden import GOLDEN, codes, samples
 from models import in_double_precision, released, released_codec, use_root, write_root
 from numpy.typing import NDArray
 
@@ -148,11 +148,13 @@ def test_the_band_above_3_khz_does_not_repeat_from_frame_to_frame(name: str, spe
 
 
 @every_model
-def test_codes_equal_the_golden_codes(name: str) -> None:
+def test_codes_and_decoded_samples_equal_the_golden_ones(name: str) -> None:
     golden = json.loads(GOLDEN.read_text(encoding="utf-8"))[name]
     assert golden["weights"] == pretrained.find(name).sha256, "new weights need tests/make_golden.py"
     assert codes(name) == golden["codes"]
     assert len(golden["codes"]) == 101 * released(name).tokens_per_frame
+    assert np.std(golden["samples"]) > 0.02  # speech
+    np.testing.assert_allclose(samples(name, golden["codes"]), golden["samples"], rtol=0, atol=1e-9)
 
 
 def few(different: NDArray[np.bool_]) -> bool:

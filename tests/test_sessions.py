@@ -26,7 +26,7 @@ chunk_sizes = st.lists(st.integers(0, 150), min_size=1, max_size=8)
 def offline(engine: Engine, audio: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Codes and audio from one step over the whole input, without sessions."""
     config = engine.config
-    padded = np.pad(audio, (0, config.num_frames(len(audio)) * config.frame_length - len(audio)))
+    padded = np.pad(audio, (0, config.padded_length(len(audio)) - len(audio)))
     codes, _ = engine.encode_step(padded[None], engine.init_state(1).encoder)
     heard, _ = engine.decode_step(codes, engine.init_state(1).decoder)
     return codes[0], heard[0, config.synthesis_delay :]

@@ -39,7 +39,7 @@ def drift(engine: Engine, clips: Sequence[Audio], speech: Audio) -> dict[str, li
 def code_from(engine: Engine, audio: Audio, state: CodecState) -> tuple[Audio, CodecState]:
     """Encode and decode audio `[T]` from a given state; returns the decoded audio, `[T]`, and the state after it."""
     config = engine.config
-    padded = fit_length(audio, config.num_frames(len(audio)) * config.frame_length)
+    padded = fit_length(audio, config.padded_length(len(audio)))
     block = round(BLOCK_SECONDS * config.frame_rate) * config.frame_length
     encoder, decoder = state
     decoded = []

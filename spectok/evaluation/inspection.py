@@ -69,7 +69,7 @@ def inspect_codec(codec: Codec, audio: NDArray[np.float32]) -> Inspection:
     mixer = codec.encoder.bottleneck.mixer
     tokens: list[torch.Tensor] = []
     watching = mixer.register_forward_pre_hook(lambda module, inputs: tokens.append(inputs[0]))
-    padded = fit_length(audio, config.num_frames(len(audio)) * config.frame_length)
+    padded = fit_length(audio, config.padded_length(len(audio)))
     with torch.inference_mode():
         with watching:
             codes, _ = codec.encode_step(torch.from_numpy(padded)[None], codec.encoder.init_state(1))

@@ -45,7 +45,7 @@ class Reference:
     def encode(self, audio: Audio) -> tuple[Codes, NDArray[np.float64]]:
         """Encode audio `[T]`; returns codes `[N]` and their margins (`quantizer.margin`)."""
         config = self.codec.config
-        padded = fit_length(audio.astype(np.float64), config.num_frames(len(audio)) * config.frame_length)
+        padded = fit_length(audio.astype(np.float64), config.padded_length(len(audio)))
         latent = self.codec.encoder(torch.from_numpy(padded)[None])
         return self.codec.quantizer.encode(latent).flatten().numpy(), self.codec.quantizer.margin(
             latent

@@ -22,7 +22,7 @@ SAVED_CLIPS = 3  # as WAV files and spectrograms
 def reconstruct(codec: Codec, audio: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Reconstruct a clip `[T]`: decoded audio `[T]`, and codes `[F, K]`."""
     config = codec.config
-    padded = fit_length(audio, config.num_frames(len(audio)) * config.frame_length)
+    padded = fit_length(audio, config.padded_length(len(audio)))
     with torch.inference_mode():
         output, quantized = codec(torch.from_numpy(padded)[None])
     return output[0, config.synthesis_delay :][: len(audio)].numpy(), quantized.codes[0].numpy()
