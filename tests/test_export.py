@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -175,6 +176,18 @@ def test_a_graph_computes_few_shapes(exported: Model, side: str) -> None:
     computed = [node for node in graph.node if node.op_type == "Reshape" and node.input[1] not in constants]
     assert len(computed) == 1
     assert counts["Unsqueeze"] + counts["Squeeze"] <= 6  # of the GRUs' states and outputs, none of shapes
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_values_between_operators_are_numbered_and_others_keep_their_names(exported: Model, side: str) -> None:
+    graph = onnx.load(exported.folder / f"{side}.onnx").graph
+    named = {value.name for value in (*graph.input, *graph.output)} | {item.name for item in graph.initializer}
+    assert {"audio", "codes", "codec.quantizer.fsq.implicit_codebook.numbers"} & named
+    between = [name for node in graph.node for name in node.output if name not in named]
+    numbered = [name for name in between if re.fullmatch(r"v\d+", name)]
+    assert numbered == [f"v{number}" for number in range(len(numbered))] and len(numbered) > 50
+    restored = [name for name in between if name not in numbered]  # constants, and what they are computed from
+    assert {"encoder": "codec.encoder.stft.matrix", "decoder": "codec.decoder.inverse_stft.matrix"}[side] in restored
 
 
 def test_a_graph_has_metadata_and_no_paths(exported: Model) -> None:

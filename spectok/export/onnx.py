@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from spectok.engine.onnx import LOST, SPECTRUM
-from spectok.export.graph import fix_shapes, optimise, store_small
+from spectok.export.graph import fix_shapes, optimise, shorten_names, store_small
 from spectok.graphs import EXTENSION_WEIGHTS
 from spectok.model.codec import Codec
 from spectok.model.extension import Extension
@@ -145,6 +145,7 @@ def _exported(
         fix_shapes(traced)
         optimise(traced, optimised)
         model = onnx.load(optimised)
+    shorten_names(model.graph)
     store_small(model.graph, module, weights)
     for node in model.graph.node:  # they contain source lines and paths
         node.ClearField("doc_string")
