@@ -379,12 +379,13 @@ def serve(found: dict[str, Any]) -> str:
             rows.append([row["model"], SERVED[row["what"]], *counts, *shares])
     (worker,) = (row for row in found["rows"] if row["what"] == "worker")
     most = " and ".join(f"{carried_streams(found, model)} of {model}" for model in models)
+    others = "Other programs ran on the machine at the same time, with lower priority. " if found["nice"] < 0 else ""
     text = (
         f"Clients send 20 ms of speech every 20 ms for {found['rows'][0]['seconds']:g} s, to a server on one core. "
         "The times are those from when a frame was due to be sent until its output had arrived; a server carries "
         f"streams in real time if their 99th percentile is under {1000 * found['goal']['p99']:.0f} ms: {most}. "
-        "Different are codes, or samples by more than one step of 16 bits, from those of the whole recording. Other "
-        "programs ran on the machine at the same time, with lower priority; loads that were late were tried twice. "
+        "Different are codes, or samples by more than one step of 16 bits, from those of the whole recording. "
+        f"{others}Loads that were late were tried twice. "
         "Memory grows with the largest batch that was run, and not with time.\n"
     )
     titles = [

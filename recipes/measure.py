@@ -18,6 +18,7 @@ speech language model (`recipes/speech_lm`), `recipes/speed.json` and `benchmark
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -38,7 +39,7 @@ COMMANDS = {  # by the file of results; what stands in braces is filled in by `c
     QUALITY: "-m spectok bench {corpus}/test --out {work}/bench --jobs 2",
     "pretrained/results/drift.json": "recipes/drift.py {corpus}/test",
     TOKENS: "-m spectok tokens {work}/tokens.csv --probe --out {work}/tokens",
-    "pretrained/results/tokens-train.json": "-m spectok tokens {corpus}/train/librispeech --out {work}/tokens-train",
+    "pretrained/results/tokens-train.json": "-m spectok tokens {work}/tokens-train.csv --out {work}/tokens-train",
     "benchmarks/results.json": "benchmarks/run.py",
     "benchmarks/agreement.json": "benchmarks/agreement.py {corpus}/test --jobs 2",
     "benchmarks/precision.json": "benchmarks/precision.py {corpus}/test --every 8",
@@ -51,10 +52,10 @@ COMMANDS = {  # by the file of results; what stands in braces is filled in by `c
     "benchmarks/noise.json": "benchmarks/noise.py {corpus}/test",
     "benchmarks/extension.json": "benchmarks/extension.py {corpus}/test --distillmos --visqol",
     "benchmarks/groups.json": "benchmarks/groups.py",
-    "benchmarks/batches.json": "benchmarks/batches.py {corpus}/test",
-    "benchmarks/bulk.json": "benchmarks/bulk.py {corpus}",
+    "benchmarks/batches.json": "benchmarks/batches.py {corpus}/test --every 3",
+    "benchmarks/bulk.json": "benchmarks/bulk.py {work}/bulk",
     "benchmarks/browser.json": "benchmarks/browser.py",
-    "benchmarks/serve.json": "benchmarks/serve.py",
+    "benchmarks/serve.json": "benchmarks/serve.py --seconds 4",
     "benchmarks/soak.json": "benchmarks/soak.py {corpus}/test",
 }
 MOVED = {  # results that are written in the folder WORK first
@@ -71,7 +72,8 @@ TOGETHER = {  # results without times, whose commands use one processor each
     "benchmarks/generations.json",
     "benchmarks/noise.json",
 }
-LEAST_FILES = 3  # of a speaker whose tokens are measured
+LEAST_FILES = 3  # of a speaker whose tokens of the test split are measured
+BULK_RECORDINGS = 200  # of the training split
 
 
 def stale(name: str) -> bool:
@@ -89,26 +91,36 @@ def command(name: str, corpus: Path, work: Path) -> list[str]:
     return [sys.executable, *(word.format(corpus=corpus, work=work) for word in words)]
 
 
-def write_manifest(corpus: Path, path: Path) -> None:
-    """Write a manifest of the clean English speech of the test, of speakers with at least `LEAST_FILES` files.
+def write_inputs(corpus: Path, work: Path) -> None:
+    """Write what some commands read, into the folder `work`.
+
+    `tokens.csv` is a manifest of the clean English speech of the test, of speakers with at least `LEAST_FILES` files,
+    and `tokens-train.csv` one of the training speech of LibriSpeech. `bulk` is a folder of `BULK_RECORDINGS` of these.
 
     Raises:
         InputError: the corpus has no manifest, or no such speech.
     """
     try:
         with open(corpus / "manifest.csv", newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "test" and row["language"] == "en"]
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            english = [row for row in rows if row["split"] == "test" and row["language"] == "en"]
+            clean = [row for row in english if row["category"].startswith("clean")]
+            training = [row for row in rows if row["split"] == "train" and row["source"] == "librispeech"]
     except (OSError, KeyError) as error:
         raise InputError(f"cannot read {corpus}/manifest.csv: {error}") from error
-    rows = [row for row in rows if row["category"].startswith("clean")]
-    files = Counter(row["speaker"] for row in rows)
-    kept: list[dict[str, Any]] = [row for row in rows if files[row["speaker"]] >= LEAST_FILES]
-    require(len(kept) > 0, f"{corpus}/manifest.csv has no clean English speech in the split test")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, kept[0].keys())
-        writer.writeheader()
-        writer.writerows(row | {"file": str((corpus / row["file"]).resolve())} for row in kept)
+    files = Counter(row["speaker"] for row in clean)
+    test = [row for row in clean if files[row["speaker"]] >= LEAST_FILES]
+    require(len(test) > 0, f"{corpus}/manifest.csv has no clean English speech in the split test")
+    require(len(training) > 0, f"{corpus}/manifest.csv has no LibriSpeech in the split train")
+    shutil.rmtree(work / "bulk", ignore_errors=True)
+    (work / "bulk").mkdir(parents=True)
+    for row in training[:BULK_RECORDINGS]:
+        shutil.copy(corpus / row["file"], work / "bulk")
+    for name, kept in (("tokens", test), ("tokens-train", training)):
+        with open(work / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(row | {"file": str((corpus / row["file"]).resolve())} for row in kept)
 
 
 def measure(names: Sequence[str], corpus: Path, work: Path, jobs: int = 1) -> list[str]:
@@ -150,9 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{'stale' if stale(name) else 'right'}  {name}: {' '.join(command(name, corpus, work)[1:])}")
         return 0
     names = args.only or [name for name in COMMANDS if args.all or stale(name)]
+    if args.all:  # the benchmark would continue with what it has measured
+        shutil.rmtree(work / "bench", ignore_errors=True)
     try:
-        write_manifest(corpus, work / "tokens.csv")
-    except InputError as error:
+        write_inputs(corpus, work)
+    except (InputError, OSError) as error:
         print(f"measure: {error}", file=sys.stderr)
         return 2
     failed = measure(names, corpus, work, args.jobs)

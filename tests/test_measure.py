@@ -4,10 +4,12 @@ import csv
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recipes import measure
+from spectok.evaluation.items import load_items
 from spectok.evaluation.provenance import write_results
 
 TRAINED = {  # results that need training, an index of packages, or invented inputs
@@ -16,16 +18,21 @@ TRAINED = {  # results that need training, an index of packages, or invented inp
     "recipes/speed.json",
     "recipes/speech_lm/results.json",
 }
-COLUMNS = ("file", "split", "language", "category", "speaker")
+COLUMNS = ("file", "split", "language", "category", "speaker", "source")
 
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    rows = [(f"test/a{number}.opus", "test", "en", "clean_en", "a") for number in range(3)]
-    rows += [(f"test/b{number}.opus", "test", "en", "clean_en", "b") for number in range(2)]
-    rows += [(f"test/c{number}.opus", "test", "en", "hard_noise", "c") for number in range(3)]
-    rows += [(f"test/d{number}.opus", "test", "de", "clean_de", "d") for number in range(3)]
-    rows += [(f"train/e{number}.opus", "train", "en", "clean_en", "e") for number in range(3)]
+    rows = [(f"test/a{number}.opus", "test", "en", "clean_en", "a", "vctk") for number in range(3)]
+    rows += [(f"test/b{number}.opus", "test", "en", "clean_en", "b", "vctk") for number in range(2)]
+    rows += [(f"test/c{number}.opus", "test", "en", "hard_noise", "c", "vctk") for number in range(3)]
+    rows += [(f"test/d{number}.opus", "test", "de", "clean_de", "d", "emodb") for number in range(3)]
+    rows += [(f"train/e{number}.opus", "train", "en", "", "e", "librispeech") for number in range(3)]
+    rows += [(f"train/f{number}.opus", "train", "en", "", "f", "ljspeech") for number in range(2)]
+    for folder, speaker in (("test", "a"), ("train", "e")):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            (tmp_path / folder / f"{speaker}{number}.opus").write_bytes(bytes([number]))
     with open(tmp_path / "manifest.csv", "w", newline="") as file:
         csv.writer(file).writerows([COLUMNS, *rows])
     return tmp_path
@@ -51,10 +58,33 @@ def test_results_of_other_weights_are_stale(tmp_path: Path, monkeypatch: pytest.
         assert measure.stale("some.json") == is_stale
 
 
-def test_the_manifest_of_tokens_has_clean_english_speakers_with_enough_files(corpus: Path, tmp_path: Path) -> None:
-    measure.write_manifest(corpus, tmp_path / "work" / "tokens.csv")
-    rows = list(csv.DictReader((tmp_path / "work" / "tokens.csv").read_text().splitlines()))
-    assert [row["file"] for row in rows] == [str(corpus / f"test/a{number}.opus") for number in range(3)]
+def test_tokens_are_of_named_speakers_and_bulk_has_some_recordings(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "BULK_RECORDINGS", 2)
+    for _ in range(2):  # what an earlier run left is removed
+        measure.write_inputs(corpus, tmp_path / "work")
+        listed = {
+            name: [(item.path, item.speaker) for item in load_items(tmp_path / "work" / f"{name}.csv", split)]
+            for name, split in (("tokens", None), ("tokens-train", "train"))
+        }
+        assert listed["tokens"] == [(corpus / f"test/a{number}.opus", "a") for number in range(3)]
+        assert listed["tokens-train"] == [(corpus / f"train/e{number}.opus", "e") for number in range(3)]
+        copied = sorted((tmp_path / "work" / "bulk").iterdir())
+        assert [(path.name, path.read_bytes()) for path in copied] == [("e0.opus", b"\0"), ("e1.opus", b"\1")]
+        (tmp_path / "work" / "bulk" / "old.opus").touch()
+
+
+def test_the_committed_results_are_of_the_inputs_that_are_written_here() -> None:
+    def of(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((measure.ROOT / name).read_text(encoding="utf-8"))
+        return found
+
+    assert of("pretrained/results/tokens-train.json")["speakers"] > 200
+    assert [row["recordings"] for row in of("benchmarks/bulk.json")["rows"]] == [measure.BULK_RECORDINGS] * 2
+    assert (
+        f"--seconds {of('benchmarks/serve.json')['rows'][0]['seconds']:g}" in measure.COMMANDS["benchmarks/serve.json"]
+    )
 
 
 def test_what_fails_is_named_and_the_others_are_measured(
