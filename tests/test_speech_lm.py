@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -449,6 +450,15 @@ def test_bad_input_is_refused_with_one_sentence(work: Path, run: Path, tmp_path:
     assert "a prompt of 100 samples is shorter than" in refused(speak.main, capsys, run, wav, "--prompt", short)
     assert not wav.exists()
     assert "there is no language model in" in refused(evaluate.main, capsys, tokens, tmp_path)
+
+
+def test_tokens_of_other_weights_are_refused(work: Path, tmp_path: Path) -> None:
+    (path,) = (work / "tokens" / "valid").glob("tokens-*.parquet")
+    table = pq.read_table(path)
+    facts = json.loads(table.schema.metadata[b"spectok"]) | {"weight_hash": "0" * 16}
+    pq.write_table(table.replace_schema_metadata({b"spectok": json.dumps(facts)}), tmp_path / path.name)
+    with pytest.raises(InputError, match=r"are of other weights than spectok-16k-800 has now; tokenize again$"):
+        read_tokens(tmp_path)
 
 
 def test_other_codecs_are_refused(tmp_path: Path, run: Path) -> None:

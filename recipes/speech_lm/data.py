@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recipes.speech_lm.model import END, IGNORED, PAD, PARTS, Ids, opening, split
+from spectok import pretrained
 from spectok.errors import InputError, require
 
 TEXT_SHARE = 0.5  # of the recordings with a text that are read with it
@@ -31,7 +32,8 @@ def read_tokens(folder: Path) -> tuple[list[Recording], dict[str, Any]]:
     """The recordings in a folder that `spectok tokenize` has written, and what it wrote about the codec.
 
     Raises:
-        InputError: there are no shards, or they cannot be read.
+        InputError: there are no shards, they cannot be read, or their codes are of other weights than those that the
+            model with their name has now.
     """
     paths = sorted(folder.glob("tokens-*.parquet"))
     require(bool(paths), f"{folder} holds no tokens-*.parquet; spectok tokenize writes them")
@@ -45,6 +47,9 @@ def read_tokens(folder: Path) -> tuple[list[Recording], dict[str, Any]]:
     except (OSError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
         raise InputError(f"cannot read the tokens in {folder}: {error}") from error
     require(any(len(recording.codes) for recording in recordings), f"the recordings in {folder} have no codes")
+    model = pretrained.find(facts["model"])
+    is_same = facts["weight_hash"] == model.weight_hash
+    require(is_same, f"the tokens in {folder} are of other weights than {facts['model']} has now; tokenize again")
     return recordings, facts
 
 

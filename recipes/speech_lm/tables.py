@@ -38,13 +38,14 @@ def page() -> str:
 
 def extent(found: dict[str, Any]) -> str:
     """What was trained, on what, for how long."""
-    run, machine = found["run"], found["provenance"]["machine"]
+    run, machine = found["run"], found["run"]["machine"]
     settings, last = run["settings"], found["curve"][-1]
+    place = f"{run['threads']} thread of {machine['processor']}" if run["device"] == "cpu" else "a GPU"
     passes = last["ids"] / (2 * run["codes"])
     return (
         f"{run['parameters'] / 1e6:.1f} million parameters ({settings['layers']} layers of width {settings['width']}), "
-        f"trained for {last['seconds'] / 60:.0f} minutes on {run['threads']} thread of {machine['processor']}, which "
-        f"had other work: {last['step']:,} steps, {last['ids'] / 1e6:.1f} million ids, about {passes:.1f} passes over "
+        f"trained for {last['seconds'] / 60:.0f} minutes on "
+        f"{place}: {last['step']:,} steps, {last['ids'] / 1e6:.1f} million ids, about {passes:.1f} passes over "
         f"{run['hours']:.1f} hours of speech. {run['with_text']:,} of {run['recordings']:,} recordings have a "
         "transcript."
     )
@@ -124,8 +125,8 @@ def time(found: dict[str, Any]) -> str:
     """How fast it speaks."""
     measured, machine = found["time"], found["provenance"]["machine"]
     return (
-        f"### Time\n\nMedians over {measured['prompts']} prompts of 3 s, one thread of {machine['processor']} with "
-        f"other work: {measured['first_audio']:.2f} s from the prompt to the first new audio; "
+        f"### Time\n\nMedians over {measured['prompts']} prompts of 3 s, one thread of {machine['processor']}: "
+        f"{measured['first_audio']:.2f} s from the prompt to the first new audio; "
         f"{measured['real_time_factor']:.2f} s for a second of speech, of which {measured['processor_seconds']:.2f} s "
         "on the processor."
     )

@@ -27,7 +27,7 @@ from torch import Tensor
 from recipes.speech_lm.data import Recording, collate, epoch_of_batches, read_tokens
 from recipes.speech_lm.model import Ids, code_bits, network, split
 from spectok.errors import InputError, require
-from spectok.evaluation.provenance import commit
+from spectok.evaluation.provenance import commit, provenance
 from spectok.files import write_text
 from spectok.tokenizer import Tokenizer
 from spectok.training import distributed
@@ -193,6 +193,8 @@ def record(run: Run) -> None:
         "with_text": sum(bool(recording.text) for recording in run.train),
         "hours": codes / run.frame_rate / 3600,
         "codes": codes,
+        "device": run.device,
+        "machine": provenance(None, args.threads)["machine"],
         "commit": commit(),
     }
     write_text(path, json.dumps(facts, indent=1) + "\n")
