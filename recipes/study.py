@@ -26,6 +26,7 @@ from spectok.errors import InputError, require
 from spectok.evaluation.catalogue import METRICS
 from spectok.evaluation.provenance import write_results
 from spectok.evaluation.tables import markdown_table, number
+from spectok.files import write_text
 from spectok.model.codec import Codec
 from spectok.plotting import canvas, save
 from spectok.schema import from_dict
@@ -168,8 +169,23 @@ def known(study: Path, groups: list[Group]) -> Rows:
 
 
 def is_done(probe: Probe, out: Path) -> bool:
-    """Whether the folder of the runs holds a finished run of a probe."""
-    return (probe.folder(out) / "done").exists()
+    """Whether the folder of the runs holds a finished run of a probe.
+
+    Raises:
+        InputError: it holds one with other settings.
+    """
+    path = probe.folder(out) / "done"
+    if not path.exists():
+        return False
+    is_same = path.read_text(encoding="utf-8") == settings(probe)
+    require(is_same, f"{path.parent} holds a run with other settings; remove it, or choose another folder")
+    return True
+
+
+def settings(probe: Probe) -> str:
+    """What determines the result of a probe, as JSON."""
+    facts = {key: getattr(probe.group, key) for key in SETTINGS if key != "seeds"}
+    return json.dumps(facts | {"overrides": probe.group.probes[probe.name], "seed": probe.seed})
 
 
 def train(probe: Probe, data: Path, out: Path) -> None:
@@ -182,13 +198,13 @@ def train(probe: Probe, data: Path, out: Path) -> None:
     is_codec = group.script == CODEC_SCRIPT
     options += [f"--minutes={group.minutes}"] if group.minutes else [f"--steps={group.steps}"]
     options += ["--cpu-clock"] if group.minutes and is_codec else []
-    options += [f"--init={group.init}"] if group.init else []
-    options += ["--resume"] if (folder / "checkpoint.safetensors").exists() else []
+    begun = (folder / "checkpoint.safetensors").exists()
+    options += ["--resume"] if begun else [f"--init={group.init}"] if group.init else []
     command = [sys.executable, str(HERE / group.script), str(HERE / group.recipe), "--data", str(data)]
     command += ["--out", str(folder), "--quiet"] + ["--device=cpu"] * is_codec
     print(f"training: {folder.name}", flush=True)
     subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-    (folder / "done").touch()
+    write_text(folder / "done", settings(probe))
 
 
 def outcome(probe: Probe, out: Path) -> dict[str, Any]:
@@ -313,11 +329,15 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"study.py: {error}", file=sys.stderr)
         return 2
-    with ThreadPoolExecutor(args.jobs) as pool:
-        kept = {} if args.again else known(args.study, groups)
-        runs = [probe for group in groups for probe in probes(group) if probe.key not in kept]
-        for _ in pool.map(lambda probe: train(probe, args.data, args.out), runs):
-            write(args.study, groups, args.out, kept)
+    kept = {} if args.again else known(args.study, groups)
+    runs = [probe for group in groups for probe in probes(group) if probe.key not in kept]
+    try:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for _ in pool.map(lambda probe: train(probe, args.data, args.out), runs):
+                write(args.study, groups, args.out, kept)
+    except InputError as error:
+        print(f"study.py: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -108,8 +108,10 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
     assert [row["parameters"] for row in changed["probes"]][::2] == [first["parameters"]] * 2
     assert changed["probes"][1]["parameters"] > wider["parameters"]
     in_process.clear()
-    assert study.main([*arguments, "--again"]) == 0  # the runs are there, of the plan before
-    assert in_process == [] and len(study.load_groups(tmp_path)[0]["probes"]) == 4
+    capsys.readouterr()
+    assert study.main([*arguments, "--again"]) == 2  # the runs there are of the plan before
+    assert "a-wider-gru holds a run with other settings; remove it, or choose another" in capsys.readouterr().err
+    assert in_process == []
     (tmp_path / "results.json").write_bytes(before)
 
     text = study.tables(tmp_path)
@@ -118,6 +120,20 @@ def test_a_study_runs_each_probe_once_and_tells_what_came_out(
     assert f"| {mean:.4f} ± {half:.4f} |" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 4 and len({row.count("|") for row in rows}) == 1
+
+
+def test_a_stopped_probe_is_continued_without_its_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: commands.append(command))
+    group = study.Group("T", "spectok-16k-4k.toml", {"a": ()}, init="spectok-16k-4k", steps=2)
+    (probe,) = study.probes(group)
+    folder = probe.folder(tmp_path)
+    folder.mkdir()
+    for name, expected in (("none", "--init=spectok-16k-4k"), ("checkpoint.safetensors", "--resume")):
+        (folder / name).touch()
+        study.train(probe, tmp_path, tmp_path)
+        assert [word for word in commands.pop() if word.startswith(("--init", "--resume"))] == [expected]
+        (folder / "done").unlink()
 
 
 def test_a_table_has_no_column_that_nothing_was_measured_for(tmp_path: Path) -> None:
