@@ -176,7 +176,8 @@ def precision(found: list[dict[str, Any]]) -> str:
     quality = [f"{METRICS['pesq'].title}, {side}" for side in ("decoder", "both")]
     written = markdown_table(["model", "files", "MB", "ms per chunk", "changed codes", *quality], rows)
     return (
-        "### Weights of 8 bits\n\nMatrix products with float32 -> 8 bits; the released graphs compute in float32."
+        "### Weights of 8 bits\n\nMatrix products with float32 -> 8 bits; the released graphs compute in float32. "
+        "Their weights are stored in 16 bits. The graphs of 8 bits hold all other weights in 32, so they are larger."
         f"\n\n{written}\n"
     )
 

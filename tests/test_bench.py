@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from spectok.audio import write_audio
@@ -36,7 +38,8 @@ class Coarse(Uncoded):
         peaks = [audio[start : start + 320 + self.wait].max() for start in range(0, len(audio), 320)]
         loud = np.repeat(np.array(peaks) > 0.8, 320)[: len(audio)]  # a frame depends on `wait` samples after it
         heard = np.round(audio * self.steps) / self.steps + 0.01 * loud
-        return Coded(heard.astype(np.float32), len(audio) // 2, len(audio) // 16, 0.01, 0.02, np.full(3, self.steps))
+        seconds = 0.9 / self.steps, 1.8 / self.steps
+        return Coded(heard.astype(np.float32), len(audio) // 2, len(audio) // 16, *seconds, np.full(3, self.steps))
 
     def facts(self) -> dict[str, Any]:
         return {"bitrate": self.bitrate, "codebook_size": 100, "macs": 1e6 * self.steps}
@@ -120,7 +123,7 @@ def test_a_codec_without_weights_has_costs_and_no_quality(items: list[Item], tmp
     assert list(results["coders"]) == ["spectok-fine", "opus-rough", "original"]
     assert list(results["weightless"]) == ["mimi-1.1"]
     found = results["weightless"]["mimi-1.1"]
-    assert (found["facts"]["macs"], found["costs"]["rtf_decode_ratio"]) == (3e7, 1.0)
+    assert (found["facts"]["macs"], found["costs"]["rtf_decode_ratio"]) == (3e7, pytest.approx(3.0))
     write_pages(results, clips_of(items, measured, tmp_path, 1), tmp_path)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.rows == {"quality-table": 3, "cost-table": 4, "difference-table": 1}
@@ -169,12 +172,23 @@ def test_ratios_of_costs_are_relative_to_the_first_coder(items: list[Item], tmp_
     results = run_benchmark(items, coders(), tmp_path, [])
     found = results["coders"]["opus-rough"]["costs"]
     length = 3 * 16000 / 16000
-    assert found["rtf"] == pytest.approx({"encode": 0.01 / length, "decode": 0.02 / length})
-    assert (found["rtf_encode_ratio"], found["rtf_decode_ratio"]) == (1.0, 1.0)
+    assert found["rtf"] == pytest.approx({"encode": 0.09 / length, "decode": 0.18 / length})
+    assert (found["rtf_encode_ratio"], found["rtf_decode_ratio"]) == pytest.approx((9.0, 9.0))
     assert found["latency"] == 480
     for side in ("encode", "decode"):
         assert found["cold"][side]["seconds"] > 0
         assert 5 < found["cold"][side]["megabytes"] < 60
+
+
+def test_costs_are_measured_on_one_core_and_in_one_thread() -> None:
+    allowed, threads = os.sched_getaffinity(0), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with costs.pinned():
+            assert (len(os.sched_getaffinity(0)), torch.get_num_threads()) == (1, 1)
+        assert (os.sched_getaffinity(0), torch.get_num_threads()) == (allowed, 3)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_new_process_is_measured_with_its_own_memory() -> None:

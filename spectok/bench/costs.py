@@ -31,16 +31,24 @@ CHANGE = 1e-4  # of full scale, about 3 steps of 16 bits: larger than rounding a
 
 @contextlib.contextmanager
 def pinned() -> Iterator[None]:
-    """Run this process and its children on one core, if the system supports it."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})
+    """Run this process and its children on one core, if the system supports it, and PyTorch, if loaded, in one thread.
+
+    The threads that PyTorch has begun before keep their cores, so they must not be used.
+    """
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else 1
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     try:
+        if torch:
+            torch.set_num_threads(1)
+        if allowed:
+            os.sched_setaffinity(0, {max(allowed)})
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        if allowed:
+            os.sched_setaffinity(0, allowed)
+        if torch:
+            torch.set_num_threads(threads)
 
 
 def timings(coders: Sequence[Coder], audio: Audio, rounds: int = 5) -> dict[str, dict[str, float]]:
@@ -121,12 +129,16 @@ def run_cold(command: Sequence[str]) -> ProcessCost:
 
 
 def cold(coder: Runnable, audio: Audio) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory in MB of a new process that encodes audio [T] at 16 kHz, and of one that decodes it."""
+    """Seconds and peak memory in MB of a new process that encodes audio [T] at 16 kHz, and of one that decodes it.
+
+    Both run on one core.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source, coded, heard = (Path(folder, name) for name in ("in.wav", "coded", "out.wav"))
         write_audio(source, audio, SAMPLE_RATE)
         commands = zip(("encode", "decode"), coder.commands(source, coded, heard), strict=True)
-        return {side: run_cold(command)._asdict() for side, command in commands}
+        with pinned():
+            return {side: run_cold(command)._asdict() for side, command in commands}
 
 
 def sizes(model: Model) -> dict[str, float]:
