@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from spectok.engine import load_codec
-from spectok.errors import InputError
+from spectok.errors import InputError, require
 from spectok.evaluation.catalogue import METRICS
-from spectok.evaluation.judges import judge
+from spectok.evaluation.judges import judge, missing
 from spectok.evaluation.metrics import mel_distance, pesq_wb, stoi
 from spectok.evaluation.tables import markdown_table, number
 from spectok.model.codec import Codec
@@ -31,16 +31,27 @@ MAX_SECONDS = 6.0
 
 
 def measure(codecs: Sequence[Codec], corpus: Corpus, clips: int) -> list[dict[str, float]]:
-    """Means of every metric over the first seconds of some clips, for each codec."""
+    """Means of every metric over the first seconds of some clips, for each codec.
+
+    Raises:
+        InputError: the package of a metric that ranks is missing, or a codec has another sample rate than the corpus.
+    """
+    lacking = missing()
+    needed = [f"{METRICS[name].title} needs {module}" for name, module in lacking.items() if name in RANKED]
+    require(not needed, f"packages of the extra bench are missing: {', '.join(needed)}")
+    for codec in codecs:
+        rate, name = codec.config.sample_rate, codec.config.name
+        require(rate == corpus.sample_rate, f"{name} is at {rate} Hz, but the corpus at {corpus.sample_rate}")
+    shown = [name for name in SHOWN if name not in lacking]
     scores: list[list[dict[str, float]]] = [[] for _ in codecs]
     for index in np.linspace(0, len(corpus) - 1, min(clips, len(corpus))).round().astype(int):
         original = corpus.clip(index, samples=min(int(corpus.samples[index]), int(MAX_SECONDS * corpus.sample_rate)))
         decoded = [reconstruct(codec, original)[0] for codec in codecs]
-        for found, audio, judged in zip(scores, decoded, judge(original, decoded, SHOWN), strict=True):
+        for found, audio, judged in zip(scores, decoded, judge(original, decoded, shown), strict=True):
             plain = {name: metric(original, audio) for name, metric in (("pesq", pesq_wb), ("stoi", stoi))}
             plain["mel_distance"] = mel_distance(original, audio)
             found.append(judged | plain)
-    return [{name: float(np.nanmean([one[name] for one in found])) for name in SHOWN} for found in scores]
+    return [{name: float(np.nanmean([one[name] for one in found])) for name in shown} for found in scores]
 
 
 def mean_ranks(rows: list[dict[str, float]]) -> list[float]:
@@ -54,7 +65,7 @@ def mean_ranks(rows: list[dict[str, float]]) -> list[float]:
 
 def table(names: Sequence[str], rows: list[dict[str, float]]) -> str:
     """The candidates, their metrics and their mean ranks, as Markdown."""
-    metrics = [METRICS[name] for name in SHOWN]
+    metrics = [METRICS[name] for name in SHOWN if name in rows[0]]
     cells = [
         [name, *(metric.text(row[metric.name]) for metric in metrics), number(rank, 2)]
         for name, row, rank in zip(names, rows, mean_ranks(rows), strict=True)
