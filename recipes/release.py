@@ -114,9 +114,14 @@ def silence_codes(codec: Codec, speech: NDArray[np.float32]) -> tuple[int, ...]:
 
 
 def release(run: Path, corpus: Corpus, root: Path) -> str:
-    """Write the release form of a run under `root`; returns the model's name."""
+    """Write the release form of a run under `root`; returns the model's name.
+
+    Raises:
+        InputError: the model has a robust encoder that was trained whole, so it cannot follow the new weights.
+    """
     codec = load_codec(run / "release")
     config = codec.config
+    check_encoder(root / config.name / ENCODER)
     decibels = centring_gain(codec, corpus)
     codec.decoder.amplify_(10 ** (decibels / 20))
     round_to_half_(codec)
@@ -139,19 +144,23 @@ def release(run: Path, corpus: Corpus, root: Path) -> str:
     return config.name
 
 
-def renew_encoder(root: Path, name: str) -> None:
-    """Put the denoiser of a model's robust encoder, if it has one, before the encoder of the model's new weights.
+def check_encoder(folder: Path) -> None:
+    """Check that of a robust encoder, if there is one, only the denoiser was trained.
 
     Raises:
-        InputError: not only the denoiser was trained, but the encoder with it, for the weights before.
+        InputError: the encoder was trained with it, for the weights before.
     """
+    trained = load_tensors(folder / WEIGHTS)[0] if folder.is_dir() else {}
+    is_denoiser = all(tensor.startswith("denoiser.") for tensor in trained)
+    require(is_denoiser, f"{folder} is of the weights before; remove it, or train it again")
+
+
+def renew_encoder(root: Path, name: str) -> None:
+    """Put the denoiser of a model's robust encoder, if it has one, before the encoder of the model's new weights."""
     folder = root / name / ENCODER
     if not folder.is_dir():
         return
     model, before = pretrained.find(root / name), CodecConfig.load(folder / "config.json")
-    trained = load_tensors(folder / WEIGHTS)[0]
-    is_denoiser = all(tensor.startswith("denoiser.") for tensor in trained)
-    require(is_denoiser, f"{folder} is of the weights before; remove it, or train it again")
     config = dataclasses.replace(model.config, leveller=before.leveller, denoiser_hidden=before.denoiser_hidden)
     write_text(folder / "config.json", config.to_json())
     speech, _ = read_audio(SPEECH, config.sample_rate)
