@@ -3,7 +3,7 @@
     python recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/4k
     python recipes/train.py recipes/flat.toml --data PREPARED --steps 200 --set data.batch_size=2 --out runs/try
     python recipes/train.py recipes/spectok-16k-4k.toml --with recipes/stages/recognizer.toml --init spectok-16k-4k ...
-    torchrun --nproc-per-node 8 recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/8
+    torchrun --nproc-per-node 4 recipes/train.py recipes/spectok-16k-4k.toml --data PREPARED --minutes 100 --out runs/4
 
 The recipe holds the settings that determine the result (its keys are the fields of
 `spectok.training.recipe.TrainConfig`); the command line holds the budget, the device and the folders. Run it again with
@@ -124,6 +124,10 @@ def run(args: argparse.Namespace) -> int:
     require(args.resume or not begun, f"{args.out} already holds a run; add --resume to continue it")
     require(not args.resume or begun, f"{args.out} holds no run to continue")
     require(not args.resume or not args.init, "--init starts a run and --resume continues one; give only one of them")
+    require(
+        config.trained == "all" or bool(args.init) or args.resume,
+        "this recipe trains a part of a model, so it needs that model in --init",
+    )
     require(
         not args.encoder or (config.is_robust and bool(args.init)),
         "--encoder goes with --init and a recipe that trains a robust encoder",

@@ -121,6 +121,29 @@ def test_a_plain_layout_with_a_learned_codebook_can_be_released(
         (["--steps=1", "--init=spectok-16k-4k"], "spectok-16k-4k has another configuration than the recipe"),
         (["--steps=1", "--set=data.noise_share=0.5"], "no files in the split 'noise'"),
         (["--steps=1", "--set=loss.feature_weight=-1"], "feature_weight is -1.0, but must not be negative"),
+        (["--steps=1", "--set=trained=decoder"], "trains a part of a model, so it needs that model in --init"),
+        (
+            [
+                "--steps=1",
+                "--set=codec.spectrum.hop_length=128",
+                "--set=codec.spectrum.synthesis_length=256",
+                "--set=data.crop_seconds=0.5",
+            ],
+            "crops of 7936 samples are no multiple of the 160 samples between pitch values",
+        ),
+        *(
+            (["--steps=1", f"--set={setting}"], sentence)
+            for setting, sentence in {
+                "optim.clip_norm=0": "clip_norm is 0.0, but must be positive",
+                "optim.final_share=-1": "final_share is -1.0, but must not be negative",
+                "optim.discriminator_share=-1": "discriminator_share is -1.0, but must not be negative",
+                "optim.weight_decay=-1": "weight_decay is -1.0, but must not be negative",
+                "reset_share=2": "reset_share is 2.0, but must be from 0 to 1",
+                "tracked_pitch=[0.5,0.1]": "tracked_pitch (0.5, 0.1) must rise",
+                "validate_minutes=0": "validate_minutes is 0.0, but must be positive",
+                "checkpoint_minutes=-1": "checkpoint_minutes is -1.0, but must be positive",
+            }.items()
+        ),
     ],
 )
 def test_bad_arguments_are_refused_in_one_sentence(

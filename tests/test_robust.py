@@ -150,10 +150,10 @@ def trainer_of(
     denoiser: int = 0,
     trained: Literal["encoder", "denoiser"] = "encoder",
 ) -> EncoderTrainer:
-    base = recipe(loss=loss, learning_rate=rate)
+    base = recipe(learning_rate=rate)
     codec = dataclasses.replace(base.codec, leveller=True, denoiser_hidden=denoiser)
     data = dataclasses.replace(base.data, denoise=True, noise_share=0.7, noise_kinds={"coloured": 1.0, "babble": 1.0})
-    config = dataclasses.replace(base, codec=codec, trained=trained, data=data)
+    config = dataclasses.replace(base, codec=codec, loss=loss, trained=trained, data=data)
     return EncoderTrainer(config, Corpus(folder, "train"), Budget(steps=steps))
 
 
@@ -295,6 +295,9 @@ def test_the_recipe_takes_the_codec_of_the_model_it_starts_from(
     for name in later:  # the encoder is that of the first run, all else that of the model
         expected = weights[name] if name.startswith("encoder.") else before[name]
         torch.testing.assert_close(later[name], expected, rtol=0, atol=1e-6)
+    without = [*options, "--out", str(tmp_path / "without"), *init, "--encoder", str(model.folder)]
+    assert train_recipe.main(["recipes/robust.toml", *without]) == 2
+    assert capsys.readouterr().err == "train: the model in --encoder has no denoiser of the width of this recipe's\n"
     command[command.index("--steps") + 1] = "3"
     assert train_recipe.main([*command, "--resume"]) == 0
     earlier = ["--encoder", str(tmp_path / "run" / "release")]
@@ -308,6 +311,10 @@ def test_impossible_recipes_are_refused() -> None:
         TrainConfig(data=DataConfig(denoise=True))
     with pytest.raises(InputError, match=r"^to train an encoder, latent_weight or denoised_weight must be po"):
         TrainConfig(trained="encoder")
+    with pytest.raises(InputError, match=r"^the losses between waveforms need a positive latent_weight$"):
+        TrainConfig(trained="encoder", loss=LossConfig(denoised_weight=1.0))
+    with pytest.raises(InputError, match=r"^loss.denoised_weight needs a positive codec.denoiser_hidden$"):
+        TrainConfig(trained="encoder", loss=LossConfig(denoised_weight=1.0, latent_weight=1.0))
     losses = LossConfig(latent_weight=1.0, pitch_weight=0.1)
     with pytest.raises(InputError, match=r"^to train an encoder, loss.pitch_weight and erasures.share must be 0$"):
         TrainConfig(trained="encoder", loss=losses, erasures=ErasureConfig(share=0.5))

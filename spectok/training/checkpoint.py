@@ -1,7 +1,7 @@
 """Checkpoints as named tensors, without pickle: the parts of a run, and initial weights from a released model."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
 import torch
@@ -61,10 +61,12 @@ def initial_weights(model: Model, codec: Codec) -> dict[str, Tensor]:
     excitation, concealment and denoiser that the model lacks, or has in another shape, keep the codec's initial values.
 
     Raises:
-        InputError: the configurations differ in more than that, or the file is damaged.
+        InputError: the configurations differ in more than that and their names, or the file is damaged.
     """
     message = f"the model {model.config.name} has another configuration than the recipe"
-    require(_with_allowed_differences(codec.config, model.config) == codec.config, message)
+    its, mine = (asdict(config) for config in (_with_allowed_differences(codec.config, model.config), codec.config))
+    differing = [name for name in mine if its[name] != mine[name]]
+    require(not differing, f"{message} in {' and '.join(differing)}")
     weights, own = {name: t.float() for name, t in read_weights(model).items()}, codec.state_dict()
     for name, kernel in weights.items():
         if kernel.dim() == 4:  # [out, in, time, frequency]
@@ -86,6 +88,6 @@ def _with_allowed_differences(config: CodecConfig, other: CodecConfig) -> CodecC
     mine, its = config.tower, other.tower
     input_kernel, kernel = (mine.input_kernel[0], its.input_kernel[1]), (mine.kernel[0], its.kernel[1])
     tower = replace(its, input_kernel=input_kernel, kernel=kernel)
-    parts = ("excitation", "concealment_hidden", "leveller", "denoiser_hidden", "silence_codes")
+    parts = ("name", "excitation", "concealment_hidden", "leveller", "denoiser_hidden", "silence_codes")
     same = {name: getattr(config, name) for name in parts}
     return replace(other, tower=tower, **same)

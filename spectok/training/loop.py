@@ -10,6 +10,8 @@ from types import FrameType
 
 from tqdm import tqdm
 
+from spectok.errors import require
+from spectok.evaluation.metrics import SAMPLE_RATE
 from spectok.training import distributed
 from spectok.training.corpus import Corpus
 from spectok.training.log import RunLog
@@ -45,6 +47,8 @@ def fit(
     """
     is_first = distributed.rank() == 0
     config = trainer.config
+    rate = config.codec.sample_rate
+    require(rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, so a codec of {rate} Hz cannot be trained")
     next_save = trainer.seconds + 60 * config.checkpoint_minutes
     next_validation = trainer.seconds + 60 * config.validate_minutes
     averages = _Averages()
@@ -67,12 +71,12 @@ def fit(
                 f"step {trainer.step}, loss {averages.values.get('total', math.nan):.3f}", refresh=False
             )
             bar.update(100 * trainer.progress - bar.n)
-            if trainer.seconds >= next_save or ends:
-                trainer.save(folder)
-                next_save += 60 * config.checkpoint_minutes
             if log and (trainer.seconds >= next_validation or trainer.progress >= 1):
                 log.validation(trainer.step, trainer.seconds, validate(trainer.averaged_codec(), valid, losses))
                 next_validation += 60 * config.validate_minutes
+            if trainer.seconds >= next_save or ends:  # last, so that a run that ends has its last validation
+                trainer.save(folder)
+                next_save += 60 * config.checkpoint_minutes
     trainer.close()
     if log:
         log.close()

@@ -19,6 +19,7 @@ from spectok.training.discriminators import DiscriminatorOutput
 from spectok.training.whisper import SAMPLE_RATE, WhisperEncoder, hearing_distance
 
 Heard = tuple[list[Tensor], list[Tensor]]  # of originals and of decoded audio: features `[B, F, D]` of each layer
+WAVEFORM_LOSSES = ("complex", "magnitude", "mel", "stft", "level")  # which compare signals; see `LossConfig`
 STFT_WINDOWS = (1024, 2048)  # samples; long enough to resolve the harmonics of any voice
 
 
@@ -155,7 +156,7 @@ class Losses(nn.Module):
     def spectral(self, original: Tensor, decoded: Tensor) -> dict[str, Tensor]:
         """Squared errors of the power-law complex spectrum and of its magnitude, relative to the original's energy.
 
-        Silence as output gives 1. All clips count equally, whatever their loudness.
+        Silence as output gives 1, where all bins are compared. All clips count equally, whatever their loudness.
         """
         original_c, original_m = self._power_law(original)
         decoded_c, decoded_m = self._power_law(decoded)

@@ -7,7 +7,7 @@ from spectok.config import CodecConfig
 from spectok.errors import require
 from spectok.training.augment import DataConfig
 from spectok.training.discriminators import DiscriminatorConfig
-from spectok.training.losses import LossConfig
+from spectok.training.losses import WAVEFORM_LOSSES, LossConfig
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class OptimConfig:
         require(self.learning_rate > 0, f"learning_rate is {self.learning_rate}, but must be positive")
         require(self.warmup_steps > 0, f"warmup_steps is {self.warmup_steps}, but must be at least 1")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}, but must be at least 0 and less than 1")
+        require(self.clip_norm > 0, f"clip_norm is {self.clip_norm}, but must be positive")
+        for name in ("final_share", "discriminator_share", "weight_decay"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}, but must not be negative")
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,17 @@ class TrainConfig:
         return self.trained in ("encoder", "denoiser")
 
     def __post_init__(self) -> None:
+        require(0 <= self.reset_share <= 1, f"reset_share is {self.reset_share}, but must be from 0 to 1")
+        until, beyond = self.tracked_pitch
+        require(
+            0 <= until <= beyond <= 1, f"tracked_pitch {self.tracked_pitch} must rise, from at least 0 to at most 1"
+        )
+        for name in ("validate_minutes", "checkpoint_minutes"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}, but must be positive")
+        require(
+            self.trained == "all" or self.codec.tower.norm != "batch",
+            "a tower with the norm 'batch' cannot be kept: its statistics change even where its weights do not",
+        )
         conceals = self.codec.concealment_hidden > 0 and self.erasures.share > 0
         require(
             conceals or self.trained != "concealment",
@@ -85,6 +99,16 @@ class TrainConfig:
             not self.is_robust
             or (max(self.loss.latent_weight, self.loss.denoised_weight) > 0 and not self.loss.is_adversarial),
             "to train an encoder, latent_weight or denoised_weight must be positive, and the adversarial losses off",
+        )
+        compared = [name for name in (*WAVEFORM_LOSSES, "recognizer") if self.loss.weights[name]]
+        require(self.is_robust or bool(compared), "one of the losses between waveforms must have a positive weight")
+        require(
+            not self.is_robust or self.loss.latent_weight > 0 or not compared,
+            "the losses between waveforms need a positive latent_weight",
+        )
+        require(
+            not self.loss.denoised_weight or self.codec.denoiser_hidden > 0,
+            "loss.denoised_weight needs a positive codec.denoiser_hidden",
         )
         unused = [name for name in ("pitch", "decorrelation", "recognizer") if self.loss.weights[name]]
         unused = [f"loss.{name}_weight" for name in unused] + ["erasures.share"] * (self.erasures.share > 0)

@@ -18,11 +18,11 @@ from spectok.model.quantizer import FSQuantizer, VectorQuantizer
 from spectok.training import distributed
 from spectok.training.checkpoint import Part, module_part
 from spectok.training.corpus import Corpus
+from spectok.training.losses import WAVEFORM_LOSSES
 from spectok.training.recipe import Budget, Compute, TrainConfig
 from spectok.training.streams import Streams
 from spectok.training.trainer import Trainer
 
-WAVEFORM_LOSSES = ("complex", "magnitude", "mel", "stft", "level")
 CLEAN_WEIGHT = 4.0  # of the code errors of rows without noise; those with noise have the larger errors
 MARGIN = 0.4  # in steps of the grid: latents nearer to a boundary between two codes than this count as errors
 
@@ -72,8 +72,8 @@ def _error(spectrum: Tensor, clean: Tensor) -> Tensor:
 class EncoderTrainer(Trainer):
     """The state of a run with `trained = "encoder"` or "denoiser"; the arguments are those of `Trainer`.
 
-    The losses between waveforms are used if their weights are positive. Their target is the clean speech at the level
-    of the leveller.
+    The losses between waveforms are used beside that of the latent if their weights are positive. Their target is the
+    clean speech at the level of the leveller.
 
     Attributes:
         teacher: the encoder with the weights that the run starts from.
@@ -100,6 +100,8 @@ class EncoderTrainer(Trainer):
             name: t.shape for name, t in own.items() if name.startswith("encoder.")
         }
         kept = found if is_same else {name: t for name, t in found.items() if name.startswith("encoder.denoiser.")}
+        fits = all(tensor.shape == own[name].shape for name, tensor in kept.items())
+        require(bool(kept) and fits, "the model in --encoder has no denoiser of the width of this recipe's")
         self.codec.load_state_dict(own | kept)
         self.averaged.module.load_state_dict(self.codec.state_dict())
 

@@ -58,6 +58,14 @@ class Trainer:
             config.codec.tower.norm != "batch" or distributed.world() == 1,
             "a tower with the norm 'batch' must be trained by one process, which sees the whole batch",
         )
+        require(
+            config.codec.excitation.kind != "pulses" or len(corpus.pitch) > 0,
+            f"{corpus.folder} has no pitch of the split {corpus.split}, which pulses need; prepare it again",
+        )
+        require(
+            config.data.batch_size % distributed.world() == 0,
+            f"batch_size {config.data.batch_size} is not a multiple of {distributed.world()} ranks",
+        )
         torch.manual_seed(config.seed)
         self.config, self.corpus, self.budget = config, corpus, budget
         self.compute = compute or Compute()
@@ -84,6 +92,11 @@ class Trainer:
         self.stream: Iterator[Batch] = iter(())
         frame = config.codec.frame_length
         self.crop_samples = round(config.data.crop_seconds * config.codec.sample_rate / frame) * frame
+        require(
+            self.crop_samples % corpus.hop == 0,
+            f"crops of {self.crop_samples} samples are no multiple of the {corpus.hop} samples between pitch values; "
+            "choose another data.crop_seconds or hop_length",
+        )
         self.streams = self._new_streams()
         windows = config.discriminator.windows + config.discriminator.log_windows if self.discriminators else ()
         longest = max([config.loss.longest, *windows])
@@ -109,6 +122,7 @@ class Trainer:
         torch.manual_seed(self.config.seed + self.step)
         audio, heard, tracked = self._next_batch()
         self.streams.reset(self._resets())
+        torch.manual_seed(self.config.seed + self.step)  # a reset draws numbers, which not every rank has
         with torch.autocast(self._device_type, torch.bfloat16, enabled=self.compute.bf16):
             estimate, quantized, network_state = self.network(heard, self.streams.network, self._lost())
         estimate = estimate.mapped(Tensor.float)
