@@ -213,7 +213,7 @@ def kills(found: dict[str, Any]) -> str:
     packets = found["packets"]
     return (
         f"### Kills\n\n{found['kills']} live encodings were killed after {min(packets)} to {max(packets)} packets of "
-        f"20 ms. Of the {sum(packets):,} packets that were full none was lost.\n"
+        f"20 ms. All {sum(packets):,} packets that were whole in the files had the right codes.\n"
     )
 
 

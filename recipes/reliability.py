@@ -130,7 +130,7 @@ def promises() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
     )
     yield (
         "A kill loses the packet that is being written and nothing else.",
-        f"{kills['kills']} kills, {sum(kills['packets']):,} full packets, none lost",
+        f"{kills['kills']} kills, {sum(kills['packets']):,} whole packets, all right",
         "benchmarks/kills.py",
         (
             f"{BENCHMARKS}::test_the_committed_kills_are_many_and_at_different_moments",
@@ -148,7 +148,7 @@ def promises() -> Iterator[tuple[str, str, str, tuple[str, ...]]]:
         ),
     )
     yield (
-        "Files that were once released can be read for ever.",
+        "Files of every format version can be read, with the entropy model that wrote them if they have one.",
         "golden files of versions 1 and 2, of both models, and of version 3, of a small model of the tests",
         "make test",
         ("test_container.py::test_golden_files_are_read",),
