@@ -182,7 +182,7 @@ CC BY 4.0. The weights were trained on recordings that others made and gave away
 weights of the last run, and a gain of {facts.get("gain_db", 0.0):+.2f} dB in the decoder, measured on training files,
 that keeps the level:
 
-{runs_table(runs)}
+{runs_table(runs)}{recognizer(runs)}
 ## Results
 
 Test split, other speakers and recordings than in training. Mean and 95 % interval; {payload.heading} are those of the
@@ -206,6 +206,17 @@ normalised entropy {train_use["entropy"]:.3f}), {100 * use["used"]["mean"]:.1f} 
 
 Speech only: music and two talkers at once come out poorly. 16 kHz: nothing above 8 kHz survives. Trained on few hours
 of mostly read English: acted, emotional speech is the weakest of the clean categories.
+"""
+
+
+def recognizer(runs: list[dict[str, Any]]) -> str:
+    """What a model card says if a speech recogniser was used in training; empty if not."""
+    if not any(run["recipe"]["loss"].get("recognizer_weight", 0) for run in runs):
+        return ""
+    return """
+A loss compared, and discriminators judged, what the encoder of the speech recogniser Whisper base (MIT licence)
+computes of original and decoded speech. A word error rate by Whisper may favour the model for that reason, and one by
+Moonshine does not.
 """
 
 
