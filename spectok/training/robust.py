@@ -147,19 +147,9 @@ class EncoderTrainer(Trainer):
         self.optimizer.zero_grad()
         total.backward()
         norm = self._update(self.codec, self.optimizer)
-        usable = math.isfinite(norm)
-        if usable:
+        if math.isfinite(norm):
             self.streams.go_on(audio, states, synthesis_state)
-        self.step += 1
-        self.averaged.update_parameters(self.codec)
-        values |= losses | {"total": total}
-        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one synchronisation
-        return {
-            **dict(zip(values, numbers, strict=True)),
-            "gradient_norm": norm,
-            "learning_rate": rate,
-            "skipped": 0.0 if usable else 1.0,
-        }
+        return self._finish(values | losses | {"total": total}, {"gradient_norm": norm}, rate)
 
     def _new_streams(self) -> Streams:
         """The streams of this rank, also for the teacher, which is made here."""

@@ -144,24 +144,15 @@ class Trainer:
         self.optimizer.zero_grad()
         ((output * gradient).sum() + internal_total).backward()  # the first term has `gradient` at the output
         norms["gradient_norm"] = self._update(self.codec, self.optimizer)
-        usable = math.isfinite(norms["gradient_norm"])
-        if usable:
+        if math.isfinite(norms["gradient_norm"]):
             self.streams.go_on(audio, network_state, synthesis_state)
             gathered = [distributed.gather(tensor.detach()) for tensor in (quantized.latent, quantized.codes)]
             if self.config.trained == "all":
                 self.codec.quantizer.update_(*gathered)
-        self.step += 1
-        self.averaged.update_parameters(self.codec)
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum() + internal_total
         values = losses | internal_losses | adversarial | {"total": total}
         values |= {f"{name}_norm": norm for name, norm in gradient_norms.items()}
-        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one synchronisation
-        return {
-            **dict(zip(values, numbers, strict=True)),
-            **norms,
-            "learning_rate": rate,
-            "skipped": 0.0 if usable else 1.0,
-        }
+        return self._finish(values, norms, rate)
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -221,6 +212,18 @@ class Trainer:
     @property
     def _device_type(self) -> str:
         return self.compute.device.split(":")[0]
+
+    def _finish(self, values: dict[str, Tensor], norms: dict[str, float], rate: float) -> dict[str, float]:
+        """Count the step and average the weights; returns what `train_step` does."""
+        self.step += 1
+        self.averaged.update_parameters(self.codec)
+        numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()  # one synchronisation
+        return {
+            **dict(zip(values, numbers, strict=True)),
+            **norms,
+            "learning_rate": rate,
+            "skipped": 0.0 if math.isfinite(norms["gradient_norm"]) else 1.0,
+        }
 
     def _next_batch(self) -> Batch:
         if self.batches is None:
