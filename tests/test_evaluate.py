@@ -281,6 +281,15 @@ def test_the_report_shows_the_numbers(results: dict[str, Any]) -> None:
     assert widths == [{11}, {11}, {8}, {5}, {5}, {10}]
 
 
+def test_times_are_either_those_of_files_or_those_on_one_core(results: dict[str, Any]) -> None:
+    timed = json.loads(json.dumps(results))
+    for coder in timed["coders"].values():
+        coder["costs"] = {"rtf": {"encode": 0.1, "decode": 0.2}}
+    for found, of_files in ((results, True), (timed, False)):
+        assert ("rtf encode of a file" in markdown(found)) == of_files
+        assert ("| through | 0.1000 |" in markdown(found)) != of_files
+
+
 def test_the_report_gives_n_where_values_are_missing(folder: Path) -> None:
     items = [Item(item.path, "all") for item in load_items(folder)]
     text = markdown(evaluate_coders(items, [Through()]))

@@ -148,16 +148,19 @@ def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _cost_table(coders: dict[str, Any]) -> str:
+    """Size on disk, the times of files if `run_benchmark` has not measured those on one core, and use of the codebook."""
+    are_timed = any(coder.get("costs") for coder in coders.values())
+    shown = [name for name in FILE_COSTS if not (are_timed and name.startswith("rtf"))]
     rows = []
     for name, coder in coders.items():
         group, codebook = coder["groups"]["*"], coder["codebook"]
         files = group["files"]
-        cells = [METRICS[name].mean(group[f"file_{name}"], files) for name in FILE_COSTS]
+        cells = [METRICS[name].mean(group[f"file_{name}"], files) for name in shown]
         use = ["-"] * 3
         if codebook is not None:
             use = [number(codebook["size"], 0), *(mean(codebook[key], 3, files) for key in ("used", "entropy"))]
         rows.append([name, *cells, *use])
-    titles = [f"{METRICS[name].title} of a file" for name in FILE_COSTS]
+    titles = [f"{METRICS[name].title} of a file" for name in shown]
     return markdown_table(["codec", *titles, "codebook", "share used", "entropy / log2(size)"], rows)
 
 
