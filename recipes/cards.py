@@ -213,10 +213,10 @@ def recognizer(runs: list[dict[str, Any]]) -> str:
     """What a model card says if a speech recogniser was used in training; empty if not."""
     if not any(run["recipe"]["loss"].get("recognizer_weight", 0) for run in runs):
         return ""
-    return """
+    return f"""
 A loss compared, and discriminators judged, what the encoder of the speech recogniser Whisper base (MIT licence)
-computes of original and decoded speech. A word error rate by Whisper may favour the model for that reason, and one by
-Moonshine does not.
+computes of original and decoded speech. A {METRICS["wer"].title} may favour the model for that reason; by Moonshine it
+does not.
 """
 
 

@@ -180,7 +180,7 @@ def least_decibels(model: str) -> float:
 def test_tables_of_files_by_hand() -> None:
     rows = [{"minutes": 30.0, "command": "encode", "megabytes": 99.6, "seconds": 12.4}]
     assert "| 30 | encode | 100 | 12 |" in tables.memory({"model": "m", "rows": rows})
-    assert "3 live encodings were killed after 1 to 1000 packets of 20 ms. Of the 1,006 packets" in tables.kills(
+    assert "3 live encodings were killed after 1 to 1000 packets of 20 ms. All 1,006 packets that were" in tables.kills(
         {"kills": 3, "packets": [1000, 1, 5]}
     )
     parts = [{"model": "m", "context": 3000, "decibels": [31.0, 20.04, 25.0]}]
