@@ -184,7 +184,7 @@ def is_done(probe: Probe, out: Path) -> bool:
 
 def settings(probe: Probe) -> str:
     """What determines the result of a probe, as JSON."""
-    facts = {key: getattr(probe.group, key) for key in SETTINGS if key != "seeds"}
+    facts = {key: getattr(probe.group, key) for key in SETTINGS}
     return json.dumps(facts | {"overrides": probe.group.probes[probe.name], "seed": probe.seed})
 
 

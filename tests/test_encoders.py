@@ -12,7 +12,7 @@ from conftest import FLAT, QUERY
 from models import random_codec, use_root, write_model, write_root
 from numpy.typing import NDArray
 
-from recipes.release import release_encoder, renew_encoder
+from recipes.release import check_encoder, release_encoder, renew_encoder
 from spectok import InputError, Tokenizer, pretrained
 from spectok.cli.main import main
 from spectok.config import CodecConfig
@@ -192,3 +192,14 @@ def test_denoise_encodes_with_the_robust_encoder(
     assert main(command) == 0
     tokenizer = Tokenizer.from_pretrained("tiny-query", encoder="robust")
     assert np.array_equal(tokenizer.load(out).codes, tokenizer.encode(source))
+
+
+def test_a_robust_encoder_that_was_trained_whole_cannot_follow_new_weights(tmp_path: Path) -> None:
+    check_encoder(tmp_path / "none")
+    folder = tmp_path / "robust"
+    folder.mkdir()
+    save_tensors(folder / "model.safetensors", {"denoiser.a": torch.zeros(1)}, {})
+    check_encoder(folder)
+    save_tensors(folder / "model.safetensors", {"denoiser.a": torch.zeros(1), "tower.b": torch.zeros(1)}, {})
+    with pytest.raises(InputError, match=r"robust is of the weights before; remove it, or train it again$"):
+        check_encoder(folder)

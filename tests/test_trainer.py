@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from spectok.model.codec import Codec
 from spectok.training.augment import Batch, DataConfig
 from spectok.training.checkpoint import initial_weights
 from spectok.training.corpus import Corpus
+from spectok.training.loop import fit
 from spectok.training.losses import LossConfig, Losses, decorrelation
 from spectok.training.recipe import Budget
 from spectok.training.trainer import Trainer
@@ -373,3 +375,12 @@ def test_the_discriminators_in_use_depend_on_seed_and_step_only(prepared: Path) 
             trainer.train_step()
     assert draws[0][3:] == draws[3]
     assert set(draws[0]) == {0, 1}
+
+
+def test_a_codec_of_another_rate_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    codec = dataclasses.replace(recipe().codec, sample_rate=8000)
+    trainer: Any = SimpleNamespace(config=dataclasses.replace(recipe(), codec=codec))
+    nothing: Any = None
+    with pytest.raises(InputError, match=r"^validation is at 16000 Hz, so a codec of 8000 Hz cannot be trained$"):
+        fit(trainer, nothing, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

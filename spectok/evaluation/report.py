@@ -148,7 +148,7 @@ def costs_of(coder: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _cost_table(coders: dict[str, Any]) -> str:
-    """Size on disk, the times of files if `run_benchmark` has not measured those on one core, and use of the codebook."""
+    """Size on disk, times of files unless `run_benchmark` has measured those on one core, and use of the codebook."""
     are_timed = any(coder.get("costs") for coder in coders.values())
     shown = [name for name in FILE_COSTS if not (are_timed and name.startswith("rtf"))]
     rows = []

@@ -48,6 +48,7 @@ def fit(
     is_first = distributed.rank() == 0
     config = trainer.config
     rate = config.codec.sample_rate
+    # Checked here and not in `validate`, because the first validation comes after minutes of training.
     require(rate == SAMPLE_RATE, f"validation is at {SAMPLE_RATE} Hz, so a codec of {rate} Hz cannot be trained")
     next_save = trainer.seconds + 60 * config.checkpoint_minutes
     next_validation = trainer.seconds + 60 * config.validate_minutes
